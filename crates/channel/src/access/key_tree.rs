@@ -1,0 +1,231 @@
+//! The hash tree over the channel keys of an epoch.
+//!
+//! The keys are sorted as byte strings. Leaf: SHA-256(0x00 ‖ "conclave/v1/channel-key" ‖ key); inner node:
+//! SHA-256(0x01 ‖ left ‖ right), the left part the largest power of two smaller than the number of leaves (as in
+//! RFC 9162, section 2.1.1). The root that is registered is
+//! SHA-256("conclave/v1/key-root" 0x00 ‖ u64(number of leaves) ‖ top node).
+
+use std::fmt;
+
+use conclave_names::{Hash, limits};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use subtle::ConstantTimeEq;
+
+use crate::chain::hash;
+
+/// A member's Ed25519 public key of this group's channel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, MlsSize, MlsEncode, MlsDecode)]
+pub struct ChannelKey(pub [u8; 32]);
+
+impl fmt::Debug for ChannelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChannelKey({})", Hash::new(self.0))
+    }
+}
+
+/// Why there is no tree, or no path in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyTreeError {
+    /// No keys, or more than a group may have members.
+    #[error("a key tree has 1 to {} keys", limits::MEMBERS)]
+    Size,
+    /// Two members have the same channel key.
+    #[error("two members have the same channel key")]
+    Duplicate,
+    /// The key is not in the tree.
+    #[error("the channel key is not of this epoch")]
+    Absent,
+    /// A path that leads to no root of this size, or to another root.
+    #[error("the path of the channel key does not lead to the epoch's root")]
+    Path,
+}
+
+/// From a key to the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPath {
+    /// The key's place among the sorted keys.
+    pub index: u64,
+    /// How many keys there are.
+    pub leaves: u64,
+    /// Sibling nodes from the leaf up.
+    pub siblings: Vec<Hash>,
+}
+
+/// The tree over the channel keys of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyTree {
+    keys: Vec<ChannelKey>,
+}
+
+fn leaf(key: &ChannelKey) -> Hash {
+    hash(&[&[0], b"conclave/v1/channel-key", &key.0])
+}
+
+fn node(left: &Hash, right: &Hash) -> Hash {
+    hash(&[&[1], left.as_bytes(), right.as_bytes()])
+}
+
+fn root(leaves: u64, top: &Hash) -> Hash {
+    hash(&[b"conclave/v1/key-root\0", &leaves.to_be_bytes(), top.as_bytes()])
+}
+
+/// The largest power of two smaller than `n` (n > 1).
+fn split(n: usize) -> usize {
+    n.next_power_of_two() / 2
+}
+
+fn top(keys: &[ChannelKey]) -> Hash {
+    match keys {
+        [] => Hash::new([0; 32]),
+        [key] => leaf(key),
+        _ => {
+            let (left, right) = keys.split_at(split(keys.len()));
+            node(&top(left), &top(right))
+        }
+    }
+}
+
+/// Collects the siblings of the key at `index`, from the leaf up.
+fn siblings(keys: &[ChannelKey], index: usize, path: &mut Vec<Hash>) {
+    if keys.len() > 1 {
+        let middle = split(keys.len());
+        let (left, right) = keys.split_at(middle);
+        if index < middle {
+            siblings(left, index, path);
+            path.push(top(right));
+        } else {
+            siblings(right, index - middle, path);
+            path.push(top(left));
+        }
+    }
+}
+
+impl KeyTree {
+    /// Builds the tree of an epoch.
+    ///
+    /// # Errors
+    /// [`KeyTreeError::Size`], [`KeyTreeError::Duplicate`].
+    pub fn new(keys: impl IntoIterator<Item = ChannelKey>) -> Result<Self, KeyTreeError> {
+        let mut keys: Vec<_> = keys.into_iter().collect();
+        if keys.is_empty() || keys.len() as u64 > limits::MEMBERS {
+            return Err(KeyTreeError::Size);
+        }
+        keys.sort_unstable();
+        if keys.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(KeyTreeError::Duplicate);
+        }
+        Ok(Self { keys })
+    }
+
+    /// The root to register.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        root(self.keys.len() as u64, &top(&self.keys))
+    }
+
+    /// The path of a key.
+    ///
+    /// # Errors
+    /// [`KeyTreeError::Absent`].
+    pub fn path(&self, key: &ChannelKey) -> Result<KeyPath, KeyTreeError> {
+        let index = self.keys.binary_search(key).map_err(|_| KeyTreeError::Absent)?;
+        let mut path = Vec::new();
+        siblings(&self.keys, index, &mut path);
+        Ok(KeyPath { index: index as u64, leaves: self.keys.len() as u64, siblings: path })
+    }
+}
+
+impl KeyPath {
+    /// Checks that the key is in the tree with this root. Costs one hash a level.
+    ///
+    /// # Errors
+    /// [`KeyTreeError::Path`].
+    pub fn verify(&self, key: &ChannelKey, expected: &Hash) -> Result<(), KeyTreeError> {
+        if self.leaves == 0 || self.leaves > limits::MEMBERS || self.index >= self.leaves {
+            return Err(KeyTreeError::Path);
+        }
+        // Sides from the leaf up: found from the root down, then reversed.
+        let (mut index, mut size) = (self.index, self.leaves);
+        let mut on_left = Vec::new();
+        while size > 1 {
+            let middle = size.next_power_of_two() / 2;
+            let left = index < middle;
+            on_left.push(left);
+            (index, size) = if left { (index, middle) } else { (index - middle, size - middle) };
+        }
+        if on_left.len() != self.siblings.len() {
+            return Err(KeyTreeError::Path);
+        }
+        let mut hash = leaf(key);
+        for (left, sibling) in on_left.iter().rev().zip(&self.siblings) {
+            hash = if *left { node(&hash, sibling) } else { node(sibling, &hash) };
+        }
+        let found = root(self.leaves, &hash);
+        if found.as_bytes().ct_eq(expected.as_bytes()).into() { Ok(()) } else { Err(KeyTreeError::Path) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keys(n: u64) -> Vec<ChannelKey> {
+        (0..n).map(|i| ChannelKey(*hash(&[&i.to_be_bytes()]).as_bytes())).collect()
+    }
+
+    #[test]
+    fn no_keys_and_equal_keys_make_no_tree() {
+        assert_eq!(KeyTree::new([]).unwrap_err(), KeyTreeError::Size);
+        let key = ChannelKey([1; 32]);
+        assert_eq!(KeyTree::new([key, key]).unwrap_err(), KeyTreeError::Duplicate);
+    }
+
+    #[test]
+    fn an_inner_node_is_no_key() {
+        // Without the prefixes, the concatenation of two leaves could pass as a key of a smaller tree.
+        let tree = KeyTree::new(keys(2)).unwrap();
+        let path = KeyPath { index: 0, leaves: 1, siblings: Vec::new() };
+        for key in keys(2) {
+            assert_eq!(path.verify(&key, &tree.root()), Err(KeyTreeError::Path));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_member_has_a_path_and_nobody_else(n in 1..70u64, change in 0..4u8, at in any::<prop::sample::Index>()) {
+            let keys = keys(n);
+            let tree = KeyTree::new(keys.clone()).unwrap();
+            let root = tree.root();
+            for key in &keys {
+                let path = tree.path(key).unwrap();
+                prop_assert_eq!(path.verify(key, &root), Ok(()));
+                prop_assert!(path.siblings.len() <= 7);
+            }
+            let stranger = ChannelKey([9; 32]);
+            prop_assert_eq!(tree.path(&stranger), Err(KeyTreeError::Absent));
+            let key = keys[at.index(keys.len())];
+            let mut path = tree.path(&key).unwrap();
+            prop_assert_eq!(path.verify(&stranger, &root), Err(KeyTreeError::Path));
+            match change {
+                0 => path.index += 1,
+                1 => path.leaves += 1,
+                2 => path.siblings.push(root),
+                _ => { if path.siblings.pop().is_none() { path.index = u64::MAX } }
+            }
+            prop_assert_eq!(path.verify(&key, &root), Err(KeyTreeError::Path));
+        }
+
+        #[test]
+        fn the_root_names_the_set(a in prop::collection::btree_set(0..40u64, 1..20), b in prop::collection::btree_set(0..40u64, 1..20)) {
+            let of = |set: &BTreeSet<u64>| {
+                KeyTree::new(set.iter().map(|i| ChannelKey(*hash(&[&i.to_be_bytes()]).as_bytes()))).unwrap().root()
+            };
+            prop_assert_eq!(of(&a) == of(&b), a == b);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What a channel is made of.
+
+use conclave_names::{Epoch, Hash, limits};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+
+/// Version of the encoding that this code writes and reads.
+const VERSION: u8 = 1;
+
+/// The only flag: the commit removes members.
+const FLAG_REMOVES: u8 = 1;
+
+/// Longest encoded entry: an inline body and what stands around it.
+pub(crate) const ENTRY_MAX: usize = limits::INLINE_BODY + 128;
+
+/// Why bytes are no entry, or an entry cannot be encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// They do not follow the encoding, or go on after its end.
+    #[error("the entry does not decode")]
+    Malformed,
+    /// The version is not ours.
+    #[error("the entry is of version {0}; this program reads version 1: upgrade it")]
+    Version(u8),
+    /// The kind or a flag is unknown, or the flag does not belong to the kind.
+    #[error("the entry has a kind or a flag that this program does not know")]
+    Kind,
+    /// The body is over its bound.
+    #[error("the entry's body is longer than {} bytes: stage it as a blob", limits::INLINE_BODY)]
+    TooLarge,
+}
+
+impl From<mls_rs_codec::Error> for EntryError {
+    fn from(_: mls_rs_codec::Error) -> Self {
+        Self::Malformed
+    }
+}
+
+/// What an entry is for. Epoch and kind are all by which the DS orders (RFC 9750, section 5.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// An application message.
+    Message = 1,
+    /// A Commit: it ends the entry's epoch.
+    Commit = 2,
+    /// A Proposal by itself.
+    Proposal = 3,
+    /// A Welcome; in inboxes only.
+    Welcome = 4,
+}
+
+impl EntryKind {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// From the number on the wire.
+    pub const fn from_code(code: u8) -> Result<Self, EntryError> {
+        Ok(match code {
+            1 => Self::Message,
+            2 => Self::Commit,
+            3 => Self::Proposal,
+            4 => Self::Welcome,
+            _ => return Err(EntryError::Kind),
+        })
+    }
+}
+
+/// What an entry carries: sealed bytes, or the name of a blob with them.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Body {
+    /// At most [`limits::INLINE_BODY`] bytes.
+    Inline(Vec<u8>),
+    /// A staged blob.
+    Staged {
+        /// SHA-256 of the blob.
+        hash: Hash,
+        /// Its length in bytes.
+        size: u64,
+    },
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline(bytes) => write!(f, "Inline({} bytes)", bytes.len()),
+            Self::Staged { hash, size } => write!(f, "Staged({hash}, {size} bytes)"),
+        }
+    }
+}
+
+/// An entry as it is submitted, stored and read: kind and epoch in the clear, the rest sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is for.
+    pub kind: EntryKind,
+    /// The epoch it belongs to; a commit's is the one that it ends. 0 in inboxes.
+    pub epoch: Epoch,
+    /// What the DS must know of a commit; absent in other kinds.
+    pub commit: Option<CommitHeader>,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// What stands in the clear of a commit. Members compare it with what the sealed commit says and does, so that a
+/// committer cannot tell the DS one thing and the group another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitHeader {
+    /// Whether it removes members. They read up to it and no further.
+    pub removes: bool,
+    /// Root of the key tree of the epoch that begins ([`crate::access::KeyTree`]).
+    pub key_root: Hash,
+}
+
+/// The encoding (RFC 9420, section 2.1):
+/// `struct { uint8 version; uint8 kind; uint8 flags; uint64 epoch; select (kind) { case commit: opaque key_root[32]; };
+/// uint8 body_type; select (body_type) { case 1: opaque inline<V>; case 2: opaque hash[32]; uint64 size; }; } Entry`.
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Header {
+    version: u8,
+    kind: u8,
+    flags: u8,
+    epoch: Epoch,
+}
+
+impl Entry {
+    /// An entry of any kind but commit.
+    #[must_use]
+    pub fn new(kind: EntryKind, epoch: Epoch, body: Body) -> Self {
+        Self { kind, epoch, commit: None, body }
+    }
+
+    /// A commit that ends `epoch`.
+    #[must_use]
+    pub fn commit(epoch: Epoch, header: CommitHeader, body: Body) -> Self {
+        Self { kind: EntryKind::Commit, epoch, commit: Some(header), body }
+    }
+
+    /// Whether it is a commit that removes members.
+    #[must_use]
+    pub fn removes(&self) -> bool {
+        self.commit.is_some_and(|commit| commit.removes)
+    }
+
+    /// Encodes it.
+    ///
+    /// # Errors
+    /// [`EntryError::TooLarge`] for an inline body over its bound, [`EntryError::Kind`] for a commit without its header
+    /// or another kind with one.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, EntryError> {
+        self.check()?;
+        let header = Header {
+            version: VERSION,
+            kind: self.kind.code(),
+            flags: if self.removes() { FLAG_REMOVES } else { 0 },
+            epoch: self.epoch,
+        };
+        let mut bytes = header.mls_encode_to_vec()?;
+        if let Some(commit) = &self.commit {
+            commit.key_root.mls_encode(&mut bytes)?;
+        }
+        match &self.body {
+            Body::Inline(body) => {
+                bytes.push(1);
+                mls_rs_codec::byte_vec::mls_encode(body, &mut bytes)?;
+            }
+            Body::Staged { hash, size } => {
+                bytes.push(2);
+                hash.mls_encode(&mut bytes)?;
+                size.mls_encode(&mut bytes)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Decodes it; nothing may follow.
+    ///
+    /// # Errors
+    /// Any [`EntryError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
+        if bytes.len() > ENTRY_MAX {
+            return Err(EntryError::TooLarge);
+        }
+        // The version decides how the rest is read, so it is looked at first.
+        match bytes.first() {
+            Some(&VERSION) => {}
+            Some(&other) => return Err(EntryError::Version(other)),
+            None => return Err(EntryError::Malformed),
+        }
+        let mut rest = bytes;
+        let header = Header::mls_decode(&mut rest)?;
+        if header.flags & !FLAG_REMOVES != 0 {
+            return Err(EntryError::Kind);
+        }
+        let removes = header.flags & FLAG_REMOVES != 0;
+        let kind = EntryKind::from_code(header.kind)?;
+        let commit = match kind {
+            EntryKind::Commit => Some(CommitHeader { removes, key_root: Hash::mls_decode(&mut rest)? }),
+            _ if removes => return Err(EntryError::Kind),
+            _ => None,
+        };
+        let body = match u8::mls_decode(&mut rest)? {
+            1 => Body::Inline(mls_rs_codec::byte_vec::mls_decode(&mut rest)?),
+            2 => Body::Staged { hash: Hash::mls_decode(&mut rest)?, size: u64::mls_decode(&mut rest)? },
+            _ => return Err(EntryError::Malformed),
+        };
+        if !rest.is_empty() {
+            return Err(EntryError::Malformed);
+        }
+        let entry = Self { kind, epoch: header.epoch, commit, body };
+        entry.check()?;
+        Ok(entry)
+    }
+
+    fn check(&self) -> Result<(), EntryError> {
+        match &self.body {
+            Body::Inline(body) if body.len() > limits::INLINE_BODY => return Err(EntryError::TooLarge),
+            Body::Staged { size, .. } if *size > limits::BLOB => return Err(EntryError::TooLarge),
+            _ => {}
+        }
+        if self.commit.is_some() != (self.kind == EntryKind::Commit) {
+            return Err(EntryError::Kind);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        let body = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..2000).prop_map(Body::Inline),
+            (any::<[u8; 32]>(), 0..=limits::BLOB)
+                .prop_map(|(hash, size)| Body::Staged { hash: Hash::new(hash), size }),
+        ];
+        (1..=4u8, any::<u64>(), any::<bool>(), body).prop_map(|(kind, epoch, removes, body)| {
+            let kind = EntryKind::from_code(kind).unwrap();
+            let commit = (kind == EntryKind::Commit)
+                .then_some(CommitHeader { removes, key_root: Hash::new([epoch.to_be_bytes()[7]; 32]) });
+            Entry { kind, epoch: Epoch(epoch), commit, body }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn entries_round_trip(entry in any_entry()) {
+            prop_assert_eq!(Entry::parse(&entry.to_bytes().unwrap()).unwrap(), entry);
+        }
+
+        #[test]
+        fn what_parses_has_one_encoding(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(entry) = Entry::parse(&bytes) {
+                prop_assert_eq!(entry.to_bytes().unwrap(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_cut_or_longer_entry_is_refused(entry in any_entry(), cut in any::<prop::sample::Index>()) {
+            let mut bytes = entry.to_bytes().unwrap();
+            prop_assert!(Entry::parse(&bytes[..cut.index(bytes.len())]).is_err());
+            bytes.push(0);
+            prop_assert!(Entry::parse(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let good = Entry::new(EntryKind::Message, Epoch(1), Body::Inline(vec![1])).to_bytes().unwrap();
+        let with = |index: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[index] = value;
+            Entry::parse(&bytes).unwrap_err()
+        };
+        assert_eq!(with(0, 2), EntryError::Version(2));
+        assert_eq!(with(1, 9), EntryError::Kind);
+        assert_eq!(with(2, 1), EntryError::Kind, "a message removes nobody");
+        assert_eq!(with(2, 2), EntryError::Kind);
+        assert_eq!(with(11, 3), EntryError::Malformed);
+        assert_eq!(Entry::parse(&vec![1; ENTRY_MAX + 1]).unwrap_err(), EntryError::TooLarge);
+        let bare = Entry::new(EntryKind::Commit, Epoch(1), Body::Inline(vec![1]));
+        assert_eq!(bare.to_bytes().unwrap_err(), EntryError::Kind, "a commit names its key root");
+        let long = Entry::new(EntryKind::Message, Epoch(1), Body::Inline(vec![0; limits::INLINE_BODY + 1]));
+        assert_eq!(long.to_bytes().unwrap_err(), EntryError::TooLarge);
+    }
+}

@@ -1,0 +1,321 @@
+//! Making a commit and all that belongs to it.
+
+use std::collections::BTreeMap;
+
+use conclave_channel::{Body, CommitHeader, Entry, EntryKind, chain};
+use conclave_mls::{
+    address::DeliveryAddress,
+    components::{ChannelKeyExtension, CommitAad, HandshakeAad, roster_keys},
+    crypto::SuiteProvider,
+    seal::{Purpose, entry_context, epoch_context},
+    welcome::{JoinerInfo, JoinerKey, WelcomeParts},
+};
+use conclave_names::{Epoch, Hash, IdempotencyKey, Timestamp, UserUri, limits};
+use conclave_protocol::v1::{SubmitBundleRequest, WelcomeBundle, WelcomePart};
+use ed25519_dalek::SigningKey;
+use mls_rs::{
+    ExtensionList, MlsMessage,
+    group::{CommitEffect, CommitOutput, CommitSecrets, proposal::Proposal},
+};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use prost::Message as _;
+use zeroize::Zeroizing;
+
+use super::{
+    Group,
+    access::{fault, own_channel_key},
+    create::export_seed,
+    view::client_of,
+};
+use crate::{
+    intent::Prepared,
+    mls_client::{MlsError, MlsGroup, leaf_extensions, mls_time, random, signature_secret, suite},
+};
+
+/// What a commit is to change, beyond what others have proposed.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    pub(super) add: Vec<MlsMessage>,
+    pub(super) remove: Vec<u32>,
+    pub(super) renew_own_keys: bool,
+}
+
+/// The plaintext of a sealed GroupInfo.
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct SealedGroupInfo {
+    version: u8,
+    /// Secret half of the epoch's join key.
+    join_key: [u8; 32],
+    /// Hash of the sealed tree.
+    tree: Hash,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    group_info: Vec<u8>,
+}
+
+/// A commit that was built, and what its authenticated data had to foretell of it.
+struct Built {
+    output: CommitOutput,
+    secrets: CommitSecrets,
+    /// The group after it.
+    next: MlsGroup,
+    removes: bool,
+    joiner_key: JoinerKey,
+}
+
+/// What the authenticated data of a commit says of the epoch that it starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Foretold {
+    key_root: Hash,
+    removes: bool,
+}
+
+/// Keeps a body inline if it fits, else makes it a blob.
+pub(super) fn body_of(sealed: Vec<u8>, blobs: &mut Vec<Vec<u8>>) -> Body {
+    if sealed.len() <= limits::INLINE_BODY {
+        return Body::Inline(sealed);
+    }
+    let body = Body::Staged { hash: chain::entry_hash(&sealed), size: sealed.len() as u64 };
+    blobs.push(sealed);
+    body
+}
+
+impl Group {
+    /// Leaves of all clients of these users.
+    pub(super) fn leaves_of(&self, users: &[UserUri]) -> Result<Vec<u32>, MlsError> {
+        let mut leaves = Vec::new();
+        for member in self.mls.roster().members_iter() {
+            if users.contains(client_of(&member.signing_identity)?.user()) {
+                leaves.push(member.index);
+            }
+        }
+        Ok(leaves)
+    }
+
+    /// Builds a commit in the present epoch and everything that goes into its bundle. The ratchet that encrypted it
+    /// has moved on in `self`; nothing else has changed.
+    pub(super) fn prepare_commit(
+        &mut self,
+        id: IdempotencyKey,
+        change: &Change,
+        now: Timestamp,
+    ) -> Result<Prepared, MlsError> {
+        let provider = suite(self.mls.cipher_suite())?;
+        let channel_key = if change.renew_own_keys {
+            let key = SigningKey::from_bytes(&random(&provider)?);
+            self.channel_keys.push(key.clone());
+            Some(key)
+        } else {
+            None
+        };
+        let mut work = self.mls.clone();
+        let mut foretold = self.foretell(change, channel_key.as_ref())?;
+        let mut built = self.build(&mut work, change, channel_key.as_ref(), foretold, &provider, now)?;
+        let actual = actual(&built)?;
+        if actual != foretold {
+            // A proposal of somebody else was filtered out: say what is really so.
+            foretold = actual;
+            built = self.build(&mut work, change, channel_key.as_ref(), foretold, &provider, now)?;
+        }
+        let epoch = self.epoch();
+        let next_epoch = epoch.next();
+        let channel = self.profile.channel;
+        let sealing = self.seed(epoch).cloned().ok_or_else(|| fault("no group seed"))?;
+        let (seed_epoch, next_seed) = if foretold.removes {
+            (next_epoch, export_seed(&built.next, &channel)?)
+        } else {
+            let since = self.seeds.range(..=epoch).next_back().map_or(epoch, |(since, _)| *since);
+            (since, sealing.clone())
+        };
+
+        let mut blobs = Vec::new();
+        let tree = built.output.ratchet_tree().ok_or_else(|| fault("no ratchet tree"))?.to_bytes()?;
+        let context = epoch_context(&channel, next_epoch);
+        let tree = next_seed.seal(&provider, Purpose::Tree, &context, tree).map_err(fault)?;
+        let tree_hash = chain::entry_hash(&tree);
+        blobs.push(tree);
+
+        let join_key = SigningKey::from_bytes(&random(&provider)?);
+        let info = built.output.external_commit_group_info().ok_or_else(|| fault("no GroupInfo"))?;
+        let info = SealedGroupInfo {
+            version: 1,
+            join_key: join_key.to_bytes(),
+            tree: tree_hash,
+            group_info: info.to_bytes()?,
+        };
+        let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
+        let group_info =
+            next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?;
+
+        let joiner = JoinerInfo::new(seed_epoch, &next_seed, self.window.position(), tree_hash);
+        let welcome = self.welcome(&built, change, &joiner, &provider)?;
+
+        let commit = built.output.commit_message().to_bytes()?;
+        let context = entry_context(&channel, EntryKind::Commit.code(), epoch);
+        let sealed = sealing.seal(&provider, Purpose::Entry, &context, commit).map_err(fault)?;
+        let header = CommitHeader { removes: foretold.removes, key_root: foretold.key_root };
+        let entry = Entry::commit(epoch, header, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
+        let bundle = SubmitBundleRequest {
+            idempotency_key: id.to_vec(),
+            entry: entry.clone(),
+            base_seq: self.window.position().seq.0,
+            group_info,
+            tree: tree_hash.to_vec(),
+            join_key: join_key.verifying_key().to_bytes().to_vec(),
+            welcome,
+        };
+        // The commit used a key of the handshake ratchet: no other may use it in this epoch.
+        self.mls = work;
+        self.dirty = true;
+        Ok(Prepared {
+            epoch,
+            entry,
+            bundle: Some(bundle.encode_to_vec()),
+            blobs,
+            secrets: Zeroizing::new(built.secrets.to_bytes()?),
+        })
+    }
+
+    /// The channel keys and the kind of change that a commit of `change` and the cached proposals leads to.
+    fn foretell(&self, change: &Change, own: Option<&SigningKey>) -> Result<Foretold, MlsError> {
+        let mut leaves: BTreeMap<u32, ExtensionList> =
+            self.mls.roster().members_iter().map(|member| (member.index, member.extensions)).collect();
+        let mut added: Vec<ExtensionList> = Vec::new();
+        let mut removes = !change.remove.is_empty();
+        for index in &change.remove {
+            leaves.remove(index);
+        }
+        for cached in self.mls.get_cached_proposals() {
+            match cached.proposal() {
+                Proposal::Remove(remove) => {
+                    removes = true;
+                    leaves.remove(&remove.to_remove());
+                }
+                Proposal::Add(add) => added.push(add.leaf_node_extensions()),
+                Proposal::Update(update) => {
+                    if let mls_rs::group::Sender::Member(index) = cached.sender() {
+                        leaves.insert(*index, update.leaf_node_extensions());
+                    }
+                }
+                _ => {}
+            }
+        }
+        for message in &change.add {
+            let package = message.as_key_package().ok_or_else(|| fault("not a KeyPackage"))?;
+            added.push(leaf_of(package)?);
+        }
+        if let Some(key) = own {
+            leaves.insert(self.mls.current_member_index(), leaf_extensions(key)?);
+        }
+        // A proposal of somebody else may have no valid key; the commit will leave it out.
+        let keyed = |extensions: &&ExtensionList| ChannelKeyExtension::of(extensions).is_ok();
+        let tree = roster_keys(leaves.values().chain(&added).filter(keyed)).map_err(fault)?;
+        Ok(Foretold { key_root: tree.root(), removes })
+    }
+
+    fn build(
+        &self,
+        work: &mut MlsGroup,
+        change: &Change,
+        own: Option<&SigningKey>,
+        foretold: Foretold,
+        provider: &SuiteProvider,
+        now: Timestamp,
+    ) -> Result<Built, MlsError> {
+        let joiner_key = JoinerKey::generate(provider).map_err(fault)?;
+        let aad = HandshakeAad {
+            position: self.window.position(),
+            commit: Some(CommitAad { key_root: foretold.key_root, renews_seed: foretold.removes }),
+        };
+        let mut builder = work
+            .commit_builder()
+            .commit_time(mls_time(now))
+            .authenticated_data(aad.to_bytes().map_err(fault)?)
+            .set_group_info_ext(joiner_key.to_extensions().map_err(fault)?);
+        for message in &change.add {
+            builder = builder.add_member(message.clone())?;
+        }
+        for index in &change.remove {
+            builder = builder.remove_member(*index)?;
+        }
+        if let Some(key) = own {
+            builder = builder.set_leaf_node_extensions(leaf_extensions(key)?).set_new_signing_identity(
+                signature_secret(&self.account.signature_key),
+                self.account.signing_identity(),
+            );
+        }
+        let (output, secrets) = builder.build_detached()?;
+        let mut next = work.clone();
+        let description = next.apply_detached_commit(secrets.clone())?;
+        let removes = match &description.effect {
+            CommitEffect::NewEpoch(epoch) => {
+                epoch.applied_proposals.iter().any(|info| matches!(info.proposal, Proposal::Remove(_)))
+            }
+            _ => return Err(fault("a commit of ours must start an epoch for us")),
+        };
+        Ok(Built { output, secrets, next, removes, joiner_key })
+    }
+
+    fn welcome(
+        &self,
+        built: &Built,
+        change: &Change,
+        joiner: &JoinerInfo,
+        provider: &SuiteProvider,
+    ) -> Result<Option<WelcomeBundle>, MlsError> {
+        let Some(message) = built.output.welcome_messages().first() else { return Ok(None) };
+        let mut addresses = BTreeMap::new();
+        let by_value = change.add.iter().filter_map(|message| message.as_key_package()).cloned();
+        let by_reference = self.mls.get_cached_proposals().into_iter().filter_map(|cached| match cached.proposal() {
+            Proposal::Add(add) => Some(add.key_package().clone()),
+            _ => None,
+        });
+        for package in by_value.chain(by_reference) {
+            let reference = package.to_reference(provider)?;
+            addresses.insert(reference.to_vec(), DeliveryAddress::of(&package.extensions).map_err(fault)?);
+        }
+        let parts = WelcomeParts::split(&message.to_bytes()?).map_err(fault)?;
+        let attachment = built.joiner_key.seal(provider, joiner).map_err(fault)?;
+        let part = |(reference, secrets): (Vec<u8>, Vec<u8>)| {
+            let address = addresses.get(&reference).ok_or_else(|| fault("a joiner without an address"))?;
+            Ok(WelcomePart {
+                domain: address.domain().map_err(fault)?.to_string(),
+                address: address.sealed.clone(),
+                secrets,
+            })
+        };
+        Ok(Some(WelcomeBundle {
+            cipher_suite: parts.cipher_suite.into(),
+            encrypted_group_info: parts.encrypted_group_info,
+            parts: parts.secrets.into_iter().map(part).collect::<Result<_, MlsError>>()?,
+            attachment,
+        }))
+    }
+
+    /// Forgets channel keys that no leaf of ours has or will have.
+    pub(super) fn prune_channel_keys(&mut self) {
+        let under_way = self.intents.values().any(|intent| intent.prepared.is_some());
+        if let (false, Ok(own)) = (under_way, own_channel_key(&self.mls)) {
+            self.channel_keys.retain(|key| key.verifying_key().to_bytes() == own.0);
+        }
+    }
+}
+
+/// The extensions of a KeyPackage's leaf. mls-rs shows them of an Add proposal only, whose encoding is the
+/// KeyPackage's (RFC 9420, section 12.1.1).
+fn leaf_of(package: &mls_rs::KeyPackage) -> Result<ExtensionList, MlsError> {
+    let bytes = package.mls_encode_to_vec().map_err(fault)?;
+    let proposal = mls_rs::group::proposal::AddProposal::mls_decode(&mut bytes.as_slice()).map_err(fault)?;
+    Ok(proposal.leaf_node_extensions())
+}
+
+/// What really is so after a commit.
+fn actual(built: &Built) -> Result<Foretold, MlsError> {
+    Ok(Foretold { key_root: super::access::key_tree(&built.next)?.root(), removes: built.removes })
+}
+
+/// The epoch that a prepared change belongs to is over.
+pub(super) fn is_outdated(prepared: &Prepared, current: Epoch) -> bool {
+    // A message may still be on its way into the epoch after its own.
+    let last = if prepared.bundle.is_some() { prepared.epoch } else { prepared.epoch.next() };
+    last < current
+}

@@ -1,0 +1,152 @@
+//! Making a group.
+
+use std::collections::BTreeMap;
+
+use conclave_channel::{HashWindow, Position};
+use conclave_mls::{
+    components::{GroupProfile, HandshakeMode},
+    crypto,
+    seal::{EXPORTER_LABEL, SEED_LEN, Seed},
+};
+use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Timestamp, code_points};
+use ed25519_dalek::SigningKey;
+use mls_rs::{
+    CipherSuite,
+    extension::{ExtensionType, built_in::RequiredCapabilitiesExt},
+    identity::CredentialType,
+};
+
+use super::{
+    Group, Status,
+    access::{fault, key_tree},
+};
+use crate::{
+    account::Account,
+    invitation::Joined,
+    outcome::Event,
+    writes::Write,
+    mls_client::{Mls, MlsError, MlsGroup, leaf_extensions, mls_time, random, suite},
+};
+
+/// What a new group is to be.
+#[derive(Debug, Clone)]
+pub struct NewGroup {
+    /// The provider whose DS will order its messages.
+    pub hub: Domain,
+    /// What people call it.
+    pub title: String,
+    /// Its cipher suite; [`crypto::DEFAULT_SUITE`] unless there is a reason.
+    pub cipher_suite: CipherSuite,
+}
+
+/// The group seed of an epoch that renews it.
+pub(crate) fn export_seed(mls: &MlsGroup, channel: &ChannelId) -> Result<Seed, MlsError> {
+    let secret = mls.export_secret(EXPORTER_LABEL, channel.as_ref(), SEED_LEN)?;
+    Seed::from_slice(secret.as_bytes()).map_err(fault)
+}
+
+impl Group {
+    /// Makes a group with this client as its only member. The channel does not exist until the shell has created it
+    /// with [`Group::key_root`]; only then should the group be made durable.
+    ///
+    /// # Errors
+    /// [`MlsError`] for an unsupported suite or an over-long title.
+    pub fn create(account: &Account, shared: &Mls, new: NewGroup, now: Timestamp) -> Result<Self, MlsError> {
+        if new.title.len() > GroupProfile::TITLE_MAX {
+            return Err(fault(format!("a title has at most {} bytes", GroupProfile::TITLE_MAX)));
+        }
+        crypto::suite_by_number(new.cipher_suite.into()).map_err(fault)?;
+        let provider = suite(new.cipher_suite)?;
+        let hex = |bytes: [u8; 16]| ChannelId::new(bytes).to_string();
+        let name = GroupUri::new(new.hub.clone(), &hex(random(&provider)?)).map_err(fault)?;
+        let profile = GroupProfile {
+            room: RoomUri::new(new.hub.clone(), &hex(random(&provider)?)).map_err(fault)?,
+            hub: new.hub,
+            channel: ChannelId::new(random(&provider)?),
+            mode: HandshakeMode::Private,
+            title: new.title,
+        };
+        let channel_key = SigningKey::from_bytes(&random(&provider)?);
+        let mut context = mls_rs::ExtensionList::new();
+        context.set(profile.to_dictionary().and_then(|dictionary| dictionary.to_extension()).map_err(fault)?);
+        context
+            .set_from(RequiredCapabilitiesExt::new(
+                vec![
+                    ExtensionType::new(code_points::EXTENSION_APP_DATA_DICTIONARY),
+                    ExtensionType::new(code_points::EXTENSION_CHANNEL_KEY),
+                ],
+                Vec::new(),
+                vec![CredentialType::X509],
+            ))
+            .map_err(fault)?;
+        let mls = shared.client(account, new.cipher_suite).create_group_with_id(
+            name.to_string().into_bytes(),
+            context,
+            leaf_extensions(&channel_key)?,
+            Some(mls_time(now)),
+        )?;
+        let seed = export_seed(&mls, &profile.channel)?;
+        Ok(Self {
+            name,
+            incarnation: 0,
+            status: Status::Active,
+            window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
+            profile,
+            joined: Epoch(0),
+            last_added: Epoch(0),
+            seeds: BTreeMap::from([(Epoch(0), seed)]),
+            channel_keys: vec![channel_key],
+            intents: BTreeMap::new(),
+            proposed_at: None,
+            account: account.clone(),
+            shared: shared.clone(),
+            writes: Vec::new(),
+            dirty: true,
+            mls,
+        })
+    }
+
+    /// The root of the key tree of the present epoch.
+    ///
+    /// # Errors
+    /// [`MlsError`] if a leaf has no channel key, which no admitted leaf lacks.
+    pub fn key_root(&self) -> Result<Hash, MlsError> {
+        Ok(key_tree(&self.mls)?.root())
+    }
+
+    /// A group that was just joined.
+    pub(crate) fn joined(account: &Account, shared: &Mls, mls: MlsGroup, joined: Joined) -> Self {
+        Self {
+            name: joined.name,
+            incarnation: joined.incarnation,
+            profile: joined.profile,
+            status: Status::Active,
+            mls,
+            window: joined.window,
+            joined: joined.epoch,
+            last_added: joined.epoch,
+            seeds: joined.seeds,
+            channel_keys: vec![joined.channel_key],
+            intents: BTreeMap::new(),
+            proposed_at: None,
+            account: account.clone(),
+            shared: shared.clone(),
+            writes: Vec::new(),
+            dirty: true,
+        }
+    }
+
+    /// Notes the beginning of a joined group, and what else must become durable with it.
+    pub(crate) fn began(
+        &mut self,
+        writes: Vec<Write>,
+        sender: u32,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MlsError> {
+        self.writes = writes;
+        let event = Event::Joined { by: self.client_at(sender)?, epoch: self.epoch() };
+        self.note(&event);
+        events.push(event);
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! A group as one of its members sees it.
+
+mod access;
+mod commit;
+mod create;
+mod process;
+pub(crate) mod row;
+mod submit;
+mod view;
+
+use std::collections::BTreeMap;
+
+use conclave_channel::HashWindow;
+use conclave_mls::{components::GroupProfile, seal::Seed};
+use conclave_names::{ClientUri, Epoch, GroupUri, Timestamp};
+use ed25519_dalek::SigningKey;
+
+pub use access::Access;
+pub(crate) use access::fault;
+pub use create::NewGroup;
+pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
+pub use row::{GroupSummary, LoadError, list};
+pub use submit::{Submission, SubmissionBody, WishError};
+pub use view::Member;
+
+use crate::{
+    account::Account,
+    intent::Intent,
+    mls_client::{Mls, MlsError, MlsGroup},
+    writes::Write,
+};
+
+/// Seeds of the last epochs, so that entries ordered late can be opened.
+const SEEDS_KEPT: usize = 4;
+
+/// How this client stands to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// A member.
+    Active,
+    /// Removed; what was read stays readable.
+    Removed,
+    /// A commit could not be followed. Each sync tries again.
+    Stuck {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A group as one of its members sees it: the MLS state, the place in the channel, and the changes under way.
+///
+/// Calls collect what must become durable; [`Group::take_writes`] hands it over, for one transaction, before anything
+/// that follows from it leaves the device. If that transaction fails, the group must be loaded anew.
+pub struct Group {
+    name: GroupUri,
+    incarnation: u64,
+    profile: GroupProfile,
+    status: Status,
+    mls: MlsGroup,
+    window: HashWindow,
+    /// The first epoch that we can read.
+    joined: Epoch,
+    /// The newest epoch that began with new members.
+    last_added: Epoch,
+    /// By the epoch since which each is in force.
+    seeds: BTreeMap<Epoch, Seed>,
+    /// Channel keys of ours: the leaf's, and those of leaves under way.
+    channel_keys: Vec<SigningKey>,
+    /// In the order in which they were wished.
+    intents: BTreeMap<u64, Intent>,
+    /// When somebody's proposal was ordered that nobody has committed.
+    proposed_at: Option<Timestamp>,
+    account: Account,
+    shared: Mls,
+    writes: Vec<Write>,
+    /// Whether the MLS state has changed since it was last written.
+    dirty: bool,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("name", &self.name)
+            .field("epoch", &self.epoch())
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Group {
+    /// The group's name; its text is the MLS group id.
+    #[must_use]
+    pub fn name(&self) -> &GroupUri {
+        &self.name
+    }
+
+    /// Where it lives, and in which formats.
+    #[must_use]
+    pub fn profile(&self) -> &GroupProfile {
+        &self.profile
+    }
+
+    /// How we stand to it.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// The epoch of our MLS state.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.mls.current_epoch())
+    }
+
+    /// This client.
+    #[must_use]
+    pub fn own_client(&self) -> &ClientUri {
+        &self.account.client
+    }
+
+    /// Takes over a renewed account (certificate, issuers).
+    pub fn set_account(&mut self, account: Account) {
+        self.account = account;
+    }
+
+    /// What must become durable now, in one transaction.
+    ///
+    /// # Errors
+    /// [`MlsError`] if the MLS state cannot be written.
+    pub fn take_writes(&mut self) -> Result<Vec<Write>, MlsError> {
+        self.save()?;
+        Ok(std::mem::take(&mut self.writes))
+    }
+
+    /// The seed in force in an epoch.
+    fn seed(&self, epoch: Epoch) -> Option<&Seed> {
+        self.seeds.range(..=epoch).next_back().map(|(_, seed)| seed)
+    }
+
+    fn add_seed(&mut self, epoch: Epoch, seed: Seed) {
+        self.seeds.insert(epoch, seed);
+        while self.seeds.len() > SEEDS_KEPT {
+            self.seeds.pop_first();
+        }
+    }
+}

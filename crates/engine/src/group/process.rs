@@ -1,0 +1,482 @@
+//! What comes from the channel.
+
+use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain};
+use conclave_mls::{
+    components::HandshakeAad,
+    content::{Content, MessageId},
+    frame::Frame,
+    seal::{Purpose, entry_context},
+};
+use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
+use mls_rs::{
+    MlsMessage,
+    group::{
+        CommitEffect, CommitMessageDescription, CommitSecrets, ContentType, ProposalMessageDescription, ProposalSender,
+        ReceivedMessage, proposal::Proposal,
+    },
+};
+use mls_rs::MlsMessageDescription;
+
+use super::{Group, Status, access::key_tree, create::export_seed};
+use crate::{
+    intent::Wish,
+    mls_client::{MlsError, MlsGroup, mls_time, suite},
+    outcome::{Event, Outcome, ProcessError, Rejection},
+    writes::{StoredMessage, Write},
+};
+
+/// `StoredMessage.kind` of a message: the body is the encoded content.
+pub const KIND_MESSAGE: u8 = 1;
+
+/// `StoredMessage.kind` of a change of the group: the body is an [`Event`] in JSON.
+pub const KIND_EVENT: u8 = 2;
+
+/// An entry as the DS gave it out.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// Its place.
+    pub seq: Seq,
+    /// The DS's time.
+    pub time: Timestamp,
+    /// The encoded entry.
+    pub entry: Vec<u8>,
+    /// The blob that it names, if it names one and the DS gave it out.
+    pub blob: Option<Vec<u8>>,
+}
+
+/// What became of a batch of entries.
+#[derive(Debug, Default)]
+pub struct Processed {
+    /// Of each entry, in order, up to the fault or the commit that could not be followed.
+    pub outcomes: Vec<(Seq, Outcome)>,
+    /// What there is to tell.
+    pub events: Vec<Event>,
+    /// The server's log is not one; what came before counts.
+    pub fault: Option<ProcessError>,
+}
+
+/// A group to fall back to, and the messages that were read since.
+struct Checkpoint {
+    mls: MlsGroup,
+    since: Vec<(MlsMessage, Timestamp)>,
+}
+
+/// What an entry seals, opened.
+enum Opened {
+    Message(Box<MlsMessage>),
+    Refused(Rejection),
+}
+
+impl Group {
+    /// Processes entries that follow our place in the channel. Nothing is lost by calling it again with the same ones:
+    /// what was processed before is a gap, and changes nothing.
+    pub fn process(&mut self, batch: &[Incoming]) -> Processed {
+        let mut done = Processed::default();
+        let mut checkpoint = None;
+        for incoming in batch {
+            let before = self.window.position().hash;
+            match self.process_one(incoming, &mut checkpoint, &mut done.events) {
+                Ok((kind, outcome)) => {
+                    if matches!(outcome, Outcome::NeedsRecovery(_)) {
+                        done.outcomes.push((incoming.seq, outcome));
+                        break;
+                    }
+                    // It was checked that this is the next entry.
+                    if self.window.advance(incoming.seq, kind, incoming.time, &incoming.entry).is_ok() {
+                        self.save_hash(incoming.seq, before);
+                    }
+                    done.outcomes.push((incoming.seq, outcome));
+                    if self.status == Status::Removed {
+                        break;
+                    }
+                }
+                Err(fault) => {
+                    done.fault = Some(fault);
+                    break;
+                }
+            }
+        }
+        for event in &done.events {
+            self.note(event);
+        }
+        done
+    }
+
+    fn process_one(
+        &mut self,
+        incoming: &Incoming,
+        checkpoint: &mut Option<Checkpoint>,
+        events: &mut Vec<Event>,
+    ) -> Result<(EntryKind, Outcome), ProcessError> {
+        self.window.expect(incoming.seq, incoming.time)?;
+        let entry = Entry::parse(&incoming.entry).map_err(|_| ProcessError::Entry(incoming.seq))?;
+        let own = self
+            .intents
+            .iter()
+            .find(|(_, intent)| intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == incoming.entry))
+            .map(|(order, _)| *order);
+        let outcome = if let Some(order) = own {
+            self.confirm(order, &entry, incoming, checkpoint, events)
+        } else if entry.epoch < self.joined {
+            Outcome::Stale
+        } else {
+            match self.open(&entry, incoming) {
+                Opened::Refused(rejection) if entry.kind == EntryKind::Commit => Outcome::NeedsRecovery(rejection),
+                Opened::Refused(rejection) => Outcome::Rejected(rejection),
+                Opened::Message(message) => match entry.kind {
+                    EntryKind::Commit if entry.epoch < self.epoch() => Outcome::Stale,
+                    EntryKind::Commit => self.follow(&entry, *message, incoming, checkpoint, events),
+                    EntryKind::Message => self.read(*message, incoming, checkpoint, events),
+                    EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
+                    EntryKind::Welcome => Outcome::Rejected(Rejection::Mismatch),
+                },
+            }
+        };
+        match &outcome {
+            Outcome::Rejected(rejection) => {
+                events.push(Event::Refused { seq: incoming.seq, reason: rejection.to_string() });
+            }
+            Outcome::NeedsRecovery(rejection) => {
+                let reason = rejection.to_string();
+                events.push(Event::Stuck { seq: incoming.seq, reason: reason.clone() });
+                self.status = Status::Stuck { reason };
+                self.dirty = true;
+            }
+            _ if entry.kind == EntryKind::Commit && matches!(self.status, Status::Stuck { .. }) => {
+                self.status = Status::Active;
+            }
+            _ => {}
+        }
+        Ok((entry.kind, outcome))
+    }
+
+    /// Opens what an entry seals and checks that it is what the entry says outside.
+    fn open(&self, entry: &Entry, incoming: &Incoming) -> Opened {
+        match self.try_open(entry, incoming) {
+            Ok(message) => Opened::Message(Box::new(message)),
+            Err(rejection) => Opened::Refused(rejection),
+        }
+    }
+
+    fn try_open(&self, entry: &Entry, incoming: &Incoming) -> Result<MlsMessage, Rejection> {
+        let sealed = match &entry.body {
+            Body::Inline(sealed) => sealed,
+            Body::Staged { hash, size } => incoming
+                .blob
+                .as_ref()
+                .filter(|blob| blob.len() as u64 == *size && chain::entry_hash(blob) == *hash)
+                .ok_or(Rejection::Blob)?,
+        };
+        let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
+        let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
+        let opened = self
+            .seed(entry.epoch)
+            .and_then(|seed| seed.open(&provider, Purpose::Entry, &context, sealed).ok())
+            .ok_or(Rejection::Seal)?;
+        let message = MlsMessage::from_bytes(&opened).map_err(|_| Rejection::Mismatch)?;
+        // What kind of message it is decides what is done with it, so it is looked at before MLS does.
+        match message.description() {
+            MlsMessageDescription::PrivateProtocolMessage { group_id, epoch_id, content_type }
+                if group_id == self.mls.group_id()
+                    && epoch_id == entry.epoch.0
+                    && matches!(
+                        (entry.kind, content_type),
+                        (EntryKind::Message, ContentType::Application)
+                            | (EntryKind::Commit, ContentType::Commit)
+                            | (EntryKind::Proposal, ContentType::Proposal)
+                    ) => {}
+            _ => return Err(Rejection::Mismatch),
+        }
+        Ok(message)
+    }
+
+    /// Decrypts and processes without a trace if that fails: the ratchets go back to where the last success left them.
+    fn receive(
+        &mut self,
+        message: MlsMessage,
+        time: Timestamp,
+        checkpoint: &mut Option<Checkpoint>,
+    ) -> Result<ReceivedMessage, MlsError> {
+        let point = checkpoint.get_or_insert_with(|| Checkpoint { mls: self.mls.clone(), since: Vec::new() });
+        match self.mls.process_incoming_message_with_time(message.clone(), mls_time(time)) {
+            Ok(received) => {
+                point.since.push((message, time));
+                self.dirty = true;
+                Ok(received)
+            }
+            Err(error) => {
+                let mut again = point.mls.clone();
+                for (message, time) in point.since.drain(..) {
+                    // It succeeded from the same state before.
+                    again.process_incoming_message_with_time(message, mls_time(time))?;
+                }
+                point.mls = again.clone();
+                self.mls = again;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        message: MlsMessage,
+        incoming: &Incoming,
+        checkpoint: &mut Option<Checkpoint>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let description = match self.receive(message, incoming.time, checkpoint) {
+            Ok(ReceivedMessage::ApplicationMessage(description)) => description,
+            Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
+            Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
+        };
+        let Ok(sender) = self.client_at(description.sender_index) else {
+            return Outcome::Rejected(Rejection::Mismatch);
+        };
+        let Ok(frame) = Frame::parse(description.data()) else { return Outcome::Rejected(Rejection::Content) };
+        let Ok(content) = Content::parse(&frame.content) else { return Outcome::Rejected(Rejection::Content) };
+        self.compare(&frame.position, &sender, events);
+        self.store_message(incoming.seq, incoming.time, sender, &content, frame.content, events);
+        Outcome::Applied
+    }
+
+    fn store_message(
+        &mut self,
+        seq: Seq,
+        time: Timestamp,
+        sender: ClientUri,
+        content: &Content,
+        encoded: Vec<u8>,
+        events: &mut Vec<Event>,
+    ) {
+        let id = MessageId::of(sender.user(), &self.profile.room, &encoded, &content.salt);
+        self.writes.push(Write::Message(StoredMessage {
+            group: self.name.to_string(),
+            seq: seq.0,
+            id: *id.as_bytes(),
+            sender: sender.to_string(),
+            time_ms: time.0,
+            kind: KIND_MESSAGE,
+            body: encoded,
+        }));
+        events.push(Event::Message { seq, time, sender, id, text: content.as_text() });
+    }
+
+    /// Compares where another member stood with what we saw there (RFC 9750, section 5.2: a DS that reorders).
+    fn compare(&self, claim: &Position, member: &ClientUri, events: &mut Vec<Event>) {
+        if self.window.check(claim) == Claim::Different {
+            events.push(Event::LogsDiffer { member: member.clone(), seq: claim.seq });
+        }
+    }
+
+    fn consider(
+        &mut self,
+        message: MlsMessage,
+        incoming: &Incoming,
+        checkpoint: &mut Option<Checkpoint>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let description: ProposalMessageDescription = match self.receive(message, incoming.time, checkpoint) {
+            Ok(ReceivedMessage::Proposal(description)) => description,
+            Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
+            Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
+        };
+        self.proposed_at.get_or_insert(incoming.time);
+        let ProposalSender::Member(index) = description.sender else { return Outcome::Applied };
+        let Ok(sender) = self.client_at(index) else { return Outcome::Rejected(Rejection::Mismatch) };
+        if let Ok(aad) = HandshakeAad::of_proposal(&description.authenticated_data) {
+            self.compare(&aad.position, &sender, events);
+        }
+        if matches!(&description.proposal, Proposal::Remove(remove) if remove.to_remove() == index) {
+            events.push(Event::LeaveRequested { member: sender });
+        }
+        Outcome::Applied
+    }
+
+    /// Something of ours came back from the channel: it is final.
+    fn confirm(
+        &mut self,
+        order: u64,
+        entry: &Entry,
+        incoming: &Incoming,
+        checkpoint: &mut Option<Checkpoint>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let Some(intent) = self.intents.get(&order).cloned() else { return Outcome::Stale };
+        match &intent.wish {
+            Wish::Send { content, .. } => {
+                if let Ok(parsed) = Content::parse(content) {
+                    let sender = self.account.client.clone();
+                    self.store_message(incoming.seq, incoming.time, sender, &parsed, content.clone(), events);
+                }
+                self.drop_intent(order);
+                Outcome::Confirmed
+            }
+            Wish::Leave => {
+                self.proposed_at.get_or_insert(incoming.time);
+                if let Some(intent) = self.intents.get_mut(&order) {
+                    intent.ordered = true;
+                }
+                self.save_intent(order);
+                events.push(Event::LeaveRequested { member: self.account.client.clone() });
+                Outcome::Confirmed
+            }
+            _ => {
+                let secrets = intent.prepared.as_ref().map(|prepared| prepared.secrets.clone()).unwrap_or_default();
+                let mut next = self.mls.clone();
+                let applied = CommitSecrets::from_bytes(&secrets)
+                    .and_then(|secrets| next.apply_detached_commit(secrets))
+                    .map_err(|error| Rejection::Mls(error.to_string()));
+                match applied.and_then(|description| self.accept(next, &description, entry, incoming, events)) {
+                    Ok(()) => {
+                        *checkpoint = None;
+                        self.drop_intent(order);
+                        self.prune_channel_keys();
+                        Outcome::Confirmed
+                    }
+                    Err(rejection) => Outcome::NeedsRecovery(rejection),
+                }
+            }
+        }
+    }
+
+    /// Somebody's commit: processed on a clone, which replaces the group only if every check passes.
+    fn follow(
+        &mut self,
+        entry: &Entry,
+        message: MlsMessage,
+        incoming: &Incoming,
+        checkpoint: &mut Option<Checkpoint>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let mut next = self.mls.clone();
+        let description = match next.process_incoming_message_with_time(message, mls_time(incoming.time)) {
+            Ok(ReceivedMessage::Commit(description)) => description,
+            Ok(_) => return Outcome::NeedsRecovery(Rejection::Mismatch),
+            Err(error) => return Outcome::NeedsRecovery(Rejection::Mls(error.to_string())),
+        };
+        match self.accept(next, &description, entry, incoming, events) {
+            Ok(()) => {
+                *checkpoint = None;
+                Outcome::Applied
+            }
+            Err(rejection) => Outcome::NeedsRecovery(rejection),
+        }
+    }
+
+    /// The checks of every commit, and what follows from it. Nothing has changed if a check fails.
+    fn accept(
+        &mut self,
+        next: MlsGroup,
+        description: &CommitMessageDescription,
+        entry: &Entry,
+        incoming: &Incoming,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Rejection> {
+        let header = entry.commit.ok_or(Rejection::Mismatch)?;
+        let (position, aad) = HandshakeAad::of_commit(&description.authenticated_data)
+            .map_err(|error| Rejection::AuthenticatedData(error.to_string()))?;
+        if aad.key_root != header.key_root {
+            return Err(Rejection::KeyRoot);
+        }
+        let (epoch, removed_us) = match &description.effect {
+            CommitEffect::NewEpoch(epoch) => (epoch, false),
+            CommitEffect::Removed { new_epoch, .. } => (new_epoch, true),
+            CommitEffect::ReInit(_) => return Err(Rejection::Mismatch),
+        };
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        for info in &epoch.applied_proposals {
+            match &info.proposal {
+                Proposal::Add(add) => {
+                    let identity = self
+                        .shared
+                        .identities
+                        .identify(add.signing_identity(), Some(incoming.time))
+                        .map_err(|error| Rejection::Credential(error.to_string()))?;
+                    added.push(identity.client);
+                }
+                Proposal::Remove(remove) => {
+                    removed.push(self.client_at(remove.to_remove()).map_err(|_| Rejection::Mismatch)?);
+                }
+                _ => {}
+            }
+        }
+        if header.removes == removed.is_empty() || aad.renews_seed < header.removes {
+            return Err(Rejection::Flags);
+        }
+        let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
+        self.compare(&position, &by, events);
+        if removed_us {
+            self.status = Status::Removed;
+            self.dirty = true;
+            self.intents.keys().copied().collect::<Vec<_>>().into_iter().for_each(|order| self.drop_intent(order));
+            events.push(Event::RemovedFromGroup { by });
+            return Ok(());
+        }
+        let root = key_tree(&next).map_err(|_| Rejection::KeyRoot)?.root();
+        if root != header.key_root {
+            return Err(Rejection::KeyRoot);
+        }
+        let new_epoch = Epoch(next.current_epoch());
+        if aad.renews_seed {
+            let seed = export_seed(&next, &self.profile.channel).map_err(|error| Rejection::Mls(error.to_string()))?;
+            self.add_seed(new_epoch, seed);
+        }
+        self.mls = next;
+        self.dirty = true;
+        self.proposed_at = None;
+        if added.is_empty() && removed.is_empty() {
+            events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
+        }
+        if !added.is_empty() {
+            self.last_added = new_epoch;
+            events.push(Event::Added { by: by.clone(), members: added, epoch: new_epoch });
+        }
+        if !removed.is_empty() {
+            events.push(Event::Removed { by, members: removed, epoch: new_epoch });
+        }
+        self.rebase();
+        Ok(())
+    }
+
+    /// A new epoch: what was prepared in the old one is made anew, but for messages that may still be ordered.
+    fn rebase(&mut self) {
+        let current = self.epoch();
+        let mut changed = Vec::new();
+        for (order, intent) in &mut self.intents {
+            let outdated = intent
+                .prepared
+                .as_ref()
+                .is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !is_message(&intent.wish));
+            if outdated {
+                intent.prepared = None;
+                intent.ordered = false;
+                changed.push(*order);
+            }
+        }
+        for order in changed {
+            self.save_intent(order);
+        }
+    }
+
+    /// Keeps what changed the group in its history, for people to read.
+    pub(super) fn note(&mut self, event: &Event) {
+        if matches!(event, Event::Message { .. } | Event::LeaveRequested { .. }) {
+            return;
+        }
+        let Ok(body) = serde_json::to_vec(event) else { return };
+        let position = self.window.position();
+        self.writes.push(Write::Message(StoredMessage {
+            group: self.name.to_string(),
+            seq: position.seq.0,
+            id: *chain::entry_hash(&body).as_bytes(),
+            sender: String::new(),
+            time_ms: self.window.time().0,
+            kind: KIND_EVENT,
+            body,
+        }));
+    }
+}
+
+fn is_message(wish: &Wish) -> bool {
+    matches!(wish, Wish::Send { .. })
+}

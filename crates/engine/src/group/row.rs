@@ -1,0 +1,305 @@
+//! A group's rows in the store.
+
+use conclave_channel::{HashWindow, Position};
+use conclave_mls::{components::GroupProfile, seal::Seed};
+use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp};
+use ed25519_dalek::SigningKey;
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Group, Status};
+use crate::{
+    account::Account,
+    intent::Intent,
+    mls_client::{Mls, MlsError, suite},
+    record::{self, RecordError, Text},
+    stores::GroupRows,
+    writes::{Room, Rows, Write},
+};
+
+/// Why a group cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError<E> {
+    /// The store failed. The group may be there all the same.
+    #[error("the profile's store failed: {0}")]
+    Store(E),
+    /// A row is damaged or of a later version.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The MLS state does not load.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct SeedRow {
+    epoch: Epoch,
+    seed: [u8; 32],
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Row {
+    group: Text,
+    incarnation: u64,
+    suite: u16,
+    status: u8,
+    reason: Text,
+    hub: Text,
+    channel: ChannelId,
+    room: Text,
+    title: Text,
+    epoch: Epoch,
+    members: u32,
+    position: Position,
+    time: Timestamp,
+    joined: Epoch,
+    last_added: Epoch,
+    proposed_at: Option<Timestamp>,
+    seeds: Vec<SeedRow>,
+    channel_keys: Vec<[u8; 32]>,
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        self.seeds.iter_mut().for_each(|seed| seed.seed.zeroize());
+        self.channel_keys.iter_mut().for_each(Zeroize::zeroize);
+    }
+}
+
+/// What a list of groups shows, without any MLS work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// The group.
+    pub name: GroupUri,
+    /// Its room.
+    pub room: RoomUri,
+    /// What people call it.
+    pub title: String,
+    /// Its hub.
+    pub hub: Domain,
+    /// The newest epoch seen.
+    pub epoch: Epoch,
+    /// Members in that epoch.
+    pub members: u32,
+    /// How we stand to it.
+    pub status: Status,
+}
+
+fn status_of(row: &Row) -> Result<Status, RecordError> {
+    match row.status {
+        0 => Ok(Status::Active),
+        1 => Ok(Status::Removed),
+        2 => Ok(Status::Stuck { reason: row.reason.parse()? }),
+        _ => Err(RecordError::Damaged),
+    }
+}
+
+/// Key of a row of one group: the group's name, a zero byte (which no name has), and what follows.
+fn key(group: &GroupUri, rest: &[u8]) -> Vec<u8> {
+    let mut key = group.to_string().into_bytes();
+    key.push(0);
+    key.extend_from_slice(rest);
+    key
+}
+
+const META: &[u8] = b"meta";
+
+fn state_key(group: &GroupUri, incarnation: u64) -> Vec<u8> {
+    key(group, &[b"state".as_slice(), &incarnation.to_be_bytes()].concat())
+}
+
+fn epoch_key(group: &GroupUri, incarnation: u64, epoch: u64) -> Vec<u8> {
+    key(group, &[incarnation.to_be_bytes(), epoch.to_be_bytes()].concat())
+}
+
+/// Lists the groups of a profile, those that we were removed from included.
+pub fn list<R: Rows>(rows: &R) -> Result<Vec<GroupSummary>, LoadError<R::Error>> {
+    let mut groups = Vec::new();
+    for (key, value) in rows.scan(Room::GROUP, b"").map_err(LoadError::Store)? {
+        if !key.ends_with(&[&[0], META].concat()) {
+            continue;
+        }
+        let row: Row = record::decode(&value)?;
+        groups.push(GroupSummary {
+            name: row.group.parse()?,
+            room: row.room.parse()?,
+            title: row.title.parse()?,
+            hub: row.hub.parse()?,
+            epoch: row.epoch,
+            members: row.members,
+            status: status_of(&row)?,
+        });
+    }
+    Ok(groups)
+}
+
+/// The incarnation of a group that is in the store, if it is.
+pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<(u64, Status)>, LoadError<R::Error>> {
+    let Some(meta) = rows.get(Room::GROUP, &key(name, META)).map_err(LoadError::Store)? else { return Ok(None) };
+    let row: Row = record::decode(&meta)?;
+    Ok(Some((row.incarnation, status_of(&row)?)))
+}
+
+/// Deletes every row of an earlier incarnation, whose keys are of no use any more.
+pub(crate) fn delete_rows<R: Rows>(
+    rows: &R,
+    name: &GroupUri,
+    writes: &mut Vec<Write>,
+) -> Result<(), LoadError<R::Error>> {
+    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT] {
+        for (key, _) in rows.scan(room, &key(name, b"")).map_err(LoadError::Store)? {
+            writes.push(Write::Delete { room, key });
+        }
+    }
+    Ok(())
+}
+
+impl Group {
+    /// Opens a group of the profile. None: there is no such group.
+    ///
+    /// # Errors
+    /// Any [`LoadError`]; a store that fails is never taken for a group that is not there.
+    pub fn load<R: Rows>(
+        account: &Account,
+        shared: &Mls,
+        rows: &R,
+        name: &GroupUri,
+    ) -> Result<Option<Self>, LoadError<R::Error>> {
+        let get = |room, key: &[u8]| rows.get(room, key).map_err(LoadError::Store);
+        let scan = |room, key: &[u8]| rows.scan(room, key).map_err(LoadError::Store);
+        let Some(meta) = get(Room::GROUP, &key(name, META))? else { return Ok(None) };
+        let row: Row = record::decode(&meta)?;
+        let state =
+            get(Room::GROUP, &state_key(name, row.incarnation))?.ok_or(RecordError::Damaged)?;
+        let mut group_rows = GroupRows { state, ..GroupRows::default() };
+        for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
+            let epoch = key.last_chunk::<8>().ok_or(RecordError::Damaged)?;
+            group_rows.epochs.insert(u64::from_be_bytes(*epoch), value);
+        }
+        let group_id = name.to_string().into_bytes();
+        shared.groups.load(&group_id, group_rows);
+        let mls = shared
+            .client(account, row.suite.into())
+            .load_group(&group_id)
+            .map_err(MlsError::from)?;
+        let mut history = Vec::new();
+        for (_, value) in scan(Room::LOG, &key(name, b""))? {
+            history.push(Hash::try_from(value.as_slice()).map_err(|_| RecordError::Damaged)?);
+        }
+        let mut intents = std::collections::BTreeMap::new();
+        for (key, value) in scan(Room::INTENT, &key(name, b""))? {
+            let order = key.last_chunk::<8>().ok_or(RecordError::Damaged)?;
+            // One of a later version's kind stays in the store.
+            if let Some(intent) = Intent::from_row(&value)? {
+                intents.insert(u64::from_be_bytes(*order), intent);
+            }
+        }
+        let profile = GroupProfile::of(&mls.context().extensions).map_err(|error| MlsError(error.to_string()))?;
+        let mut seeds = std::collections::BTreeMap::new();
+        for seed in &row.seeds {
+            seeds.insert(seed.epoch, Seed::from_slice(&seed.seed).map_err(|_| RecordError::Damaged)?);
+        }
+        Ok(Some(Self {
+            name: name.clone(),
+            incarnation: row.incarnation,
+            profile,
+            status: status_of(&row)?,
+            mls,
+            window: HashWindow::with_history(row.position, row.time, history),
+            joined: row.joined,
+            last_added: row.last_added,
+            seeds,
+            channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
+            intents,
+            proposed_at: row.proposed_at,
+            account: account.clone(),
+            shared: shared.clone(),
+            writes: Vec::new(),
+            dirty: false,
+        }))
+    }
+
+    /// Adds the rows that describe the group as it is now.
+    pub(super) fn save(&mut self) -> Result<(), MlsError> {
+        let group_id = self.mls.group_id().to_vec();
+        if self.dirty {
+            self.mls.write_to_storage()?;
+            let changes = self.shared.groups.drain(&group_id);
+            if let Some(value) = changes.state {
+                let key = state_key(&self.name, self.incarnation);
+                self.writes.push(Write::Put { room: Room::GROUP, key, value });
+            }
+            for (epoch, value) in changes.epochs {
+                let key = epoch_key(&self.name, self.incarnation, epoch);
+                self.writes.push(Write::Put { room: Room::EPOCH, key, value });
+            }
+            for epoch in changes.dropped {
+                let key = epoch_key(&self.name, self.incarnation, epoch);
+                self.writes.push(Write::Delete { room: Room::EPOCH, key });
+            }
+            self.dirty = false;
+        } else if self.writes.is_empty() {
+            return Ok(());
+        }
+        let meta = self.meta()?;
+        self.writes.push(meta);
+        Ok(())
+    }
+
+    fn meta(&self) -> Result<Write, MlsError> {
+        let (status, reason) = match &self.status {
+            Status::Active => (0, String::new()),
+            Status::Removed => (1, String::new()),
+            Status::Stuck { reason } => (2, reason.clone()),
+        };
+        let row = Row {
+            group: Text::new(&self.name),
+            incarnation: self.incarnation,
+            suite: suite(self.mls.cipher_suite()).map(|_| self.mls.cipher_suite().into())?,
+            status,
+            reason: Text::new(reason),
+            hub: Text::new(&self.profile.hub),
+            channel: self.profile.channel,
+            room: Text::new(&self.profile.room),
+            title: Text::new(&self.profile.title),
+            epoch: self.epoch(),
+            members: u32::try_from(self.mls.roster().members_iter().count()).unwrap_or(u32::MAX),
+            position: self.window.position(),
+            time: self.window.time(),
+            joined: self.joined,
+            last_added: self.last_added,
+            proposed_at: self.proposed_at,
+            seeds: self.seeds.iter().map(|(epoch, seed)| SeedRow { epoch: *epoch, seed: *seed.expose() }).collect(),
+            channel_keys: self.channel_keys.iter().map(SigningKey::to_bytes).collect(),
+        };
+        Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })
+    }
+
+    /// Notes the hash before an entry that was just processed, and forgets the one that fell out of the window.
+    pub(super) fn save_hash(&mut self, seq: Seq, before: Hash) {
+        self.writes.push(Write::Put {
+            room: Room::LOG,
+            key: key(&self.name, &seq.0.to_be_bytes()),
+            value: Zeroizing::new(before.to_vec()),
+        });
+        if let Some(old) = seq.0.checked_sub(conclave_names::limits::HASH_WINDOW as u64) {
+            self.writes.push(Write::Delete { room: Room::LOG, key: key(&self.name, &old.to_be_bytes()) });
+        }
+    }
+
+    pub(super) fn save_intent(&mut self, order: u64) {
+        if let Some(intent) = self.intents.get(&order) {
+            self.writes.push(Write::Put {
+                room: Room::INTENT,
+                key: key(&self.name, &order.to_be_bytes()),
+                value: intent.to_row(),
+            });
+        }
+    }
+
+    pub(super) fn drop_intent(&mut self, order: u64) {
+        self.intents.remove(&order);
+        self.writes.push(Write::Delete { room: Room::INTENT, key: key(&self.name, &order.to_be_bytes()) });
+    }
+}

@@ -1,0 +1,334 @@
+//! From wishes to submissions.
+
+use conclave_channel::{Entry, EntryKind};
+use conclave_mls::{
+    components::HandshakeAad,
+    content::{Content, MEDIA_TYPE, MessageId},
+    frame::Frame,
+    seal::{Purpose, entry_context},
+};
+use conclave_names::{Epoch, IdempotencyKey, Timestamp};
+use conclave_protocol::{
+    Code, Refusal, Retry,
+    v1::{SubmitBundleRequest, SubmitRequest},
+};
+use mls_rs::MlsMessage;
+use mls_rs::group::proposal::Proposal;
+use prost::Message as _;
+use zeroize::Zeroizing;
+
+use super::{
+    Group, Status,
+    access::fault,
+    commit::{Change, body_of, is_outdated},
+};
+use crate::{
+    intent::{Intent, Prepared, Wish},
+    mls_client::{MlsError, random, suite},
+    outcome::Event,
+};
+
+/// How long a proposal waits for each member that stands before us, before we commit it ourselves, in milliseconds:
+/// so that not everybody commits at once, and a sleeping member holds nobody up.
+const COMMIT_DELAY_MS: u64 = 1000;
+
+/// Members that are waited for.
+const COMMIT_DELAY_RANKS: u64 = 10;
+
+/// Why a wish is not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WishError {
+    /// We were removed.
+    #[error("this client is no member of the group any more: ask a member to add it again")]
+    Removed,
+    /// The group needs recovery.
+    #[error("the group cannot be followed ({0}): ask a member to remove this client and add it again")]
+    Stuck(String),
+    /// MLS refused.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+}
+
+/// Something to submit. Its writes must be durable first.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The intent that it carries out.
+    pub intent: IdempotencyKey,
+    /// Blobs to stage before.
+    pub blobs: Vec<Vec<u8>>,
+    /// The request.
+    pub body: SubmissionBody,
+}
+
+/// The request of a submission.
+#[derive(Debug, Clone)]
+pub enum SubmissionBody {
+    /// A message or a proposal.
+    Entry(SubmitRequest),
+    /// A commit.
+    Bundle(Box<SubmitBundleRequest>),
+}
+
+impl Group {
+    /// Takes a wish: it is stored, and carried out by the submissions that follow.
+    ///
+    /// # Errors
+    /// [`WishError`] if we are no member, or cannot follow the group.
+    pub fn wish(&mut self, wish: Wish) -> Result<IdempotencyKey, WishError> {
+        match &self.status {
+            Status::Active => {}
+            Status::Removed => return Err(WishError::Removed),
+            Status::Stuck { reason } => return Err(WishError::Stuck(reason.clone())),
+        }
+        let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
+        let order = self.intents.keys().next_back().map_or(0, |order| order.saturating_add(1));
+        let wished = self.epoch();
+        self.intents.insert(order, Intent { id, wish, wished, prepared: None, ordered: false });
+        self.save_intent(order);
+        Ok(id)
+    }
+
+    /// Says something in plain text.
+    ///
+    /// # Errors
+    /// [`WishError`], also for a text over [`conclave_names::limits::TEXT`] bytes.
+    pub fn wish_text(&mut self, text: &str) -> Result<(IdempotencyKey, MessageId), WishError> {
+        let salt = random(&suite(self.mls.cipher_suite())?)?;
+        let content = Content::text(text, salt).map_err(fault)?.to_bytes();
+        let id = MessageId::of(self.account.client.user(), &self.profile.room, &content, &salt);
+        Ok((self.wish(Wish::Send { content, id })?, id))
+    }
+
+    /// Whether a change is still under way.
+    #[must_use]
+    pub fn is_pending(&self, id: IdempotencyKey) -> bool {
+        self.intents.values().any(|intent| intent.id == id)
+    }
+
+    /// When somebody's proposal falls to us to commit, if nobody else does before.
+    #[must_use]
+    pub fn commit_due(&self) -> Option<Timestamp> {
+        if self.status != Status::Active || !self.mls.commit_required() || self.own_removal_proposed() {
+            return None;
+        }
+        let own = self.mls.current_member_index();
+        let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
+        Some(self.proposed_at?.plus_ms(before.min(COMMIT_DELAY_RANKS) * COMMIT_DELAY_MS))
+    }
+
+    fn own_removal_proposed(&self) -> bool {
+        let own = self.mls.current_member_index();
+        self.mls
+            .get_cached_proposals()
+            .iter()
+            .any(|cached| matches!(cached.proposal(), Proposal::Remove(remove) if remove.to_remove() == own))
+    }
+
+    /// The next thing to submit, if there is any. Events tell of wishes that came to nothing.
+    ///
+    /// # Errors
+    /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it.
+    pub fn next_submission(&mut self, now: Timestamp, events: &mut Vec<Event>) -> Result<Option<Submission>, MlsError> {
+        if self.status != Status::Active {
+            return Ok(None);
+        }
+        loop {
+            let Some(order) = self.next_order(now)? else { return Ok(None) };
+            let Some(intent) = self.intents.get(&order).cloned() else { return Ok(None) };
+            let prepared = match intent.prepared {
+                Some(prepared) if !is_outdated(&prepared, self.epoch()) => prepared,
+                _ => match self.prepare(&intent, now) {
+                    Ok(Some(prepared)) => {
+                        if let Some(stored) = self.intents.get_mut(&order) {
+                            stored.prepared = Some(prepared.clone());
+                        }
+                        self.save_intent(order);
+                        prepared
+                    }
+                    // Nothing is left to do.
+                    Ok(None) => {
+                        self.drop_intent(order);
+                        continue;
+                    }
+                    Err(error) => {
+                        self.drop_intent(order);
+                        events.push(Event::IntentFailed { reason: error.to_string() });
+                        return Err(error);
+                    }
+                },
+            };
+            return Ok(Some(self.submission(intent.id, prepared)?));
+        }
+    }
+
+    /// The intent whose turn it is.
+    fn next_order(&mut self, now: Timestamp) -> Result<Option<u64>, MlsError> {
+        let next = self.intents.iter().find(|(_, intent)| !intent.ordered).map(|(order, intent)| {
+            (*order, matches!(intent.wish, Wish::Send { .. }) && intent.prepared.is_none())
+        });
+        let may_commit = self.mls.commit_required() && !self.own_removal_proposed();
+        match next {
+            // MLS forbids messages while proposals wait: commit them first.
+            Some((_, true)) if may_commit => {}
+            Some((order, _)) => return Ok(Some(order)),
+            None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
+            None => return Ok(None),
+        }
+        let order = self.intents.keys().next().copied().unwrap_or(1);
+        // In front of what waits, so that it is submitted first.
+        let order = order.checked_sub(1).unwrap_or_else(|| self.intents.keys().next_back().map_or(0, |last| last + 1));
+        let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
+        let intent =
+            Intent { id, wish: Wish::CommitProposals, wished: self.epoch(), prepared: None, ordered: false };
+        self.intents.insert(order, intent);
+        self.save_intent(order);
+        Ok(Some(order))
+    }
+
+    fn submission(&self, intent: IdempotencyKey, prepared: Prepared) -> Result<Submission, MlsError> {
+        let body = match &prepared.bundle {
+            Some(bundle) => {
+                SubmissionBody::Bundle(Box::new(SubmitBundleRequest::decode(bundle.as_slice()).map_err(fault)?))
+            }
+            None => SubmissionBody::Entry(SubmitRequest {
+                idempotency_key: intent.to_vec(),
+                entry: prepared.entry.clone(),
+            }),
+        };
+        Ok(Submission { intent, blobs: prepared.blobs, body })
+    }
+
+    /// Makes of a wish what is to be submitted in the present epoch; none if there is nothing left to do.
+    fn prepare(&mut self, intent: &Intent, now: Timestamp) -> Result<Option<Prepared>, MlsError> {
+        // The DS notes an idempotency key with what it accepted. What is made anew was not accepted: the channel,
+        // which was read beyond its epoch, does not show it. So the key can stay.
+        let id = intent.id;
+        match &intent.wish {
+            Wish::Send { content, .. } => {
+                if self.last_added > intent.wished {
+                    return Err(fault(
+                        "members joined since this message was written; read who they are and send it again",
+                    ));
+                }
+                self.prepare_message(content).map(Some)
+            }
+            Wish::Leave => self.prepare_leave().map(Some),
+            Wish::Add { key_packages } => {
+                let add = self.not_yet_members(key_packages)?;
+                if add.is_empty() {
+                    return Ok(None);
+                }
+                self.prepare_commit(id, &Change { add, ..Change::default() }, now).map(Some)
+            }
+            Wish::Remove { users } => {
+                let remove = self.leaves_of(users)?;
+                if remove.is_empty() {
+                    return Ok(None);
+                }
+                if remove.contains(&self.mls.current_member_index()) {
+                    return Err(fault("nobody can remove itself by a commit: leave the group instead"));
+                }
+                self.prepare_commit(id, &Change { remove, ..Change::default() }, now).map(Some)
+            }
+            Wish::Update => {
+                self.prepare_commit(id, &Change { renew_own_keys: true, ..Change::default() }, now).map(Some)
+            }
+            Wish::CommitProposals => {
+                if !self.mls.commit_required() || self.own_removal_proposed() {
+                    return Ok(None);
+                }
+                self.prepare_commit(id, &Change::default(), now).map(Some)
+            }
+        }
+    }
+
+    fn not_yet_members(&self, key_packages: &[Vec<u8>]) -> Result<Vec<MlsMessage>, MlsError> {
+        let members: Vec<_> = self
+            .mls
+            .roster()
+            .members_iter()
+            .map(|member| super::view::client_of(&member.signing_identity))
+            .collect::<Result<_, _>>()?;
+        let mut add = Vec::new();
+        for bytes in key_packages {
+            let message = MlsMessage::from_bytes(bytes)?;
+            let package = message.as_key_package().ok_or_else(|| fault("not a KeyPackage"))?;
+            if !members.contains(&super::view::client_of(package.signing_identity())?) {
+                add.push(message);
+            }
+        }
+        Ok(add)
+    }
+
+    fn prepare_message(&mut self, content: &[u8]) -> Result<Prepared, MlsError> {
+        let frame = Frame {
+            position: self.window.position(),
+            media_type: MEDIA_TYPE.to_owned(),
+            content: content.to_vec(),
+        };
+        let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
+        let aad = conclave_mls::components::SafeAad::default();
+        let aad = mls_rs_codec::MlsEncode::mls_encode_to_vec(&aad).map_err(fault)?;
+        let mut work = self.mls.clone();
+        let message = work.encrypt_application_message(&plaintext, aad)?;
+        let prepared = self.seal_entry(EntryKind::Message, &message)?;
+        self.mls = work;
+        self.dirty = true;
+        Ok(prepared)
+    }
+
+    fn prepare_leave(&mut self) -> Result<Prepared, MlsError> {
+        let aad = HandshakeAad { position: self.window.position(), commit: None }.to_bytes().map_err(fault)?;
+        let mut work = self.mls.clone();
+        let message = work.propose_remove(work.current_member_index(), aad)?;
+        let prepared = self.seal_entry(EntryKind::Proposal, &message)?;
+        self.mls = work;
+        self.dirty = true;
+        Ok(prepared)
+    }
+
+    fn seal_entry(&self, kind: EntryKind, message: &MlsMessage) -> Result<Prepared, MlsError> {
+        let epoch = self.epoch();
+        let provider = suite(self.mls.cipher_suite())?;
+        let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
+        let context = entry_context(&self.profile.channel, kind.code(), epoch);
+        let sealed = seed.seal(&provider, Purpose::Entry, &context, message.to_bytes()?).map_err(fault)?;
+        let mut blobs = Vec::new();
+        let entry = Entry::new(kind, epoch, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
+        Ok(Prepared { epoch, entry, bundle: None, blobs, secrets: Zeroizing::default() })
+    }
+
+    /// Takes the DS's refusal of a submission. To be called after the channel was read to its end, so that what the
+    /// refusal hints at has been seen.
+    ///
+    /// # Errors
+    /// The refusal itself, if the same submission should be sent again later.
+    pub fn refused(&mut self, id: IdempotencyKey, refusal: &Refusal, events: &mut Vec<Event>) -> Result<(), Refusal> {
+        let epoch = self.epoch();
+        let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| intent.id == id) else {
+            // The channel has shown its outcome meanwhile.
+            return Ok(());
+        };
+        let order = *order;
+        match refusal.code {
+            Code::EpochConflict | Code::EpochStale => {
+                let stale: Option<Epoch> = intent.prepared.as_ref().map(|prepared| prepared.epoch);
+                if stale == Some(epoch) {
+                    // The server speaks of an epoch that its channel does not show: its word is a hint only.
+                    return Err(refusal.clone());
+                }
+                // Made anew, in the present epoch, by the next submission.
+                intent.prepared = None;
+                self.save_intent(order);
+                Ok(())
+            }
+            _ if refusal.retry() == Retry::Never => {
+                self.drop_intent(order);
+                events.push(Event::IntentFailed { reason: refusal.to_string() });
+                Ok(())
+            }
+            _ => Err(refusal.clone()),
+        }
+    }
+}

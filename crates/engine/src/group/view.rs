@@ -1,0 +1,83 @@
+//! What people see of a group.
+
+use conclave_channel::Position;
+use conclave_mls::identity;
+use conclave_names::{ClientUri, Hash, UserUri};
+use mls_rs::identity::SigningIdentity;
+use serde::Serialize;
+
+use super::{Group, access::fault};
+use crate::{intent::Intent, mls_client::MlsError};
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Its leaf.
+    pub index: u32,
+    /// The client.
+    pub client: ClientUri,
+    /// The user.
+    pub user: UserUri,
+    /// The user's public identity key, as the member's credential has it.
+    pub identity_key: Hash,
+    /// Whether this is us.
+    pub own: bool,
+}
+
+pub(super) fn client_of(signing_identity: &SigningIdentity) -> Result<ClientUri, MlsError> {
+    Ok(identity::read(signing_identity).map_err(fault)?.client().clone())
+}
+
+impl Group {
+    /// The members of the present epoch, by leaf.
+    ///
+    /// # Errors
+    /// [`MlsError`] if a member's certificate does not parse, which no admitted one does.
+    pub fn members(&self) -> Result<Vec<Member>, MlsError> {
+        self.mls
+            .roster()
+            .members_iter()
+            .map(|member| {
+                let leaf = identity::read(&member.signing_identity).map_err(fault)?;
+                Ok(Member {
+                    index: member.index,
+                    client: leaf.client().clone(),
+                    user: leaf.user().clone(),
+                    identity_key: Hash::new(leaf.identity_key()),
+                    own: member.index == self.mls.current_member_index(),
+                })
+            })
+            .collect()
+    }
+
+    /// Equal for all members that agree on the epoch, and for nobody else (RFC 9420, section 8.7).
+    ///
+    /// # Errors
+    /// [`MlsError`] never in practice.
+    pub fn epoch_authenticator(&self) -> Result<Vec<u8>, MlsError> {
+        Ok(self.mls.epoch_authenticator()?.as_bytes().to_vec())
+    }
+
+    /// The number of the group's cipher suite.
+    #[must_use]
+    pub fn cipher_suite(&self) -> u16 {
+        self.mls.cipher_suite().into()
+    }
+
+    /// Our place in the channel.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.window.position()
+    }
+
+    /// Changes under way.
+    pub fn intents(&self) -> impl Iterator<Item = &Intent> {
+        self.intents.values()
+    }
+
+    /// The client at a leaf of the present epoch.
+    pub(super) fn client_at(&self, index: u32) -> Result<ClientUri, MlsError> {
+        let member = self.mls.member_at_index(index).ok_or_else(|| fault("no such leaf"))?;
+        client_of(&member.signing_identity)
+    }
+}

@@ -1,0 +1,172 @@
+//! Changes that are on their way: stored before they are sent, finished only by what the channel shows.
+
+use conclave_mls::content::MessageId;
+use conclave_names::{Epoch, IdempotencyKey, UserUri};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::record::{self, RecordError, Text};
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wish {
+    /// Say something: an encoded [`conclave_mls::content::Content`] and its name.
+    Send {
+        /// The encoded content.
+        content: Vec<u8>,
+        /// Its name.
+        id: MessageId,
+    },
+    /// Add clients, by their KeyPackages (MLSMessages, claimed for this).
+    Add {
+        /// The KeyPackages.
+        key_packages: Vec<Vec<u8>>,
+    },
+    /// Remove all clients of users.
+    Remove {
+        /// The users.
+        users: Vec<UserUri>,
+    },
+    /// Renew our own keys: the leaf's, the channel key, and the credential if there is a newer one.
+    Update,
+    /// Ask to be removed.
+    Leave,
+    /// Commit what others have proposed.
+    CommitProposals,
+}
+
+/// A stored change.
+#[derive(Clone)]
+pub struct Intent {
+    /// Names it, here and at the DS.
+    pub id: IdempotencyKey,
+    /// What is wanted.
+    pub wish: Wish,
+    /// The epoch whose members the user saw when he wished it.
+    pub(crate) wished: Epoch,
+    /// What was made of it in the current epoch.
+    pub(crate) prepared: Option<Prepared>,
+    /// Whether the channel showed it: a proposal waits for its commit.
+    pub(crate) ordered: bool,
+}
+
+impl std::fmt::Debug for Intent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intent").field("id", &self.id).field("wish", &self.wish).finish_non_exhaustive()
+    }
+}
+
+/// A change ready to be submitted: the same bytes each time, until an epoch passes.
+#[derive(Clone)]
+pub(crate) struct Prepared {
+    pub(crate) epoch: Epoch,
+    /// The entry's bytes, by whose hash the echo is recognised.
+    pub(crate) entry: Vec<u8>,
+    /// For commits: the encoded SubmitBundleRequest.
+    pub(crate) bundle: Option<Vec<u8>>,
+    /// Blobs that must be staged first.
+    pub(crate) blobs: Vec<Vec<u8>>,
+    /// For commits: what mls-rs needs to apply it.
+    pub(crate) secrets: Zeroizing<Vec<u8>>,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Bytes(#[mls_codec(with = "mls_rs_codec::byte_vec")] Vec<u8>);
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct PreparedRow {
+    epoch: Epoch,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    entry: Vec<u8>,
+    bundle: Option<Bytes>,
+    blobs: Vec<Bytes>,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    secrets: Vec<u8>,
+}
+
+impl Drop for PreparedRow {
+    fn drop(&mut self) {
+        self.secrets.zeroize();
+    }
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Row {
+    id: IdempotencyKey,
+    kind: u8,
+    message_id: [u8; 32],
+    items: Vec<Bytes>,
+    users: Vec<Text>,
+    wished: Epoch,
+    prepared: Option<PreparedRow>,
+    ordered: bool,
+}
+
+impl Intent {
+    /// As the value of a row.
+    pub(crate) fn to_row(&self) -> Zeroizing<Vec<u8>> {
+        let (mut items, mut users, mut message_id) = (Vec::new(), Vec::new(), [0; 32]);
+        let kind = match &self.wish {
+            Wish::Send { content, id } => {
+                items.push(Bytes(content.clone()));
+                message_id = *id.as_bytes();
+                1
+            }
+            Wish::Add { key_packages } => {
+                items.extend(key_packages.iter().cloned().map(Bytes));
+                2
+            }
+            Wish::Remove { users: removed } => {
+                users.extend(removed.iter().map(Text::new));
+                3
+            }
+            Wish::Update => 4,
+            Wish::Leave => 5,
+            Wish::CommitProposals => 6,
+        };
+        let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
+            epoch: prepared.epoch,
+            entry: prepared.entry.clone(),
+            bundle: prepared.bundle.clone().map(Bytes),
+            blobs: prepared.blobs.iter().cloned().map(Bytes).collect(),
+            secrets: prepared.secrets.to_vec(),
+        });
+        record::encode(&Row {
+            id: self.id,
+            kind,
+            message_id,
+            items,
+            users,
+            wished: self.wished,
+            prepared,
+            ordered: self.ordered,
+        })
+    }
+
+    /// From the value of a row. One of an unknown kind was written by a later version: it is kept, not carried out.
+    pub(crate) fn from_row(bytes: &[u8]) -> Result<Option<Self>, RecordError> {
+        let row: Row = record::decode(bytes)?;
+        let mut items = row.items.into_iter().map(|item| item.0);
+        let wish = match row.kind {
+            1 => Wish::Send {
+                content: items.next().ok_or(RecordError::Damaged)?,
+                id: MessageId::new(row.message_id),
+            },
+            2 => Wish::Add { key_packages: items.collect() },
+            3 => Wish::Remove { users: row.users.iter().map(Text::parse).collect::<Result<_, _>>()? },
+            4 => Wish::Update,
+            5 => Wish::Leave,
+            6 => Wish::CommitProposals,
+            _ => return Ok(None),
+        };
+        let prepared = row.prepared.map(|mut prepared| Prepared {
+            epoch: prepared.epoch,
+            entry: std::mem::take(&mut prepared.entry),
+            bundle: prepared.bundle.take().map(|bundle| bundle.0),
+            blobs: std::mem::take(&mut prepared.blobs).into_iter().map(|blob| blob.0).collect(),
+            secrets: Zeroizing::new(std::mem::take(&mut prepared.secrets)),
+        });
+        Ok(Some(Self { id: row.id, wish, wished: row.wished, prepared, ordered: row.ordered }))
+    }
+}

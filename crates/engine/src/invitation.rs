@@ -1,0 +1,256 @@
+//! Joining by a Welcome.
+
+use std::collections::BTreeMap;
+
+use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, size_class};
+use conclave_mls::{
+    components::{ChannelKeyExtension, GroupProfile},
+    crypto,
+    seal::{Purpose, Seed, epoch_context},
+    welcome::{InboxWelcome, JoinerInfo, JoinerKey, WelcomeError},
+};
+use conclave_names::{Epoch, GroupUri, Hash, Timestamp};
+use ed25519_dalek::SigningKey;
+use mls_rs::{MlsMessage, group::ExportedTree};
+
+use crate::{
+    account::Account,
+    group::{Group, LoadError, Status, fault, row},
+    key_packages,
+    mls_client::{Mls, MlsError, suite},
+    outcome::Event,
+    record::RecordError,
+    writes::{Room, Rows, Write},
+};
+
+/// Why an inbox's entry is no invitation for us. It is permanent: the entry can be trimmed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvitationError {
+    /// It is no Welcome.
+    #[error("the inbox holds something that is no Welcome")]
+    Malformed,
+    /// It is for a KeyPackage that we do not have (any more).
+    #[error("the Welcome is for a KeyPackage that this device does not have; ask to be added again")]
+    NotForUs,
+    /// It is not one of ours, or of a later version.
+    #[error(transparent)]
+    Welcome(#[from] WelcomeError),
+    /// The group is none of ours, or MLS refused.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+}
+
+/// Why a group could not be joined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError<E> {
+    /// The store failed: try again.
+    #[error("the profile's store failed: {0}")]
+    Store(E),
+    /// A row is damaged.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// We are a member already: the Welcome is a copy, or somebody's mistake.
+    #[error("this client is a member of the group already")]
+    Member,
+    /// The tree is not the one that the Welcome speaks of.
+    #[error("the group's tree is not the one that the Welcome speaks of")]
+    Tree,
+    /// MLS or our own checks refused the group. Permanent.
+    #[error(transparent)]
+    Refused(#[from] MlsError),
+}
+
+impl<E> From<LoadError<E>> for JoinError<E> {
+    fn from(error: LoadError<E>) -> Self {
+        match error {
+            LoadError::Store(error) => Self::Store(error),
+            LoadError::Record(error) => Self::Record(error),
+            LoadError::Mls(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// A Welcome that is ours, before the tree is there.
+pub struct Invitation {
+    message: MlsMessage,
+    cipher_suite: u16,
+    info: JoinerInfo,
+    name: GroupUri,
+    profile: GroupProfile,
+    epoch: Epoch,
+}
+
+impl std::fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invitation").field("name", &self.name).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+/// Loads the private parts of our KeyPackages. To be called before [`Invitation::open`].
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_key_packages<R: Rows>(shared: &Mls, rows: &R) -> Result<(), LoadError<R::Error>> {
+    for (key, value) in rows.scan(Room::KEY_PACKAGE, b"package/").map_err(LoadError::Store)? {
+        let id = key.strip_prefix(b"package/").unwrap_or_default().to_vec();
+        shared.key_packages.load(id, key_packages::from_row(&value)?.data);
+    }
+    Ok(())
+}
+
+impl Invitation {
+    /// Opens an entry of our inbox.
+    ///
+    /// # Errors
+    /// Any [`InvitationError`], all of them permanent.
+    pub fn open(account: &Account, shared: &Mls, entry: &[u8]) -> Result<Self, InvitationError> {
+        let entry = Entry::parse(entry).map_err(|_| InvitationError::Malformed)?;
+        let Body::Inline(padded) = entry.body else { return Err(InvitationError::Malformed) };
+        if entry.kind != EntryKind::Welcome {
+            return Err(InvitationError::Malformed);
+        }
+        let bytes = size_class::unpad(padded).map_err(|_| InvitationError::Malformed)?;
+        let welcome = InboxWelcome::parse(&bytes)?;
+        let cipher_suite = crypto::suite_by_number(welcome.cipher_suite).map_err(fault)?;
+        let message = welcome.to_message()?;
+        let info = match shared.client(account, cipher_suite).examine_welcome_message(&message) {
+            Ok(info) => info,
+            Err(mls_rs::error::MlsError::WelcomeKeyPackageNotFound) => return Err(InvitationError::NotForUs),
+            Err(error) => return Err(MlsError::from(error).into()),
+        };
+        let context = info.group_context();
+        let profile = GroupProfile::of(&context.extensions).map_err(fault)?;
+        let name = std::str::from_utf8(&context.group_id)
+            .ok()
+            .and_then(|text| text.parse::<GroupUri>().ok())
+            .filter(|name| *name.domain() == profile.hub)
+            .ok_or_else(|| fault("the group's name is not one of its hub's"))?;
+        let epoch = Epoch(context.epoch);
+        let key = JoinerKey::of(info.extensions())?;
+        let info = key.open(&suite(cipher_suite)?, &welcome.attachment)?;
+        Ok(Self { message, cipher_suite: welcome.cipher_suite, info, name, profile, epoch })
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn name(&self) -> &GroupUri {
+        &self.name
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn profile(&self) -> &GroupProfile {
+        &self.profile
+    }
+
+    /// The sealed tree to fetch at the hub.
+    #[must_use]
+    pub fn tree(&self) -> Hash {
+        self.info.tree
+    }
+
+    fn seed(&self) -> Result<Seed, MlsError> {
+        self.info.seed().map_err(fault)
+    }
+
+    /// Joins, with the sealed tree. The group's writes, and with them the end of the used KeyPackage's private part,
+    /// must become durable before anything else is done.
+    ///
+    /// # Errors
+    /// Any [`JoinError`]; [`JoinError::Store`] is transient, the others are permanent.
+    pub fn join<R: Rows>(
+        &self,
+        account: &Account,
+        shared: &Mls,
+        rows: &R,
+        sealed_tree: &[u8],
+        events: &mut Vec<Event>,
+    ) -> Result<Group, JoinError<R::Error>> {
+        let mut writes = Vec::new();
+        let incarnation = match row::incarnation(rows, &self.name)? {
+            None => 0,
+            Some((_, Status::Active)) => return Err(JoinError::Member),
+            Some((earlier, _)) => {
+                row::delete_rows(rows, &self.name, &mut writes)?;
+                earlier.saturating_add(1)
+            }
+        };
+        if chain::entry_hash(sealed_tree) != self.info.tree {
+            return Err(JoinError::Tree);
+        }
+        let cipher_suite = crypto::suite_by_number(self.cipher_suite).map_err(fault)?;
+        let seed = self.seed()?;
+        let context = epoch_context(&self.profile.channel, self.epoch);
+        let tree = seed
+            .open(&suite(cipher_suite)?, Purpose::Tree, &context, sealed_tree)
+            .map_err(|_| JoinError::Tree)?;
+        let tree = ExportedTree::from_bytes(&tree).map_err(|_| JoinError::Tree)?;
+        shared.groups.forget(self.name.to_string().as_bytes());
+        // Joiners judge no lifetimes: each leaf was judged when it was admitted.
+        let (mls, member) = shared
+            .client(account, cipher_suite)
+            .join_group(Some(tree), &self.message, None)
+            .map_err(MlsError::from)?;
+        let _ = shared.key_packages.drain();
+        let own = group_channel_key(&mls, rows)?;
+        let mut group = Group::joined(
+            account,
+            shared,
+            mls,
+            Joined {
+                name: self.name.clone(),
+                incarnation,
+                profile: self.profile.clone(),
+                window: HashWindow::new(self.position(), Timestamp(0)),
+                epoch: self.epoch,
+                seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),
+                channel_key: own,
+            },
+        );
+        for reference in self.message.welcome_key_package_references() {
+            let key = [b"package/".as_slice(), reference].concat();
+            let stored = rows.get(Room::KEY_PACKAGE, &key).map_err(JoinError::Store)?;
+            let last_resort = match stored {
+                Some(row) => key_packages::from_row(&row)?.last_resort,
+                None => false,
+            };
+            // A last resort serves again until it is replaced.
+            if !last_resort {
+                writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
+                shared.key_packages.remove(reference);
+            }
+        }
+        group.began(writes, member.sender, events)?;
+        Ok(group)
+    }
+
+    fn position(&self) -> Position {
+        self.info.position
+    }
+}
+
+/// What a group starts from.
+pub(crate) struct Joined {
+    pub(crate) name: GroupUri,
+    pub(crate) incarnation: u64,
+    pub(crate) profile: GroupProfile,
+    pub(crate) window: HashWindow,
+    pub(crate) epoch: Epoch,
+    pub(crate) seeds: BTreeMap<Epoch, Seed>,
+    pub(crate) channel_key: SigningKey,
+}
+
+/// Finds the private half of the channel key in our leaf. It was stored with the KeyPackage.
+fn group_channel_key<R: Rows>(mls: &crate::mls_client::MlsGroup, rows: &R) -> Result<SigningKey, JoinError<R::Error>> {
+    let own = mls.member_at_index(mls.current_member_index()).ok_or_else(|| fault("we are no member"))?;
+    let public = ChannelKeyExtension::of(&own.extensions).map_err(fault)?;
+    let key = [b"channel-key/".as_slice(), &public.0].concat();
+    let row = rows
+        .get(Room::KEY_PACKAGE, &key)
+        .map_err(JoinError::Store)?
+        .ok_or_else(|| fault("the channel key of our leaf is not in the profile"))?;
+    let bytes: [u8; 32] = row.as_slice().try_into().map_err(|_| RecordError::Damaged)?;
+    Ok(SigningKey::from_bytes(&bytes))
+}

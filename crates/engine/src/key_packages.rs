@@ -1,0 +1,129 @@
+//! Keying material for others to add us with (RFC 9750, section 5.1).
+
+use conclave_mls::address::{DeliveryAddress, DropToken, SealedAddress};
+use conclave_mls::crypto;
+use conclave_names::{Timestamp, code_points, limits};
+use ed25519_dalek::SigningKey;
+use mls_rs::{
+    CipherSuite, Extension, ExtensionList,
+    extension::ExtensionType,
+};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use mls_rs_core::key_package::KeyPackageData;
+
+use crate::{
+    account::Account,
+    group::fault,
+    mls_client::{Mls, MlsError, leaf_extensions, mls_time, random, suite},
+    record::{self, RecordError},
+    writes::{Room, Write},
+};
+
+/// KeyPackages that are kept at the directory.
+pub const POOL: u64 = 20;
+
+/// At this many or fewer, the pool is filled up again.
+pub const LOW_WATER: u64 = 10;
+
+/// How often the address of a last-resort KeyPackage may be posted to.
+const LAST_RESORT_USES: u32 = 1000;
+
+/// The provider's key to which delivery addresses are sealed.
+#[derive(Debug, Clone)]
+pub struct AddressKey {
+    /// Its name.
+    pub id: [u8; 8],
+    /// The HPKE public key.
+    pub public: Vec<u8>,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Row {
+    last_resort: bool,
+    data: KeyPackageData,
+}
+
+/// KeyPackages to upload, and the rows with their private parts, which must be durable first.
+#[derive(Debug, Default)]
+pub struct Fresh {
+    /// MLSMessages.
+    pub key_packages: Vec<Vec<u8>>,
+    /// The new last resort, if one was asked for.
+    pub last_resort: Option<Vec<u8>>,
+    /// What must become durable before the upload.
+    pub writes: Vec<Write>,
+}
+
+/// Makes KeyPackages: `count` for one use each, and a last resort if asked for.
+///
+/// Each has a fresh init key, leaf key and channel key, and a delivery address of its own.
+///
+/// # Errors
+/// [`MlsError`] for an unsupported suite.
+pub fn generate(
+    account: &Account,
+    shared: &Mls,
+    cipher_suite: CipherSuite,
+    address_key: &AddressKey,
+    count: u64,
+    last_resort: bool,
+    now: Timestamp,
+) -> Result<Fresh, MlsError> {
+    crypto::suite_by_number(cipher_suite.into()).map_err(fault)?;
+    let provider = suite(cipher_suite)?;
+    // Delivery addresses are sealed with the default suite's HPKE, whatever the KeyPackage's suite.
+    let sealing = suite(crypto::DEFAULT_SUITE)?;
+    let client = shared.client(account, cipher_suite);
+    let mut fresh = Fresh::default();
+    let kinds = (0..count).map(|_| false).chain(last_resort.then_some(true));
+    for last in kinds {
+        let channel_key = SigningKey::from_bytes(&random(&provider)?);
+        let uses = if last { LAST_RESORT_USES } else { 1 };
+        let expires = now.plus_ms(limits::KEY_PACKAGE_LIFETIME * 1000);
+        let token =
+            DropToken::mint(&account.inbox.drop_key, account.inbox.id, random(&provider)?, uses, expires);
+        let sealed = SealedAddress::seal(&sealing, &address_key.public.clone().into(), address_key.id, &token)
+            .map_err(fault)?;
+        let address = DeliveryAddress::new(account.client.domain(), &sealed).map_err(fault)?;
+        let mut extensions = ExtensionList::new();
+        extensions.set_from(address).map_err(fault)?;
+        if last {
+            extensions.set(Extension::new(ExtensionType::new(code_points::EXTENSION_LAST_RESORT), Vec::new()));
+        }
+        // Dated back by an hour, for clocks of others that run behind.
+        let from = Timestamp(now.0.saturating_sub(3_600_000));
+        let message =
+            client.generate_key_package_message(extensions, leaf_extensions(&channel_key)?, Some(mls_time(from)))?;
+        let (inserted, _) = shared.key_packages.drain();
+        for (id, data) in inserted {
+            fresh.writes.push(Write::Put {
+                room: Room::KEY_PACKAGE,
+                key: [b"channel-key/".as_slice(), &channel_key.verifying_key().to_bytes()].concat(),
+                value: zeroize::Zeroizing::new(channel_key.to_bytes().to_vec()),
+            });
+            fresh.writes.push(Write::Put {
+                room: Room::KEY_PACKAGE,
+                key: [b"package/".as_slice(), &id].concat(),
+                value: record::encode(&Row { last_resort: last, data }),
+            });
+        }
+        let bytes = message.to_bytes()?;
+        if last {
+            fresh.last_resort = Some(bytes);
+        } else {
+            fresh.key_packages.push(bytes);
+        }
+    }
+    Ok(fresh)
+}
+
+/// A stored KeyPackage's private part.
+pub(crate) struct Stored {
+    pub(crate) last_resort: bool,
+    pub(crate) data: KeyPackageData,
+}
+
+pub(crate) fn from_row(bytes: &[u8]) -> Result<Stored, RecordError> {
+    let row: Row = record::decode(bytes)?;
+    Ok(Stored { last_resort: row.last_resort, data: row.data })
+}

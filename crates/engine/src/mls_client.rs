@@ -1,0 +1,129 @@
+//! The mls-rs client of an account, and what it is made of.
+
+use std::time::Duration;
+
+use conclave_mls::{
+    components::{AppDataDictionary, ChannelKeyExtension},
+    crypto::{self, CryptoProvider, SuiteProvider},
+    identity::Identities,
+    rules::Rules,
+};
+use conclave_channel::access::ChannelKey;
+use conclave_names::{Timestamp, code_points, limits};
+use ed25519_dalek::SigningKey;
+use mls_rs::{
+    CipherSuite, Client, ExtensionList,
+    client_builder::{
+        BaseConfig, WithCryptoProvider, WithGroupStateStorage, WithIdentityProvider, WithKeyPackageRepo, WithMlsRules,
+    },
+    crypto::SignatureSecretKey,
+    extension::ExtensionType,
+    time::MlsTime,
+};
+use mls_rs_core::crypto::CipherSuiteProvider;
+use zeroize::Zeroizing;
+
+use crate::{
+    account::Account,
+    stores::{GroupStates, KeyPackages},
+};
+
+/// What mls-rs is configured with.
+pub(crate) type Config = WithMlsRules<
+    Rules,
+    WithKeyPackageRepo<
+        KeyPackages,
+        WithGroupStateStorage<GroupStates, WithIdentityProvider<Identities, WithCryptoProvider<CryptoProvider, BaseConfig>>>,
+    >,
+>;
+
+pub(crate) type MlsGroup = mls_rs::Group<Config>;
+
+/// Something MLS refused. The text names the reason; no secret is in it.
+#[derive(Debug, thiserror::Error)]
+#[error("MLS refused: {0}")]
+pub struct MlsError(pub(crate) String);
+
+impl From<mls_rs::error::MlsError> for MlsError {
+    fn from(error: mls_rs::error::MlsError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The MLS side of an account: makes clients for a cipher suite, and holds what is not yet durable.
+#[derive(Clone, Debug)]
+pub struct Mls {
+    pub(crate) identities: Identities,
+    pub(crate) groups: GroupStates,
+    pub(crate) key_packages: KeyPackages,
+}
+
+impl Mls {
+    /// For an account.
+    #[must_use]
+    pub fn new(account: &Account) -> Self {
+        Self {
+            identities: Identities::new(account.parsed_issuers()),
+            groups: GroupStates::default(),
+            key_packages: KeyPackages::default(),
+        }
+    }
+
+    /// Judges identities; clones share its issuers.
+    #[must_use]
+    pub fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
+    pub(crate) fn client(&self, account: &Account, suite: CipherSuite) -> Client<Config> {
+        let extensions = [
+            code_points::EXTENSION_APP_DATA_DICTIONARY,
+            code_points::EXTENSION_DELIVERY_ADDRESS,
+            code_points::EXTENSION_CHANNEL_KEY,
+            code_points::EXTENSION_LAST_RESORT,
+        ];
+        Client::builder()
+            .crypto_provider(crypto::provider())
+            .identity_provider(self.identities.clone())
+            .group_state_storage(self.groups.clone())
+            .key_package_repo(self.key_packages.clone())
+            .mls_rules(Rules)
+            .extension_types(extensions.map(ExtensionType::new))
+            .key_package_lifetime(Duration::from_secs(limits::KEY_PACKAGE_LIFETIME - 3600))
+            .signing_identity(account.signing_identity(), signature_secret(&account.signature_key), suite)
+            .build()
+    }
+}
+
+/// The suite's cryptography; the suites of open groups are ours.
+pub(crate) fn suite(suite: CipherSuite) -> Result<SuiteProvider, MlsError> {
+    crypto::suite(suite).map_err(|error| MlsError(error.to_string()))
+}
+
+/// mls-rs takes an Ed25519 secret as seed and public key.
+pub(crate) fn signature_secret(key: &SigningKey) -> SignatureSecretKey {
+    SignatureSecretKey::new(key.to_keypair_bytes().to_vec())
+}
+
+/// The time that mls-rs works with, in whole seconds.
+pub(crate) fn mls_time(time: Timestamp) -> MlsTime {
+    MlsTime::from_duration_since_epoch(Duration::from_secs(time.as_secs()))
+}
+
+/// Random bytes from the suite's source.
+pub(crate) fn random<const N: usize>(suite: &SuiteProvider) -> Result<[u8; N], MlsError> {
+    let bytes = Zeroizing::new(suite.random_bytes_vec(N).map_err(|error| MlsError(error.to_string()))?);
+    bytes.as_slice().try_into().map_err(|_| MlsError("no random bytes".into()))
+}
+
+/// What a leaf of ours carries: the channel key, and which components we know.
+pub(crate) fn leaf_extensions(channel_key: &SigningKey) -> Result<ExtensionList, MlsError> {
+    let fault = |error: &dyn std::fmt::Display| MlsError(error.to_string());
+    let mut extensions = ExtensionList::new();
+    extensions
+        .set_from(ChannelKeyExtension(ChannelKey(channel_key.verifying_key().to_bytes())))
+        .map_err(|error| fault(&error))?;
+    let dictionary = AppDataDictionary::for_leaf().map_err(|error| fault(&error))?;
+    extensions.set(dictionary.to_extension().map_err(|error| fault(&error))?);
+    Ok(extensions)
+}

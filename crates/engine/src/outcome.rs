@@ -1,0 +1,160 @@
+//! What became of what came in.
+
+use conclave_channel::LogFault;
+use conclave_mls::content::MessageId;
+use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
+use serde::Serialize;
+
+/// What became of one entry of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It changed the group or was read.
+    Applied,
+    /// It is the echo of something of ours, which is final now.
+    Confirmed,
+    /// It is of an epoch before we joined, or too old to be read.
+    Stale,
+    /// It is refused, by everybody who follows the rules.
+    Rejected(Rejection),
+    /// It ended an epoch, but we could not follow: the group needs recovery.
+    NeedsRecovery(Rejection),
+}
+
+/// Why an entry is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The seal does not open: another seed, or the bytes were changed.
+    #[error("its seal does not open")]
+    Seal,
+    /// It is no MLS message, or one of another group, epoch or kind than the entry says.
+    #[error("what is sealed is not what the entry says")]
+    Mismatch,
+    /// MLS refused it.
+    #[error("MLS refused it: {0}")]
+    Mls(String),
+    /// Its authenticated data is not what our groups require.
+    #[error("its authenticated data is wrong: {0}")]
+    AuthenticatedData(String),
+    /// The key root is not the one of the members' channel keys.
+    #[error("its key root is not that of the members' channel keys")]
+    KeyRoot,
+    /// What the commit does is not what it says in the clear or in its authenticated data.
+    #[error("the commit does not do what it says: removals or seed renewal differ")]
+    Flags,
+    /// The frame or the content of a message does not decode.
+    #[error("its content does not decode")]
+    Content,
+    /// Its body is a blob that the server did not give out whole.
+    #[error("its blob is missing or has the wrong hash")]
+    Blob,
+    /// A member that it admits has no valid credential at the entry's time.
+    #[error("it admits a member whose credential is not valid: {0}")]
+    Credential(String),
+}
+
+/// Something that people or programs may want to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A message was received, or one of ours became final.
+    Message {
+        /// Place in the channel.
+        seq: Seq,
+        /// DS time.
+        time: Timestamp,
+        /// Who sent it.
+        sender: ClientUri,
+        /// Its name.
+        #[serde(serialize_with = "as_text")]
+        id: MessageId,
+        /// Its text, if it can be shown as text.
+        text: Option<String>,
+    },
+    /// Members were added.
+    Added {
+        /// By whom.
+        by: ClientUri,
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// Members were removed.
+    Removed {
+        /// By whom.
+        by: ClientUri,
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// A member renewed its keys, or an epoch ended without a change of members.
+    Updated {
+        /// By whom.
+        by: ClientUri,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// A member asks to be removed.
+    LeaveRequested {
+        /// Who.
+        member: ClientUri,
+    },
+    /// We joined.
+    Joined {
+        /// Who added us.
+        by: ClientUri,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// We were removed.
+    RemovedFromGroup {
+        /// By whom.
+        by: ClientUri,
+    },
+    /// An entry was refused; the group goes on.
+    Refused {
+        /// Which.
+        seq: Seq,
+        /// Why.
+        reason: String,
+    },
+    /// We cannot follow the group. It heals if a member removes this client and adds it again.
+    Stuck {
+        /// At which entry.
+        seq: Seq,
+        /// Why.
+        reason: String,
+    },
+    /// A member saw another log than we did: the server shows two, or the member lies.
+    LogsDiffer {
+        /// Whose word it is.
+        member: ClientUri,
+        /// About which place.
+        seq: Seq,
+    },
+    /// A change of ours cannot be made any more.
+    IntentFailed {
+        /// Why.
+        reason: String,
+    },
+}
+
+fn as_text<S: serde::Serializer>(id: &MessageId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+/// The server gave out a log that cannot be one. Nothing after the last good entry was processed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessError {
+    /// Gaps, repetitions or time running backwards.
+    #[error(transparent)]
+    Log(#[from] LogFault),
+    /// An entry that no server admits.
+    #[error("the server gave out entry {0}, which is no entry")]
+    Entry(Seq),
+}

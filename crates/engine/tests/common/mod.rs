@@ -1,0 +1,341 @@
+//! A world in memory: an Authentication Service's authority, a Delivery Service that orders by the channel's law, and
+//! clients whose stores are maps.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+
+use conclave_authentication::CertificateAuthority;
+use conclave_channel::{Body, Entry, EntryKind, chain, law, size_class};
+use conclave_engine::{
+    Mls,
+    account::{Account, Inbox},
+    group::{Group, Incoming, NewGroup, Processed, Submission, SubmissionBody},
+    intent::Wish,
+    invitation::{Invitation, load_key_packages},
+    key_packages::{self, AddressKey},
+    outcome::Event,
+    writes::{Room, Rows, StoredMessage, Write},
+};
+use conclave_mls::{credential::IdentityBinding, crypto, welcome::InboxWelcome};
+use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
+use conclave_protocol::{Code, Refusal, SigningKey, v1::SubmitBundleRequest};
+use mls_rs_core::crypto::CipherSuiteProvider;
+use zeroize::Zeroizing;
+
+pub const NOW: Timestamp = Timestamp(1_750_000_000_000);
+
+pub fn domain() -> Domain {
+    "example.com".parse().unwrap()
+}
+
+pub fn random<const N: usize>() -> [u8; N] {
+    crypto::suite(crypto::DEFAULT_SUITE).unwrap().random_bytes_vec(N).unwrap().try_into().unwrap()
+}
+
+/// One group's channel, its blobs, and the addresses to which Welcomes went.
+#[derive(Default)]
+pub struct Ds {
+    pub channel: Option<ChannelId>,
+    pub epoch: Epoch,
+    pub entries: Vec<(Timestamp, Vec<u8>)>,
+    pub blobs: BTreeMap<Hash, Vec<u8>>,
+    pub welcomes: Vec<InboxWelcome>,
+    pub seen: BTreeMap<Vec<u8>, Seq>,
+}
+
+impl Ds {
+    pub fn submit(&mut self, submission: &Submission) -> Result<Seq, Refusal> {
+        for blob in &submission.blobs {
+            self.blobs.insert(chain::entry_hash(blob), blob.clone());
+        }
+        let (bytes, bundle) = match &submission.body {
+            SubmissionBody::Entry(request) => (request.entry.clone(), None),
+            SubmissionBody::Bundle(bundle) => (bundle.entry.clone(), Some(bundle)),
+        };
+        if let Some(seq) = self.seen.get(&bytes) {
+            return Ok(*seq);
+        }
+        let entry = Entry::parse(&bytes).unwrap();
+        law::admit(entry.kind, entry.epoch, self.epoch).map_err(|refused| match refused {
+            law::Refused::Conflict { .. } => Refusal::new(Code::EpochConflict, refused.to_string()),
+            _ => Refusal::new(Code::EpochStale, refused.to_string()),
+        })?;
+        let time = NOW.plus_ms(self.entries.len() as u64);
+        self.entries.push((time, bytes.clone()));
+        let seq = Seq(self.entries.len() as u64);
+        self.seen.insert(bytes, seq);
+        if let Some(bundle) = bundle {
+            self.epoch = self.epoch.next();
+            self.post(bundle);
+        }
+        Ok(seq)
+    }
+
+    fn post(&mut self, bundle: &SubmitBundleRequest) {
+        let Some(welcome) = &bundle.welcome else { return };
+        for part in &welcome.parts {
+            self.welcomes.push(InboxWelcome {
+                cipher_suite: welcome.cipher_suite.try_into().unwrap(),
+                secrets: part.secrets.clone(),
+                encrypted_group_info: welcome.encrypted_group_info.clone(),
+                attachment: welcome.attachment.clone(),
+            });
+        }
+    }
+
+    pub fn after(&self, position: Seq) -> Vec<Incoming> {
+        (position.0..self.entries.len() as u64)
+            .map(|index| {
+                let (time, entry) = self.entries[index as usize].clone();
+                let blob = match Entry::parse(&entry).map(|entry| entry.body) {
+                    Ok(Body::Staged { hash, .. }) => self.blobs.get(&hash).cloned(),
+                    _ => None,
+                };
+                Incoming { seq: Seq(index + 1), time, entry, blob }
+            })
+            .collect()
+    }
+}
+
+/// A client's durable rows.
+#[derive(Default, Clone)]
+pub struct Store {
+    pub rows: BTreeMap<(Room, Vec<u8>), Vec<u8>>,
+    pub messages: Vec<StoredMessage>,
+}
+
+impl Store {
+    pub fn apply(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Put { room, key, value } => {
+                    self.rows.insert((room, key), value.to_vec());
+                }
+                Write::Delete { room, key } => {
+                    self.rows.remove(&(room, key));
+                }
+                Write::Message(message) => self.messages.push(message),
+            }
+        }
+    }
+}
+
+impl Rows for Store {
+    type Error = std::convert::Infallible;
+
+    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, Self::Error> {
+        Ok(self.rows.get(&(room, key.to_vec())).cloned().map(Zeroizing::new))
+    }
+
+    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, Self::Error> {
+        Ok(self
+            .rows
+            .iter()
+            .filter(|((in_room, key), _)| *in_room == room && key.starts_with(prefix))
+            .map(|((_, key), value)| (key.clone(), Zeroizing::new(value.clone())))
+            .collect())
+    }
+}
+
+pub struct Person {
+    pub account: Account,
+    pub mls: Mls,
+    pub store: Store,
+    pub group: Option<Group>,
+    pub events: Vec<Event>,
+}
+
+pub struct World {
+    pub ca: CertificateAuthority,
+    pub ds: Ds,
+    pub address_key: AddressKey,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
+        let (_, public) = suite.kem_generate().unwrap();
+        Self {
+            ca: CertificateAuthority::generate(&domain(), NOW).unwrap(),
+            ds: Ds::default(),
+            address_key: AddressKey { id: [1; 8], public: public.as_ref().to_vec() },
+        }
+    }
+
+    pub fn person(&self, name: &str) -> Person {
+        let user = UserUri::new(domain(), name).unwrap();
+        let client = user.client("laptop").unwrap();
+        let identity = SigningKey::from_bytes(&random());
+        let signature_key = SigningKey::from_bytes(&random());
+        let public = signature_key.verifying_key().to_bytes();
+        let end = NOW.plus_ms(86_400_000 * 30);
+        let binding = IdentityBinding::sign(&identity, &client, &public, end);
+        let certificate = self.ca.issue(&client, &public, &binding, NOW, end, random()).unwrap();
+        let account = Account {
+            client,
+            signature_key,
+            identity_secret: Some(identity),
+            binding,
+            certificate,
+            issuers: vec![self.ca.certificate().to_vec()],
+            inbox: Inbox {
+                id: ChannelId::new(random()),
+                key: SigningKey::from_bytes(&random()),
+                drop_key: Zeroizing::new(random()),
+                done: Seq(0),
+            },
+        };
+        let mls = Mls::new(&account);
+        Person { account, mls, store: Store::default(), group: None, events: Vec::new() }
+    }
+}
+
+impl Person {
+    pub fn group(&mut self) -> &mut Group {
+        self.group.as_mut().unwrap()
+    }
+
+    pub fn user(&self) -> UserUri {
+        self.account.client.user().clone()
+    }
+
+    /// Makes everything durable.
+    pub fn save(&mut self) {
+        if let Some(group) = &mut self.group {
+            self.store.apply(group.take_writes().unwrap());
+        }
+    }
+
+    /// A crash: what was not durable is gone.
+    pub fn restart(&mut self) {
+        let name = self.group.take().map(|group| group.name().clone());
+        self.mls = Mls::new(&self.account);
+        load_key_packages(&self.mls, &self.store).unwrap();
+        self.group = name.and_then(|name| Group::load(&self.account, &self.mls, &self.store, &name).unwrap());
+    }
+
+    pub fn create(&mut self, world: &mut World, title: &str) -> GroupUri {
+        let new = NewGroup { hub: domain(), title: title.into(), cipher_suite: crypto::DEFAULT_SUITE };
+        let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
+        world.ds.channel = Some(group.profile().channel);
+        let name = group.name().clone();
+        self.group = Some(group);
+        self.save();
+        name
+    }
+
+    pub fn key_package(&mut self, world: &World) -> Vec<u8> {
+        let fresh = key_packages::generate(
+            &self.account,
+            &self.mls,
+            crypto::DEFAULT_SUITE,
+            &world.address_key,
+            1,
+            false,
+            NOW,
+        )
+        .unwrap();
+        self.store.apply(fresh.writes);
+        fresh.key_packages.into_iter().next().unwrap()
+    }
+
+    pub fn wish(&mut self, wish: Wish) -> IdempotencyKey {
+        let id = self.group().wish(wish).unwrap();
+        self.save();
+        id
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.group().wish_text(text).unwrap();
+        self.save();
+    }
+
+    /// Reads the channel to its end.
+    pub fn sync(&mut self, ds: &Ds) -> Processed {
+        let group = self.group.as_mut().unwrap();
+        let mut done = group.process(&ds.after(group.position().seq));
+        self.events.append(&mut done.events.clone());
+        self.save();
+        done
+    }
+
+    /// Submits what there is to submit until nothing is left, reading in between.
+    pub fn drive(&mut self, world: &mut World) {
+        for _ in 0..50 {
+            self.sync(&world.ds);
+            let mut events = Vec::new();
+            let next = self.group().next_submission(NOW.plus_ms(3_600_000), &mut events);
+            self.events.append(&mut events);
+            self.save();
+            let Ok(Some(submission)) = next else { return };
+            if let Err(refusal) = world.ds.submit(&submission) {
+                self.sync(&world.ds);
+                let mut events = Vec::new();
+                self.group().refused(submission.intent, &refusal, &mut events).unwrap();
+                self.events.append(&mut events);
+                self.save();
+            }
+        }
+        panic!("the group does not come to rest");
+    }
+
+    /// Joins by the newest Welcome that is ours.
+    pub fn join(&mut self, world: &World) {
+        load_key_packages(&self.mls, &self.store).unwrap();
+        for welcome in world.ds.welcomes.iter().rev() {
+            let Ok(invitation) = Invitation::open(&self.account, &self.mls, &inbox_entry(welcome)) else { continue };
+            let tree = world.ds.blobs[&invitation.tree()].clone();
+            let group = invitation.join(&self.account, &self.mls, &self.store, &tree, &mut self.events).unwrap();
+            self.group = Some(group);
+            self.save();
+            return;
+        }
+        panic!("no Welcome is ours");
+    }
+
+    pub fn texts(&self) -> Vec<String> {
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Message { text: Some(text), .. } => Some(text.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+pub fn inbox_entry(welcome: &InboxWelcome) -> Vec<u8> {
+    let body = size_class::pad(welcome.to_bytes().unwrap(), 0);
+    Entry::new(EntryKind::Welcome, Epoch(0), Body::Inline(body)).to_bytes().unwrap()
+}
+
+/// A group of these people, made by the first.
+pub fn group_of(world: &mut World, people: &mut [&mut Person]) {
+    let packages: Vec<_> = people.iter_mut().skip(1).map(|person| person.key_package(world)).collect();
+    let (first, others) = people.split_first_mut().unwrap();
+    first.create(world, "Test");
+    if !packages.is_empty() {
+        first.wish(Wish::Add { key_packages: packages });
+        first.drive(world);
+    }
+    for person in others {
+        person.join(world);
+        person.sync(&world.ds);
+    }
+}
+
+pub fn agree(people: &mut [&mut Person]) {
+    let views: Vec<_> = people
+        .iter_mut()
+        .map(|person| {
+            let group = person.group();
+            let mut members: Vec<_> = group.members().unwrap().into_iter().map(|member| member.client).collect();
+            members.sort();
+            (group.epoch(), group.epoch_authenticator().unwrap(), members, group.key_root().unwrap())
+        })
+        .collect();
+    for view in &views {
+        assert_eq!(*view, views[0]);
+    }
+}

@@ -1,0 +1,55 @@
+//! Cipher suites and their provider.
+
+use mls_rs::CipherSuite;
+use mls_rs_core::crypto::CryptoProvider as _;
+use mls_rs_crypto_awslc::{AwsLcCipherSuite, AwsLcCryptoProvider};
+
+/// Where cryptography comes from.
+pub type CryptoProvider = AwsLcCryptoProvider;
+
+/// The cryptography of one cipher suite.
+pub type SuiteProvider = AwsLcCipherSuite;
+
+/// Cipher suites that Conclave speaks, best first. All of them sign with Ed25519, as identities do.
+pub const SUITES: [CipherSuite; 2] = [CipherSuite::CURVE25519_AES128, CipherSuite::CURVE25519_CHACHA];
+
+/// The suite of new groups: MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519, which every MLS implementation has
+/// (RFC 9420, section 17.1).
+pub const DEFAULT_SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
+
+/// A cipher suite that Conclave does not speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cipher suite {0} is not supported: use 1 or 3")]
+pub struct UnsupportedSuite(pub u16);
+
+/// The provider, limited to our suites.
+#[must_use]
+pub fn provider() -> CryptoProvider {
+    CryptoProvider::with_enabled_cipher_suites(SUITES.to_vec())
+}
+
+/// The cryptography of one suite.
+pub fn suite(suite: CipherSuite) -> Result<SuiteProvider, UnsupportedSuite> {
+    provider().cipher_suite_provider(suite).ok_or(UnsupportedSuite(suite.into()))
+}
+
+/// A suite by its number, if it is one of ours.
+pub fn suite_by_number(number: u16) -> Result<CipherSuite, UnsupportedSuite> {
+    let suite = CipherSuite::from(number);
+    if SUITES.contains(&suite) { Ok(suite) } else { Err(UnsupportedSuite(number)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_suites_exist_and_others_are_refused() {
+        for number in [1, 3] {
+            assert!(suite(suite_by_number(number).unwrap()).is_ok());
+        }
+        for number in [0, 2, 7, 0xF001] {
+            assert_eq!(suite_by_number(number), Err(UnsupportedSuite(number)));
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Conclave's profile of MLS (RFC 9420): what the protocol leaves open, decided once for clients, servers and auditors.
+//!
+//! - [`credential`]: X.509 leaf certificates, the identity key's binding, and the one validator.
+//! - [`crypto`]: cipher suites and their provider.
+//! - [`components`]: `app_data_dictionary`, the group's profile, channel keys, SafeAAD (draft-ietf-mls-extensions).
+//! - [`content`] and [`frame`]: what a message says (draft-ietf-mimi-content) and what is said along with it.
+//! - [`seal`]: the group seed and what is sealed under it. [`welcome`]: Welcomes taken apart for delivery.
+//! - [`address`]: sealed delivery addresses. [`rules`] and [`identity`]: what mls-rs asks of an application.
+//!
+//! No module does I/O, and none reads a clock.
+
+pub mod address;
+pub mod components;
+pub mod content;
+pub mod credential;
+pub mod crypto;
+pub mod frame;
+pub mod identity;
+pub mod rules;
+pub mod seal;
+pub mod welcome;

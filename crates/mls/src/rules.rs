@@ -1,0 +1,94 @@
+//! What mls-rs asks about proposals and commits: the group's policy hook (RFC 9750, sections 3.5 and 6.1).
+
+use mls_rs::{
+    MlsRules,
+    group::{GroupContext, Roster, proposal::Proposal},
+    mls_rules::{CommitDirection, CommitOptions, CommitSource, EncryptionOptions, ProposalBundle},
+};
+use mls_rs_core::error::IntoAnyError;
+
+use crate::components::{ChannelKeyExtension, GroupProfile, HandshakeMode, ProfileError};
+
+/// Why a commit or a proposal is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The group has no profile of ours.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// A proposal of a type that this version's groups do not use.
+    #[error("the group's policy admits Add, Update and Remove proposals only")]
+    ProposalType,
+    /// A commit from outside the group.
+    #[error("the group's policy admits commits of members only")]
+    External,
+    /// A leaf without a channel key could not be given access.
+    #[error("the leaf of an Add or Update has no channel key")]
+    ChannelKey,
+}
+
+impl IntoAnyError for PolicyError {
+    fn into_dyn_error(self) -> Result<Box<dyn std::error::Error + Send + Sync>, Self> {
+        Ok(Box::new(self))
+    }
+}
+
+/// The rules of Conclave's groups. Every member applies them to every commit, sent or received.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules;
+
+fn judge(proposal: &Proposal) -> Result<(), PolicyError> {
+    let leaf = match proposal {
+        Proposal::Add(add) => add.leaf_node_extensions(),
+        Proposal::Update(update) => update.leaf_node_extensions(),
+        Proposal::Remove(_) => return Ok(()),
+        _ => return Err(PolicyError::ProposalType),
+    };
+    ChannelKeyExtension::of(&leaf).map(drop).map_err(|_| PolicyError::ChannelKey)
+}
+
+impl MlsRules for Rules {
+    type Error = PolicyError;
+
+    fn filter_proposals(
+        &self,
+        direction: CommitDirection,
+        source: CommitSource,
+        _: &Roster<'_>,
+        _: &GroupContext,
+        mut proposals: ProposalBundle,
+    ) -> Result<ProposalBundle, PolicyError> {
+        if !matches!(source, CommitSource::ExistingMember(_)) {
+            return Err(PolicyError::External);
+        }
+        // Somebody's refused proposal must not keep a committer from committing the others.
+        let drop_refused = direction == CommitDirection::Send;
+        proposals.retain(|info| match judge(&info.proposal.clone().into()) {
+            Err(_) if drop_refused && info.is_by_reference() => Ok(false),
+            verdict => verdict.map(|()| true),
+        })?;
+        Ok(proposals)
+    }
+
+    fn commit_options(
+        &self,
+        _: &Roster<'_>,
+        _: &GroupContext,
+        _: &ProposalBundle,
+    ) -> Result<CommitOptions, PolicyError> {
+        Ok(CommitOptions::new()
+            // Each commit heals its committer (RFC 9750, section 8.2.2).
+            .with_path_required(true)
+            // Trees travel out of band: in a Welcome they would make adding quadratic.
+            .with_ratchet_tree_extension(false)
+            .with_always_out_of_band_ratchet_tree(true)
+            .with_single_welcome_message(true)
+            .with_allow_external_commit(true))
+    }
+
+    fn encryption_options(&self, _: &Roster<'_>, context: &GroupContext) -> Result<EncryptionOptions, PolicyError> {
+        let private = GroupProfile::of(&context.extensions)?.mode == HandshakeMode::Private;
+        // The seal pads to size classes, so MLS need not.
+        Ok(EncryptionOptions::new(private, mls_rs::client_builder::PaddingMode::None))
+    }
+}

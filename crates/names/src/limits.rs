@@ -1,0 +1,53 @@
+//! Bounds that clients and servers share. Beyond them an input is refused, with the bound named in the error.
+
+/// Longest inline body of an entry, in bytes. What is longer is staged as a blob and named by its hash.
+pub const INLINE_BODY: usize = 64 * 1024;
+
+/// Largest staged blob, in bytes (a tree of 100,000 members is about 80 MB with certificates).
+pub const BLOB: u64 = 256 * 1024 * 1024;
+
+/// Largest chunk of a blob in one request, in bytes.
+pub const BLOB_CHUNK: usize = 1024 * 1024;
+
+/// Largest message that a server or a client decodes from the wire, in bytes.
+pub const WIRE_MESSAGE: usize = 4 * 1024 * 1024;
+
+/// Largest KeyPackage, in bytes.
+pub const KEY_PACKAGE: usize = 8 * 1024;
+
+/// KeyPackages in one upload.
+pub const KEY_PACKAGES_PER_UPLOAD: usize = 100;
+
+/// KeyPackages that the directory keeps of one client and one cipher suite, the last resort apart.
+pub const KEY_PACKAGES_PER_CLIENT: u64 = 200;
+
+/// Longest life of a KeyPackage, in seconds (RFC 9750, section 7: "maximum total lifetime"): 90 days, and the
+/// hour by which it may be dated back for clocks that run behind.
+pub const KEY_PACKAGE_LIFETIME: u64 = 90 * 24 * 3600 + 3600;
+
+/// Clients (devices) of one user.
+pub const CLIENTS_PER_USER: u64 = 64;
+
+/// Welcomes in one commit bundle.
+pub const WELCOMES_PER_BUNDLE: usize = 4096;
+
+/// Longest sealed GroupInfo in a bundle, in bytes.
+pub const GROUP_INFO: usize = 256 * 1024;
+
+/// Members of a group, and so leaves of a key tree.
+pub const MEMBERS: u64 = 1 << 20;
+
+/// Entries in one reply to a fetch.
+pub const FETCH_ENTRIES: u32 = 1024;
+
+/// Bytes of entries in one reply to a fetch.
+pub const FETCH_BYTES: usize = 2 * 1024 * 1024;
+
+/// How far the clock of a signed request may be from the server's, in milliseconds.
+pub const REQUEST_CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
+
+/// Channel hashes that a member remembers to check what others claim to have seen (design, section 3).
+pub const HASH_WINDOW: usize = 4096;
+
+/// Longest sender-chosen text, in bytes of UTF-8.
+pub const TEXT: usize = 16 * 1024;
