@@ -1,0 +1,127 @@
+//! Why a client did not do what it was asked.
+
+use conclave_engine::{
+    MlsError,
+    account::RecordError,
+    group::{LoadError, WishError},
+    outcome::ProcessError,
+};
+use conclave_names::{GroupUri, UserUri};
+
+use crate::{
+    profile::ProfileError,
+    store::StoreError,
+    transport::{CallError, EndpointError},
+};
+
+/// Why a client cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server's address.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A row of the store.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// There is no complete account.
+    #[error("this profile has no account yet: run `conclave register` (again) to complete it")]
+    NotRegistered,
+}
+
+impl From<LoadError<StoreError>> for OpenError {
+    fn from(error: LoadError<StoreError>) -> Self {
+        match error {
+            LoadError::Store(error) => Self::Store(error),
+            LoadError::Record(error) => Self::Record(error),
+            // Rows of KeyPackages hold no MLS state.
+            _ => Self::Record(RecordError::Damaged),
+        }
+    }
+}
+
+/// Why a client did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The store failed. Nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A service refused or was not reached.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A row of the store.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// MLS refused.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+    /// The group takes no changes.
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    /// The server's log of a group is not one.
+    #[error("{0}; nothing after the last good entry was read")]
+    Log(#[from] ProcessError),
+    /// The profile has no such group.
+    #[error("this profile has no group `{0}`; `conclave group list` shows those it has")]
+    NoSuchGroup(GroupUri),
+    /// A user has no client that could be added.
+    #[error("{user} cannot be added: {reason}")]
+    CannotAdd {
+        /// The user.
+        user: UserUri,
+        /// Why.
+        reason: String,
+    },
+    /// A user has another identity key than before.
+    #[error(
+        "the identity key of {0} has changed: either the account was set up anew, or somebody is in between. Compare \
+         the safety number with that person (`conclave verify`), then accept the new key with `conclave verify --accept`"
+    )]
+    IdentityChanged(UserUri),
+    /// A change was dropped.
+    #[error("the change could not be made: {0}")]
+    Dropped(String),
+    /// The change is stored, but the channel has not shown its outcome.
+    #[error("the change is stored but not yet confirmed by the server; it will be sent again by the next `conclave sync`")]
+    Unconfirmed,
+    /// This device does not hold the user's identity key.
+    #[error("this device does not hold the identity key of its user: approve the new device on the device where the account was made")]
+    NoIdentityKey,
+    /// What a service answered does not belong to the question.
+    #[error("the server's answer does not belong to the question: {0}")]
+    Answer(String),
+    /// No randomness.
+    #[error("the operating system gives no random numbers")]
+    Randomness,
+}
+
+impl ClientError {
+    /// Whether the same call may succeed later by itself. Nothing is lost meanwhile.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Call(error) => error.is_transient(),
+            Self::Unconfirmed | Self::Randomness => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<LoadError<StoreError>> for ClientError {
+    fn from(error: LoadError<StoreError>) -> Self {
+        match error {
+            LoadError::Store(error) => Self::Store(error),
+            LoadError::Record(error) => Self::Record(error),
+            LoadError::Mls(error) => Self::Mls(error),
+            _ => Self::Record(RecordError::Damaged),
+        }
+    }
+}

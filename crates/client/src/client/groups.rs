@@ -1,0 +1,248 @@
+//! What people do with groups. Each change is an intent of the engine: stored first, then carried out as far as the
+//! network allows.
+
+use std::time::Duration;
+
+use conclave_engine::{
+    group::{Access, Group, NewGroup, SubmissionBody},
+    intent::Wish,
+    outcome::Event,
+};
+use conclave_mls::{content::MessageId, crypto};
+use conclave_names::{ClientUri, GroupUri, IdempotencyKey, UserUri};
+use conclave_protocol::v1;
+use mls_rs::MlsMessage;
+use serde::Serialize;
+use tokio::time::sleep;
+
+use super::{Client, ClientError, ClientEvent, register::random};
+use crate::transport::{Backoff, CallError, Session, SessionOpener, Signer};
+
+/// Submissions of one call, before it leaves the rest to the next sync.
+const ROUNDS: usize = 64;
+
+/// Who was added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Added {
+    /// Clients that are members now.
+    pub clients: Vec<ClientUri>,
+    /// Clients of the same users that have left no keying material and so could not be added.
+    pub without_key_packages: Vec<ClientUri>,
+}
+
+fn opener(access: Access) -> SessionOpener {
+    SessionOpener { channel: access.channel, epoch: access.epoch, key: access.key, path: Some(access.path) }
+}
+
+impl Client {
+    /// Makes a group with this client as its only member.
+    pub async fn create_group(&mut self, title: &str) -> Result<GroupUri, ClientError> {
+        let new = NewGroup {
+            hub: self.delivery.domain().clone(),
+            title: title.to_owned(),
+            cipher_suite: crypto::DEFAULT_SUITE,
+        };
+        let group = Group::create(&self.account, &self.mls, new, self.delivery.now())?;
+        let access = group.access()?;
+        self.delivery
+            .create_channel(&Signer::bare(&access.key), &v1::CreateChannelRequest {
+                channel: access.channel.to_vec(),
+                key_root: group.key_root()?.to_vec(),
+            })
+            .await?;
+        let name = group.name().clone();
+        self.groups.insert(name.clone(), group);
+        self.save(&name)?;
+        Ok(name)
+    }
+
+    /// Adds all clients of users, those without keying material excepted.
+    ///
+    /// # Errors
+    /// [`ClientError::CannotAdd`] if a user has no client that can be added, [`ClientError::IdentityChanged`] if one's
+    /// identity key is another than before.
+    pub async fn add(&mut self, group: &GroupUri, users: &[UserUri]) -> Result<Added, ClientError> {
+        self.sync_group(group).await?;
+        let mut added = Added { clients: Vec::new(), without_key_packages: Vec::new() };
+        let mut key_packages = Vec::new();
+        let members: Vec<ClientUri> = self.group(group)?.members()?.into_iter().map(|member| member.client).collect();
+        let suite = u32::from(self.group(group)?.cipher_suite());
+        for user in users {
+            let answer = self
+                .delivery
+                .claim(&Self::signer(&self.account), &v1::ClaimRequest {
+                    target: user.to_string(),
+                    cipher_suites: vec![suite],
+                    idempotency_key: random::<16>()?.to_vec(),
+                })
+                .await?;
+            let mut found = false;
+            for claimed in answer.key_packages {
+                let client = self.judge_key_package(user, &claimed.key_package)?;
+                // Our own device is a member, and so may others be.
+                found = true;
+                if !members.contains(&client) {
+                    added.clients.push(client);
+                    key_packages.push(claimed.key_package);
+                }
+            }
+            added.without_key_packages.extend(answer.without.iter().filter_map(|client| client.parse().ok()));
+            if !found {
+                return Err(ClientError::CannotAdd {
+                    user: user.clone(),
+                    reason: "none of its clients has left keying material; they must come online first".into(),
+                });
+            }
+        }
+        if !key_packages.is_empty() {
+            self.carry_out(group, Wish::Add { key_packages }).await?;
+        }
+        Ok(added)
+    }
+
+    /// Whose KeyPackage this is. The directory is not believed: the credential must be valid, of the user that was
+    /// asked for, and with the identity key that we know (R47).
+    fn judge_key_package(&mut self, user: &UserUri, bytes: &[u8]) -> Result<ClientUri, ClientError> {
+        let refused = |reason: String| ClientError::CannotAdd { user: user.clone(), reason };
+        let message = MlsMessage::from_bytes(bytes).map_err(|error| refused(error.to_string()))?;
+        let package = message.as_key_package().ok_or_else(|| refused("the directory gave no KeyPackage".into()))?;
+        let identity = self
+            .mls
+            .identities()
+            .identify(package.signing_identity(), Some(self.delivery.now()))
+            .map_err(|error| refused(error.to_string()))?;
+        if identity.user != *user {
+            return Err(refused(format!("the directory gave a KeyPackage of {}", identity.user)));
+        }
+        self.check_identity(user, &identity.identity_key)?;
+        Ok(identity.client)
+    }
+
+    /// Removes all clients of users.
+    pub async fn remove(&mut self, group: &GroupUri, users: &[UserUri]) -> Result<(), ClientError> {
+        self.sync_group(group).await?;
+        let members = self.group(group)?.members()?;
+        if let Some(absent) = users.iter().find(|user| !members.iter().any(|member| member.user == **user)) {
+            return Err(ClientError::Dropped(format!("{absent} is not a member of the group")));
+        }
+        self.carry_out(group, Wish::Remove { users: users.to_vec() }).await
+    }
+
+    /// Asks to be removed. A member that is online commits it; until then this client stays a member.
+    pub async fn leave(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+        self.sync_group(group).await?;
+        let id = self.wish(group, Wish::Leave)?;
+        self.drive(group, None).await?;
+        let asked = !self.group(group)?.is_pending(id) || self.group(group)?.is_asked_to_leave();
+        if asked { Ok(()) } else { Err(ClientError::Unconfirmed) }
+    }
+
+    /// Renews this client's own keys in a group: the leaf's, the channel key, and the credential if there is a newer
+    /// one (RFC 9750, section 8.2.2: what heals after a compromise).
+    pub async fn update(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+        self.sync_group(group).await?;
+        self.carry_out(group, Wish::Update).await
+    }
+
+    /// Says something. When this returns, the server has it on disk, and the history here has it, too.
+    ///
+    /// # Errors
+    /// A transient error means that it is stored here and will be sent by the next sync.
+    pub async fn send(&mut self, group: &GroupUri, text: &str) -> Result<MessageId, ClientError> {
+        let (intent, message) = self.group(group)?.wish_text(text)?;
+        self.save(group)?;
+        self.settle(group, intent).await?;
+        Ok(message)
+    }
+
+    fn wish(&mut self, group: &GroupUri, wish: Wish) -> Result<IdempotencyKey, ClientError> {
+        let id = self.group(group)?.wish(wish)?;
+        self.save(group)?;
+        Ok(id)
+    }
+
+    /// Takes a wish and carries it out.
+    async fn carry_out(&mut self, group: &GroupUri, wish: Wish) -> Result<(), ClientError> {
+        let id = self.wish(group, wish)?;
+        self.settle(group, id).await
+    }
+
+    /// Works until the channel has shown the outcome of an intent.
+    async fn settle(&mut self, group: &GroupUri, id: IdempotencyKey) -> Result<(), ClientError> {
+        let events = self.drive(group, Some(id)).await?;
+        for event in events {
+            if let Event::IntentFailed { reason } = event.event {
+                return Err(ClientError::Dropped(reason));
+            }
+        }
+        if self.group(group)?.is_pending(id) { Err(ClientError::Unconfirmed) } else { Ok(()) }
+    }
+
+    /// A session on the group's channel, of the epoch that we are in.
+    pub(super) fn session(&mut self, name: &GroupUri) -> Result<Session, ClientError> {
+        let epoch = self.group(name)?.epoch();
+        if let Some(session) = self.sessions.get(name).filter(|session| session.epoch() == epoch) {
+            return Ok(session.clone());
+        }
+        let access = self.group(name)?.access()?;
+        let session = Session::new(&self.delivery, opener(access));
+        self.sessions.insert(name.clone(), session.clone());
+        Ok(session)
+    }
+
+    /// Submits what there is to submit, reading the channel in between, until nothing is left. With an intent, until
+    /// that one is settled.
+    pub(super) async fn drive(
+        &mut self,
+        name: &GroupUri,
+        until: Option<IdempotencyKey>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut all = Vec::new();
+        let mut backoff = Backoff::default();
+        for _ in 0..ROUNDS {
+            if until.is_some_and(|id| self.groups.get(name).is_some_and(|group| !group.is_pending(id))) {
+                break;
+            }
+            let now = self.delivery.now();
+            let mut events = Vec::new();
+            let next = self.group(name)?.next_submission(now, &mut events);
+            all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+            self.save(name)?;
+            let submission = match next {
+                Ok(Some(submission)) => submission,
+                Ok(None) => break,
+                // The wish was dropped; the event tells why.
+                Err(_) => continue,
+            };
+            let session = self.session(name)?;
+            let sent = async {
+                for blob in &submission.blobs {
+                    session.upload_blob(blob).await?;
+                }
+                match &submission.body {
+                    SubmissionBody::Entry(request) => session.submit(request).await,
+                    SubmissionBody::Bundle(request) => session.submit_bundle(request).await,
+                }
+            }
+            .await;
+            match sent {
+                // What the channel shows counts, not the reply.
+                Ok(_) => all.extend(self.sync_group(name).await?),
+                Err(CallError::Refused(refusal)) if !CallError::Refused(refusal.clone()).is_transient() => {
+                    self.sessions.remove(name);
+                    all.extend(self.sync_group(name).await?);
+                    let mut events = Vec::new();
+                    let taken = self.group(name)?.refused(submission.intent, &refusal, &mut events);
+                    all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                    self.save(name)?;
+                    if let Err(refusal) = taken {
+                        tracing::debug!(code = %refusal.code, "the server refused, but its channel does not show why");
+                        sleep(backoff.next_pause().min(Duration::from_secs(2))).await;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,71 @@
+//! Keying material at the directory: filled up at a low-water mark (R52), the last resort replaced once used (R48).
+
+use conclave_engine::key_packages::{self, AddressKey, LOW_WATER, POOL};
+use conclave_mls::crypto;
+use conclave_protocol::v1;
+use serde::Serialize;
+
+use super::{Client, ClientError};
+
+/// What the directory has of this client in one cipher suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SuiteStock {
+    /// The suite's number (RFC 9420, section 17.1).
+    pub cipher_suite: u32,
+    /// KeyPackages for one use each.
+    pub available: u64,
+    /// Whether a last resort is there.
+    pub last_resort: bool,
+    /// Whether the last resort was served.
+    pub last_resort_used: bool,
+}
+
+impl Client {
+    /// What the directory has of this client.
+    pub async fn key_package_stock(&self) -> Result<Vec<SuiteStock>, ClientError> {
+        let counted = self.delivery.count(&Self::signer(&self.account), &v1::CountRequest {}).await?;
+        Ok(counted
+            .suites
+            .into_iter()
+            .map(|suite| SuiteStock {
+                cipher_suite: suite.cipher_suite,
+                available: suite.available,
+                last_resort: suite.last_resort,
+                last_resort_used: suite.last_resort_used,
+            })
+            .collect())
+    }
+
+    /// Fills the pool up if it is at the low-water mark or below, and replaces a last resort that is missing or was
+    /// used. The private parts are durable before the public ones leave.
+    pub async fn refill_key_packages(&mut self) -> Result<(), ClientError> {
+        let suite = crypto::DEFAULT_SUITE;
+        let number: u16 = suite.into();
+        let stock = self.key_package_stock().await?;
+        let stock = stock.into_iter().find(|stock| stock.cipher_suite == u32::from(number));
+        let available = stock.map_or(0, |stock| stock.available);
+        let last_resort = stock.is_none_or(|stock| !stock.last_resort || stock.last_resort_used);
+        if available > LOW_WATER && !last_resort {
+            return Ok(());
+        }
+        let count = if available > LOW_WATER { 0 } else { POOL.saturating_sub(available) };
+        let info = self.delivery.get_server_info().await?;
+        let id = info
+            .address_key_id
+            .as_slice()
+            .try_into()
+            .map_err(|_| ClientError::Answer("`address_key_id` is not 8 bytes".into()))?;
+        let address_key = AddressKey { id, public: info.address_key };
+        let now = self.delivery.now();
+        let fresh =
+            key_packages::generate(&self.account, &self.mls, suite, &address_key, count, last_resort, now)?;
+        self.store.apply(&fresh.writes)?;
+        self.delivery
+            .upload(&Self::signer(&self.account), &v1::UploadRequest {
+                key_packages: fresh.key_packages,
+                last_resort: fresh.last_resort.unwrap_or_default(),
+            })
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Living with the groups: one stream that carries the inbox and all channels.
+
+use std::{collections::HashMap, time::Duration};
+
+use conclave_engine::group::Status;
+use conclave_names::{ChannelId, GroupUri, Seq, Timestamp};
+use conclave_protocol::{Code, v1};
+use futures::StreamExt as _;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Client, ClientError, ClientEvent};
+use crate::transport::{Backoff, CallError, Event as Wire, EventStream};
+
+/// Follows the groups of a client. Made by [`Client::listen`].
+pub struct Listener<'a> {
+    client: &'a mut Client,
+    stream: Option<EventStream>,
+    /// Which group each attached channel is of; none is the inbox.
+    channels: HashMap<ChannelId, Option<GroupUri>>,
+    backoff: Backoff,
+    ready: Vec<ClientEvent>,
+}
+
+impl std::fmt::Debug for Listener<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("channels", &self.channels.len()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Follows all groups: catches up, and then waits for what comes. A broken connection is made anew, with growing
+    /// pauses; nothing is missed, as every reader keeps its own place.
+    pub fn listen(&mut self) -> Listener<'_> {
+        Listener {
+            client: self,
+            stream: None,
+            channels: HashMap::new(),
+            backoff: Backoff::default(),
+            ready: Vec::new(),
+        }
+    }
+}
+
+impl Listener<'_> {
+    /// The client, between two events.
+    pub fn client(&mut self) -> &mut Client {
+        self.client
+    }
+
+    /// What happened next; waits until something does. May be dropped at any time: what was received is durable
+    /// before it is returned, but events that were not returned are not repeated (the history has them).
+    ///
+    /// # Errors
+    /// Permanent ones only; transient failures are waited out.
+    pub async fn next(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
+        loop {
+            if !self.ready.is_empty() {
+                return Ok(std::mem::take(&mut self.ready));
+            }
+            match self.step().await {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => {
+                    tracing::info!(%error, "the connection is lost; trying again");
+                    self.stream = None;
+                    self.channels.clear();
+                    tokio::time::sleep(self.backoff.next_pause()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), ClientError> {
+        if self.stream.is_none() {
+            let stream = self.client.delivery.open_stream().await?;
+            self.stream = Some(stream);
+            self.ready = self.client.sync().await?;
+            self.attach_all().await?;
+            self.backoff.reset();
+            return Ok(());
+        }
+        let due = self.next_due();
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let event = tokio::select! {
+            event = stream.next() => event,
+            () = sleep_until(due.unwrap_or_else(far)), if due.is_some() => {
+                return self.commit_proposals().await;
+            }
+        };
+        match event {
+            Some(Ok(Wire::Heartbeat(_))) => Ok(()),
+            Some(Ok(Wire::Entries { channel, entries })) => self.take(channel, entries).await,
+            Some(Ok(Wire::Ended { channel, .. })) => self.reattach(channel).await,
+            Some(Err(error)) if error.is_transient() => {
+                self.stream = None;
+                self.channels.clear();
+                Err(ClientError::Call(CallError::Unreachable { cause: error.to_string() }))
+            }
+            Some(Err(error)) => Err(ClientError::Answer(error.to_string())),
+            None => {
+                self.stream = None;
+                self.channels.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Entries of a channel.
+    async fn take(&mut self, channel: ChannelId, entries: Vec<v1::LoggedEntry>) -> Result<(), ClientError> {
+        match self.channels.get(&channel).cloned() {
+            Some(Some(name)) => {
+                let epoch = self.client.group(&name)?.epoch();
+                let place = self.client.group(&name)?.position().seq;
+                let events = if entries.first().is_some_and(|first| Seq(first.seq) == place.next()) {
+                    self.client.process(&name, entries).await?
+                } else {
+                    // We have read on by ourselves meanwhile.
+                    self.client.sync_group(&name).await?
+                };
+                self.ready.extend(events);
+                let now = Instant::now();
+                if self.next_due().is_none_or(|due| due <= now) || self.client.group(&name)?.intents().next().is_some() {
+                    self.ready.extend(self.client.drive(&name, None).await?);
+                }
+                if self.client.group(&name)?.epoch() != epoch {
+                    self.reattach(channel).await?;
+                }
+                Ok(())
+            }
+            Some(None) => {
+                let events = self.client.sync_inbox().await?;
+                self.ready.extend(events);
+                self.client.refill_key_packages().await?;
+                self.attach_all().await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn attach_all(&mut self) -> Result<(), ClientError> {
+        let inbox = self.client.account.inbox.id;
+        if !self.channels.contains_key(&inbox) {
+            let Some(handle) = self.stream.as_ref().map(EventStream::handle) else { return Ok(()) };
+            let after = self.client.account.inbox.done.0;
+            let session = self.client.inbox_session();
+            session.attach(&v1::AttachRequest { handle: handle.to_vec(), after }).await?;
+            self.channels.insert(inbox, None);
+        }
+        for summary in self.client.groups()? {
+            if summary.status != Status::Removed {
+                let channel = self.client.group(&summary.name)?.profile().channel;
+                if !self.channels.contains_key(&channel) {
+                    self.attach(channel, &summary.name).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn attach(&mut self, channel: ChannelId, name: &GroupUri) -> Result<(), ClientError> {
+        let Some(handle) = self.stream.as_ref().map(EventStream::handle) else { return Ok(()) };
+        let after = self.client.group(name)?.position().seq.0;
+        let session = self.client.session(name)?;
+        match session.attach(&v1::AttachRequest { handle: handle.to_vec(), after }).await {
+            Ok(_) => {
+                self.channels.insert(channel, Some(name.clone()));
+                Ok(())
+            }
+            // The stream is gone on the server's side: it is opened anew.
+            Err(CallError::Refused(refusal)) if refusal.code == Code::StreamUnknown => {
+                Err(ClientError::Call(CallError::Unreachable { cause: refusal.message }))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The key that a channel was attached with reads no further: attaches it again with the newest.
+    async fn reattach(&mut self, channel: ChannelId) -> Result<(), ClientError> {
+        match self.channels.remove(&channel) {
+            Some(Some(name)) => {
+                let events = self.client.sync_group(&name).await?;
+                self.ready.extend(events);
+                if *self.client.group(&name)?.status() == Status::Removed {
+                    return Ok(());
+                }
+                self.attach(channel, &name).await
+            }
+            Some(None) => self.attach_all().await,
+            None => Ok(()),
+        }
+    }
+
+    /// When somebody's proposal falls to us to commit.
+    fn next_due(&self) -> Option<Instant> {
+        let now = self.client.delivery.now();
+        self.client.groups.values().filter_map(conclave_engine::group::Group::commit_due).min().map(|due| {
+            Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0))
+        })
+    }
+
+    async fn commit_proposals(&mut self) -> Result<(), ClientError> {
+        let now: Timestamp = self.client.delivery.now();
+        let due: Vec<_> = self
+            .client
+            .groups
+            .values()
+            .filter(|group| group.commit_due().is_some_and(|due| due <= now))
+            .map(|group| group.name().clone())
+            .collect();
+        for name in due {
+            self.ready.extend(self.client.drive(&name, None).await?);
+        }
+        Ok(())
+    }
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}

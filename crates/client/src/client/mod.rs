@@ -1,0 +1,208 @@
+//! A client: one device of one user, with its account, its groups and its keying material.
+
+mod devices;
+mod error;
+mod groups;
+mod history;
+mod identities;
+mod keying;
+mod listen;
+mod register;
+mod rows;
+mod sync;
+
+use std::collections::HashMap;
+
+use conclave_engine::{
+    Mls,
+    account::Account,
+    group::{self, Group, GroupSummary},
+    outcome::Event,
+};
+use conclave_names::{ClientUri, GroupUri, UserUri};
+use serde::Serialize;
+
+pub use devices::{Approval, LinkCode, LinkCodeError, LinkRequest, PendingLink};
+pub use error::{ClientError, OpenError};
+pub use groups::Added;
+pub use history::{HistoryEntry, HistoryItem};
+pub use identities::{Pinned, UserRecord};
+pub use keying::SuiteStock;
+pub use listen::Listener;
+pub use register::{RegisterError, Registration};
+
+use crate::{
+    profile::Profile,
+    store::{ProfileStore, Store},
+    transport::{Endpoint, Session, Signer, Transport},
+};
+use rows::StoreRows;
+
+/// Where a client's services are. Usually one server offers both.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// The Delivery Service.
+    pub delivery: Endpoint,
+    /// The Authentication Service, if it is elsewhere.
+    pub authentication: Option<Endpoint>,
+}
+
+impl Services {
+    /// What a profile says.
+    pub fn of(profile: &Profile) -> Result<Self, OpenError> {
+        let delivery = Endpoint::of(profile)?;
+        let authentication = profile
+            .config()
+            .authentication_server
+            .as_ref()
+            .map(|url| Endpoint { url: url.clone(), ..delivery.clone() });
+        Ok(Self { delivery, authentication })
+    }
+
+    fn connect(&self) -> Result<(Transport, Transport), OpenError> {
+        let delivery = Transport::connect(&self.delivery)?;
+        let authentication = match &self.authentication {
+            Some(endpoint) => Transport::connect(endpoint)?,
+            None => delivery.clone(),
+        };
+        Ok((delivery, authentication))
+    }
+}
+
+/// Something that happened, and in which group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientEvent {
+    /// The group.
+    pub group: GroupUri,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// A client: one device of one user.
+///
+/// Its calls are to be made one at a time. What a call does to the store it does whole; a call that fails with a
+/// transient error ([`ClientError::is_transient`]) has lost nothing: what was wished is stored, and is carried out by
+/// the next [`Client::sync`].
+pub struct Client {
+    store: Box<dyn ProfileStore>,
+    account: Account,
+    mls: Mls,
+    delivery: Transport,
+    authentication: Transport,
+    groups: HashMap<GroupUri, Group>,
+    sessions: HashMap<GroupUri, Session>,
+    inbox: Option<Session>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("client", &self.account.client).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Opens the client of a profile whose registration is complete.
+    ///
+    /// # Errors
+    /// [`OpenError::NotRegistered`] if it is not, else what profile and store say.
+    pub fn open(profile: &Profile, passphrase: Option<&str>) -> Result<Self, OpenError> {
+        let key = profile.unlock(passphrase)?;
+        let store = Store::open(profile, &key)?;
+        Self::over(Box::new(store), &Services::of(profile)?)
+    }
+
+    /// Opens the client in a store, e.g. one in memory. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`OpenError::NotRegistered`] if the store holds no complete account.
+    pub fn over(store: Box<dyn ProfileStore>, services: &Services) -> Result<Self, OpenError> {
+        let row = store.get(conclave_engine::writes::Room::ACCOUNT, Account::KEY)?;
+        let account = Account::from_row(&row.ok_or(OpenError::NotRegistered)?)?;
+        if account.certificate.is_empty() {
+            return Err(OpenError::NotRegistered);
+        }
+        let (delivery, authentication) = services.connect()?;
+        Self::assemble(store, account, delivery, authentication)
+    }
+
+    fn assemble(
+        store: Box<dyn ProfileStore>,
+        account: Account,
+        delivery: Transport,
+        authentication: Transport,
+    ) -> Result<Self, OpenError> {
+        let mls = Mls::new(&account);
+        conclave_engine::invitation::load_key_packages(&mls, &StoreRows(&*store))?;
+        Ok(Self {
+            store,
+            account,
+            mls,
+            delivery,
+            authentication,
+            groups: HashMap::new(),
+            sessions: HashMap::new(),
+            inbox: None,
+        })
+    }
+
+    /// The domain of this client's provider, to which requests are signed.
+    pub fn client(&self) -> &ClientUri {
+        &self.account.client
+    }
+
+    /// The user.
+    pub fn user(&self) -> &UserUri {
+        self.account.client.user()
+    }
+
+    /// The user's public identity key.
+    pub fn identity_key(&self) -> [u8; 32] {
+        self.account.identity_key()
+    }
+
+    /// Whether this device holds the user's identity key, so that it can approve other devices.
+    pub fn holds_identity(&self) -> bool {
+        self.account.identity_secret.is_some()
+    }
+
+    /// The groups of this client, those that it was removed from included. Costs no MLS work.
+    pub fn groups(&self) -> Result<Vec<GroupSummary>, ClientError> {
+        Ok(group::list(&StoreRows(&*self.store))?)
+    }
+
+    /// A group, loaded when it is first asked for.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchGroup`]; a store that fails is never taken for an absent group.
+    pub fn group(&mut self, name: &GroupUri) -> Result<&mut Group, ClientError> {
+        if !self.groups.contains_key(name) {
+            let group = Group::load(&self.account, &self.mls, &StoreRows(&*self.store), name)?
+                .ok_or_else(|| ClientError::NoSuchGroup(name.clone()))?;
+            self.groups.insert(name.clone(), group);
+        }
+        self.groups.get_mut(name).ok_or_else(|| ClientError::NoSuchGroup(name.clone()))
+    }
+
+    /// Makes durable what a group has changed. If that fails, the group is loaded anew before its next use.
+    fn save(&mut self, name: &GroupUri) -> Result<(), ClientError> {
+        let Some(group) = self.groups.get_mut(name) else { return Ok(()) };
+        let saved = match group.take_writes() {
+            Ok(writes) => self.store.apply(&writes).map_err(ClientError::from),
+            Err(error) => Err(error.into()),
+        };
+        if saved.is_err() {
+            self.groups.remove(name);
+        }
+        saved
+    }
+
+    fn signer(account: &Account) -> Signer<'_> {
+        Signer::certified(&account.signature_key, account.certificate.clone())
+    }
+
+    /// Ends the work with this client. Everything is durable already; this closes the store.
+    pub fn close(self) {
+        drop(self);
+    }
+}

@@ -1,0 +1,196 @@
+//! Catching up: the inbox, the groups, the keying material.
+
+use conclave_channel::{Body, Entry};
+use conclave_engine::{
+    group::{Incoming, Status},
+    invitation::{Invitation, JoinError},
+    outcome::Event,
+};
+use conclave_names::{Epoch, GroupUri, Seq, Timestamp, limits};
+use conclave_protocol::{Code, v1};
+
+use super::{Client, ClientError, ClientEvent, rows::StoreRows};
+use crate::transport::{CallError, Session, SessionOpener};
+
+/// Largest ratchet tree that a joiner fetches, in bytes.
+const TREE_MAX: u64 = limits::BLOB;
+
+impl Client {
+    /// Catches up with everything: joins the groups that this client was added to, reads all channels, carries out
+    /// what is still to be done, commits what others have proposed, renews certificate and keying material.
+    ///
+    /// # Errors
+    /// The first failure that concerns the client as a whole. What is amiss with one group is told by an event.
+    pub async fn sync(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = Vec::new();
+        self.renew_if_due().await?;
+        events.extend(self.sync_inbox().await?);
+        for summary in self.groups()? {
+            if summary.status == Status::Removed {
+                continue;
+            }
+            events.extend(self.sync_group(&summary.name).await?);
+            events.extend(self.drive(&summary.name, None).await?);
+        }
+        self.refill_key_packages().await?;
+        Ok(events)
+    }
+
+    pub(super) fn inbox_session(&mut self) -> Session {
+        let inbox = &self.account.inbox;
+        self.inbox
+            .get_or_insert_with(|| {
+                Session::new(&self.delivery, SessionOpener {
+                    channel: inbox.id,
+                    epoch: Epoch(0),
+                    key: inbox.key.clone(),
+                    path: None,
+                })
+            })
+            .clone()
+    }
+
+    /// Joins the groups that this client was added to. An invitation that cannot be taken up now stays in the inbox.
+    pub(super) async fn sync_inbox(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
+        let session = self.inbox_session();
+        let mut events = Vec::new();
+        loop {
+            let after = self.account.inbox.done;
+            let page = session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await?;
+            let Some(last) = page.entries.last().map(|entry| Seq(entry.seq)) else { break };
+            for entry in &page.entries {
+                events.extend(self.take_invitation(&entry.entry).await?);
+                self.account.inbox.done = Seq(entry.seq);
+                self.store.apply(&[self.account.to_write()])?;
+            }
+            // Everything up to here is safe or of no use.
+            session.trim(&v1::TrimRequest { up_to: last.0 }).await?;
+        }
+        Ok(events)
+    }
+
+    /// Takes up one invitation.
+    ///
+    /// # Errors
+    /// Transient ones only: it is to be tried again. What can never be taken up is dropped, with a note in the log.
+    async fn take_invitation(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
+        let invitation = match Invitation::open(&self.account, &self.mls, entry) {
+            Ok(invitation) => invitation,
+            Err(error) => {
+                tracing::warn!(%error, "an entry of the inbox was dropped");
+                return Ok(Vec::new());
+            }
+        };
+        let name = invitation.name().clone();
+        let tree = match self.delivery.download_blob(invitation.tree(), TREE_MAX).await {
+            Ok(tree) => tree,
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, group = %name, "the group's tree is gone: ask to be added again");
+                return Ok(Vec::new());
+            }
+        };
+        let mut events = Vec::new();
+        let joined =
+            invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, &mut events);
+        match joined {
+            Ok(group) => {
+                self.groups.insert(name.clone(), group);
+                self.sessions.remove(&name);
+                self.save(&name)?;
+            }
+            Err(JoinError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, group = %name, "an invitation was dropped");
+                return Ok(Vec::new());
+            }
+        }
+        let mut all: Vec<_> = events.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect();
+        self.watch_identities(&name, &mut all)?;
+        all.extend(self.sync_group(&name).await?);
+        Ok(all)
+    }
+
+    /// Reads a group's channel to its end.
+    ///
+    /// # Errors
+    /// [`ClientError::Log`] if the server's log is not one; what came before counts.
+    pub async fn sync_group(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = Vec::new();
+        loop {
+            if *self.group(name)?.status() == Status::Removed {
+                return Ok(events);
+            }
+            let session = self.session(name)?;
+            let after = self.group(name)?.position().seq;
+            let page = match session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await {
+                Ok(page) => page,
+                Err(error) => {
+                    self.sessions.remove(name);
+                    return Err(error.into());
+                }
+            };
+            if page.entries.is_empty() {
+                return Ok(events);
+            }
+            let before = self.group(name)?.position();
+            events.extend(self.process(name, page.entries).await?);
+            if self.group(name)?.position() == before {
+                // Stuck: the next sync tries again.
+                return Ok(events);
+            }
+        }
+    }
+
+    /// Processes entries that follow our place in a group's channel.
+    pub(super) async fn process(
+        &mut self,
+        name: &GroupUri,
+        entries: Vec<v1::LoggedEntry>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut batch = Vec::with_capacity(entries.len());
+        for logged in entries {
+            let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
+                Ok(Body::Staged { hash, size }) => match self.delivery.download_blob(hash, size).await {
+                    Ok(blob) => Some(blob),
+                    Err(CallError::Refused(refusal)) if refusal.code == Code::BlobUnknown => None,
+                    Err(error) => return Err(error.into()),
+                },
+                _ => None,
+            };
+            batch.push(Incoming {
+                seq: Seq(logged.seq),
+                time: Timestamp(logged.time_ms),
+                entry: logged.entry,
+                blob,
+            });
+        }
+        let done = self.group(name)?.process(&batch);
+        self.save(name)?;
+        let mut events: Vec<_> =
+            done.events.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect();
+        self.watch_identities(name, &mut events)?;
+        match done.fault {
+            Some(fault) => Err(fault.into()),
+            None => Ok(events),
+        }
+    }
+
+    /// Remembers the identity keys of new members, and tells of one that is another than before.
+    fn watch_identities(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
+        let changed_members =
+            events.iter().any(|event| matches!(event.event, Event::Added { .. } | Event::Joined { .. }));
+        if !changed_members {
+            return Ok(());
+        }
+        for member in self.group(name)?.members()? {
+            match self.check_identity(&member.user, member.identity_key.as_bytes()) {
+                Err(ClientError::IdentityChanged(user)) => {
+                    events.push(ClientEvent { group: name.clone(), event: Event::IdentityChanged { user } });
+                }
+                checked => checked?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Tables and settings of the store's file.
+
+use rusqlite::Connection;
+
+use super::StoreError;
+use crate::profile::StoreKey;
+
+/// The format that this code writes, and the newest that it reads (`user_version`).
+pub(super) const FORMAT: u32 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE rows (
+        room INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (room, key)
+    ) STRICT;
+    CREATE TABLE messages (
+        grp TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        sender TEXT NOT NULL,
+        time_ms INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (grp, seq, id)
+    ) STRICT;
+    PRAGMA user_version = 1;
+";
+
+/// Every acknowledged transaction is on the disk; deleted data is overwritten; temporary data stays in memory. The
+/// file is held exclusively, so that the index of the write-ahead log needs no shared memory.
+const SETTINGS: &str = "
+    PRAGMA temp_store = MEMORY;
+    PRAGMA locking_mode = EXCLUSIVE;
+    PRAGMA secure_delete = ON;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+";
+
+/// Gives a fresh connection its key and settings, and makes the tables of a new file.
+pub(super) fn prepare(connection: &mut Connection, key: &StoreKey) -> Result<(), StoreError> {
+    // SQLCipher reports failures to its caller; its own log would go to the terminal. What it frees, it
+    // wipes first.
+    connection.execute_batch("PRAGMA cipher_log_level = NONE; PRAGMA cipher_memory_security = ON;")?;
+    connection.execute_batch(&key.pragma())?;
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > FORMAT {
+        return Err(StoreError::Newer { found, known: FORMAT });
+    }
+    connection.execute_batch(SETTINGS)?;
+    if found == 0 {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(TABLES)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! The store in one file, encrypted as a whole by SQLCipher (AES-256-CBC and HMAC-SHA-512 a page).
+
+use std::{fmt, fs::File, sync::Arc, time::Duration};
+
+use conclave_engine::writes::{Room, StoredMessage, Write};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row as SqlRow, params};
+use zeroize::Zeroizing;
+
+use super::{ProfileStore, Row, StoreError, schema};
+use crate::profile::{Profile, StoreKey};
+
+/// Statements that stay prepared.
+const STATEMENTS: usize = 16;
+
+/// A profile's store. While it lives, the profile stays locked.
+pub struct Store {
+    connection: Connection,
+    _lock: Arc<File>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store(..)")
+    }
+}
+
+impl Store {
+    /// Opens a profile's store, and makes it if there is none yet. A profile has one open store at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongKey`], [`StoreError::Busy`] if it is open already, [`StoreError::Newer`],
+    /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    pub fn open(profile: &Profile, key: &StoreKey) -> Result<Self, StoreError> {
+        if !profile.admits(key) {
+            return Err(StoreError::WrongKey);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let mut connection = Connection::open_with_flags(profile.database(), flags)?;
+        connection.busy_timeout(Duration::from_secs(2))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        schema::prepare(&mut connection, key)?;
+        Ok(Self { connection, _lock: profile.lock() })
+    }
+
+    fn query(&self, sql: &str, params: impl Params) -> Result<Vec<StoredMessage>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params, message)?;
+        rows.map(|row| row.map_err(StoreError::from)).collect()
+    }
+
+    /// Bounds the size of the file, as a full disk would.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) {
+        self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn pragma(&self, name: &str) -> String {
+        let text = |row: &SqlRow<'_>| row.get::<_, rusqlite::types::Value>(0).map(|value| format!("{value:?}"));
+        self.connection.query_row(&format!("PRAGMA {name}"), [], text).unwrap()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_format(&self, format: u32) {
+        self.connection.execute_batch(&format!("PRAGMA user_version = {format}")).unwrap();
+    }
+}
+
+const COLUMNS: &str = "grp, seq, id, sender, time_ms, kind, body";
+
+/// SQLite's integers have a sign; what was written has none.
+fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn message(row: &SqlRow<'_>) -> rusqlite::Result<StoredMessage> {
+    Ok(StoredMessage {
+        group: row.get(0)?,
+        seq: unsigned(row, 1)?,
+        id: row.get(2)?,
+        sender: row.get(3)?,
+        time_ms: unsigned(row, 4)?,
+        kind: row.get(5)?,
+        body: row.get(6)?,
+    })
+}
+
+fn signed(number: u64) -> Result<i64, StoreError> {
+    i64::try_from(number).map_err(|_| StoreError::OutOfRange)
+}
+
+/// Where no number can be greater, any greater one means the same.
+fn clamped(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The first key after all that start with `prefix`, if there is one.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+fn write(connection: &Connection, write: &Write) -> Result<(), StoreError> {
+    match write {
+        Write::Put { room, key, value } => connection
+            .prepare_cached("INSERT OR REPLACE INTO rows (room, key, value) VALUES (?1, ?2, ?3)")?
+            .execute(params![room.code(), key, value.as_slice()])?,
+        Write::Delete { room, key } => connection
+            .prepare_cached("DELETE FROM rows WHERE room = ?1 AND key = ?2")?
+            .execute(params![room.code(), key])?,
+        Write::Message(m) => connection
+            .prepare_cached(&format!(
+                "INSERT OR REPLACE INTO messages ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+            ))?
+            .execute(params![m.group, signed(m.seq)?, m.id, m.sender, signed(m.time_ms)?, m.kind, m.body])?,
+    };
+    Ok(())
+}
+
+impl ProfileStore for Store {
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        // Dropped before its end, a transaction is rolled back.
+        let transaction = self.connection.transaction()?;
+        for each in writes {
+            write(&transaction, each)?;
+        }
+        transaction.commit().map_err(StoreError::from)
+    }
+
+    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM rows WHERE room = ?1 AND key = ?2")?;
+        let value = statement.query_row(params![room.code(), key], |row| row.get(0).map(Zeroizing::new)).optional()?;
+        Ok(value)
+    }
+
+    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        // A prefix of nothing but 0xFF bytes has no end.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT key, value FROM rows WHERE room = ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key",
+        )?;
+        let rows = statement.query_map(params![room.code(), prefix, end_of(prefix)], |row| {
+            Ok((row.get(0)?, Zeroizing::new(row.get(1)?)))
+        })?;
+        rows.map(|row| row.map_err(StoreError::from)).collect()
+    }
+
+    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        let Some(last) = limit.checked_sub(1) else { return Ok(Vec::new()) };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM messages WHERE grp = ?1 AND seq > ?2 AND seq <= coalesce(
+                 (SELECT seq FROM messages WHERE grp = ?1 AND seq > ?2 ORDER BY seq LIMIT 1 OFFSET ?3),
+                 9223372036854775807)
+             ORDER BY seq, id"
+        );
+        self.query(&sql, params![group, clamped(after_seq), clamped(last as u64)])
+    }
+
+    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM messages WHERE grp = ?1 ORDER BY seq DESC, id DESC LIMIT ?2");
+        let mut messages = self.query(&sql, params![group, clamped(limit as u64)])?;
+        messages.reverse();
+        Ok(messages)
+    }
+
+    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM messages WHERE grp = ?1")?;
+        Ok(statement.query_row([group], |row| unsigned(row, 0))?)
+    }
+}

@@ -1,0 +1,250 @@
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::profile::{Kdf, NewKey, NewProfile, Profile, ProfileError, StoreKey};
+
+const SECRET: &[u8] = b"a value that nobody else may read, long enough to be found";
+
+struct Fixture {
+    temp: TempDir,
+    key: StoreKey,
+}
+
+impl Fixture {
+    fn new() -> (Self, Store) {
+        let temp = tempfile::tempdir().unwrap();
+        let kdf = Kdf { memory_kib: 1024, passes: 1, lanes: 1 };
+        let key = NewKey::Passphrase("correct horse".to_owned().into(), kdf);
+        let new = NewProfile::new("https://example.com", "example.com".parse().unwrap(), key);
+        let (profile, key) = Profile::create(temp.path(), new).unwrap();
+        let store = Store::open(&profile, &key).unwrap();
+        (Self { temp, key }, store)
+    }
+
+    fn path(&self) -> &Path {
+        self.temp.path()
+    }
+
+    fn reopen(&self) -> Result<Store, StoreError> {
+        Store::open(&Profile::open(self.path()).unwrap(), &self.key)
+    }
+
+    /// Damages the database file in a way of the caller's.
+    fn edit(&self, change: impl Fn(&mut Vec<u8>)) {
+        let path = self.path().join("store.db");
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+fn put(room: Room, key: &[u8], value: &[u8]) -> Write {
+    Write::Put { room, key: key.to_vec(), value: Zeroizing::new(value.to_vec()) }
+}
+
+fn delete(room: Room, key: &[u8]) -> Write {
+    Write::Delete { room, key: key.to_vec() }
+}
+
+fn message(group: &str, seq: u64, id: u8) -> StoredMessage {
+    StoredMessage {
+        group: group.into(),
+        seq,
+        id: [id; 32],
+        sender: "mimi://example.com/d/alice/laptop".into(),
+        time_ms: 1_700_000_000_000 + seq,
+        kind: 1,
+        body: SECRET.to_vec(),
+    }
+}
+
+fn get(store: &impl ProfileStore, room: Room, key: &[u8]) -> Option<Vec<u8>> {
+    store.get(room, key).unwrap().map(|value| value.to_vec())
+}
+
+#[test]
+fn what_was_applied_is_there_after_reopening() {
+    let (fixture, mut store) = Fixture::new();
+    let big = vec![5; 3 << 20];
+    store
+        .apply(&[put(Room::GROUP, b"k", &big), put(Room::ACCOUNT, b"", SECRET), Write::Message(message("g", 1, 1))])
+        .unwrap();
+    drop(store);
+    let mut store = fixture.reopen().unwrap();
+    assert_eq!(get(&store, Room::GROUP, b"k"), Some(big));
+    assert_eq!(get(&store, Room::ACCOUNT, b""), Some(SECRET.to_vec()));
+    assert_eq!(store.messages("g", 0, 10).unwrap(), [message("g", 1, 1)]);
+    store.apply(&[delete(Room::GROUP, b"k"), put(Room::ACCOUNT, b"", b"new")]).unwrap();
+    assert_eq!(get(&store, Room::GROUP, b"k"), None);
+    assert_eq!(get(&store, Room::ACCOUNT, b""), Some(b"new".to_vec()));
+}
+
+#[test]
+fn the_settings_are_in_force() {
+    let (_fixture, store) = Fixture::new();
+    assert_eq!(store.pragma("journal_mode"), "Text(\"wal\")");
+    assert_eq!(store.pragma("synchronous"), "Integer(2)");
+    assert_eq!(store.pragma("secure_delete"), "Integer(1)");
+    assert_eq!(store.pragma("temp_store"), "Integer(2)");
+    assert_eq!(store.pragma("cipher_memory_security"), "Text(\"1\")");
+}
+
+#[test]
+fn no_file_of_the_profile_has_plaintext() {
+    let (fixture, mut store) = Fixture::new();
+    store
+        .apply(&[put(Room::ACCOUNT, SECRET, SECRET), Write::Message(message("mimi://example.com/g/secret", 1, 1))])
+        .unwrap();
+    let search = || {
+        for entry in fs::read_dir(fixture.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            for word in [SECRET, b"SQLite format", b"d/alice/laptop", b"g/secret", b"CREATE TABLE"] {
+                let found = bytes.windows(word.len()).any(|window| window == word);
+                assert!(!found, "{} in {}", String::from_utf8_lossy(word), path.display());
+            }
+        }
+    };
+    // While the write-ahead log is there, and after it was merged.
+    assert!(fs::metadata(fixture.path().join("store.db-wal")).unwrap().len() > 0);
+    search();
+    drop(store);
+    search();
+}
+
+#[test]
+fn a_wrong_key_is_told_from_a_damaged_file() {
+    let (fixture, store) = Fixture::new();
+    drop(store);
+    let profile = Profile::open(fixture.path()).unwrap();
+    assert_eq!(profile.unlock(Some("wrong")).unwrap_err(), ProfileError::WrongPassphrase);
+    let (other, other_store) = Fixture::new();
+    drop(other_store);
+    assert_eq!(Store::open(&profile, &other.key).unwrap_err(), StoreError::WrongKey);
+    drop(profile);
+    fixture.edit(|bytes| bytes[100] ^= 1);
+    let error = fixture.reopen().unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    assert!(!error.is_transient());
+    fixture.edit(|bytes| bytes.truncate(1000));
+    assert!(fixture.reopen().is_err());
+}
+
+#[test]
+fn a_newer_store_is_refused_and_left_alone() {
+    let (fixture, mut store) = Fixture::new();
+    store.apply(&[put(Room::ACCOUNT, b"k", b"v")]).unwrap();
+    store.set_format(2);
+    drop(store);
+    let before = fs::read(fixture.path().join("store.db")).unwrap();
+    assert_eq!(fixture.reopen().unwrap_err(), StoreError::Newer { found: 2, known: 1 });
+    assert_eq!(fs::read(fixture.path().join("store.db")).unwrap(), before);
+}
+
+#[test]
+fn a_profile_has_one_open_store() {
+    let (fixture, store) = Fixture::new();
+    drop(store);
+    let profile = Profile::open(fixture.path()).unwrap();
+    let mut store = Store::open(&profile, &fixture.key).unwrap();
+    store.apply(&[put(Room::ACCOUNT, b"k", b"v")]).unwrap();
+    let error = Store::open(&profile, &fixture.key).unwrap_err();
+    assert_eq!(error, StoreError::Busy);
+    assert!(error.is_transient());
+}
+
+#[test]
+fn a_full_disk_changes_nothing_and_passes() {
+    let (fixture, mut store) = Fixture::new();
+    store.apply(&[put(Room::ACCOUNT, b"position", b"1")]).unwrap();
+    store.limit_pages(20);
+    let too_much = vec![1; 1 << 20];
+    let error =
+        store.apply(&[put(Room::ACCOUNT, b"position", b"2"), put(Room::GROUP, b"state", &too_much)]).unwrap_err();
+    assert_eq!(error, StoreError::Full);
+    assert!(error.is_transient());
+    assert_eq!(get(&store, Room::ACCOUNT, b"position"), Some(b"1".to_vec()));
+    // Smaller changes still work, and so does the large one once there is room.
+    store.apply(&[put(Room::ACCOUNT, b"position", b"3")]).unwrap();
+    store.limit_pages(100_000);
+    store.apply(&[put(Room::GROUP, b"state", &too_much)]).unwrap();
+    drop(store);
+    let store = fixture.reopen().unwrap();
+    assert_eq!(get(&store, Room::ACCOUNT, b"position"), Some(b"3".to_vec()));
+    assert_eq!(get(&store, Room::GROUP, b"state"), Some(too_much));
+}
+
+fn all_or_nothing(store: &mut impl ProfileStore) {
+    store.apply(&[put(Room::ACCOUNT, b"k", b"old")]).unwrap();
+    let mut beyond = message("g", 1, 1);
+    beyond.seq = u64::MAX;
+    let writes = [put(Room::ACCOUNT, b"k", b"new"), Write::Message(message("g", 1, 1)), Write::Message(beyond)];
+    assert_eq!(store.apply(&writes).unwrap_err(), StoreError::OutOfRange);
+    assert_eq!(get(store, Room::ACCOUNT, b"k"), Some(b"old".to_vec()));
+    assert_eq!(store.message_count("g").unwrap(), 0);
+    store.apply(&[]).unwrap();
+}
+
+#[test]
+fn a_transaction_is_applied_whole_or_not_at_all() {
+    all_or_nothing(&mut Fixture::new().1);
+    all_or_nothing(&mut MemoryStore::new());
+}
+
+fn pages(store: &mut impl ProfileStore) {
+    let all: Vec<_> = [(1, 1), (2, 1), (2, 2), (2, 3), (3, 1)].map(|(seq, id)| message("g", seq, id)).into();
+    store.apply(&all.iter().cloned().map(Write::Message).collect::<Vec<_>>()).unwrap();
+    store.apply(&[Write::Message(message("h", 9, 9)), Write::Message(message("g", 2, 2))]).unwrap();
+    assert_eq!(store.message_count("g").unwrap(), 5);
+    // Messages of one place are not torn apart.
+    assert_eq!(store.messages("g", 0, 2).unwrap(), all[..4]);
+    assert_eq!(store.messages("g", 2, 2).unwrap(), all[4..]);
+    assert_eq!(store.messages("g", 0, 0).unwrap(), []);
+    assert_eq!(store.messages("g", u64::MAX, 1).unwrap(), []);
+    assert_eq!(store.last_messages("g", 2).unwrap(), all[3..]);
+    assert_eq!(store.last_messages("nobody's", 2).unwrap(), []);
+}
+
+#[test]
+fn messages_come_in_pages() {
+    pages(&mut Fixture::new().1);
+    pages(&mut MemoryStore::new());
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    // Few bytes, and the last of all, so that prefixes meet.
+    prop::collection::vec(prop::sample::select(vec![0, 1, 0xFE, 0xFF]), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn disk_and_memory_agree(
+        batches in prop::collection::vec(
+            prop::collection::vec((0..3u8, key(), prop::option::of(any::<[u8; 3]>())), 0..6), 0..6),
+        prefix in key(),
+    ) {
+        let (_fixture, mut disk) = Fixture::new();
+        let mut memory = MemoryStore::new();
+        for batch in batches {
+            let writes: Vec<_> = batch
+                .into_iter()
+                .map(|(room, key, value)| match value {
+                    Some(value) => put(Room::new(room), &key, &value),
+                    None => delete(Room::new(room), &key),
+                })
+                .collect();
+            disk.apply(&writes).unwrap();
+            memory.apply(&writes).unwrap();
+        }
+        for room in (0..3).map(Room::new) {
+            for prefix in [&prefix[..], &[], &[0xFF], &[0xFF, 0xFF]] {
+                prop_assert_eq!(disk.scan(room, prefix).unwrap(), memory.scan(room, prefix).unwrap());
+            }
+            prop_assert_eq!(disk.get(room, &prefix).unwrap(), memory.get(room, &prefix).unwrap());
+        }
+    }
+}

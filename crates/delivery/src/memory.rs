@@ -1,0 +1,394 @@
+//! A store in memory, for tests and the simulator.
+
+use std::collections::BTreeMap;
+
+use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
+
+use crate::store::{
+    AddressKeyRow, BlobRow, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow, KeyPackageCount,
+    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, RangeLimit, Read, StoreError, Tx,
+};
+
+/// Everything that is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    channels: BTreeMap<ChannelId, ChannelRow>,
+    epochs: BTreeMap<(ChannelId, Epoch), EpochRow>,
+    group_infos: BTreeMap<ChannelId, GroupInfoRow>,
+    entries: BTreeMap<(ChannelId, Seq), EntryRow>,
+    idempotency: BTreeMap<(KeyedHash, IdempotencyKey), IdempotencyRow>,
+    blobs: BTreeMap<Hash, BlobRow>,
+    chunks: BTreeMap<(Hash, u64), Vec<u8>>,
+    /// With the place in the order of storing.
+    key_packages: BTreeMap<Hash, (u64, KeyPackageRow)>,
+    directory: BTreeMap<ClientUri, Timestamp>,
+    claimed: BTreeMap<KeyedHash, Timestamp>,
+    address_keys: BTreeMap<[u8; 8], AddressKeyRow>,
+    drops: BTreeMap<KeyedHash, (u32, Timestamp)>,
+    outbox: BTreeMap<u64, OutboxRow>,
+    nonces: BTreeMap<KeyedHash, Timestamp>,
+    secret: Option<Secret>,
+    counter: u64,
+}
+
+/// The server's secret, which `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
+struct Secret([u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A store in memory. Its size is bounded by what its users put in.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: State,
+    full: bool,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Has the store answer every write with [`StoreError::Full`], or no longer.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// Runs a transaction. If it answers with an error, what it wrote is undone.
+    pub fn write<R, E>(&mut self, call: impl FnOnce(&mut dyn Tx) -> Result<R, E>) -> Result<R, E> {
+        // Copying everything is dear, and simple enough to be right.
+        let mut transaction = Transaction { state: self.state.clone(), full: self.full };
+        let reply = call(&mut transaction)?;
+        self.state = transaction.state;
+        Ok(reply)
+    }
+
+    /// Runs a call that only reads.
+    pub fn read<R>(&mut self, call: impl FnOnce(&mut dyn Read) -> R) -> R {
+        call(&mut self.state)
+    }
+}
+
+/// A copy of the state that replaces it when all went well.
+struct Transaction {
+    state: State,
+    full: bool,
+}
+
+impl Transaction {
+    fn writable(&mut self) -> Result<&mut State, StoreError> {
+        if self.full { Err(StoreError::Full) } else { Ok(&mut self.state) }
+    }
+}
+
+impl State {
+    fn count(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn key_packages_of(&self, client: &ClientUri) -> impl Iterator<Item = &(u64, KeyPackageRow)> {
+        self.key_packages.values().filter(move |(_, row)| row.client == *client)
+    }
+}
+
+impl Read for State {
+    fn channel(&mut self, id: &ChannelId) -> Result<Option<ChannelRow>, StoreError> {
+        Ok(self.channels.get(id).cloned())
+    }
+
+    fn epoch(&mut self, channel: &ChannelId, epoch: Epoch) -> Result<Option<EpochRow>, StoreError> {
+        Ok(self.epochs.get(&(*channel, epoch)).cloned())
+    }
+
+    fn group_info(&mut self, channel: &ChannelId) -> Result<Option<GroupInfoRow>, StoreError> {
+        Ok(self.group_infos.get(channel).cloned())
+    }
+
+    fn entries(
+        &mut self,
+        channel: &ChannelId,
+        after: Seq,
+        until: Option<Seq>,
+        limit: RangeLimit,
+    ) -> Result<Vec<EntryRow>, StoreError> {
+        let mut found = Vec::new();
+        let mut bytes = 0_usize;
+        for row in self.entries.range((*channel, after.next())..).map(|(_, row)| row) {
+            let beyond = row.channel != *channel || until.is_some_and(|until| row.seq > until);
+            bytes = bytes.saturating_add(row.bytes.len());
+            let over = found.len() as u64 >= u64::from(limit.entries) || (bytes > limit.bytes && !found.is_empty());
+            if beyond || over {
+                break;
+            }
+            found.push(row.clone());
+        }
+        Ok(found)
+    }
+
+    fn first_removal(&mut self, channel: &ChannelId, from: Epoch) -> Result<Option<Seq>, StoreError> {
+        let mut rows = self.entries.range((*channel, Seq(0))..=(*channel, Seq(u64::MAX)));
+        Ok(rows.find(|(_, row)| row.removes && row.epoch >= from).map(|(_, row)| row.seq))
+    }
+
+    fn idempotency(&mut self, scope: &KeyedHash, key: &IdempotencyKey) -> Result<Option<IdempotencyRow>, StoreError> {
+        Ok(self.idempotency.get(&(*scope, *key)).cloned())
+    }
+
+    fn blob(&mut self, hash: &Hash) -> Result<Option<BlobRow>, StoreError> {
+        Ok(self.blobs.get(hash).cloned())
+    }
+
+    fn chunk(&mut self, hash: &Hash, offset: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        let found = self.chunks.range((*hash, 0)..=(*hash, offset)).next_back();
+        Ok(found
+            .filter(|((_, start), data)| start.saturating_add(data.len() as u64) > offset)
+            .map(|((_, start), data)| (*start, data.clone())))
+    }
+
+    fn key_package(&mut self, reference: &Hash) -> Result<Option<KeyPackageRow>, StoreError> {
+        Ok(self.key_packages.get(reference).map(|(_, row)| row.clone()))
+    }
+
+    fn next_key_package(
+        &mut self,
+        client: &ClientUri,
+        cipher_suite: u16,
+        now: Timestamp,
+    ) -> Result<Option<KeyPackageRow>, StoreError> {
+        Ok(self
+            .key_packages_of(client)
+            .filter(|(_, row)| row.cipher_suite == cipher_suite && !row.last_resort && row.expires > now)
+            .min_by_key(|(order, _)| *order)
+            .map(|(_, row)| row.clone()))
+    }
+
+    fn last_resort(&mut self, client: &ClientUri, cipher_suite: u16) -> Result<Option<KeyPackageRow>, StoreError> {
+        Ok(self
+            .key_packages_of(client)
+            .find(|(_, row)| row.cipher_suite == cipher_suite && row.last_resort)
+            .map(|(_, row)| row.clone()))
+    }
+
+    fn key_package_counts(&mut self, client: &ClientUri, now: Timestamp) -> Result<Vec<KeyPackageCount>, StoreError> {
+        let mut counts = BTreeMap::new();
+        for (_, row) in self.key_packages_of(client).filter(|(_, row)| row.expires > now) {
+            let count = counts.entry(row.cipher_suite).or_insert(KeyPackageCount {
+                cipher_suite: row.cipher_suite,
+                available: 0,
+                last_resort: false,
+                last_resort_used: false,
+            });
+            if row.last_resort {
+                count.last_resort = true;
+                count.last_resort_used = row.used;
+            } else {
+                count.available += 1;
+            }
+        }
+        Ok(counts.into_values().collect())
+    }
+
+    fn directory_clients(&mut self, user: &UserUri, now: Timestamp) -> Result<Vec<ClientUri>, StoreError> {
+        let known = self.directory.iter().filter(|(client, expires)| client.user() == user && **expires > now);
+        Ok(known.map(|(client, _)| client.clone()).collect())
+    }
+
+    fn claimed(&mut self, reference: &KeyedHash) -> Result<bool, StoreError> {
+        Ok(self.claimed.contains_key(reference))
+    }
+
+    fn address_key(&mut self, id: &[u8; 8]) -> Result<Option<AddressKeyRow>, StoreError> {
+        Ok(self.address_keys.get(id).cloned())
+    }
+
+    fn newest_address_key(&mut self) -> Result<Option<AddressKeyRow>, StoreError> {
+        Ok(self.address_keys.values().max_by_key(|row| row.created).cloned())
+    }
+
+    fn drop_uses(&mut self, nonce: &KeyedHash) -> Result<u32, StoreError> {
+        Ok(self.drops.get(nonce).map_or(0, |(uses, _)| *uses))
+    }
+
+    fn outbox(&mut self, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        Ok(self.outbox.values().take(limit as usize).cloned().collect())
+    }
+
+    fn server_secret(&mut self) -> Result<Option<[u8; 32]>, StoreError> {
+        Ok(self.secret.as_ref().map(|secret| secret.0))
+    }
+}
+
+/// Hands the methods of [`Read`] on to the transaction's state.
+macro_rules! read_through {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $reply:ty;)*) => {
+        impl Read for Transaction {
+            $(fn $name(&mut self, $($arg: $type),*) -> Result<$reply, StoreError> {
+                self.state.$name($($arg),*)
+            })*
+        }
+    };
+}
+
+read_through! {
+    channel(id: &ChannelId) -> Option<ChannelRow>;
+    epoch(channel: &ChannelId, epoch: Epoch) -> Option<EpochRow>;
+    group_info(channel: &ChannelId) -> Option<GroupInfoRow>;
+    entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
+    first_removal(channel: &ChannelId, from: Epoch) -> Option<Seq>;
+    idempotency(scope: &KeyedHash, key: &IdempotencyKey) -> Option<IdempotencyRow>;
+    blob(hash: &Hash) -> Option<BlobRow>;
+    chunk(hash: &Hash, offset: u64) -> Option<(u64, Vec<u8>)>;
+    key_package(reference: &Hash) -> Option<KeyPackageRow>;
+    next_key_package(client: &ClientUri, cipher_suite: u16, now: Timestamp) -> Option<KeyPackageRow>;
+    last_resort(client: &ClientUri, cipher_suite: u16) -> Option<KeyPackageRow>;
+    key_package_counts(client: &ClientUri, now: Timestamp) -> Vec<KeyPackageCount>;
+    directory_clients(user: &UserUri, now: Timestamp) -> Vec<ClientUri>;
+    claimed(reference: &KeyedHash) -> bool;
+    address_key(id: &[u8; 8]) -> Option<AddressKeyRow>;
+    newest_address_key() -> Option<AddressKeyRow>;
+    drop_uses(nonce: &KeyedHash) -> u32;
+    outbox(limit: u32) -> Vec<OutboxRow>;
+    server_secret() -> Option<[u8; 32]>;
+}
+
+impl Tx for Transaction {
+    fn put_channel(&mut self, row: &ChannelRow) -> Result<(), StoreError> {
+        self.writable()?.channels.insert(row.id, row.clone());
+        Ok(())
+    }
+
+    fn put_epoch(&mut self, row: &EpochRow) -> Result<(), StoreError> {
+        self.writable()?.epochs.insert((row.channel, row.epoch), row.clone());
+        Ok(())
+    }
+
+    fn put_group_info(&mut self, row: &GroupInfoRow) -> Result<(), StoreError> {
+        self.writable()?.group_infos.insert(row.channel, row.clone());
+        Ok(())
+    }
+
+    fn append_entry(&mut self, row: &EntryRow) -> Result<(), StoreError> {
+        match self.writable()?.entries.insert((row.channel, row.seq), row.clone()) {
+            None => Ok(()),
+            Some(_) => Err(StoreError::Corrupt(format!("two entries at {}", row.seq))),
+        }
+    }
+
+    fn delete_entries(&mut self, channel: &ChannelId, up_to: Seq) -> Result<(), StoreError> {
+        self.writable()?.entries.retain(|(of, seq), _| of != channel || *seq > up_to);
+        Ok(())
+    }
+
+    fn put_idempotency(&mut self, row: &IdempotencyRow) -> Result<(), StoreError> {
+        self.writable()?.idempotency.insert((row.scope, row.key), row.clone());
+        Ok(())
+    }
+
+    fn put_blob(&mut self, row: &BlobRow) -> Result<(), StoreError> {
+        self.writable()?.blobs.insert(row.hash, row.clone());
+        Ok(())
+    }
+
+    fn append_chunk(&mut self, hash: &Hash, offset: u64, data: &[u8]) -> Result<(), StoreError> {
+        self.writable()?.chunks.insert((*hash, offset), data.to_vec());
+        Ok(())
+    }
+
+    fn delete_blob(&mut self, hash: &Hash) -> Result<(), StoreError> {
+        let state = self.writable()?;
+        state.blobs.remove(hash);
+        state.chunks.retain(|(of, _), _| of != hash);
+        Ok(())
+    }
+
+    fn put_key_package(&mut self, row: &KeyPackageRow) -> Result<(), StoreError> {
+        let state = self.writable()?;
+        let order = match state.key_packages.get(&row.reference) {
+            Some((order, _)) => *order,
+            None => state.count(),
+        };
+        state.key_packages.insert(row.reference, (order, row.clone()));
+        Ok(())
+    }
+
+    fn delete_key_package(&mut self, reference: &Hash) -> Result<(), StoreError> {
+        self.writable()?.key_packages.remove(reference);
+        Ok(())
+    }
+
+    fn delete_key_packages(&mut self, client: &ClientUri) -> Result<u64, StoreError> {
+        let state = self.writable()?;
+        let before = state.key_packages.len();
+        state.key_packages.retain(|_, (_, row)| row.client != *client);
+        state.directory.remove(client);
+        Ok((before - state.key_packages.len()) as u64)
+    }
+
+    fn put_directory_client(&mut self, client: &ClientUri, expires: Timestamp) -> Result<(), StoreError> {
+        self.writable()?.directory.insert(client.clone(), expires);
+        Ok(())
+    }
+
+    fn put_claimed(&mut self, reference: &KeyedHash, expires: Timestamp) -> Result<(), StoreError> {
+        self.writable()?.claimed.insert(*reference, expires);
+        Ok(())
+    }
+
+    fn put_address_key(&mut self, row: &AddressKeyRow) -> Result<(), StoreError> {
+        self.writable()?.address_keys.insert(row.id, row.clone());
+        Ok(())
+    }
+
+    fn put_drop_uses(&mut self, nonce: &KeyedHash, uses: u32, expires: Timestamp) -> Result<(), StoreError> {
+        self.writable()?.drops.insert(*nonce, (uses, expires));
+        Ok(())
+    }
+
+    fn push_outbox(&mut self, kind: OutboxKind, payload: &[u8]) -> Result<(), StoreError> {
+        let state = self.writable()?;
+        let id = state.count();
+        state.outbox.insert(id, OutboxRow { id, kind, payload: payload.to_vec() });
+        Ok(())
+    }
+
+    fn delete_outbox(&mut self, id: u64) -> Result<(), StoreError> {
+        self.writable()?.outbox.remove(&id);
+        Ok(())
+    }
+
+    fn note_nonce(&mut self, nonce: &KeyedHash, expires: Timestamp) -> Result<bool, StoreError> {
+        let state = self.writable()?;
+        if state.nonces.contains_key(nonce) {
+            return Ok(false);
+        }
+        state.nonces.insert(*nonce, expires);
+        Ok(true)
+    }
+
+    fn put_server_secret(&mut self, secret: &[u8; 32]) -> Result<(), StoreError> {
+        self.writable()?.secret = Some(Secret(*secret));
+        Ok(())
+    }
+
+    fn prune(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let state = self.writable()?;
+        state.idempotency.retain(|_, row| row.expires > now);
+        state.blobs.retain(|_, row| row.pins > 0 || row.expires > now);
+        let State { blobs, chunks, .. } = state;
+        chunks.retain(|(hash, _), _| blobs.contains_key(hash));
+        state.key_packages.retain(|_, (_, row)| row.expires > now);
+        state.directory.retain(|_, expires| *expires > now);
+        state.claimed.retain(|_, expires| *expires > now);
+        state.address_keys.retain(|_, row| row.expires > now);
+        state.drops.retain(|_, (_, expires)| *expires > now);
+        state.nonces.retain(|_, expires| *expires > now);
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+use conclave_channel::{Body, Entry, EntryKind, chain};
+use conclave_names::Timestamp;
+use conclave_protocol::{
+    Code, Refusal, method,
+    v1::{SessionRequest, SubmitRequest, SubmitResponse},
+};
+
+use super::{
+    DeliveryService, Done,
+    access::Access,
+    blobs,
+    idempotency::{SUBMISSION_MS, Submission},
+    request::idempotency_key,
+};
+use crate::store::{ChannelRow, EntryRow, StoreError, Tx};
+
+impl DeliveryService {
+    /// Appends a message or a proposal.
+    pub fn submit(
+        &self,
+        tx: &mut dyn Tx,
+        request: &SessionRequest,
+        now: Timestamp,
+    ) -> Result<Done<SubmitResponse>, Refusal> {
+        let (caller, message) = self.in_session::<SubmitRequest>(request, method::SUBMIT, now)?;
+        let key = idempotency_key(&message.idempotency_key)?;
+        let access = Access::of(tx, &caller.channel, caller.place)?;
+        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT, &request.body);
+        if let Some(reply) = submission.earlier(tx, now)? {
+            return Ok(Done::quiet(reply));
+        }
+        let entry = parse(&message.entry)?;
+        if !matches!(entry.kind, EntryKind::Message | EntryKind::Proposal) {
+            return Err(Refusal::new(
+                Code::EntryInvalid,
+                "this call takes messages and proposals: commits go in a bundle, Welcomes within one",
+            ));
+        }
+        access.admit(tx, entry.kind, entry.epoch)?;
+        let reply = append(tx, access.row, &entry, message.entry, now)?;
+        submission.remember(tx, &reply, now, SUBMISSION_MS)?;
+        Ok(Done { reply, wake: vec![caller.channel], outbox: false })
+    }
+}
+
+/// Decodes an entry.
+pub(super) fn parse(bytes: &[u8]) -> Result<Entry, Refusal> {
+    Entry::parse(bytes).map_err(|error| {
+        let code = match error {
+            conclave_channel::EntryError::Version(_) => Code::UnsupportedVersion,
+            conclave_channel::EntryError::TooLarge => Code::TooLarge,
+            _ => Code::EntryInvalid,
+        };
+        Refusal::new(code, error.to_string())
+    })
+}
+
+/// Gives an entry its place, and says which. The channel's row is written with its new head.
+pub(super) fn append(
+    tx: &mut dyn Tx,
+    channel: ChannelRow,
+    entry: &Entry,
+    bytes: Vec<u8>,
+    now: Timestamp,
+) -> Result<SubmitResponse, Refusal> {
+    if let Body::Staged { hash, size } = &entry.body {
+        blobs::pin(tx, hash, Some(*size))?;
+    }
+    let seq = channel.head.next();
+    let time = channel.head_time.max(now);
+    let head_hash = chain::next(&channel.head_hash, seq, entry.kind, time, &chain::entry_hash(&bytes));
+    if seq == channel.head {
+        return Err(StoreError::Corrupt("a channel has no place left".to_owned()).into());
+    }
+    tx.append_entry(&EntryRow {
+        channel: channel.id,
+        seq,
+        kind: entry.kind,
+        epoch: entry.epoch,
+        removes: entry.removes(),
+        time,
+        bytes,
+    })?;
+    tx.put_channel(&ChannelRow { head: seq, head_hash, head_time: time, ..channel })?;
+    Ok(SubmitResponse { seq: seq.0, time_ms: time.0, chain: head_hash.to_vec() })
+}

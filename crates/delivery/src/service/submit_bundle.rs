@@ -1,0 +1,99 @@
+use conclave_channel::CommitHeader;
+use conclave_names::{ChannelId, Hash, Seq, Timestamp, limits};
+use conclave_protocol::{
+    Code, Refusal, method,
+    v1::{SessionRequest, SubmitBundleRequest, SubmitResponse},
+};
+
+use super::{
+    DeliveryService, Done,
+    access::Access,
+    blobs,
+    idempotency::{SUBMISSION_MS, Submission},
+    request::{field, idempotency_key, malformed, too_large},
+    submit::{append, parse},
+};
+use crate::{
+    keyed::Keyed,
+    store::{ChannelKind, ChannelRow, EpochRow, GroupInfoRow, Tx},
+};
+
+impl DeliveryService {
+    /// Ends an epoch: a commit with everything that belongs to it, in one step or not at all. The first bundle of an
+    /// epoch wins (RFC 9750, section 5.2.1); nothing of a loser's is kept, its Welcomes included (section 5.2.3).
+    pub fn submit_bundle(
+        &self,
+        tx: &mut dyn Tx,
+        request: &SessionRequest,
+        now: Timestamp,
+    ) -> Result<Done<SubmitResponse>, Refusal> {
+        let (caller, message) = self.in_session::<SubmitBundleRequest>(request, method::SUBMIT_BUNDLE, now)?;
+        let key = idempotency_key(&message.idempotency_key)?;
+        let access = Access::of(tx, &caller.channel, caller.place)?;
+        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT_BUNDLE, &request.body);
+        if let Some(reply) = submission.earlier(tx, now)? {
+            return Ok(Done { reply, wake: Vec::new(), outbox: true });
+        }
+        let entry = parse(&message.entry)?;
+        let Some(CommitHeader { key_root, .. }) = entry.commit else {
+            return Err(Refusal::new(Code::EntryInvalid, "a bundle's entry is a commit: submit others by themselves"));
+        };
+        let tree = checked(&message)?;
+        let ended = access.admit(tx, entry.kind, entry.epoch)?;
+        let base = Seq(message.base_seq);
+        if base > access.row.head || base < access.range.after {
+            return Err(Refusal::new(
+                Code::EntryInvalid,
+                "`base_seq` lies outside of what the committer may have read of the channel",
+            ));
+        }
+        // What costs more comes after it is known that the commit wins.
+        let keyed = Keyed::of(tx)?;
+        let posts = match &message.welcome {
+            Some(welcome) => self.welcomes(tx, &keyed, welcome, now)?,
+            None => Vec::new(),
+        };
+        let channel = ChannelRow { kind: ChannelKind::Group { epoch: ended.next() }, ..access.row };
+        let reply = append(tx, channel, &entry, message.entry, now)?;
+        let started = Seq(reply.seq);
+        tx.put_epoch(&EpochRow { channel: caller.channel, epoch: ended.next(), key_root, base, started })?;
+        replace_tree(tx, &caller.channel, tree, now)?;
+        tx.put_group_info(&GroupInfoRow {
+            channel: caller.channel,
+            epoch: ended.next(),
+            group_info: message.group_info,
+            tree,
+            join_key: message.join_key,
+        })?;
+        for post in &posts {
+            tx.push_outbox(crate::store::OutboxKind::Welcome, post)?;
+        }
+        submission.remember(tx, &reply, now, SUBMISSION_MS)?;
+        Ok(Done { reply, wake: vec![caller.channel], outbox: !posts.is_empty() })
+    }
+}
+
+/// Checks what can be checked without the store. Gives the tree's hash.
+fn checked(message: &SubmitBundleRequest) -> Result<Option<Hash>, Refusal> {
+    if message.group_info.len() > limits::GROUP_INFO {
+        return Err(too_large("`group_info`", limits::GROUP_INFO));
+    }
+    if !matches!(message.join_key.len(), 0 | 32) {
+        return Err(malformed("`join_key` is not 32 bytes"));
+    }
+    if message.tree.is_empty() {
+        return Ok(None);
+    }
+    field(&message.tree, "`tree` is not 32 bytes").map(Some)
+}
+
+/// Has the new epoch name its tree, and the one before no longer.
+fn replace_tree(tx: &mut dyn Tx, channel: &ChannelId, tree: Option<Hash>, now: Timestamp) -> Result<(), Refusal> {
+    if let Some(hash) = &tree {
+        blobs::pin(tx, hash, None)?;
+    }
+    if let Some(before) = tx.group_info(channel)?.and_then(|row| row.tree) {
+        blobs::unpin(tx, &before, now)?;
+    }
+    Ok(())
+}

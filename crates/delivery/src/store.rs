@@ -1,0 +1,424 @@
+//! What the Delivery Service keeps, as rows that a store reads and writes.
+//!
+//! One call of the service is one transaction: it gets a [`Tx`] (or, where it only reads, a [`Read`]), and if it answers
+//! with an error, everything that it wrote is undone. Transactions that write run one after the other, each sees what
+//! those before it committed. A [`Read`] sees one committed state throughout.
+//!
+//! Rows hold what delivery needs and no more (RFC 9750, section 5): no row names both a client and a group. What could
+//! link them (who submitted, which KeyPackage was claimed, which drop token was used) is kept as a hash under a secret
+//! of the server ([`Tx::put_server_secret`]), and only until it expires.
+
+use std::fmt;
+
+use conclave_channel::EntryKind;
+use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
+use conclave_protocol::{Code, Refusal};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Why a store did not do what it was asked. The transaction is undone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No room is left.
+    #[error("the store is full: free space on its disk or raise its limit")]
+    Full,
+    /// The store cannot be reached or is stopping.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// What was read is not what was once written.
+    #[error("the store holds data that does not decode: {0}")]
+    Corrupt(String),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        // Details are for the operator's log, not for callers.
+        match error {
+            StoreError::Full => Self::new(
+                Code::StorageFull,
+                "the server cannot store more; nothing was changed: try again when its operator has made room",
+            ),
+            StoreError::Unavailable(_) => Self::new(
+                Code::Unavailable,
+                "the server's store is not available; nothing was changed: try again in a moment",
+            ),
+            StoreError::Corrupt(_) => Self::new(
+                Code::Internal,
+                "the server failed; nothing was changed: its operator finds the cause in its log",
+            ),
+        }
+    }
+}
+
+/// A hash, under the server's secret, of something that must be recognised but not be readable.
+pub type KeyedHash = [u8; 32];
+
+/// A log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelRow {
+    /// Its name; one row each.
+    pub id: ChannelId,
+    /// Whose it is.
+    pub kind: ChannelKind,
+    /// Sequence number of the newest entry, 0 if there is none yet.
+    pub head: Seq,
+    /// The running hash at the head (`conclave_channel::chain`).
+    pub head_hash: Hash,
+    /// Time of the newest entry, or of the channel's creation. Times never run backwards.
+    pub head_time: Timestamp,
+}
+
+/// Whose a channel is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ChannelKind {
+    /// A group's.
+    Group {
+        /// The epoch that the group is in. It has an [`EpochRow`].
+        epoch: Epoch,
+    },
+    /// One client's.
+    Inbox {
+        /// The Ed25519 public key that owns it.
+        owner: [u8; 32],
+        /// The key of the owner's drop tokens.
+        drop_key: [u8; 32],
+    },
+}
+
+impl fmt::Debug for ChannelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group { epoch } => f.debug_struct("Group").field("epoch", epoch).finish(),
+            Self::Inbox { .. } => f.debug_struct("Inbox").finish_non_exhaustive(),
+        }
+    }
+}
+
+/// An epoch of a group's channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochRow {
+    /// The channel; one row for each of its epochs.
+    pub channel: ChannelId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Root of the tree over its members' channel keys.
+    pub key_root: Hash,
+    /// Keys of this epoch read what comes after here.
+    pub base: Seq,
+    /// Sequence number of the commit that started it (and so ended the one before), 0 for epoch 0.
+    pub started: Seq,
+}
+
+/// What members need of the current epoch of a group; one row a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupInfoRow {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The epoch that it is of.
+    pub epoch: Epoch,
+    /// The sealed GroupInfo.
+    pub group_info: Vec<u8>,
+    /// Hash of the blob with the sealed ratchet tree, if one was offered.
+    pub tree: Option<Hash>,
+    /// Public half of the epoch's join key.
+    pub join_key: Vec<u8>,
+}
+
+/// An entry of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryRow {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Its place there; one row each.
+    pub seq: Seq,
+    /// What it is for.
+    pub kind: EntryKind,
+    /// The epoch it belongs to (0 in inboxes).
+    pub epoch: Epoch,
+    /// Whether it is a commit that removes members.
+    pub removes: bool,
+    /// The DS's time of it.
+    pub time: Timestamp,
+    /// The entry exactly as it was submitted.
+    pub bytes: Vec<u8>,
+}
+
+/// How much one query may return. The first row comes even if it alone exceeds `bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeLimit {
+    /// At most so many entries.
+    pub entries: u32,
+    /// At most so many bytes of entries.
+    pub bytes: usize,
+}
+
+/// The answer that a submission got, for when it comes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRow {
+    /// Who submitted and where; with `key`, one row each.
+    pub scope: KeyedHash,
+    /// The submitter's key.
+    pub key: IdempotencyKey,
+    /// Hash of the request, so that the key cannot be used for another one.
+    pub request: KeyedHash,
+    /// The encoded answer.
+    pub reply: Vec<u8>,
+    /// From then on the submission is forgotten.
+    pub expires: Timestamp,
+}
+
+/// A staged blob. Its bytes are kept as chunks, in order and without gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRow {
+    /// SHA-256 of the whole; one row each.
+    pub hash: Hash,
+    /// Length of the whole, in bytes.
+    pub size: u64,
+    /// How many bytes are there, from the start.
+    pub received: u64,
+    /// Whether it is all there and its hash was verified.
+    pub whole: bool,
+    /// How many entries and epochs name it. While there are any, it does not expire.
+    pub pins: u64,
+    /// From then on it may be deleted, if nothing names it.
+    pub expires: Timestamp,
+}
+
+/// A KeyPackage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPackageRow {
+    /// Its KeyPackageRef (RFC 9420, section 5.2); one row each.
+    pub reference: Hash,
+    /// Whose it is.
+    pub client: ClientUri,
+    /// Its cipher suite.
+    pub cipher_suite: u16,
+    /// The MLSMessage as it was uploaded.
+    pub bytes: Vec<u8>,
+    /// Whether it may be served many times. At most one of each client and cipher suite is so.
+    pub last_resort: bool,
+    /// Whether it was served (last resort only: others are deleted when served).
+    pub used: bool,
+    /// From then on it is not served.
+    pub expires: Timestamp,
+}
+
+/// How many KeyPackages of one cipher suite a client has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPackageCount {
+    /// The cipher suite.
+    pub cipher_suite: u16,
+    /// Unexpired ones, the last resort apart.
+    pub available: u64,
+    /// Whether there is an unexpired last resort.
+    pub last_resort: bool,
+    /// Whether that was served.
+    pub last_resort_used: bool,
+}
+
+/// An HPKE key pair to which delivery addresses are sealed.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct AddressKeyRow {
+    /// Its name; one row each.
+    #[zeroize(skip)]
+    pub id: [u8; 8],
+    /// The secret key.
+    pub secret: Vec<u8>,
+    /// The public key.
+    #[zeroize(skip)]
+    pub public: Vec<u8>,
+    /// When it was made. The newest is the one that is offered.
+    #[zeroize(skip)]
+    pub created: Timestamp,
+    /// From then on another is to be offered.
+    #[zeroize(skip)]
+    pub rotates: Timestamp,
+    /// From then on it opens nothing.
+    #[zeroize(skip)]
+    pub expires: Timestamp,
+}
+
+impl fmt::Debug for AddressKeyRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddressKeyRow")
+            .field("id", &self.id)
+            .field("created", &self.created)
+            .field("rotates", &self.rotates)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to be done after a transaction, and must not be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Given by the store, ascending; one row each.
+    pub id: u64,
+    /// What is to be done.
+    pub kind: OutboxKind,
+    /// What it is to be done with; its form depends on the kind.
+    pub payload: Vec<u8>,
+}
+
+/// What an [`OutboxRow`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OutboxKind {
+    /// Append a Welcome to a local inbox. Payload: the inbox's id (16 bytes), then the entry.
+    Welcome = 1,
+}
+
+impl OutboxKind {
+    /// The number in the store.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// From the number in the store.
+    pub fn from_code(code: u8) -> Result<Self, StoreError> {
+        match code {
+            1 => Ok(Self::Welcome),
+            _ => Err(StoreError::Corrupt(format!("outbox kind {code}"))),
+        }
+    }
+}
+
+/// A consistent view of what is stored.
+pub trait Read {
+    /// The channel of this name.
+    fn channel(&mut self, id: &ChannelId) -> Result<Option<ChannelRow>, StoreError>;
+
+    /// An epoch of a group's channel.
+    fn epoch(&mut self, channel: &ChannelId, epoch: Epoch) -> Result<Option<EpochRow>, StoreError>;
+
+    /// What members need of the current epoch.
+    fn group_info(&mut self, channel: &ChannelId) -> Result<Option<GroupInfoRow>, StoreError>;
+
+    /// Entries with `after < seq`, and `seq <= until` if given, ascending, up to the limits.
+    fn entries(
+        &mut self,
+        channel: &ChannelId,
+        after: Seq,
+        until: Option<Seq>,
+        limit: RangeLimit,
+    ) -> Result<Vec<EntryRow>, StoreError>;
+
+    /// Sequence number of the first entry with `removes` whose epoch is `from` or later.
+    fn first_removal(&mut self, channel: &ChannelId, from: Epoch) -> Result<Option<Seq>, StoreError>;
+
+    /// A remembered submission, be it expired or not.
+    fn idempotency(&mut self, scope: &KeyedHash, key: &IdempotencyKey) -> Result<Option<IdempotencyRow>, StoreError>;
+
+    /// The blob of this hash, be it whole or not.
+    fn blob(&mut self, hash: &Hash) -> Result<Option<BlobRow>, StoreError>;
+
+    /// The chunk of a blob that holds the byte at `offset`, with the offset of its first byte.
+    fn chunk(&mut self, hash: &Hash, offset: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError>;
+
+    /// The KeyPackage of this reference, be it expired or not.
+    fn key_package(&mut self, reference: &Hash) -> Result<Option<KeyPackageRow>, StoreError>;
+
+    /// The KeyPackage that was stored first of a client's one-time ones of a cipher suite that expire after `now`.
+    fn next_key_package(
+        &mut self,
+        client: &ClientUri,
+        cipher_suite: u16,
+        now: Timestamp,
+    ) -> Result<Option<KeyPackageRow>, StoreError>;
+
+    /// The last resort of a client and cipher suite, be it expired or not.
+    fn last_resort(&mut self, client: &ClientUri, cipher_suite: u16) -> Result<Option<KeyPackageRow>, StoreError>;
+
+    /// A client's KeyPackages that expire after `now`, counted by cipher suite (ascending; none that has neither).
+    fn key_package_counts(&mut self, client: &ClientUri, now: Timestamp) -> Result<Vec<KeyPackageCount>, StoreError>;
+
+    /// The clients of a user that the directory knows after `now`, in the order of their names (by bytes).
+    fn directory_clients(&mut self, user: &UserUri, now: Timestamp) -> Result<Vec<ClientUri>, StoreError>;
+
+    /// Whether a KeyPackage with this keyed reference was served and must not come back.
+    fn claimed(&mut self, reference: &KeyedHash) -> Result<bool, StoreError>;
+
+    /// The address key of this name, be it expired or not.
+    fn address_key(&mut self, id: &[u8; 8]) -> Result<Option<AddressKeyRow>, StoreError>;
+
+    /// The address key that was created last.
+    fn newest_address_key(&mut self) -> Result<Option<AddressKeyRow>, StoreError>;
+
+    /// How often a drop token was used.
+    fn drop_uses(&mut self, nonce: &KeyedHash) -> Result<u32, StoreError>;
+
+    /// The oldest rows of the outbox, at most `limit`.
+    fn outbox(&mut self, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+
+    /// The server's secret, if it was made.
+    fn server_secret(&mut self) -> Result<Option<[u8; 32]>, StoreError>;
+}
+
+/// One transaction. `put_…` inserts a row or replaces the one with the same name.
+pub trait Tx: Read {
+    /// Inserts or replaces a channel.
+    fn put_channel(&mut self, row: &ChannelRow) -> Result<(), StoreError>;
+
+    /// Inserts or replaces an epoch.
+    fn put_epoch(&mut self, row: &EpochRow) -> Result<(), StoreError>;
+
+    /// Inserts or replaces what members need of a channel's current epoch.
+    fn put_group_info(&mut self, row: &GroupInfoRow) -> Result<(), StoreError>;
+
+    /// Inserts an entry. Its place is free.
+    fn append_entry(&mut self, row: &EntryRow) -> Result<(), StoreError>;
+
+    /// Deletes a channel's entries with `seq <= up_to`.
+    fn delete_entries(&mut self, channel: &ChannelId, up_to: Seq) -> Result<(), StoreError>;
+
+    /// Inserts or replaces a remembered submission.
+    fn put_idempotency(&mut self, row: &IdempotencyRow) -> Result<(), StoreError>;
+
+    /// Inserts or replaces a blob's row; its chunks stay.
+    fn put_blob(&mut self, row: &BlobRow) -> Result<(), StoreError>;
+
+    /// Inserts a chunk of a blob. It starts where the one before it ends.
+    fn append_chunk(&mut self, hash: &Hash, offset: u64, data: &[u8]) -> Result<(), StoreError>;
+
+    /// Deletes a blob and its chunks.
+    fn delete_blob(&mut self, hash: &Hash) -> Result<(), StoreError>;
+
+    /// Inserts or replaces a KeyPackage. A replaced one keeps its place in the order of storing.
+    fn put_key_package(&mut self, row: &KeyPackageRow) -> Result<(), StoreError>;
+
+    /// Deletes a KeyPackage.
+    fn delete_key_package(&mut self, reference: &Hash) -> Result<(), StoreError>;
+
+    /// Deletes all KeyPackages of a client, and the client from the directory. Tells how many KeyPackages there were.
+    fn delete_key_packages(&mut self, client: &ClientUri) -> Result<u64, StoreError>;
+
+    /// Notes that the directory knows a client, until `expires`.
+    fn put_directory_client(&mut self, client: &ClientUri, expires: Timestamp) -> Result<(), StoreError>;
+
+    /// Notes that a KeyPackage was served and must not come back before `expires`.
+    fn put_claimed(&mut self, reference: &KeyedHash, expires: Timestamp) -> Result<(), StoreError>;
+
+    /// Inserts or replaces an address key.
+    fn put_address_key(&mut self, row: &AddressKeyRow) -> Result<(), StoreError>;
+
+    /// Notes how often a drop token was used, until `expires`.
+    fn put_drop_uses(&mut self, nonce: &KeyedHash, uses: u32, expires: Timestamp) -> Result<(), StoreError>;
+
+    /// Adds a row to the outbox, after all others.
+    fn push_outbox(&mut self, kind: OutboxKind, payload: &[u8]) -> Result<(), StoreError>;
+
+    /// Deletes a row of the outbox.
+    fn delete_outbox(&mut self, id: u64) -> Result<(), StoreError>;
+
+    /// Notes that the nonce of a signed request was used, until `expires`. False if it was noted before and is not
+    /// pruned yet.
+    fn note_nonce(&mut self, nonce: &KeyedHash, expires: Timestamp) -> Result<bool, StoreError>;
+
+    /// Stores the server's secret.
+    fn put_server_secret(&mut self, secret: &[u8; 32]) -> Result<(), StoreError>;
+
+    /// Deletes what has `expires` at or before `now`: submissions, blobs without pins, KeyPackages, directory clients,
+    /// claimed references, address keys, drop tokens and nonces.
+    fn prune(&mut self, now: Timestamp) -> Result<(), StoreError>;
+}

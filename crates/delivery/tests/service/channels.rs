@@ -1,0 +1,171 @@
+//! Channels and submissions.
+
+use conclave_channel::{Body, Entry, EntryKind};
+use conclave_names::{ChannelId, Epoch, Hash, Timestamp, limits};
+use conclave_protocol::{Code, Retry, method, v1};
+
+use super::world::*;
+
+#[test]
+fn entries_get_places_times_and_a_running_hash() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    assert_eq!(session.head, 0);
+    let first = world.submit(&session, &submission(1, entry(EntryKind::Message, 0, b"one"))).unwrap();
+    assert_eq!((first.reply.seq, first.reply.time_ms, first.wake), (1, NOW.0, vec![GROUP]));
+    // The clock runs back: times in a channel do not.
+    world.now = Timestamp(NOW.0 - 5000);
+    let second = world.submit(&session, &submission(2, entry(EntryKind::Proposal, 0, b"two"))).unwrap();
+    assert_eq!((second.reply.seq, second.reply.time_ms), (2, NOW.0));
+    let log = world.fetch(&session, 0).unwrap();
+    assert_eq!(log.head, 2);
+    assert_eq!(chain_of(&GROUP, &log.entries).to_vec(), second.reply.chain);
+    assert_eq!(log.entries[0].entry, entry(EntryKind::Message, 0, b"one"));
+    assert_eq!(world.seqs(&session, 1), [2]);
+    assert_eq!(world.fetch_some(&session, 0, 1).unwrap().entries.len(), 1);
+}
+
+#[test]
+fn creating_twice_is_no_error_but_another_key_is() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    world.commit(&session, &bundle(1, 0, &[1, 2], 0)).unwrap();
+    world.create(GROUP, 1).unwrap();
+    refused(world.create(GROUP, 2), Code::ChannelExists);
+    refused(world.create_inbox(GROUP, 1, [0; 32]), Code::ChannelExists);
+    let inbox = ChannelId::new([7; 16]);
+    world.create_inbox(inbox, 3, [1; 32]).unwrap();
+    world.create_inbox(inbox, 3, [1; 32]).unwrap();
+    refused(world.create_inbox(inbox, 3, [2; 32]), Code::ChannelExists);
+    refused(world.create_inbox(inbox, 4, [1; 32]), Code::ChannelExists);
+    refused(world.create(inbox, 3), Code::ChannelExists);
+    // Nothing was changed by what was refused.
+    assert_eq!(world.seqs(&session, 0), [1]);
+}
+
+#[test]
+fn a_channel_starts_with_its_creators_key_alone() {
+    let mut world = World::new();
+    for root in [tree(&[1, 2]).root().to_vec(), tree(&[2]).root().to_vec(), vec![0; 31], vec![]] {
+        let message = v1::CreateChannelRequest { channel: GROUP.to_vec(), key_root: root };
+        let request = world.sign(&key(1), method::CREATE_CHANNEL, &message);
+        refused(world.store.write(|tx| world.service.create_channel(tx, &request, world.now)), Code::Malformed);
+    }
+    let message = v1::CreateChannelRequest { channel: vec![1; 15], key_root: tree(&[1]).root().to_vec() };
+    let request = world.sign(&key(1), method::CREATE_CHANNEL, &message);
+    refused(world.store.write(|tx| world.service.create_channel(tx, &request, world.now)), Code::Malformed);
+    let message = v1::CreateInboxRequest { inbox: vec![1; 16], drop_key: vec![1; 33] };
+    let request = world.sign(&key(1), method::CREATE_INBOX, &message);
+    refused(world.store.write(|tx| world.service.create_inbox(tx, &request, world.now)), Code::Malformed);
+}
+
+#[test]
+fn a_lost_reply_is_had_again_and_takes_effect_once() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    let message = submission(1, entry(EntryKind::Message, 0, b"x"));
+    let first = world.submit(&session, &message).unwrap();
+    world.send(&session, 2, 0).unwrap();
+    world.now = NOW.plus_ms(1000);
+    let again = world.submit(&session, &message).unwrap();
+    assert_eq!(again.reply, first.reply);
+    assert!(again.wake.is_empty());
+    // Also in another session of the same key, but not for another request.
+    let other = world.open(1, 0, &[1]).unwrap();
+    assert_eq!(world.submit(&other, &message).unwrap().reply, first.reply);
+    let changed = submission(1, entry(EntryKind::Message, 0, b"y"));
+    refused(world.submit(&other, &changed), Code::IdempotencyMismatch);
+    assert_eq!(world.seqs(&session, 0), [1, 2]);
+    // After a day it is forgotten.
+    world.now = NOW.plus_ms(DAY_MS + 1000);
+    let session = world.open(1, 0, &[1]).unwrap();
+    assert_eq!(world.submit(&session, &message).unwrap().reply.seq, 3);
+}
+
+#[test]
+fn the_idempotency_key_of_another_member_is_another_key() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    world.commit(&session, &bundle(1, 0, &[1, 2], 0)).unwrap();
+    let other = world.open(2, 1, &[1, 2]).unwrap();
+    let message = submission(9, entry(EntryKind::Message, 1, b"x"));
+    assert_eq!(world.submit(&session, &message).unwrap().reply.seq, 2);
+    assert_eq!(world.submit(&other, &message).unwrap().reply.seq, 3);
+}
+
+#[test]
+fn each_kind_has_its_epochs() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    for epoch in 0..3 {
+        world.commit(&session, &bundle(epoch + 1, epoch.into(), &[1], epoch.into())).unwrap();
+    }
+    world.send(&session, 10, 3).unwrap();
+    world.send(&session, 11, 2).unwrap();
+    for epoch in [1, 4] {
+        let refusal = refused(world.send(&session, 12, epoch), Code::EpochStale);
+        assert_eq!(refusal.number("epoch"), Some(3));
+        assert_eq!(refusal.retry(), Retry::AfterUpdate);
+    }
+    let proposal = submission(13, entry(EntryKind::Proposal, 2, b"p"));
+    assert_eq!(refused(world.submit(&session, &proposal), Code::EpochStale).number("epoch"), Some(3));
+    let early = refused(world.commit(&session, &bundle(14, 4, &[1], 0)), Code::EpochStale);
+    assert_eq!(early.number("epoch"), Some(3));
+}
+
+#[test]
+fn what_is_no_submission_is_refused() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    let commit = bundle(1, 0, &[1], 0);
+    refused(world.submit(&session, &submission(1, commit.entry.clone())), Code::EntryInvalid);
+    refused(world.submit(&session, &submission(1, entry(EntryKind::Welcome, 0, b"w"))), Code::EntryInvalid);
+    refused(world.submit(&session, &submission(1, vec![])), Code::EntryInvalid);
+    refused(world.submit(&session, &submission(1, vec![2; 40])), Code::UnsupportedVersion);
+    refused(world.submit(&session, &submission(1, vec![1; limits::INLINE_BODY + 1000])), Code::TooLarge);
+    let mut no_key = submission(1, entry(EntryKind::Message, 0, b"x"));
+    no_key.idempotency_key.clear();
+    refused(world.submit(&session, &no_key), Code::Malformed);
+    let message = v1::SubmitBundleRequest { entry: entry(EntryKind::Message, 0, b"x"), ..commit };
+    refused(world.commit(&session, &message), Code::EntryInvalid);
+    let unstaged = Entry::new(EntryKind::Message, Epoch(0), Body::Staged { hash: Hash::new([1; 32]), size: 9 });
+    refused(world.submit(&session, &submission(1, unstaged.to_bytes().unwrap())), Code::BlobUnknown);
+    assert_eq!(world.fetch(&session, 0).unwrap().head, 0);
+}
+
+#[test]
+fn one_fetch_is_bounded_in_entries_and_bytes() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    for n in 0..40 {
+        let body = entry(EntryKind::Message, 0, &vec![n; limits::INLINE_BODY]);
+        world.submit(&session, &submission(n, body)).unwrap();
+    }
+    let log = world.fetch_some(&session, 0, u32::MAX).unwrap();
+    let bytes: usize = log.entries.iter().map(|entry| entry.entry.len()).sum();
+    assert!(bytes <= limits::FETCH_BYTES && log.entries.len() > 30, "{} entries", log.entries.len());
+    assert_eq!(log.head, 40);
+    let rest = world.seqs(&session, log.entries.len() as u64);
+    assert_eq!(rest.last(), Some(&40));
+}
+
+#[test]
+fn a_full_store_changes_nothing_and_says_so() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    world.store.set_full(true);
+    refused(world.send(&session, 1, 0), Code::StorageFull);
+    refused(world.commit(&session, &bundle(1, 0, &[1], 0)), Code::StorageFull);
+    refused(world.create(ChannelId::new([9; 16]), 1), Code::StorageFull);
+    assert_eq!(world.fetch(&session, 0).unwrap().head, 0);
+    world.store.set_full(false);
+    assert_eq!(world.send(&session, 1, 0).unwrap(), 1);
+}

@@ -1,0 +1,12 @@
+//! The service through its public calls, on a store in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod access;
+mod blobs;
+mod bundles;
+mod channels;
+mod directory;
+mod inboxes;
+mod key_packages;
+mod random;
+mod world;

@@ -1,0 +1,109 @@
+//! Channels, their epochs, and what members need of the current one.
+
+use conclave_delivery::store::{ChannelKind, ChannelRow, EpochRow, GroupInfoRow};
+use conclave_names::{ChannelId, Epoch, Hash, Seq};
+
+use super::super::{
+    failure::Failure,
+    transaction::{Transaction, hash, number, optional_hash, stored, time},
+};
+
+pub(super) fn channel(tx: &mut Transaction<'_>, id: &ChannelId) -> Result<Option<ChannelRow>, Failure> {
+    let sql = "SELECT head, head_hash, head_time, epoch, owner, drop_key_secret FROM ds_channels WHERE id = ?1";
+    tx.first(sql, [id.as_bytes()], |row| {
+        let kind = match row.get(4)? {
+            Some(owner) => ChannelKind::Inbox { owner, drop_key: row.get(5)? },
+            None => ChannelKind::Group { epoch: Epoch(number(row, 3)?) },
+        };
+        Ok(ChannelRow { id: *id, kind, head: Seq(number(row, 0)?), head_hash: hash(row, 1)?, head_time: time(row, 2)? })
+    })
+}
+
+pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<(), Failure> {
+    let (epoch, owner, drop_key) = match &row.kind {
+        ChannelKind::Group { epoch } => (Some(stored(epoch.0)), None, None),
+        ChannelKind::Inbox { owner, drop_key } => (None, Some(owner), Some(drop_key)),
+    };
+    tx.execute(
+        "INSERT INTO ds_channels (id, head, head_hash, head_time, epoch, owner, drop_key_secret)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (id) DO UPDATE SET
+            head = excluded.head,
+            head_hash = excluded.head_hash,
+            head_time = excluded.head_time,
+            epoch = excluded.epoch,
+            owner = excluded.owner,
+            drop_key_secret = excluded.drop_key_secret",
+        (
+            row.id.as_bytes(),
+            stored(row.head.0),
+            row.head_hash.as_bytes(),
+            stored(row.head_time.0),
+            epoch,
+            owner,
+            drop_key,
+        ),
+    )?;
+    Ok(())
+}
+
+pub(super) fn epoch(tx: &mut Transaction<'_>, channel: &ChannelId, epoch: Epoch) -> Result<Option<EpochRow>, Failure> {
+    let sql = "SELECT key_root, base, started FROM ds_epochs WHERE channel = ?1 AND epoch = ?2";
+    tx.first(sql, (channel.as_bytes(), stored(epoch.0)), |row| {
+        Ok(EpochRow {
+            channel: *channel,
+            epoch,
+            key_root: hash(row, 0)?,
+            base: Seq(number(row, 1)?),
+            started: Seq(number(row, 2)?),
+        })
+    })
+}
+
+pub(super) fn put_epoch(tx: &mut Transaction<'_>, row: &EpochRow) -> Result<(), Failure> {
+    tx.execute(
+        "INSERT INTO ds_epochs (channel, epoch, key_root, base, started) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (channel, epoch) DO UPDATE SET
+            key_root = excluded.key_root, base = excluded.base, started = excluded.started",
+        (
+            row.channel.as_bytes(),
+            stored(row.epoch.0),
+            row.key_root.as_bytes(),
+            stored(row.base.0),
+            stored(row.started.0),
+        ),
+    )?;
+    Ok(())
+}
+
+pub(super) fn group_info(tx: &mut Transaction<'_>, channel: &ChannelId) -> Result<Option<GroupInfoRow>, Failure> {
+    let sql = "SELECT epoch, tree, join_key, group_info FROM ds_group_infos WHERE channel = ?1";
+    tx.first(sql, [channel.as_bytes()], |row| {
+        Ok(GroupInfoRow {
+            channel: *channel,
+            epoch: Epoch(number(row, 0)?),
+            tree: optional_hash(row, 1)?,
+            join_key: row.get(2)?,
+            group_info: row.get(3)?,
+        })
+    })
+}
+
+pub(super) fn put_group_info(tx: &mut Transaction<'_>, row: &GroupInfoRow) -> Result<(), Failure> {
+    tx.execute(
+        "INSERT INTO ds_group_infos (channel, epoch, tree, join_key, group_info) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (channel) DO UPDATE SET
+            epoch = excluded.epoch,
+            tree = excluded.tree,
+            join_key = excluded.join_key,
+            group_info = excluded.group_info",
+        (
+            row.channel.as_bytes(),
+            stored(row.epoch.0),
+            row.tree.as_ref().map(Hash::as_bytes),
+            &row.join_key,
+            &row.group_info,
+        ),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The rows of the Delivery Service (`migrations/ds_*.sql`): one file for each group of tables, and here the traits
+//! that hand on to them.
+
+mod blobs;
+mod channels;
+mod directory;
+mod entries;
+mod service;
+
+use conclave_delivery::store::{
+    AddressKeyRow, BlobRow, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow, KeyPackageCount,
+    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, RangeLimit, Read, StoreError, Tx,
+};
+use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
+
+use super::transaction::Transaction;
+
+/// Writes each method of a trait as a call of the function of that name, in the module that has its table.
+macro_rules! hand_on {
+    ($trait:ident { $($module:ident::$name:ident($($arg:ident: $type:ty),*) -> $reply:ty;)* }) => {
+        impl $trait for Transaction<'_> {
+            $(fn $name(&mut self, $($arg: $type),*) -> Result<$reply, StoreError> {
+                Ok($module::$name(self, $($arg),*)?)
+            })*
+        }
+    };
+}
+
+hand_on! {
+    Read {
+        channels::channel(id: &ChannelId) -> Option<ChannelRow>;
+        channels::epoch(channel: &ChannelId, epoch: Epoch) -> Option<EpochRow>;
+        channels::group_info(channel: &ChannelId) -> Option<GroupInfoRow>;
+        entries::entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
+        entries::first_removal(channel: &ChannelId, from: Epoch) -> Option<Seq>;
+        entries::idempotency(scope: &KeyedHash, key: &IdempotencyKey) -> Option<IdempotencyRow>;
+        blobs::blob(hash: &Hash) -> Option<BlobRow>;
+        blobs::chunk(hash: &Hash, offset: u64) -> Option<(u64, Vec<u8>)>;
+        directory::key_package(reference: &Hash) -> Option<KeyPackageRow>;
+        directory::next_key_package(client: &ClientUri, cipher_suite: u16, now: Timestamp) -> Option<KeyPackageRow>;
+        directory::last_resort(client: &ClientUri, cipher_suite: u16) -> Option<KeyPackageRow>;
+        directory::key_package_counts(client: &ClientUri, now: Timestamp) -> Vec<KeyPackageCount>;
+        directory::directory_clients(user: &UserUri, now: Timestamp) -> Vec<ClientUri>;
+        directory::claimed(reference: &KeyedHash) -> bool;
+        service::address_key(id: &[u8; 8]) -> Option<AddressKeyRow>;
+        service::newest_address_key() -> Option<AddressKeyRow>;
+        service::drop_uses(nonce: &KeyedHash) -> u32;
+        service::outbox(limit: u32) -> Vec<OutboxRow>;
+        service::server_secret() -> Option<[u8; 32]>;
+    }
+}
+
+hand_on! {
+    Tx {
+        channels::put_channel(row: &ChannelRow) -> ();
+        channels::put_epoch(row: &EpochRow) -> ();
+        channels::put_group_info(row: &GroupInfoRow) -> ();
+        entries::append_entry(row: &EntryRow) -> ();
+        entries::delete_entries(channel: &ChannelId, up_to: Seq) -> ();
+        entries::put_idempotency(row: &IdempotencyRow) -> ();
+        blobs::put_blob(row: &BlobRow) -> ();
+        blobs::append_chunk(hash: &Hash, offset: u64, data: &[u8]) -> ();
+        blobs::delete_blob(hash: &Hash) -> ();
+        directory::put_key_package(row: &KeyPackageRow) -> ();
+        directory::delete_key_package(reference: &Hash) -> ();
+        directory::delete_key_packages(client: &ClientUri) -> u64;
+        directory::put_directory_client(client: &ClientUri, expires: Timestamp) -> ();
+        directory::put_claimed(reference: &KeyedHash, expires: Timestamp) -> ();
+        service::put_address_key(row: &AddressKeyRow) -> ();
+        service::put_drop_uses(nonce: &KeyedHash, uses: u32, expires: Timestamp) -> ();
+        service::push_outbox(kind: OutboxKind, payload: &[u8]) -> ();
+        service::delete_outbox(id: u64) -> ();
+        service::note_nonce(nonce: &KeyedHash, expires: Timestamp) -> bool;
+        service::put_server_secret(secret: &[u8; 32]) -> ();
+        service::prune(now: Timestamp) -> ();
+    }
+}
