@@ -2,7 +2,7 @@
 
 use conclave_channel::LogFault;
 use conclave_mls::content::MessageId;
-use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
+use conclave_names::{ClientUri, Epoch, Seq, Timestamp, UserUri};
 use serde::Serialize;
 
 /// What became of one entry of a channel.
@@ -135,6 +135,11 @@ pub enum Event {
         member: ClientUri,
         /// About which place.
         seq: Seq,
+    },
+    /// A user's identity key is another than this profile has seen before.
+    IdentityChanged {
+        /// Whose.
+        user: UserUri,
     },
     /// A change of ours cannot be made any more.
     IntentFailed {

@@ -7,7 +7,10 @@ use mls_rs::identity::SigningIdentity;
 use serde::Serialize;
 
 use super::{Group, access::fault};
-use crate::{intent::Intent, mls_client::MlsError};
+use crate::{
+    intent::{Intent, Wish},
+    mls_client::MlsError,
+};
 
 /// A member of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,6 +76,12 @@ impl Group {
     /// Changes under way.
     pub fn intents(&self) -> impl Iterator<Item = &Intent> {
         self.intents.values()
+    }
+
+    /// Whether the channel has our request to leave, which somebody has yet to commit.
+    #[must_use]
+    pub fn is_asked_to_leave(&self) -> bool {
+        self.intents.values().any(|intent| intent.ordered && intent.wish == Wish::Leave)
     }
 
     /// The client at a leaf of the present epoch.

@@ -1,0 +1,119 @@
+//! The command line of `conclaved`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    Running, Server,
+    config::{Config, EXAMPLE, Overrides},
+    create_invite, init_logging,
+};
+
+/// The Conclave server: Authentication Service and Delivery Service for secure group messaging (RFC 9750).
+///
+/// Settings come from the configuration file, then the environment, then flags; the later ones win.
+#[derive(Debug, Parser)]
+#[command(name = "conclaved", version)]
+pub struct Args {
+    /// Configuration file (TOML); `conclaved init` writes an example
+    #[arg(long, short, env = "CONCLAVE_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    over: Overrides,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (what happens without a subcommand, too)
+    Run,
+    /// Write an example configuration, every setting explained, to a file or to standard output
+    Init {
+        /// Where to write it; an existing file is not overwritten
+        file: Option<PathBuf>,
+    },
+    /// Check the configuration and say what it amounts to
+    Check,
+    /// Invite tokens, for servers with registration = "invite"
+    #[command(subcommand)]
+    Invite(Invite),
+}
+
+#[derive(Debug, Subcommand)]
+enum Invite {
+    /// Make a token. Works while the server runs or not
+    Create {
+        /// How many users may register with it
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// For how many days
+        #[arg(long, default_value_t = 14, value_name = "DAYS")]
+        expires: u16,
+    },
+}
+
+/// Runs `conclaved` with these arguments.
+pub async fn run(args: Args) -> ExitCode {
+    match execute(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("conclaved: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(Command::Init { file }) = &args.command {
+        match file {
+            None => print!("{EXAMPLE}"),
+            Some(path) => {
+                use std::io::Write as _;
+                let created = std::fs::OpenOptions::new().create_new(true).write(true).open(path);
+                let written = created.and_then(|mut file| file.write_all(EXAMPLE.as_bytes()));
+                written.map_err(|error| format!("{}: {error}", path.display()))?;
+                println!("wrote {}; start the server with: conclaved --config {}", path.display(), path.display());
+            }
+        }
+        return Ok(());
+    }
+    let config = Config::load(args.config.as_deref(), args.over)?;
+    match args.command {
+        Some(Command::Check) => {
+            println!("{config:#?}");
+            Ok(())
+        }
+        Some(Command::Invite(Invite::Create { uses, expires })) => {
+            let token = create_invite(&config.data_dir, uses, expires)?;
+            println!("{}", &*token);
+            Ok(())
+        }
+        Some(Command::Init { .. }) => Ok(()),
+        Some(Command::Run) | None => serve(config).await,
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    init_logging(&config)?;
+    // Before the start, so that a signal during it is not lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let data_dir = config.data_dir.clone();
+    let mut running: Running = Server::start(config).await?;
+    let scheme = if running.ca_pem().is_some() { "https" } else { "the configured scheme" };
+    println!("conclaved: {} on {} ({scheme})", running.domain(), running.addr());
+    if running.ca_pem().is_some() {
+        println!("conclaved: clients pin {}", data_dir.join("tls/ca.pem").display());
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = running.wait() => return Err("the server ended by a fault; its log says why".into()),
+    }
+    running.shutdown().await;
+    Ok(())
+}

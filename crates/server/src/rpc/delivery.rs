@@ -1,0 +1,96 @@
+//! `conclave.v1.DeliveryService`.
+
+use conclave_protocol::v1::{self, delivery_service_server::DeliveryService};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Rpc, attach, detach, observe, open_stream, read_blob};
+use crate::clock;
+
+macro_rules! service {
+    (
+        write { $($write:ident: $write_request:ident => $write_response:ident;)* }
+        read { $($read:ident: $read_request:ident => $read_response:ident;)* }
+    ) => {
+        #[tonic::async_trait]
+        impl DeliveryService for Rpc {
+            type ReadBlobStream = ReceiverStream<Result<v1::ReadBlobResponse, Status>>;
+            type OpenStreamStream = ReceiverStream<Result<v1::StreamEvent, Status>>;
+
+            $(
+                async fn $write(&self, request: Request<v1::$write_request>) -> Result<Response<v1::$write_response>, Status> {
+                    observe(stringify!($write), async {
+                        let service = self.delivery()?;
+                        let request = request.into_inner();
+                        let store = self.0.database.delivery();
+                        let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
+                        Ok(self.0.settle(done))
+                    })
+                    .await
+                }
+            )*
+
+            $(
+                async fn $read(&self, request: Request<v1::$read_request>) -> Result<Response<v1::$read_response>, Status> {
+                    observe(stringify!($read), async {
+                        let service = self.delivery()?;
+                        let request = request.into_inner();
+                        let store = self.0.database.delivery();
+                        store.read(move |read| service.$read(read, &request, clock::now())).await
+                    })
+                    .await
+                }
+            )*
+
+            async fn get_server_info(
+                &self,
+                _: Request<v1::GetServerInfoRequest>,
+            ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+                observe("get_server_info", async {
+                    let service = self.delivery()?;
+                    let store = self.0.database.delivery();
+                    store.read(move |read| service.get_server_info(read, clock::now())).await
+                })
+                .await
+            }
+
+            async fn attach(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::AttachResponse>, Status> {
+                observe("attach", attach::handle(self, request.into_inner())).await
+            }
+
+            async fn detach(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::DetachResponse>, Status> {
+                observe("detach", async { detach::handle(self, &request.into_inner()) }).await
+            }
+
+            async fn read_blob(
+                &self,
+                request: Request<v1::ReadBlobRequest>,
+            ) -> Result<Response<Self::ReadBlobStream>, Status> {
+                observe("read_blob", read_blob::handle(self, request.into_inner())).await
+            }
+
+            async fn open_stream(
+                &self,
+                _: Request<v1::OpenStreamRequest>,
+            ) -> Result<Response<Self::OpenStreamStream>, Status> {
+                observe("open_stream", async { open_stream::handle(self) }).await
+            }
+        }
+    };
+}
+
+service! {
+    write {
+        create_channel: SignedRequest => CreateChannelResponse;
+        create_inbox: SignedRequest => CreateInboxResponse;
+        open_session: SignedRequest => OpenSessionResponse;
+        submit: SessionRequest => SubmitResponse;
+        submit_bundle: SessionRequest => SubmitResponse;
+        trim: SessionRequest => TrimResponse;
+        stage_blob: SessionRequest => StageBlobResponse;
+    }
+    read {
+        fetch: SessionRequest => FetchResponse;
+        read_group_info: SessionRequest => ReadGroupInfoResponse;
+    }
+}

@@ -1,0 +1,57 @@
+//! The calls. Most hand the request to their service within one transaction; those with a life of their own have a
+//! file of their own.
+
+mod attach;
+mod authentication;
+mod delivery;
+mod detach;
+mod directory;
+mod open_stream;
+mod read_blob;
+mod register_user;
+
+use std::{future::Future, sync::Arc, time::Instant};
+
+use conclave_authentication::AuthenticationService;
+use conclave_delivery::DeliveryService;
+use conclave_protocol::{Code, Refusal};
+use tonic::{Response, Status};
+
+use crate::state::State;
+
+/// The three gRPC services. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Rpc(pub(crate) Arc<State>);
+
+fn disabled(service: &str) -> Refusal {
+    Refusal::new(Code::ServiceDisabled, format!("this server does not offer the {service} Service: ask another"))
+}
+
+impl Rpc {
+    fn authentication(&self) -> Result<Arc<AuthenticationService>, Refusal> {
+        self.0.authentication.clone().ok_or_else(|| disabled("Authentication"))
+    }
+
+    fn delivery(&self) -> Result<Arc<DeliveryService>, Refusal> {
+        self.0.delivery.clone().ok_or_else(|| disabled("Delivery"))
+    }
+}
+
+/// Runs a call, counts it and takes its time. Neither logs nor metrics hold anything of the request.
+async fn observe<T>(
+    method: &'static str,
+    call: impl Future<Output = Result<T, Refusal>>,
+) -> Result<Response<T>, Status> {
+    let start = Instant::now();
+    let result = call.await;
+    let code = result.as_ref().err().map_or("OK", |refusal| refusal.code.as_str());
+    metrics::counter!("conclave_calls_total", "method" => method, "code" => code).increment(1);
+    metrics::histogram!("conclave_call_seconds", "method" => method).record(start.elapsed().as_secs_f64());
+    match &result {
+        Err(refusal) if matches!(refusal.code, Code::Internal | Code::StorageFull) => {
+            tracing::error!(method, code, message = %refusal.message, "a call failed");
+        }
+        _ => tracing::debug!(method, code, micros = start.elapsed().as_micros(), "call"),
+    }
+    result.map(Response::new).map_err(Status::from)
+}

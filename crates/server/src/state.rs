@@ -1,0 +1,68 @@
+//! What the calls share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use conclave_authentication::AuthenticationService;
+use conclave_delivery::{DeliveryService, Done};
+use conclave_names::ChannelId;
+use conclave_protocol::Refusal;
+use conclave_storage::Database;
+use tokio::sync::Notify;
+
+use crate::{clock, invites::Spool, streams::Streams};
+
+/// The services, their stores, and what wakes streams.
+pub(crate) struct State {
+    pub(crate) database: Database,
+    pub(crate) authentication: Option<Arc<AuthenticationService>>,
+    pub(crate) delivery: Option<Arc<DeliveryService>>,
+    pub(crate) streams: Streams,
+    pub(crate) spool: Spool,
+    /// Told when the outbox has rows.
+    pub(crate) outbox: Notify,
+    /// Told to stop: streams end.
+    pub(crate) stopping: tokio::sync::watch::Sender<bool>,
+    /// Invites are taken over one registration at a time.
+    pub(crate) importing: Mutex<()>,
+}
+
+impl State {
+    /// Does what a durable transaction leads to, and gives its reply.
+    pub(crate) fn settle<R>(&self, done: Done<R>) -> R {
+        self.wake(&done.wake);
+        if done.outbox {
+            self.outbox.notify_one();
+        }
+        done.reply
+    }
+
+    pub(crate) fn wake(&self, channels: &[ChannelId]) {
+        for channel in channels {
+            self.streams.wake(channel);
+        }
+    }
+
+    /// Delivers what the outbox holds, until it is empty.
+    pub(crate) async fn deliver_outbox(&self) -> Result<(), Refusal> {
+        let Some(delivery) = &self.delivery else { return Ok(()) };
+        loop {
+            let service = Arc::clone(delivery);
+            let done =
+                self.database.delivery().write(move |tx| service.deliver_outbox(tx, clock::now())).await?;
+            self.wake(&done.wake);
+            if !done.outbox {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn import_lock(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.importing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends when the server is told to stop.
+pub(crate) async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
+    // The sender lives as long as the server; without it, the server has stopped.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}

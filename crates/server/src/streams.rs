@@ -1,0 +1,266 @@
+//! Streams: each carries many channels, at the pace of its reader.
+//!
+//! A stream holds places in channels, not entries: when a channel is woken, or the reader has taken what was sent, the
+//! next batch is read from the store. So a slow reader slows nobody, and costs one batch of memory.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use conclave_delivery::{Attached, DeliveryService, Detached, StreamEnd, Subscription};
+use conclave_names::{ChannelId, Seq, StreamHandle};
+use conclave_protocol::{
+    Code, Refusal,
+    v1::{Heartbeat, StreamEnded, StreamEntries, StreamEvent, StreamOpened, stream_event::Event},
+};
+use conclave_storage::Database;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::{clock, state::stopped};
+
+/// A heartbeat comes after so much silence.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// Open streams.
+const STREAMS: usize = 50_000;
+
+/// Channels that one stream may carry.
+const CHANNELS_PER_STREAM: usize = 4096;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One stream as others see it: what it carries, and what has news.
+#[derive(Default)]
+struct Shared {
+    channels: Mutex<HashMap<ChannelId, (Subscription, Seq)>>,
+    /// Channels with news, and those that the client detached.
+    news: Mutex<HashSet<ChannelId>>,
+    detached: Mutex<Vec<ChannelId>>,
+    notify: Notify,
+}
+
+#[derive(Default)]
+struct Registry {
+    streams: HashMap<StreamHandle, Arc<Shared>>,
+    watchers: HashMap<ChannelId, HashSet<StreamHandle>>,
+}
+
+/// All open streams. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Streams(Arc<Mutex<Registry>>);
+
+fn unknown() -> Refusal {
+    Refusal::new(Code::StreamUnknown, "no open stream has this handle: open one")
+}
+
+impl Streams {
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.0).streams.len()
+    }
+
+    /// A channel has new entries.
+    pub(crate) fn wake(&self, channel: &ChannelId) {
+        let registry = lock(&self.0);
+        for handle in registry.watchers.get(channel).into_iter().flatten() {
+            if let Some(stream) = registry.streams.get(handle) {
+                lock(&stream.news).insert(*channel);
+                stream.notify.notify_one();
+            }
+        }
+    }
+
+    /// Has a stream carry a channel; attaching it again moves its place.
+    pub(crate) fn attach(&self, attached: &Attached) -> Result<(), Refusal> {
+        let mut registry = lock(&self.0);
+        let stream = Arc::clone(registry.streams.get(&attached.handle).ok_or_else(unknown)?);
+        let channel = *attached.subscription.channel();
+        {
+            let mut channels = lock(&stream.channels);
+            if channels.len() >= CHANNELS_PER_STREAM && !channels.contains_key(&channel) {
+                let message = format!("a stream carries at most {CHANNELS_PER_STREAM} channels: open another");
+                return Err(Refusal::new(Code::QuotaExceeded, message));
+            }
+            channels.insert(channel, (attached.subscription, attached.after));
+        }
+        registry.watchers.entry(channel).or_default().insert(attached.handle);
+        lock(&stream.news).insert(channel);
+        stream.notify.notify_one();
+        Ok(())
+    }
+
+    /// Has a stream carry a channel no longer.
+    pub(crate) fn detach(&self, detached: &Detached) -> Result<(), Refusal> {
+        let mut registry = lock(&self.0);
+        let stream = Arc::clone(registry.streams.get(&detached.handle).ok_or_else(unknown)?);
+        if lock(&stream.channels).remove(&detached.channel).is_some() {
+            lock(&stream.detached).push(detached.channel);
+            stream.notify.notify_one();
+        }
+        registry.unwatch(&detached.handle, &detached.channel);
+        Ok(())
+    }
+
+    /// Opens a stream.
+    pub(crate) fn open(
+        &self,
+        delivery: Arc<DeliveryService>,
+        database: Database,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<ReceiverStream<Result<StreamEvent, Status>>, Refusal> {
+        let mut bytes = [0; StreamHandle::LEN];
+        getrandom::fill(&mut bytes)
+            .map_err(|_| Refusal::new(Code::Unavailable, "the operating system gave no random bytes: try again"))?;
+        let handle = StreamHandle::new(bytes);
+        let shared = Arc::new(Shared::default());
+        {
+            let mut registry = lock(&self.0);
+            if registry.streams.len() >= STREAMS {
+                return Err(Refusal::new(Code::QuotaExceeded, "too many streams are open: try again later"));
+            }
+            registry.streams.insert(handle, Arc::clone(&shared));
+        }
+        let (out, events) = mpsc::channel(2);
+        let place = Place { streams: self.clone(), handle };
+        let carrier = Carrier { shared, out, delivery, database, place };
+        tokio::spawn(carrier.run(stopping));
+        Ok(ReceiverStream::new(events))
+    }
+}
+
+impl Registry {
+    fn unwatch(&mut self, handle: &StreamHandle, channel: &ChannelId) {
+        if let Some(watchers) = self.watchers.get_mut(channel) {
+            watchers.remove(handle);
+            if watchers.is_empty() {
+                self.watchers.remove(channel);
+            }
+        }
+    }
+}
+
+/// Takes a stream out of the registry when it ends, however it ends.
+struct Place {
+    streams: Streams,
+    handle: StreamHandle,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut registry = lock(&self.streams.0);
+        if let Some(stream) = registry.streams.remove(&self.handle) {
+            for channel in lock(&stream.channels).keys() {
+                registry.unwatch(&self.handle, channel);
+            }
+        }
+    }
+}
+
+/// The task of one stream.
+struct Carrier {
+    shared: Arc<Shared>,
+    out: mpsc::Sender<Result<StreamEvent, Status>>,
+    delivery: Arc<DeliveryService>,
+    database: Database,
+    place: Place,
+}
+
+/// The reader is gone, or the store failed.
+struct Over;
+
+impl Carrier {
+    async fn run(self, mut stopping: watch::Receiver<bool>) {
+        let heartbeat_ms = u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX);
+        let opened = StreamOpened { handle: self.place.handle.to_vec(), heartbeat_ms };
+        if self.send(Event::Opened(opened)).await.is_err() {
+            return;
+        }
+        loop {
+            let silent_until = Instant::now() + HEARTBEAT;
+            let news = tokio::select! {
+                () = self.shared.notify.notified() => true,
+                () = sleep_until(silent_until) => false,
+                () = self.out.closed() => return,
+                () = stopped(&mut stopping) => return,
+            };
+            let sent = if news {
+                self.news().await
+            } else {
+                self.send(Event::Heartbeat(Heartbeat { time_ms: clock::now().0 })).await
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, event: Event) -> Result<(), Over> {
+        self.out.send(Ok(StreamEvent { event: Some(event) })).await.map_err(|_| Over)
+    }
+
+    async fn end(&self, channel: ChannelId, reason: StreamEnd) -> Result<(), Over> {
+        self.send(Event::Ended(StreamEnded { channel: channel.to_vec(), reason: reason.as_str().to_owned() })).await
+    }
+
+    async fn news(&self) -> Result<(), Over> {
+        let detached = std::mem::take(&mut *lock(&self.shared.detached));
+        for channel in detached {
+            self.end(channel, StreamEnd::Detached).await?;
+        }
+        let news = std::mem::take(&mut *lock(&self.shared.news));
+        for channel in news {
+            // One batch at a time, so that a busy channel does not hold up the others.
+            self.carry(channel).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the next batch of a channel.
+    async fn carry(&self, channel: ChannelId) -> Result<(), Over> {
+        let Some((subscription, after)) = lock(&self.shared.channels).get(&channel).copied() else { return Ok(()) };
+        let delivery = Arc::clone(&self.delivery);
+        let read = self
+            .database
+            .delivery()
+            .read(move |read| delivery.stream_batch(read, &subscription, after))
+            .await;
+        let batch = match read {
+            Ok(batch) => batch,
+            Err(refusal) => {
+                // The reader opens a new stream, and goes on from its place.
+                let _ = self.out.send(Err(Status::from(refusal))).await;
+                return Err(Over);
+            }
+        };
+        if !batch.entries.is_empty() {
+            let entries = StreamEntries { channel: channel.to_vec(), entries: batch.entries };
+            self.send(Event::Entries(entries)).await?;
+        }
+        {
+            // Unless it was detached or attached anew meanwhile.
+            let mut channels = lock(&self.shared.channels);
+            match channels.get_mut(&channel) {
+                Some((same, place)) if *same == subscription && *place == after => *place = batch.position,
+                _ => return Ok(()),
+            }
+        }
+        if let Some(reason) = batch.ended {
+            lock(&self.shared.channels).remove(&channel);
+            lock(&self.place.streams.0).unwatch(&self.place.handle, &channel);
+            return self.end(channel, reason).await;
+        }
+        if batch.more {
+            lock(&self.shared.news).insert(channel);
+            self.shared.notify.notify_one();
+        }
+        Ok(())
+    }
+}
