@@ -29,7 +29,8 @@ pub const COMPONENT_SAFE_AAD: u16 = 0x0002;
 /// [RFC 9750, section 7]: https://www.rfc-editor.org/rfc/rfc9750#section-7
 pub const COMPONENT_GROUP_PROFILE: u16 = 0x8C01;
 
-/// Component in a Welcome's GroupInfo: what a joiner needs beyond MLS (group seed, position, tree).
+/// Component in a Welcome's GroupInfo: the key under which what a joiner needs beyond MLS (group seed, position, tree)
+/// is sealed beside the Welcome.
 pub const COMPONENT_JOINER_INFO: u16 = 0x8C02;
 
 /// SafeAAD item of a commit: the root of the key tree of the epoch that the commit starts.

@@ -34,6 +34,10 @@ pub const WELCOMES_PER_BUNDLE: usize = 4096;
 /// Longest sealed GroupInfo in a bundle, in bytes.
 pub const GROUP_INFO: usize = 256 * 1024;
 
+/// How long the tree of an epoch that invited somebody is kept after the epoch, in milliseconds: 30 days. Who was
+/// invited and comes online later must be invited again.
+pub const INVITATION_MS: u64 = 30 * 24 * 3600 * 1000;
+
 /// Members of a group, and so leaves of a key tree.
 pub const MEMBERS: u64 = 1 << 20;
 

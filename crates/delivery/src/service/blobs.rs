@@ -23,11 +23,18 @@ pub(super) fn pin(tx: &mut dyn Tx, hash: &Hash, size: Option<u64>) -> Result<(),
     Ok(tx.put_blob(&BlobRow { pins: row.pins.saturating_add(1), ..row })?)
 }
 
-/// Notes that something no longer names a blob. It stays for a day, for those who are reading it.
+/// Has a blob stay until a time, whether something names it or not.
+pub(super) fn keep(tx: &mut dyn Tx, hash: &Hash, until: Timestamp) -> Result<(), StoreError> {
+    let Some(row) = tx.blob(hash)? else { return Ok(()) };
+    tx.put_blob(&BlobRow { expires: row.expires.max(until), ..row })
+}
+
+/// Notes that something no longer names a blob. It stays for a day, for those who are reading it, or as long as it was
+/// promised.
 pub(super) fn unpin(tx: &mut dyn Tx, hash: &Hash, now: Timestamp) -> Result<(), StoreError> {
     let Some(row) = tx.blob(hash)? else { return Ok(()) };
     let pins = row.pins.saturating_sub(1);
-    tx.put_blob(&BlobRow { pins, expires: now.plus_ms(UNNAMED_MS), ..row })
+    tx.put_blob(&BlobRow { pins, expires: row.expires.max(now.plus_ms(UNNAMED_MS)), ..row })
 }
 
 /// Reads stored bytes of a blob from `offset` up to `end`, piece by piece.

@@ -58,6 +58,9 @@ impl DeliveryService {
         let started = Seq(reply.seq);
         tx.put_epoch(&EpochRow { channel: caller.channel, epoch: ended.next(), key_root, base, started })?;
         replace_tree(tx, &caller.channel, tree, now)?;
+        if let (Some(tree), false) = (&tree, posts.is_empty()) {
+            blobs::keep(tx, tree, now.plus_ms(limits::INVITATION_MS))?;
+        }
         tx.put_group_info(&GroupInfoRow {
             channel: caller.channel,
             epoch: ended.next(),

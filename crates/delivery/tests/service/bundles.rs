@@ -187,6 +187,24 @@ fn the_tree_must_be_staged_and_is_served_with_the_group_info() {
 }
 
 #[test]
+fn the_tree_of_an_invitation_waits_for_who_was_invited() {
+    let (mut world, alice, _) = group();
+    let hash = world.stage(&alice, b"a sealed tree");
+    let mut message = bundle(11, 1, &[1, 2, 5], 1);
+    message.tree = hash.to_vec();
+    message.welcome = Some(welcome(vec![(world.address(INBOX, DROP, 1, 1), vec![0xAA; 80])]));
+    world.commit(&alice, &message).unwrap();
+    world.commit(&alice, &bundle(12, 2, &[1, 2, 5], 2)).unwrap();
+    let read = v1::ReadBlobRequest { hash: hash.to_vec(), offset: 0 };
+    world.now = NOW.plus_ms(limits::INVITATION_MS - 1);
+    world.maintain();
+    assert!(world.store.read(|r| world.service.read_blob(r, &read)).is_ok());
+    world.now = NOW.plus_ms(limits::INVITATION_MS);
+    world.maintain();
+    refused(world.store.read(|r| world.service.read_blob(r, &read)), Code::BlobUnknown);
+}
+
+#[test]
 fn oversized_and_impossible_bundles_are_refused() {
     let (mut world, alice, bob) = group();
     let good = || bundle(11, 1, &[1, 2], 1);

@@ -254,7 +254,7 @@ impl Person {
     /// Reads the channel to its end.
     pub fn sync(&mut self, ds: &Ds) -> Processed {
         let group = self.group.as_mut().unwrap();
-        let mut done = group.process(&ds.after(group.position().seq));
+        let done = group.process(&ds.after(group.position().seq));
         self.events.append(&mut done.events.clone());
         self.save();
         done
