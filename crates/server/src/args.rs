@@ -5,9 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    Running, Server,
+    IssuerSource, Running, Server, Tls,
     config::{Config, EXAMPLE, Overrides},
-    create_invite, init_logging,
+    create_invite, init_logging, issuers,
+    telemetry::filter,
+    tls,
 };
 
 /// The Conclave server: Authentication Service and Delivery Service for secure group messaging (RFC 9750).
@@ -46,10 +48,10 @@ enum Invite {
     /// Make a token. Works while the server runs or not
     Create {
         /// How many users may register with it
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
         /// For how many days
-        #[arg(long, default_value_t = 14, value_name = "DAYS")]
+        #[arg(long, default_value_t = 14, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
         expires: u16,
     },
 }
@@ -82,6 +84,7 @@ async fn execute(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(args.config.as_deref(), args.over)?;
     match args.command {
         Some(Command::Check) => {
+            examine(&config).await?;
             println!("{config:#?}");
             Ok(())
         }
@@ -95,6 +98,18 @@ async fn execute(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
+/// Looks at what the configuration names, as far as nothing need be made or asked for that.
+async fn examine(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    filter(config)?;
+    if matches!(config.tls, Tls::Files { .. }) {
+        tls::prepare(&config.tls, &config.data_dir, &config.domain)?;
+    }
+    if let Some(source @ IssuerSource::File(_)) = &config.issuers {
+        issuers::learn(source, &config.domain).await?;
+    }
+    Ok(())
+}
+
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -103,12 +118,12 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let data_dir = config.data_dir.clone();
+    let scheme = if config.tls == Tls::Plaintext { "http, NOT encrypted" } else { "https" };
     let mut running: Running = Server::start(config).await?;
-    let scheme = if running.ca_pem().is_some() { "https" } else { "the configured scheme" };
-    println!("conclaved: {} on {} ({scheme})", running.domain(), running.addr());
-    if running.ca_pem().is_some() {
-        println!("conclaved: clients pin {}", data_dir.join("tls/ca.pem").display());
-    }
+    let pin = running.ca_pem().map(|_| format!("conclaved: clients pin {}\n", data_dir.join("tls/ca.pem").display()));
+    let said = format!("conclaved: {} on {} ({scheme})\n{}", running.domain(), running.addr(), pin.unwrap_or_default());
+    // Nobody need read this: a closed pipe does not end a server.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

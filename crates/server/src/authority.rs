@@ -34,7 +34,9 @@ pub enum AuthorityError {
         why: String,
     },
     /// The data directory is of another domain.
-    #[error("the data directory is of the domain {found}, but the configuration says {expected}: a domain cannot be renamed")]
+    #[error(
+        "the data directory is of the domain {found}, but the configuration says {expected}: a domain cannot be renamed"
+    )]
     Domain {
         /// Whose it is.
         found: Domain,

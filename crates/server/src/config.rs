@@ -22,16 +22,47 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is wrong; the text has line and column.
-    #[error("the configuration file {path} is wrong:\n{why}\n`conclaved init` writes an example with every setting explained")]
+    #[error(
+        "the configuration file {path} is wrong:\n{why}\n`conclaved init` writes an example with every setting explained"
+    )]
     File {
         /// The file.
         path: PathBuf,
         /// Where and why.
         why: String,
     },
-    /// Settings that do not go together.
+    /// Settings that do not go together; where the file has one of them, with its line.
     #[error("wrong configuration: {0}")]
     Together(String),
+}
+
+/// Settings that do not go together: their keys in the file, cause and remedy.
+struct Contradiction {
+    keys: &'static [&'static str],
+    why: String,
+}
+
+impl From<Contradiction> for ConfigError {
+    fn from(contradiction: Contradiction) -> Self {
+        Self::Together(contradiction.why)
+    }
+}
+
+/// Where one of the keys stands in a file, if it has one of them.
+fn place(path: &Path, text: &str, keys: &[&str]) -> Option<String> {
+    let table = toml::de::DeTable::parse(text).ok()?;
+    let find = |key: &&str| {
+        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        let inner = match section {
+            "" => table.get_ref(),
+            section => table.get_ref().get(section)?.get_ref().as_table()?,
+        };
+        let (found, _) = inner.get_key_value(name)?;
+        Some(found.span().start)
+    };
+    let offset = keys.iter().find_map(find)?;
+    let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+    Some(format!("{} line {line}", path.display()))
 }
 
 /// How the server is reached.
@@ -209,58 +240,58 @@ struct LimitsSection {
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct Overrides {
     /// Directory with everything the server keeps [default: conclaved-data]
-    #[arg(long, env = "CONCLAVE_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "CONCLAVE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Address and port to listen on [default: 127.0.0.1:7443]
-    #[arg(long, env = "CONCLAVE_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, env = "CONCLAVE_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// Domain the server speaks for, the middle of its users' names [default: localhost]
-    #[arg(long, env = "CONCLAVE_DOMAIN")]
+    #[arg(long, global = true, env = "CONCLAVE_DOMAIN")]
     pub domain: Option<Domain>,
     /// Offer the Authentication Service [default: true]
-    #[arg(long, env = "CONCLAVE_AUTHENTICATION", value_name = "BOOL")]
+    #[arg(long, global = true, env = "CONCLAVE_AUTHENTICATION", value_name = "BOOL")]
     pub authentication: Option<bool>,
     /// Offer the Delivery Service [default: true]
-    #[arg(long, env = "CONCLAVE_DELIVERY", value_name = "BOOL")]
+    #[arg(long, global = true, env = "CONCLAVE_DELIVERY", value_name = "BOOL")]
     pub delivery: Option<bool>,
     /// Without an Authentication Service here: file with its issuers' certificates (PEM or DER)
-    #[arg(long, env = "CONCLAVE_ISSUERS_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "CONCLAVE_ISSUERS_FILE", value_name = "FILE")]
     pub issuers_file: Option<PathBuf>,
     /// Without an Authentication Service here: its address, asked for issuers at start and every 10 minutes
-    #[arg(long, env = "CONCLAVE_ISSUERS_URL", value_name = "URL")]
+    #[arg(long, global = true, env = "CONCLAVE_ISSUERS_URL", value_name = "URL")]
     pub issuers_url: Option<String>,
     /// Certificate authority (PEM) of the address in --issuers-url [default: the system's]
-    #[arg(long, env = "CONCLAVE_ISSUERS_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "CONCLAVE_ISSUERS_CA", value_name = "FILE")]
     pub issuers_ca: Option<PathBuf>,
     /// TLS certificate chain (PEM) [default: one of an own authority, made at first start, for development]
-    #[arg(long, env = "CONCLAVE_TLS_CERTIFICATE", value_name = "FILE")]
+    #[arg(long, global = true, env = "CONCLAVE_TLS_CERTIFICATE", value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,
     /// Private key (PEM) of --tls-certificate
-    #[arg(long, env = "CONCLAVE_TLS_KEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "CONCLAVE_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// Serve without TLS; refused unless the address is loopback
-    #[arg(long, env = "CONCLAVE_INSECURE_PLAINTEXT")]
+    #[arg(long, global = true, env = "CONCLAVE_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
     /// Who may register [default: open]
-    #[arg(long, env = "CONCLAVE_REGISTRATION", value_enum)]
+    #[arg(long, global = true, env = "CONCLAVE_REGISTRATION", value_enum)]
     pub registration: Option<RegistrationPolicy>,
     /// Life of certificates in days, 1 to 365 [default: 30]
-    #[arg(long, env = "CONCLAVE_CREDENTIAL_LIFETIME_DAYS", value_name = "DAYS")]
+    #[arg(long, global = true, env = "CONCLAVE_CREDENTIAL_LIFETIME_DAYS", value_name = "DAYS")]
     pub credential_lifetime_days: Option<u16>,
     /// Address and port for metrics and health over HTTP [default: none]
-    #[arg(long, env = "CONCLAVE_METRICS", value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, env = "CONCLAVE_METRICS", value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
     /// How logs are written [default: text]
-    #[arg(long, env = "CONCLAVE_LOG_FORMAT", value_enum)]
+    #[arg(long, global = true, env = "CONCLAVE_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
     /// Level of logs: error, warn, info, debug, or directives like conclave_server=debug [default: info]
-    #[arg(long, env = "CONCLAVE_LOG", value_name = "LEVEL")]
+    #[arg(long, global = true, env = "CONCLAVE_LOG", value_name = "LEVEL")]
     pub log: Option<String>,
     /// Connections at a time [default: 10000]
-    #[arg(long, env = "CONCLAVE_MAX_CONNECTIONS", value_name = "N")]
+    #[arg(long, global = true, env = "CONCLAVE_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
     /// Largest database in bytes; beyond, writes are refused with STORAGE_FULL [default: the disk]
-    #[arg(long, env = "CONCLAVE_MAX_DATABASE_BYTES", value_name = "BYTES")]
+    #[arg(long, global = true, env = "CONCLAVE_MAX_DATABASE_BYTES", value_name = "BYTES")]
     pub max_database_bytes: Option<u64>,
 }
 
@@ -284,15 +315,18 @@ impl Config {
     /// # Errors
     /// Any [`ConfigError`].
     pub fn load(file: Option<&Path>, over: Overrides) -> Result<Self, ConfigError> {
-        let read = match file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-                toml::from_str(&text)
-                    .map_err(|error| ConfigError::File { path: path.to_owned(), why: error.to_string() })?
-            }
-            None => File::default(),
-        };
+        let Some(path) = file else { return Ok(Self::put_together(File::default(), over)?) };
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let read = toml::from_str(&text)
+            .map_err(|error| ConfigError::File { path: path.to_owned(), why: error.to_string() })?;
+        Self::put_together(read, over).map_err(|contradiction| match place(path, &text, contradiction.keys) {
+            Some(place) => ConfigError::Together(format!("{place}: {}", contradiction.why)),
+            None => contradiction.into(),
+        })
+    }
+
+    fn put_together(read: File, over: Overrides) -> Result<Self, Contradiction> {
         let default = Self::default();
         let certificate = over.tls_certificate.or(read.tls.certificate);
         let key = over.tls_key.or(read.tls.key);
@@ -301,18 +335,33 @@ impl Config {
             (Some(certificate), Some(key), false) => Tls::Files { certificate, key },
             (None, None, true) => Tls::Plaintext,
             (None, None, false) => Tls::Development,
-            (_, _, true) => return Err(together("insecure_plaintext and a TLS certificate exclude each other: choose one")),
-            _ => return Err(together("a TLS certificate and its key go together: give both, or neither")),
+            (_, _, true) => {
+                return Err(together(
+                    &["tls.insecure_plaintext"],
+                    "insecure_plaintext and a TLS certificate exclude each other: choose one",
+                ));
+            }
+            _ => {
+                return Err(together(
+                    &["tls.certificate", "tls.key"],
+                    "a TLS certificate and its key go together: give both, or neither",
+                ));
+            }
         };
         let issuers = match (over.issuers_file.or(read.issuers.file), over.issuers_url.or(read.issuers.url)) {
             (Some(file), None) => Some(IssuerSource::File(file)),
             (None, Some(url)) => Some(IssuerSource::Url { url, ca: over.issuers_ca.or(read.issuers.ca) }),
             (None, None) => None,
-            _ => return Err(together("issuers come from a file or from a URL: give one of them")),
+            _ => {
+                return Err(together(
+                    &["issuers.url", "issuers.file"],
+                    "issuers come from a file or from a URL: give one of them",
+                ));
+            }
         };
         let days = over.credential_lifetime_days.or(read.credential_lifetime_days).unwrap_or(30);
         if !(1..=365).contains(&days) {
-            return Err(together("credential_lifetime_days is between 1 and 365"));
+            return Err(together(&["credential_lifetime_days"], "credential_lifetime_days is between 1 and 365"));
         }
         let config = Self {
             data_dir: over.data_dir.or(read.data_dir).unwrap_or(default.data_dir),
@@ -331,7 +380,7 @@ impl Config {
             max_database_bytes: over.max_database_bytes.or(read.limits.database_bytes),
             shutdown_grace: read.limits.shutdown_seconds.map_or(default.shutdown_grace, Duration::from_secs),
         };
-        config.check()?;
+        config.contradiction()?;
         Ok(config)
     }
 
@@ -340,32 +389,55 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Together`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        Ok(self.contradiction()?)
+    }
+
+    fn contradiction(&self) -> Result<(), Contradiction> {
         if !self.authentication && !self.delivery {
-            return Err(together("both services are switched off: switch on `authentication` or `delivery`"));
+            return Err(together(
+                &["services.delivery", "services.authentication"],
+                "both services are switched off: switch on `authentication` or `delivery`",
+            ));
         }
         if self.tls == Tls::Plaintext && !self.listen.ip().is_loopback() {
-            return Err(together(&format!(
-                "insecure_plaintext is for loopback only, but the address is {}: use TLS, or listen on 127.0.0.1",
-                self.listen
-            )));
+            return Err(together(
+                &["tls.insecure_plaintext", "listen"],
+                &format!(
+                    "insecure_plaintext is for loopback only, but the address is {}: use TLS, or listen on 127.0.0.1",
+                    self.listen
+                ),
+            ));
         }
         if self.delivery && !self.authentication && self.issuers.is_none() {
             return Err(together(
+                &["services.authentication", "services.delivery"],
                 "a Delivery Service alone must know whose certificates are good: set issuers.file or issuers.url",
             ));
         }
         if self.authentication && self.issuers.is_some() {
-            return Err(together("issuers are for a server without an Authentication Service: remove them"));
+            return Err(together(
+                &["issuers.url", "issuers.file"],
+                "issuers are for a server without an Authentication Service: remove them",
+            ));
+        }
+        if let Some(IssuerSource::Url { url, .. }) = &self.issuers
+            && !url.starts_with("https://")
+        {
+            return Err(together(
+                &["issuers.url"],
+                "whoever answers there decides whom this server believes, so issuers are fetched over TLS only: write \
+                 it like https://as.example.com:7443",
+            ));
         }
         if self.max_connections == 0 {
-            return Err(together("limits.connections must be at least 1"));
+            return Err(together(&["limits.connections"], "limits.connections must be at least 1"));
         }
         Ok(())
     }
 }
 
-fn together(why: &str) -> ConfigError {
-    ConfigError::Together(why.to_owned())
+fn together(keys: &'static [&'static str], why: &str) -> Contradiction {
+    Contradiction { keys, why: why.to_owned() }
 }
 
 #[cfg(test)]
@@ -424,6 +496,9 @@ mod tests {
                 Err(error) => assert!(!word.is_empty() && error.to_string().contains(word), "{error}"),
             }
         }
-        assert!(matches!(Config::load(Some(Path::new("/no/such")), Overrides::default()), Err(ConfigError::Read { .. })));
+        assert!(matches!(
+            Config::load(Some(Path::new("/no/such")), Overrides::default()),
+            Err(ConfigError::Read { .. })
+        ));
     }
 }

@@ -7,10 +7,15 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{state::State, telemetry};
 
+/// A count as a gauge holds it. There are never so many that it matters how.
+fn number(count: usize) -> f64 {
+    u32::try_from(count).unwrap_or(u32::MAX).into()
+}
+
 async fn render(Shared(state): Shared<Arc<State>>) -> Result<String, StatusCode> {
-    metrics::gauge!("conclave_streams").set(state.streams.count() as f64);
+    metrics::gauge!("conclave_streams").set(number(state.streams.count()));
     if let Some(delivery) = &state.delivery {
-        metrics::gauge!("conclave_sessions").set(delivery.open_sessions() as f64);
+        metrics::gauge!("conclave_sessions").set(number(delivery.open_sessions()));
     }
     telemetry::metrics().map(|handle| handle.render()).ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }

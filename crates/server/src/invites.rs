@@ -59,8 +59,7 @@ pub fn create_invite(data_dir: &Path, uses: u32, days: u16) -> Result<Zeroizing<
     let text = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     let (new, path) = (directory.join(format!(".{hash}")), directory.join(hash.to_string()));
     // Moved into place, so that the server never reads half a file.
-    let mut written =
-        fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new).map_err(failed)?;
+    let mut written = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new).map_err(failed)?;
     written.write_all(&text).and_then(|()| written.sync_all()).map_err(failed)?;
     fs::rename(&new, &path).map_err(failed)?;
     Ok(token)
@@ -77,19 +76,15 @@ impl Spool {
     /// What lies there. A file that is no invite is passed over, with a note in the log.
     pub(crate) fn waiting(&self) -> Vec<(PathBuf, InviteRow)> {
         let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
-        let named = |path: &PathBuf| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with('.'))
-        };
-        let read = |path: PathBuf| match fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) {
-            Ok(Ok(file)) => Some((path, InviteRow {
-                token_hash: *file.token_hash.as_bytes(),
-                uses_left: file.uses,
-                expires: file.expires_ms,
-            })),
-            _ => {
+        let named =
+            |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with('.'));
+        let read = |path: PathBuf| {
+            let Ok(Ok(file)) = fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) else {
                 tracing::warn!(path = %path.display(), "a file among the invites is none: remove it");
-                None
-            }
+                return None;
+            };
+            let token_hash = *file.token_hash.as_bytes();
+            Some((path, InviteRow { token_hash, uses_left: file.uses, expires: file.expires_ms }))
         };
         entries.flatten().map(|entry| entry.path()).filter(named).filter_map(read).collect()
     }

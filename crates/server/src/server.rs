@@ -13,7 +13,7 @@ use conclave_delivery::DeliveryService;
 use conclave_mls::identity::Identities;
 use conclave_names::{Domain, limits};
 use conclave_protocol::{
-    DESCRIPTORS, Refusal,
+    Code, DESCRIPTORS, Refusal,
     v1::{
         authentication_service_server::AuthenticationServiceServer, delivery_service_server::DeliveryServiceServer,
         key_package_directory_server::KeyPackageDirectoryServer,
@@ -26,7 +26,8 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tonic_health::server::HealthReporter;
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     authority::{self, AuthorityError},
@@ -35,7 +36,7 @@ use crate::{
     invites::Spool,
     issuers::{self, IssuersError},
     listener,
-    rpc::Rpc,
+    rpc::{Rpc, in_our_words},
     state::State,
     streams::Streams,
     tasks, telemetry,
@@ -135,8 +136,13 @@ impl Server {
             .map_err(|error| failed(io::Error::other(error)))??;
 
         let (state, refresh) = Self::services(&config, database).await?;
-        tasks::maintain(&state).await?;
-        state.deliver_outbox().await?;
+        for first in [tasks::maintain(&state).await, state.deliver_outbox().await] {
+            match first {
+                // What needs no room is served all the same; the rest is tried again.
+                Err(error) if error.code == Code::StorageFull => tracing::error!(%error, "starting with a full store"),
+                other => other?,
+            }
+        }
 
         let prepared = tls::prepare(&config.tls, &config.data_dir, &config.domain)?;
         let listen = async |addr: SocketAddr| {
@@ -174,15 +180,18 @@ impl Server {
                     .max_encoding_message_size(limits::WIRE_MESSAGE)
             };
         }
+        let routes = Routes::new(health_service)
+            .add_service(reflection)
+            .add_service(bounded!(AuthenticationServiceServer))
+            .add_service(bounded!(KeyPackageDirectoryServer))
+            .add_service(bounded!(DeliveryServiceServer))
+            .into_axum_router()
+            .layer(axum::middleware::from_fn(in_our_words));
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .max_concurrent_streams(CALLS_PER_CONNECTION)
-            .add_service(health_service)
-            .add_service(reflection)
-            .add_service(bounded!(AuthenticationServiceServer))
-            .add_service(bounded!(KeyPackageDirectoryServer))
-            .add_service(bounded!(DeliveryServiceServer));
+            .add_routes(Routes::from(routes));
         let connections =
             listener::accept(listener, prepared.config, config.max_connections, state.stopping.subscribe());
         let mut stopping = state.stopping.subscribe();
@@ -288,6 +297,7 @@ impl Running {
     /// Stops: takes nothing new, finishes what is under way (within the configured time), ends streams, closes the
     /// database. No acknowledged request is lost.
     pub async fn shutdown(mut self) {
+        self.health.set_service_status("", ServingStatus::NotServing).await;
         self.health.set_not_serving::<AuthenticationServiceServer<Rpc>>().await;
         self.health.set_not_serving::<DeliveryServiceServer<Rpc>>().await;
         self.health.set_not_serving::<KeyPackageDirectoryServer<Rpc>>().await;

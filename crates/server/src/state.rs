@@ -47,8 +47,7 @@ impl State {
         let Some(delivery) = &self.delivery else { return Ok(()) };
         loop {
             let service = Arc::clone(delivery);
-            let done =
-                self.database.delivery().write(move |tx| service.deliver_outbox(tx, clock::now())).await?;
+            let done = self.database.delivery().write(move |tx| service.deliver_outbox(tx, clock::now())).await?;
             self.wake(&done.wake);
             if !done.outbox {
                 return Ok(());

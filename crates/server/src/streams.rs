@@ -44,7 +44,7 @@ struct Shared {
     channels: Mutex<HashMap<ChannelId, (Subscription, Seq)>>,
     /// Channels with news, and those that the client detached.
     news: Mutex<HashSet<ChannelId>>,
-    detached: Mutex<Vec<ChannelId>>,
+    detached: Mutex<HashSet<ChannelId>>,
     notify: Notify,
 }
 
@@ -90,6 +90,8 @@ impl Streams {
                 return Err(Refusal::new(Code::QuotaExceeded, message));
             }
             channels.insert(channel, (attached.subscription, attached.after));
+            // The reader wants it again: that it was detached is no news any more.
+            lock(&stream.detached).remove(&channel);
         }
         registry.watchers.entry(channel).or_default().insert(attached.handle);
         lock(&stream.news).insert(channel);
@@ -101,8 +103,15 @@ impl Streams {
     pub(crate) fn detach(&self, detached: &Detached) -> Result<(), Refusal> {
         let mut registry = lock(&self.0);
         let stream = Arc::clone(registry.streams.get(&detached.handle).ok_or_else(unknown)?);
-        if lock(&stream.channels).remove(&detached.channel).is_some() {
-            lock(&stream.detached).push(detached.channel);
+        if lock(&stream.channels).contains_key(&detached.channel) {
+            let mut pending = lock(&stream.detached);
+            if pending.len() >= CHANNELS_PER_STREAM {
+                let message = "the stream is not read: read its events, then detach";
+                return Err(Refusal::new(Code::QuotaExceeded, message));
+            }
+            pending.insert(detached.channel);
+            drop(pending);
+            lock(&stream.channels).remove(&detached.channel);
             stream.notify.notify_one();
         }
         registry.unwatch(&detached.handle, &detached.channel);
@@ -227,11 +236,7 @@ impl Carrier {
     async fn carry(&self, channel: ChannelId) -> Result<(), Over> {
         let Some((subscription, after)) = lock(&self.shared.channels).get(&channel).copied() else { return Ok(()) };
         let delivery = Arc::clone(&self.delivery);
-        let read = self
-            .database
-            .delivery()
-            .read(move |read| delivery.stream_batch(read, &subscription, after))
-            .await;
+        let read = self.database.delivery().read(move |read| delivery.stream_batch(read, &subscription, after)).await;
         let batch = match read {
             Ok(batch) => batch,
             Err(refusal) => {
@@ -240,21 +245,24 @@ impl Carrier {
                 return Err(Over);
             }
         };
-        if !batch.entries.is_empty() {
-            let entries = StreamEntries { channel: channel.to_vec(), entries: batch.entries };
-            self.send(Event::Entries(entries)).await?;
-        }
         {
-            // Unless it was detached or attached anew meanwhile.
+            // Before anything is sent: if it was detached or attached anew meanwhile, this batch is none of its any more.
+            let mut registry = lock(&self.place.streams.0);
             let mut channels = lock(&self.shared.channels);
             match channels.get_mut(&channel) {
                 Some((same, place)) if *same == subscription && *place == after => *place = batch.position,
                 _ => return Ok(()),
             }
+            if batch.ended.is_some() {
+                channels.remove(&channel);
+                registry.unwatch(&self.place.handle, &channel);
+            }
+        }
+        if !batch.entries.is_empty() {
+            let entries = StreamEntries { channel: channel.to_vec(), entries: batch.entries };
+            self.send(Event::Entries(entries)).await?;
         }
         if let Some(reason) = batch.ended {
-            lock(&self.shared.channels).remove(&channel);
-            lock(&self.place.streams.0).unwatch(&self.place.handle, &channel);
             return self.end(channel, reason).await;
         }
         if batch.more {

@@ -7,7 +7,12 @@ use conclave_names::Domain;
 use conclave_protocol::Refusal;
 use tokio::{sync::watch, time::sleep};
 
-use crate::{clock, config::IssuerSource, issuers, state::{State, stopped}};
+use crate::{
+    clock,
+    config::IssuerSource,
+    issuers,
+    state::{State, stopped},
+};
 
 /// How often what has expired is forgotten.
 const MAINTAIN: Duration = Duration::from_secs(300);

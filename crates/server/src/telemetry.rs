@@ -12,15 +12,23 @@ use crate::config::{Config, ConfigError, LogFormat};
 /// # Errors
 /// [`ConfigError::Together`] if the level is none.
 pub fn init_logging(config: &Config) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&config.log)
-        .map_err(|error| ConfigError::Together(format!("log level `{}`: {error}", config.log)))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter(config)?).with_writer(std::io::stderr);
     // Somebody else's subscriber stays.
     let _ = match config.log_format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().try_init(),
     };
     Ok(())
+}
+
+/// What is logged.
+pub(crate) fn filter(config: &Config) -> Result<EnvFilter, ConfigError> {
+    EnvFilter::try_new(&config.log).map_err(|error| {
+        ConfigError::Together(format!(
+            "log level `{}`: {error}: write it like info, or info,conclave_server=debug",
+            config.log
+        ))
+    })
 }
 
 /// The process's metrics. All servers of a process share them.

@@ -70,9 +70,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(tls: &Tls, data_dir: &Path, domain: &Domain) -> Result<Prepared, TlsError> {
     match tls {
         Tls::Plaintext => Ok(Prepared { config: None, ca_pem: None }),
-        Tls::Files { certificate, key } => {
-            Ok(Prepared { config: Some(config(certificate, key)?), ca_pem: None })
-        }
+        Tls::Files { certificate, key } => Ok(Prepared { config: Some(config(certificate, key)?), ca_pem: None }),
         Tls::Development => {
             let directory = data_dir.join("tls");
             let ca_pem = development(&directory, domain)?;

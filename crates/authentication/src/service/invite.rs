@@ -26,12 +26,32 @@ impl AuthenticationService {
             let message = "an invite needs at least one use and an end in the future";
             return Err(Refusal::new(Code::Malformed, message));
         }
+        let (token, row) = Self::new_invite(uses, expires)?;
+        tx.put_invite(&row)?;
+        Ok(token)
+    }
+
+    /// Makes an invite token and the row that admits it, without a store: for an operator's program that hands the row
+    /// to a running server ([`AuthenticationService::import_invite`]).
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if the operating system gives no randomness.
+    pub fn new_invite(uses: u32, expires: Timestamp) -> Result<(Zeroizing<String>, InviteRow), Refusal> {
         let mut random = Zeroizing::new([0; 16]);
         getrandom::fill(random.as_mut())
             .map_err(|_| Refusal::new(Code::Unavailable, "the operating system gave no random bytes: try again"))?;
         let token = Zeroizing::new(format!("{:032x}", u128::from_be_bytes(*random)));
-        tx.put_invite(&InviteRow { token_hash: hash(&token), uses_left: uses, expires })?;
-        Ok(token)
+        let row = InviteRow { token_hash: hash(&token), uses_left: uses, expires };
+        Ok((token, row))
+    }
+
+    /// Takes over an invite that an operator's program made. One that is known is left as it is, so that a row handed
+    /// over twice gives no second uses.
+    pub fn import_invite(&self, tx: &mut dyn Tx, row: &InviteRow, now: Timestamp) -> Result<(), Refusal> {
+        if row.expires > now && tx.invite(&row.token_hash)?.is_none() {
+            tx.put_invite(row)?;
+        }
+        Ok(())
     }
 
     /// Uses an invite once, in the transaction of what it allows.

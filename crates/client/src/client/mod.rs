@@ -19,7 +19,8 @@ use conclave_engine::{
     group::{self, Group, GroupSummary},
     outcome::Event,
 };
-use conclave_names::{ClientUri, GroupUri, UserUri};
+use conclave_mls::credential::LeafCertificate;
+use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri};
 use serde::Serialize;
 
 pub use devices::{Approval, LinkCode, LinkCodeError, LinkRequest, PendingLink};
@@ -146,7 +147,7 @@ impl Client {
         })
     }
 
-    /// The domain of this client's provider, to which requests are signed.
+    /// This client.
     pub fn client(&self) -> &ClientUri {
         &self.account.client
     }
@@ -164,6 +165,11 @@ impl Client {
     /// Whether this device holds the user's identity key, so that it can approve other devices.
     pub fn holds_identity(&self) -> bool {
         self.account.identity_secret.is_some()
+    }
+
+    /// When the certificate ends. It is renewed by itself long before.
+    pub fn certificate_ends(&self) -> Option<Timestamp> {
+        LeafCertificate::parse(&self.account.certificate).ok().map(|leaf| leaf.not_after())
     }
 
     /// The groups of this client, those that it was removed from included. Costs no MLS work.

@@ -10,8 +10,7 @@ use crate::clock;
 
 pub(super) async fn handle(rpc: &Rpc, request: SessionRequest) -> Result<AttachResponse, Refusal> {
     let service = rpc.delivery()?;
-    let attached =
-        rpc.0.database.delivery().read(move |read| service.attach(read, &request, clock::now())).await?;
+    let attached = rpc.0.database.delivery().read(move |read| service.attach(read, &request, clock::now())).await?;
     rpc.0.streams.attach(&attached)?;
     Ok(AttachResponse {})
 }

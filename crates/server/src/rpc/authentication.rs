@@ -14,7 +14,7 @@ macro_rules! service {
                 &self,
                 _: Request<v1::GetIssuersRequest>,
             ) -> Result<Response<v1::GetIssuersResponse>, Status> {
-                observe("GetIssuers", async { Ok(self.authentication()?.get_issuers(clock::now())) }).await
+                observe("get_issuers", async { Ok(self.authentication()?.get_issuers(clock::now())) }).await
             }
 
             async fn register_user(

@@ -1,10 +1,12 @@
 //! `conclave.v1.DeliveryService`.
 
+use std::sync::Arc;
+
 use conclave_protocol::v1::{self, delivery_service_server::DeliveryService};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, attach, detach, observe, open_stream, read_blob};
+use super::{Rpc, attach, detach, observe, open_stream, read_blob, to_the_end};
 use crate::clock;
 
 macro_rules! service {
@@ -22,9 +24,13 @@ macro_rules! service {
                     observe(stringify!($write), async {
                         let service = self.delivery()?;
                         let request = request.into_inner();
-                        let store = self.0.database.delivery();
-                        let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
-                        Ok(self.0.settle(done))
+                        let state = Arc::clone(&self.0);
+                        to_the_end(async move {
+                            let store = state.database.delivery();
+                            let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
+                            Ok(state.settle(done))
+                        })
+                        .await
                     })
                     .await
                 }

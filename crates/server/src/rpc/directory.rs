@@ -1,9 +1,11 @@
 //! `conclave.v1.KeyPackageDirectory`.
 
+use std::sync::Arc;
+
 use conclave_protocol::v1::{self, key_package_directory_server::KeyPackageDirectory};
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, observe};
+use super::{Rpc, observe, to_the_end};
 use crate::clock;
 
 macro_rules! service {
@@ -15,9 +17,13 @@ macro_rules! service {
                     observe(stringify!($call), async {
                         let service = self.delivery()?;
                         let request = request.into_inner();
-                        let store = self.0.database.delivery();
-                        let done = store.write(move |tx| service.$call(tx, &request, clock::now())).await?;
-                        Ok(self.0.settle(done))
+                        let state = Arc::clone(&self.0);
+                        to_the_end(async move {
+                            let store = state.database.delivery();
+                            let done = store.write(move |tx| service.$call(tx, &request, clock::now())).await?;
+                            Ok(state.settle(done))
+                        })
+                        .await
                     })
                     .await
                 }

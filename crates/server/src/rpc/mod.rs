@@ -1,6 +1,7 @@
 //! The calls. Most hand the request to their service within one transaction; those with a life of their own have a
 //! file of their own.
 
+mod answers;
 mod attach;
 mod authentication;
 mod delivery;
@@ -18,6 +19,8 @@ use conclave_protocol::{Code, Refusal};
 use tonic::{Response, Status};
 
 use crate::state::State;
+
+pub(crate) use answers::in_our_words;
 
 /// The three gRPC services. Clones share everything.
 #[derive(Clone)]
@@ -37,6 +40,17 @@ impl Rpc {
     }
 }
 
+/// Runs what writes on a task of its own: a caller that goes away stops waiting, but what was stored still wakes its
+/// readers.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a call did not come to its end");
+        Err(Refusal::new(Code::Internal, "the server failed: its operator finds the cause in its log"))
+    })
+}
+
 /// Runs a call, counts it and takes its time. Neither logs nor metrics hold anything of the request.
 async fn observe<T>(
     method: &'static str,
@@ -45,7 +59,7 @@ async fn observe<T>(
     let start = Instant::now();
     let result = call.await;
     let code = result.as_ref().err().map_or("OK", |refusal| refusal.code.as_str());
-    metrics::counter!("conclave_calls_total", "method" => method, "code" => code).increment(1);
+    count(method, code);
     metrics::histogram!("conclave_call_seconds", "method" => method).record(start.elapsed().as_secs_f64());
     match &result {
         Err(refusal) if matches!(refusal.code, Code::Internal | Code::StorageFull) => {
@@ -54,4 +68,9 @@ async fn observe<T>(
         _ => tracing::debug!(method, code, micros = start.elapsed().as_micros(), "call"),
     }
     result.map(Response::new).map_err(Status::from)
+}
+
+/// Counts a call, also one that did not get as far as its service.
+fn count(method: &'static str, code: &'static str) {
+    metrics::counter!("conclave_calls_total", "method" => method, "code" => code).increment(1);
 }

@@ -12,6 +12,9 @@ use tonic::Status;
 
 use super::Rpc;
 
+/// Bytes of one message.
+const CHUNK: usize = 256 * 1024;
+
 pub(super) async fn handle(
     rpc: &Rpc,
     request: ReadBlobRequest,
@@ -30,17 +33,29 @@ pub(super) async fn handle(
     let first = part(request.offset).await?;
     let (out, parts) = mpsc::channel(1);
     tokio::spawn(async move {
-        let size = first.size;
+        let whole = first.size;
         let mut offset = request.offset;
-        let mut next = ReadBlobResponse { size, data: first.data };
+        // In the first message only.
+        let mut size = whole;
+        let mut data = first.data;
         loop {
-            offset = offset.saturating_add(next.data.len() as u64);
-            let empty = next.data.is_empty();
-            if out.send(Ok(next)).await.is_err() || empty || offset >= size {
+            offset = offset.saturating_add(data.len() as u64);
+            let empty = data.is_empty();
+            // An empty part is said, too: at the end of the blob there may be nothing else.
+            for chunk in data.chunks(CHUNK).chain(empty.then_some([].as_slice())) {
+                if out
+                    .send(Ok(ReadBlobResponse { size: std::mem::take(&mut size), data: chunk.to_vec() }))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            if empty || offset >= whole {
                 return;
             }
-            next = match part(offset).await {
-                Ok(part) => ReadBlobResponse { size: 0, data: part.data },
+            data = match part(offset).await {
+                Ok(part) => part.data,
                 Err(refusal) => {
                     // The reader resumes from its offset.
                     let _ = out.send(Err(Status::from(refusal))).await;

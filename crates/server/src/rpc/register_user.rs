@@ -20,9 +20,7 @@ pub(super) async fn handle(rpc: &Rpc, request: SignedRequest) -> Result<Register
     if !waiting.is_empty() {
         let (paths, rows): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let importer = Arc::clone(&service);
-        store
-            .write(move |tx| rows.iter().try_for_each(|row| importer.import_invite(tx, row, clock::now())))
-            .await?;
+        store.write(move |tx| rows.iter().try_for_each(|row| importer.import_invite(tx, row, clock::now()))).await?;
         Spool::remove(&paths);
     }
     store.write(move |tx| service.register_user(tx, &request, clock::now())).await

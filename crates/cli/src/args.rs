@@ -1,0 +1,237 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Secure group messaging: end-to-end encrypted groups over a Conclave server.
+///
+/// GROUP is a group's title, its URI, or the beginning of the random part of its URI. USER is a name at your own server
+/// (`bob`), one with a domain (`bob@example.com`), or a URI (`mimi://example.com/u/bob`).
+#[derive(Debug, Parser)]
+#[command(name = "conclave", version)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Global {
+    /// Profile: a name, or the path of a directory
+    #[arg(long, short, global = true, env = "CONCLAVE_PROFILE", default_value = "default")]
+    pub(crate) profile: String,
+    /// File with the profile's passphrase [else: $CONCLAVE_PASSPHRASE, or asked for]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Answer in JSON: one object, or one a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on standard error; twice for even more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// A line of `conclave shell`.
+#[derive(Debug, Parser)]
+#[command(name = "", no_binary_name = true, disable_version_flag = true)]
+pub(crate) struct Line {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make an account, with this as its first device; after a failure, the same command goes on
+    Register(Register),
+    /// Devices of your account
+    #[command(subcommand)]
+    Device(Device),
+    /// Groups
+    #[command(subcommand)]
+    Group(Group),
+    /// Renew your own keys in a group: heals it if they were stolen
+    Update {
+        /// The group
+        group: String,
+    },
+    /// Say something
+    Send {
+        /// The group
+        group: String,
+        /// What to say; `-` reads it from standard input
+        text: String,
+    },
+    /// Read a group's history
+    Read {
+        /// The group
+        group: String,
+        /// At most so many, the newest
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Everything
+        #[arg(long, conflicts_with = "limit")]
+        all: bool,
+        /// Do not ask the server first
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Follow all groups, or one, until interrupted
+    Listen {
+        /// The group
+        group: Option<String>,
+    },
+    /// Catch up with everything: invitations, messages, what is still to be sent
+    Sync,
+    /// Compare safety numbers: make sure that nobody stands between you and a user
+    Verify(Verify),
+    /// Keying material at the server, by which others add this device to groups
+    KeyPackages,
+    /// Account, certificate, server and groups at a glance
+    Status,
+    /// Write a group's history as JSON, an item a line
+    Export {
+        /// The group
+        group: String,
+        /// File to write [else: standard output]
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+    /// Read verbs from standard input, one a line, and carry them out on the open profile
+    Shell,
+    /// Completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// The manual page
+    Man {
+        /// Directory for the pages of all verbs [else: the main page on standard output]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Where the server is.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ServerArgs {
+    /// The server, e.g. https://example.com:7443
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// The domain it speaks for [else: the part of the user's name after the @, or the server's host]
+    #[arg(long)]
+    pub(crate) domain: Option<String>,
+    /// Certificate authority (PEM) of the server [else: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The Authentication Service, if it is another server
+    #[arg(long, value_name = "URL")]
+    pub(crate) authentication_server: Option<String>,
+    /// Protect the profile with a passphrase [else: a key file, which protects it from nobody who can read it]
+    #[arg(long)]
+    pub(crate) passphrase: bool,
+    /// Keep the profile's key in this file, e.g. on another disk
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Speak without TLS, to this very machine only
+    #[arg(long)]
+    pub(crate) plaintext: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Register {
+    /// Your name, e.g. alice@example.com
+    pub(crate) user: String,
+    /// This device's name
+    #[arg(long, default_value = "laptop")]
+    pub(crate) device: String,
+    /// Invite token, where the server asks for one
+    #[arg(long)]
+    pub(crate) invite: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// Your devices, as the server knows them
+    List,
+    /// On a new device: ask to be linked to your account; shows a code
+    Link {
+        /// Your name, e.g. alice@example.com
+        user: String,
+        /// This device's name
+        #[arg(long, default_value = "phone")]
+        device: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// On your first device: approve the new device that shows this code
+    Add {
+        /// The code
+        code: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Make a group
+    Create {
+        /// Its title
+        title: String,
+    },
+    /// Add users, with all their devices
+    Add {
+        /// The group
+        group: String,
+        /// Whom
+        #[arg(required = true)]
+        users: Vec<String>,
+    },
+    /// Remove users, with all their devices
+    Remove {
+        /// The group
+        group: String,
+        /// Whom
+        #[arg(required = true)]
+        users: Vec<String>,
+    },
+    /// Ask to be removed; a member that is online carries it out
+    Leave {
+        /// The group
+        group: String,
+    },
+    /// Who is in a group
+    Members {
+        /// The group
+        group: String,
+    },
+    /// Your groups
+    List,
+    /// Epoch, authenticator and place of a group
+    Info {
+        /// The group
+        group: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// Whom
+    pub(crate) user: String,
+    /// Compare with the text of a scanned code
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) scan: Option<String>,
+    /// Note that you compared the numbers and they are the same
+    #[arg(long)]
+    pub(crate) verified: bool,
+    /// Accept an identity key that has changed
+    #[arg(long)]
+    pub(crate) accept: bool,
+}

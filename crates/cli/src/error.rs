@@ -1,0 +1,103 @@
+//! Why a verb failed.
+
+use conclave_client::{ClientError, LinkCodeError, OpenError, RegisterError, profile::ProfileError, store::StoreError};
+use conclave_names::NameError;
+
+/// Why a verb failed. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Open(OpenError),
+    #[error(transparent)]
+    Register(RegisterError),
+    #[error(transparent)]
+    Profile(ProfileError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    LinkCode(#[from] LinkCodeError),
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+    #[error("{0}")]
+    Usage(String),
+    #[error("no group is called `{0}`; `conclave group list` shows those of this profile")]
+    NoGroup(String),
+    #[error("more than one group is called `{0}`: use the URI that `conclave group list` shows")]
+    ManyGroups(String),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Profile(error) => Self::Profile(error),
+            OpenError::Store(error) => Self::Store(error),
+            other => Self::Open(other),
+        }
+    }
+}
+
+impl From<RegisterError> for CliError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Open(error) => error.into(),
+            RegisterError::Step(error) => Self::Client(error),
+            RegisterError::Name(error) => Self::Name(error),
+            other => Self::Register(other),
+        }
+    }
+}
+
+impl From<ProfileError> for CliError {
+    fn from(error: ProfileError) -> Self {
+        Self::Profile(error)
+    }
+}
+
+impl CliError {
+    /// A word for programs.
+    pub(crate) fn code(&self) -> String {
+        match self {
+            Self::Client(ClientError::Call(error)) => match error.code() {
+                Some(code) => code.as_str().to_owned(),
+                None if error.is_transient() => "UNREACHABLE".to_owned(),
+                None => "CALL_FAILED".to_owned(),
+            },
+            Self::Client(ClientError::IdentityChanged(_)) => "IDENTITY_CHANGED".to_owned(),
+            Self::Client(ClientError::Unconfirmed) => "UNCONFIRMED".to_owned(),
+            Self::Client(ClientError::Wish(_)) => "NOT_A_MEMBER".to_owned(),
+            Self::Client(_) => "CLIENT".to_owned(),
+            Self::Open(_) => "NOT_REGISTERED".to_owned(),
+            Self::Register(_) => "REGISTRATION".to_owned(),
+            Self::Profile(ProfileError::InUse { .. }) => "PROFILE_IN_USE".to_owned(),
+            Self::Profile(_) => "PROFILE".to_owned(),
+            Self::Store(_) => "STORE".to_owned(),
+            Self::Name(_) | Self::LinkCode(_) | Self::Usage(_) => "USAGE".to_owned(),
+            Self::Io(..) => "IO".to_owned(),
+            Self::NoGroup(_) | Self::ManyGroups(_) => "NO_SUCH_GROUP".to_owned(),
+            Self::Refused(_) => "REFUSED".to_owned(),
+        }
+    }
+
+    /// Whether the same command may succeed later by itself.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Name(_) | Self::LinkCode(_) => 2,
+            error if error.is_transient() => 3,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The program `conclave`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conclave_cli::main(std::env::args_os())
+}

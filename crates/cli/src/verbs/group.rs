@@ -1,0 +1,204 @@
+//! `group …` and `update`.
+
+use conclave_client::{Client, GroupSummary, Status};
+use conclave_names::{GroupUri, Hash, UserUri};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    args::Group,
+    error::CliError,
+    names,
+    output::{Output, clean_line},
+    profile::Context,
+};
+
+#[derive(Serialize)]
+struct Listed {
+    group: String,
+    title: String,
+    members: u32,
+    epoch: u64,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Info {
+    group: String,
+    title: String,
+    room: String,
+    hub: String,
+    channel: String,
+    status: &'static str,
+    pub(super) epoch: u64,
+    epoch_authenticator: String,
+    cipher_suite: u16,
+    members: usize,
+    position: u64,
+    chain: Hash,
+    pending: usize,
+}
+
+pub(super) fn word(status: &Status) -> &'static str {
+    match status {
+        Status::Active => "active",
+        Status::Removed => "removed",
+        Status::Stuck { .. } => "stuck",
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn users(client: &Client, texts: &[String]) -> Result<Vec<UserUri>, CliError> {
+    texts.iter().map(|text| names::user(text, client.user().domain())).collect()
+}
+
+/// What a change leaves the group at.
+fn at(client: &mut Client, group: &GroupUri) -> Result<u64, CliError> {
+    Ok(client.group(group)?.epoch().0)
+}
+
+pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> Result<(), CliError> {
+    let client = context.client()?;
+    match verb {
+        Group::Create { title } => {
+            let group = client.create_group(&title).await?;
+            output.give(&json!({ "group": group, "title": title, "epoch": 0 }), |_| {
+                format!("made the group \"{}\": {group}", clean_line(&title))
+            })
+        }
+        Group::Add { group, users: texts } => {
+            let group = names::group(client, &group)?;
+            let users = users(client, &texts)?;
+            let added = client.add(&group, &users).await?;
+            let epoch = at(client, &group)?;
+            output.give(&json!({ "group": group, "epoch": epoch, "added": added }), |_| {
+                let mut text = match added.clients.as_slice() {
+                    [] => "all their devices are members already".to_owned(),
+                    clients => {
+                        let names: Vec<_> = clients.iter().map(ToString::to_string).collect();
+                        format!("added {}", names.join(", "))
+                    }
+                };
+                for client in &added.without_key_packages {
+                    text.push_str(&format!("\nnot added: {client} has left no keying material; it must come online first"));
+                }
+                text
+            })
+        }
+        Group::Remove { group, users: texts } => {
+            let group = names::group(client, &group)?;
+            let users = users(client, &texts)?;
+            client.remove(&group, &users).await?;
+            let epoch = at(client, &group)?;
+            output.give(&json!({ "group": group, "epoch": epoch, "removed": users }), |_| {
+                let names: Vec<_> = users.iter().map(names::show).collect();
+                format!("removed {}; what is said from now on is sealed with keys they do not have", names.join(", "))
+            })
+        }
+        Group::Leave { group } => {
+            let group = names::group(client, &group)?;
+            client.leave(&group).await?;
+            let left = *client.group(&group)?.status() == Status::Removed;
+            output.give(&json!({ "group": group, "left": left }), |_| {
+                if left {
+                    "you left the group".to_owned()
+                } else {
+                    "asked to be removed; the next member that comes online carries it out".to_owned()
+                }
+            })
+        }
+        Group::Members { group } => {
+            let group = names::group(client, &group)?;
+            client.sync().await?;
+            let members = client.group(&group)?.members().map_err(conclave_client::ClientError::from)?;
+            output.give(&json!({ "group": group, "members": members }), |_| {
+                let line = |member: &conclave_client::Member| {
+                    format!("{}{}", member.client, if member.own { "  (you)" } else { "" })
+                };
+                members.iter().map(line).collect::<Vec<_>>().join("\n")
+            })
+        }
+        Group::List => {
+            let listed: Vec<_> = client.groups()?.iter().map(listed).collect();
+            output.give(&json!({ "groups": listed }), |_| {
+                if listed.is_empty() {
+                    return "no groups yet: `conclave group create TITLE` makes one".to_owned();
+                }
+                let line = |group: &Listed| {
+                    format!(
+                        "{:<30} {:>4} members  epoch {:<5} {:<8} {}",
+                        clean_line(&group.title), group.members, group.epoch, group.status, group.group
+                    )
+                };
+                listed.iter().map(line).collect::<Vec<_>>().join("\n")
+            })
+        }
+        Group::Info { group } => {
+            let group = names::group(client, &group)?;
+            client.sync().await?;
+            let info = info(client, &group)?;
+            output.give(&info, |info| {
+                format!(
+                    "group          {}\ntitle          {}\nroom           {}\nhub            {}\nstatus         {}\n\
+                     members        {}\nepoch          {}\nauthenticator  {}\ncipher suite   {}\n\
+                     place          entry {} ({})\nunder way      {}",
+                    info.group,
+                    clean_line(&info.title),
+                    info.room,
+                    info.hub,
+                    info.status,
+                    info.members,
+                    info.epoch,
+                    info.epoch_authenticator,
+                    info.cipher_suite,
+                    info.position,
+                    info.chain,
+                    info.pending
+                )
+            })
+        }
+    }
+}
+
+fn listed(group: &GroupSummary) -> Listed {
+    Listed {
+        group: group.name.to_string(),
+        title: group.title.clone(),
+        members: group.members,
+        epoch: group.epoch.0,
+        status: word(&group.status),
+    }
+}
+
+pub(super) fn info(client: &mut Client, name: &GroupUri) -> Result<Info, CliError> {
+    let group = client.group(name)?;
+    let profile = group.profile();
+    Ok(Info {
+        group: name.to_string(),
+        title: profile.title.clone(),
+        room: profile.room.to_string(),
+        hub: profile.hub.to_string(),
+        channel: profile.channel.to_string(),
+        status: word(group.status()),
+        epoch: group.epoch().0,
+        epoch_authenticator: hex(&group.epoch_authenticator().map_err(conclave_client::ClientError::from)?),
+        cipher_suite: group.cipher_suite(),
+        members: group.members().map_err(conclave_client::ClientError::from)?.len(),
+        position: group.position().seq.0,
+        chain: group.position().hash,
+        pending: group.intents().count(),
+    })
+}
+
+pub(super) async fn update(group: &str, context: &mut Context, output: &Output) -> Result<(), CliError> {
+    let client = context.client()?;
+    let group = names::group(client, group)?;
+    client.update(&group).await?;
+    let epoch = at(client, &group)?;
+    output.give(&json!({ "group": group, "epoch": epoch }), |_| {
+        format!("your keys in the group are new; it is in epoch {epoch}")
+    })
+}

@@ -1,0 +1,169 @@
+//! The real program.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use conclave_protocol::{Code, Refusal};
+
+use super::client::*;
+
+fn conclaved() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclaved"));
+    // Of the environment, only what programs need anyway.
+    command.env_clear();
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
+fn output(command: &mut Command) -> (bool, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A server that is ended with the test, whatever happens.
+struct Program {
+    child: Child,
+    addr: String,
+}
+
+impl Program {
+    fn start(directory: &Path) -> Self {
+        let mut child = conclaved()
+            .args(["--listen", "127.0.0.1:0", "--domain", "example.com", "--data-dir"])
+            .arg(directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr =
+            line.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap_or_else(|| panic!("{line}"));
+        Self { addr: addr.to_owned(), child }
+    }
+
+    fn signal(&mut self, name: &str) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// With threads: while the test waits for the program, its client must answer the server's farewell.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_after_a_signal() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = || std::fs::read_to_string(directory.path().join("tls/ca.pem")).unwrap();
+    for (n, signal) in [(1, "-TERM"), (2, "-INT"), (3, "-KILL")] {
+        let mut program = Program::start(directory.path());
+        let client = Client::to(&program.addr, &ca()).await;
+        client.register(&format!("user{n}"), n, "").await.unwrap();
+        let code = program.signal(signal);
+        assert_eq!(code, (signal != "-KILL").then_some(0), "{signal}");
+    }
+    let mut program = Program::start(directory.path());
+    let client = Client::to(&program.addr, &ca()).await;
+    for n in 1..=3 {
+        let status = client.register(&format!("user{n}"), n + 10, "").await.unwrap_err();
+        assert_eq!(Refusal::from_status(&status).unwrap().code, Code::NameTaken);
+    }
+    assert_eq!(program.signal("-TERM"), Some(0));
+}
+
+#[test]
+fn the_help_explains_every_setting_with_its_default() {
+    let (good, help, _) = output(conclaved().arg("--help"));
+    assert!(good);
+    for name in ["DATA_DIR", "LISTEN", "DOMAIN", "REGISTRATION", "TLS_CERTIFICATE", "INSECURE_PLAINTEXT", "METRICS"] {
+        assert!(help.contains(&format!("CONCLAVE_{name}")), "{name}");
+    }
+    for default in ["127.0.0.1:7443", "conclaved-data", "[default: open]", "[default: text]"] {
+        assert!(help.contains(default), "{default}");
+    }
+}
+
+#[test]
+fn an_example_is_written_once_and_is_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("conclaved.toml");
+    assert!(output(conclaved().arg("init").arg(&path)).0);
+    let (good, _, error) = output(conclaved().arg("init").arg(&path));
+    assert!(!good && error.contains("conclaved.toml"), "{error}");
+    let (good, _, error) = output(conclaved().args(["check", "--config"]).arg(&path));
+    assert!(good, "{error}");
+}
+
+#[test]
+fn the_check_looks_at_what_the_configuration_names() {
+    for (flags, word) in [
+        (["--tls-certificate", "/no/such.pem", "--tls-key", "/no/such.key"].as_slice(), "/no/such.pem"),
+        (&["--authentication", "false", "--issuers-file", "/no/issuers.pem"], "/no/issuers.pem"),
+        (&["--log", "info,=x=y"], "log level"),
+    ] {
+        let (good, _, error) = output(conclaved().arg("check").args(flags));
+        assert!(!good && error.contains(word), "{word}: {error}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_line_and_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("wrong.toml");
+    for (text, words) in [
+        ("domain = \"x.example\"\nlistne = \"127.0.0.1:1\"\n", ["line 2", "listne", "listen"]),
+        ("\n\nregistration = \"maybe\"\n", ["line 3", "maybe", "invite"]),
+        ("[limits]\nconnections = \"many\"\n", ["line 2", "connections", "string"]),
+        ("listen = \"0.0.0.0:0\"\n[tls]\ninsecure_plaintext = true\n", ["line 3", "loopback", "127.0.0.1"]),
+        ("[tls]\nkey = \"k\"\n", ["line 2", "key", "both"]),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let (good, _, error) = output(conclaved().arg("--config").arg(&path));
+        assert!(!good, "{text}");
+        for word in words {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
+}
+
+#[test]
+fn flags_override_the_environment_which_overrides_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("conclaved.toml");
+    std::fs::write(&path, "domain = \"file.example\"\nlisten = \"127.0.0.1:1\"\nmetrics = \"127.0.0.1:11\"\n").unwrap();
+    let mut command = conclaved();
+    command.arg("check").env("CONCLAVE_CONFIG", &path);
+    command.env("CONCLAVE_DOMAIN", "environment.example").env("CONCLAVE_LISTEN", "127.0.0.1:2");
+    let (good, shown, error) = output(command.args(["--listen", "127.0.0.1:3"]));
+    assert!(good, "{error}");
+    for word in ["environment.example", "127.0.0.1:3", "127.0.0.1:11"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    let (good, _, error) = output(conclaved().args(["check"]).env("CONCLAVE_LISTEN", "nowhere"));
+    assert!(!good && error.contains("listen") && error.contains("nowhere"), "{error}");
+}
+
+#[test]
+fn an_invite_is_a_token_and_nothing_useless_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let invite = |uses: &str, expires: &str| {
+        let mut command = conclaved();
+        command.args(["invite", "create", "--uses", uses, "--expires", expires]);
+        output(command.env("CONCLAVE_DATA_DIR", directory.path()))
+    };
+    let (good, token, error) = invite("2", "7");
+    assert!(good, "{error}");
+    assert!(token.trim().len() == 32 && token.trim().bytes().all(|b| b.is_ascii_hexdigit()), "{token}");
+    assert!(!invite("0", "7").0);
+    assert!(!invite("1", "0").0);
+}
