@@ -12,11 +12,8 @@ const FILES: [&str; 4] = [
 ];
 
 /// Messages with secrets: their `Debug` is written by hand.
-const SECRET: [&str; 3] = [
-    ".conclave.v1.OpenSessionResponse",
-    ".conclave.v1.CreateInboxRequest",
-    ".conclave.v1.RegisterUserRequest",
-];
+const SECRET: [&str; 3] =
+    [".conclave.v1.OpenSessionResponse", ".conclave.v1.CreateInboxRequest", ".conclave.v1.RegisterUserRequest"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");

@@ -38,9 +38,8 @@ impl Observer {
                  JOIN ds_channels c ON c.id = e.channel WHERE c.epoch IS NOT NULL GROUP BY e.kind ORDER BY e.kind",
             )
             .map_err(failed)?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-            .map_err(failed)?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).map_err(failed)?;
         for row in rows {
             let (kind, count, least, most): (i64, i64, i64, i64) = row.map_err(failed)?;
             let what = match kind {
@@ -49,7 +48,10 @@ impl Observer {
                 3 => "proposals",
                 _ => "entries",
             };
-            says("server", &format!("one channel with {count} {what}, sealed, of {least} to {most} bytes, with time and epoch"));
+            says(
+                "server",
+                &format!("one channel with {count} {what}, sealed, of {least} to {most} bytes, with time and epoch"),
+            );
         }
         let epochs = self.number("SELECT count(*) FROM ds_epochs")?;
         says("server", &format!("{epochs} epochs with 32 bytes each that decide who may read; no list of members"));
@@ -59,7 +61,13 @@ impl Observer {
                 return Err(Deviation::new(format!("the server's disk holds \"{secret}\"")));
             }
         }
-        says("server", &format!("its disk was searched for the group's title and all messages: none of {} is there", secrets.len()));
+        says(
+            "server",
+            &format!(
+                "its disk was searched for the group's title and all messages: none of {} is there",
+                secrets.len()
+            ),
+        );
         Ok(())
     }
 }

@@ -61,7 +61,11 @@ mod tests {
     }
 
     /// Computed apart from this code, with Python's hashlib (docs/protocol.md has the lines).
-    const VECTORS: [&str; 3] = ["9310a730f8740d56ec096a4c85ae1747ae9b440a86a297e05215a596552baf22", "f5693865778825b5646767597ebca1cc04607ddc0b09e28aad26da8511a6c592", "f82a23f77817100e4f5f0082ec23b924c5c9cf5e0bfbfbf9d0c9de305a4d4db7"];
+    const VECTORS: [&str; 3] = [
+        "9310a730f8740d56ec096a4c85ae1747ae9b440a86a297e05215a596552baf22",
+        "f5693865778825b5646767597ebca1cc04607ddc0b09e28aad26da8511a6c592",
+        "f82a23f77817100e4f5f0082ec23b924c5c9cf5e0bfbfbf9d0c9de305a4d4db7",
+    ];
 
     #[test]
     fn everything_counts() {

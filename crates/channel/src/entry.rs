@@ -237,8 +237,7 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = Entry> {
         let body = prop_oneof![
             prop::collection::vec(any::<u8>(), 0..2000).prop_map(Body::Inline),
-            (any::<[u8; 32]>(), 0..=limits::BLOB)
-                .prop_map(|(hash, size)| Body::Staged { hash: Hash::new(hash), size }),
+            (any::<[u8; 32]>(), 0..=limits::BLOB).prop_map(|(hash, size)| Body::Staged { hash: Hash::new(hash), size }),
         ];
         (1..=4u8, any::<u64>(), any::<bool>(), body).prop_map(|(kind, epoch, removes, body)| {
             let kind = EntryKind::from_code(kind).unwrap();

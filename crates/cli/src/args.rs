@@ -30,6 +30,9 @@ pub(crate) struct Global {
     /// Answer in JSON: one object, or one a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// How long to try while the server cannot be reached, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) timeout: u64,
     /// Say more on standard error; twice for even more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

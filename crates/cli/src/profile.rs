@@ -3,6 +3,7 @@
 use std::{
     io::IsTerminal as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use conclave_client::{
@@ -48,7 +49,9 @@ impl Context {
         if self.client.is_none() {
             let profile = Profile::open(&self.directory()?)?;
             let passphrase = if profile.needs_passphrase() { Some(self.passphrase(false)?) } else { None };
-            self.client = Some(Client::open(&profile, passphrase.as_ref().map(|text| text.as_str()))?);
+            let mut client = Client::open(&profile, passphrase.as_ref().map(|text| text.as_str()))?;
+            client.set_deadline(Duration::from_secs(self.global.timeout));
+            self.client = Some(client);
         }
         self.client.as_mut().ok_or_else(|| CliError::Usage("the profile is not open".into()))
     }

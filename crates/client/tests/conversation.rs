@@ -1,5 +1,7 @@
 //! The life of a group over real servers (RFC 9750, sections 3.1 to 3.5).
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
 mod common;
 
 use common::{World, user};
@@ -13,7 +15,6 @@ fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
         .into_iter()
         .filter_map(|item| match item.entry {
             HistoryEntry::Message { text, .. } => text,
-            HistoryEntry::Change { .. } => None,
             _ => None,
         })
         .collect()

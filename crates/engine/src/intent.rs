@@ -149,10 +149,7 @@ impl Intent {
         let row: Row = record::decode(bytes)?;
         let mut items = row.items.into_iter().map(|item| item.0);
         let wish = match row.kind {
-            1 => Wish::Send {
-                content: items.next().ok_or(RecordError::Damaged)?,
-                id: MessageId::new(row.message_id),
-            },
+            1 => Wish::Send { content: items.next().ok_or(RecordError::Damaged)?, id: MessageId::new(row.message_id) },
             2 => Wish::Add { key_packages: items.collect() },
             3 => Wish::Remove { users: row.users.iter().map(Text::parse).collect::<Result<_, _>>()? },
             4 => Wish::Update,

@@ -166,6 +166,7 @@ impl Invitation {
         shared: &Mls,
         rows: &R,
         sealed_tree: &[u8],
+        now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Result<Group, JoinError<R::Error>> {
         let mut writes = Vec::new();
@@ -183,16 +184,13 @@ impl Invitation {
         let cipher_suite = crypto::suite_by_number(self.cipher_suite).map_err(fault)?;
         let seed = self.seed()?;
         let context = epoch_context(&self.profile.channel, self.epoch);
-        let tree = seed
-            .open(&suite(cipher_suite)?, Purpose::Tree, &context, sealed_tree)
-            .map_err(|_| JoinError::Tree)?;
+        let tree =
+            seed.open(&suite(cipher_suite)?, Purpose::Tree, &context, sealed_tree).map_err(|_| JoinError::Tree)?;
         let tree = ExportedTree::from_bytes(&tree).map_err(|_| JoinError::Tree)?;
         shared.groups.forget(self.name.to_string().as_bytes());
         // Joiners judge no lifetimes: each leaf was judged when it was admitted.
-        let (mls, member) = shared
-            .client(account, cipher_suite)
-            .join_group(Some(tree), &self.message, None)
-            .map_err(MlsError::from)?;
+        let (mls, member) =
+            shared.client(account, cipher_suite).join_group(Some(tree), &self.message, None).map_err(MlsError::from)?;
         let _ = shared.key_packages.drain();
         let own = group_channel_key(&mls, rows)?;
         let mut group = Group::joined(
@@ -222,7 +220,7 @@ impl Invitation {
                 shared.key_packages.remove(reference);
             }
         }
-        group.began(writes, member.sender, events)?;
+        group.began(writes, member.sender, now, events)?;
         Ok(group)
     }
 

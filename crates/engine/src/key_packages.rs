@@ -4,10 +4,7 @@ use conclave_mls::address::{DeliveryAddress, DropToken, SealedAddress};
 use conclave_mls::crypto;
 use conclave_names::{Timestamp, code_points, limits};
 use ed25519_dalek::SigningKey;
-use mls_rs::{
-    CipherSuite, Extension, ExtensionList,
-    extension::ExtensionType,
-};
+use mls_rs::{CipherSuite, Extension, ExtensionList, extension::ExtensionType};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use mls_rs_core::key_package::KeyPackageData;
 
@@ -80,10 +77,9 @@ pub fn generate(
         let channel_key = SigningKey::from_bytes(&random(&provider)?);
         let uses = if last { LAST_RESORT_USES } else { 1 };
         let expires = now.plus_ms(limits::KEY_PACKAGE_LIFETIME * 1000);
-        let token =
-            DropToken::mint(&account.inbox.drop_key, account.inbox.id, random(&provider)?, uses, expires);
-        let sealed = SealedAddress::seal(&sealing, &address_key.public.clone().into(), address_key.id, &token)
-            .map_err(fault)?;
+        let token = DropToken::mint(&account.inbox.drop_key, account.inbox.id, random(&provider)?, uses, expires);
+        let sealed =
+            SealedAddress::seal(&sealing, &address_key.public.clone().into(), address_key.id, &token).map_err(fault)?;
         let address = DeliveryAddress::new(account.client.domain(), &sealed).map_err(fault)?;
         let mut extensions = ExtensionList::new();
         extensions.set_from(address).map_err(fault)?;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use conclave_channel::access::ChannelKey;
 use conclave_mls::{
     components::{AppDataDictionary, ChannelKeyExtension},
     crypto::{self, CryptoProvider, SuiteProvider},
     identity::Identities,
     rules::Rules,
 };
-use conclave_channel::access::ChannelKey;
 use conclave_names::{Timestamp, code_points, limits};
 use ed25519_dalek::SigningKey;
 use mls_rs::{
@@ -33,7 +33,10 @@ pub(crate) type Config = WithMlsRules<
     Rules,
     WithKeyPackageRepo<
         KeyPackages,
-        WithGroupStateStorage<GroupStates, WithIdentityProvider<Identities, WithCryptoProvider<CryptoProvider, BaseConfig>>>,
+        WithGroupStateStorage<
+            GroupStates,
+            WithIdentityProvider<Identities, WithCryptoProvider<CryptoProvider, BaseConfig>>,
+        >,
     >,
 >;
 

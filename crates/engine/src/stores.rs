@@ -91,7 +91,7 @@ impl GroupStateStorage for GroupStates {
     ) -> Result<(), Infallible> {
         let mut groups = lock(&self.0);
         let inner = groups.entry(state.id).or_default();
-        inner.rows.state = state.data.clone();
+        inner.rows.state.clone_from(&state.data);
         inner.changes.state = Some(state.data);
         for epoch in inserts.into_iter().chain(updates) {
             inner.rows.epochs.insert(epoch.id, epoch.data.clone());
@@ -111,6 +111,9 @@ impl GroupStateStorage for GroupStates {
         Ok(lock(&self.0).get(group_id).and_then(|inner| inner.rows.epochs.keys().next_back().copied()))
     }
 }
+
+/// KeyPackages that were inserted, and ids of those that were used up.
+pub(crate) type Drained = (Vec<(Vec<u8>, KeyPackageData)>, Vec<Vec<u8>>);
 
 #[derive(Default)]
 struct KeyPackageInner {
@@ -135,7 +138,7 @@ impl KeyPackages {
     }
 
     /// Takes what was inserted and what was used up.
-    pub(crate) fn drain(&self) -> (Vec<(Vec<u8>, KeyPackageData)>, Vec<Vec<u8>>) {
+    pub(crate) fn drain(&self) -> Drained {
         let mut inner = lock(&self.0);
         (std::mem::take(&mut inner.inserted), std::mem::take(&mut inner.deleted))
     }

@@ -1,5 +1,7 @@
 //! The life of a group: RFC 9750, sections 3.1 to 3.5, with everybody's state made durable after each step.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
 mod common;
 
 use common::{Person, World, agree, group_of};

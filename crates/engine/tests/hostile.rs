@@ -1,5 +1,7 @@
 //! What a server, a member or a stranger may try. Nothing of it leaves a trace: the genuine successor still applies.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
 mod common;
 
 use common::{NOW, Person, World, agree, group_of, inbox_entry};
@@ -155,7 +157,8 @@ fn a_log_with_gaps_repeats_or_garbage_is_a_fault_and_changes_nothing() {
     bob.sync(&world.ds);
     assert!(matches!(fault(&mut bob, &[early]), ProcessError::Log(LogFault::Gap { .. })));
     assert!(matches!(fault(&mut bob, &batch), ProcessError::Log(LogFault::Gap { .. })), "a replay");
-    let garbage = Incoming { seq: bob.group().position().seq.next(), time: NOW.plus_ms(99), entry: vec![9; 9], blob: None };
+    let garbage =
+        Incoming { seq: bob.group().position().seq.next(), time: NOW.plus_ms(99), entry: vec![9; 9], blob: None };
     assert!(matches!(fault(&mut bob, &[garbage]), ProcessError::Entry(_)));
     assert_eq!(bob.group().position(), alice.group().position());
     assert_ne!(bob.group().position(), place);
@@ -213,7 +216,7 @@ fn a_welcome_for_somebody_else_or_with_a_changed_part_joins_nobody() {
     let invitation = open(&mut charlie, &welcome).unwrap();
     let mut tree = world.ds.blobs[&invitation.tree()].clone();
     tree[20] ^= 1;
-    let joined = invitation.join(&charlie.account, &charlie.mls, &charlie.store, &tree, &mut Vec::new());
+    let joined = invitation.join(&charlie.account, &charlie.mls, &charlie.store, &tree, NOW, &mut Vec::new());
     assert!(matches!(joined, Err(JoinError::Tree)));
     // The genuine one still works, once.
     charlie.join(&world);

@@ -29,7 +29,11 @@ pub enum ContentError {
     #[error("the message does not follow draft-ietf-mimi-content")]
     Malformed,
     /// A text or a nesting is over its bound.
-    #[error("the message is over a bound: {} bytes of text, {} in all, {DEPTH_MAX} levels, {PARTS_MAX} parts", limits::TEXT, limits::INLINE_BODY)]
+    #[error(
+        "the message is over a bound: {} bytes of text, {} in all, {DEPTH_MAX} levels, {PARTS_MAX} parts",
+        limits::TEXT,
+        limits::INLINE_BODY
+    )]
     TooLarge,
 }
 
@@ -170,14 +174,12 @@ impl Content {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         // Writing to a Vec cannot fail.
-        let _: Result<(), minicbor::encode::Error<std::convert::Infallible>> = self.encode(&mut Encoder::new(&mut bytes));
+        let _: Result<(), minicbor::encode::Error<std::convert::Infallible>> =
+            self.encode(&mut Encoder::new(&mut bytes));
         bytes
     }
 
-    fn encode(
-        &self,
-        e: &mut Encoder<&mut Vec<u8>>,
-    ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+    fn encode(&self, e: &mut Encoder<&mut Vec<u8>>) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
         e.array(7)?.bytes(&self.salt)?;
         encode_id(e, self.replaces)?;
         e.bytes(&[])?.null()?;
@@ -341,7 +343,8 @@ mod tests {
         }
         deep.extend(leaf);
         assert_eq!(Content::parse(&deep), Err(ContentError::TooLarge));
-        let broad = Content { salt: [0; 16], replaces: None, in_reply_to: None, body: Part::Multi(vec![Part::Null; 65]) };
+        let broad =
+            Content { salt: [0; 16], replaces: None, in_reply_to: None, body: Part::Multi(vec![Part::Null; 65]) };
         assert_eq!(Content::parse(&broad.to_bytes()), Err(ContentError::TooLarge));
         assert_eq!(Content::text(&"x".repeat(limits::TEXT + 1), [0; 16]), Err(ContentError::TooLarge));
     }

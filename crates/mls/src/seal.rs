@@ -130,8 +130,7 @@ impl Seed {
         let salt = suite.random_bytes_vec(SALT).map_err(|_| SealError::Crypto)?;
         let (key, nonce) = self.key(suite, purpose, &salt)?;
         let padded = Zeroizing::new(size_class::pad(plaintext, OVERHEAD));
-        let ciphertext =
-            suite.aead_seal(&key, &padded, Some(context), &nonce).map_err(|_| SealError::Crypto)?;
+        let ciphertext = suite.aead_seal(&key, &padded, Some(context), &nonce).map_err(|_| SealError::Crypto)?;
         let mut sealed = Vec::with_capacity(1 + SALT + ciphertext.len());
         sealed.push(VERSION);
         sealed.extend_from_slice(&salt);
@@ -156,8 +155,7 @@ impl Seed {
         }
         let (salt, ciphertext) = rest.split_at_checked(SALT).ok_or(SealError::Malformed)?;
         let (key, nonce) = self.key(suite, purpose, salt)?;
-        let mut padded =
-            suite.aead_open(&key, ciphertext, Some(context), &nonce).map_err(|_| SealError::Open)?;
+        let mut padded = suite.aead_open(&key, ciphertext, Some(context), &nonce).map_err(|_| SealError::Open)?;
         size_class::unpad(std::mem::take(&mut *padded)).map_err(|_| SealError::Malformed)
     }
 }

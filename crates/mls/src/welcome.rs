@@ -83,11 +83,7 @@ impl WelcomeParts {
             .iter()
             .map(|secrets| Ok((secrets.new_member.clone(), secrets.mls_encode_to_vec()?)))
             .collect::<Result<_, WelcomeError>>()?;
-        Ok(Self {
-            cipher_suite: welcome.cipher_suite,
-            encrypted_group_info: welcome.encrypted_group_info,
-            secrets,
-        })
+        Ok(Self { cipher_suite: welcome.cipher_suite, encrypted_group_info: welcome.encrypted_group_info, secrets })
     }
 }
 

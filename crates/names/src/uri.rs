@@ -71,11 +71,7 @@ fn segment(text: &str) -> Result<Box<str>, NameError> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let first = text.bytes().next().is_some_and(good);
     let rest = text.bytes().all(|b| good(b) || matches!(b, b'.' | b'_' | b'-'));
-    if first && rest && text.len() <= SEGMENT_MAX {
-        Ok(text.into())
-    } else {
-        Err(NameError::Segment(shorten(text)))
-    }
+    if first && rest && text.len() <= SEGMENT_MAX { Ok(text.into()) } else { Err(NameError::Segment(shorten(text))) }
 }
 
 /// Splits `mimi://domain/kind/rest` and checks domain and kind.
@@ -86,8 +82,7 @@ fn split<'a>(
     example: &'static str,
 ) -> Result<(Domain, &'a str), NameError> {
     let form = || NameError::Form { text: shorten(text), kind, example };
-    let (domain, path) =
-        text.strip_prefix("mimi://").and_then(|rest| rest.split_once('/')).ok_or_else(form)?;
+    let (domain, path) = text.strip_prefix("mimi://").and_then(|rest| rest.split_once('/')).ok_or_else(form)?;
     let (found, rest) = path.split_once('/').ok_or_else(form)?;
     if found != letter {
         return Err(form());

@@ -107,8 +107,7 @@ pub fn session_of(request: &SessionRequest) -> Result<SessionId, SessionError> {
 
 /// Decodes the body of a verified request as the message that the call takes.
 pub fn decode<M: Message + Default>(request: &SessionRequest) -> Result<M, SessionError> {
-    M::decode(request.body.as_slice())
-        .map_err(|_| SessionError::Malformed("the body is not the call's message"))
+    M::decode(request.body.as_slice()).map_err(|_| SessionError::Malformed("the body is not the call's message"))
 }
 
 /// Which counters of a session were used: each one once, in nearly any order.

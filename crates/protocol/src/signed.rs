@@ -46,12 +46,8 @@ impl From<SignedRequestError> for Refusal {
             SignedRequestError::Malformed(_) => Self::new(Code::Malformed, message),
             SignedRequestError::Version(_) => Self::new(Code::UnsupportedVersion, message),
             SignedRequestError::Signature => Self::new(Code::SignatureInvalid, message),
-            SignedRequestError::Audience(_) | SignedRequestError::Method => {
-                Self::new(Code::WrongAudience, message)
-            }
-            SignedRequestError::Expired(_, now) => {
-                Self::new(Code::RequestExpired, message).with("server_time_ms", now)
-            }
+            SignedRequestError::Audience(_) | SignedRequestError::Method => Self::new(Code::WrongAudience, message),
+            SignedRequestError::Expired(_, now) => Self::new(Code::RequestExpired, message).with("server_time_ms", now),
         }
     }
 }
@@ -74,8 +70,7 @@ pub struct Verified {
 impl Verified {
     /// Decodes the body as the message that the call takes.
     pub fn decode<M: Message + Default>(&self) -> Result<M, SignedRequestError> {
-        M::decode(self.body.as_slice())
-            .map_err(|_| SignedRequestError::Malformed("the body is not the call's message"))
+        M::decode(self.body.as_slice()).map_err(|_| SignedRequestError::Malformed("the body is not the call's message"))
     }
 }
 
@@ -132,10 +127,9 @@ pub fn verify(
         .ok()
         .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
         .ok_or(E::Malformed("`key` is not an Ed25519 public key"))?;
-    let signature = Signature::from_slice(&request.signature)
-        .map_err(|_| E::Malformed("`signature` is not 64 bytes"))?;
-    key.verify_strict(&to_be_signed(&request.context, &request.body), &signature)
-        .map_err(|_| E::Signature)?;
+    let signature =
+        Signature::from_slice(&request.signature).map_err(|_| E::Malformed("`signature` is not 64 bytes"))?;
+    key.verify_strict(&to_be_signed(&request.context, &request.body), &signature).map_err(|_| E::Signature)?;
     let context = RequestContext::decode(request.context.as_slice())
         .map_err(|_| E::Malformed("`context` is not a RequestContext"))?;
     if context.version != VERSION {
@@ -185,10 +179,7 @@ mod tests {
         let at = |method, domain: &str, now| verify(&request, method, &domain.parse().unwrap(), now);
         assert!(at(method::CLAIM, "example.com", NOW).is_ok());
         assert_eq!(at(method::COUNT, "example.com", NOW).unwrap_err(), SignedRequestError::Method);
-        assert!(matches!(
-            at(method::CLAIM, "example.org", NOW).unwrap_err(),
-            SignedRequestError::Audience(_)
-        ));
+        assert!(matches!(at(method::CLAIM, "example.org", NOW).unwrap_err(), SignedRequestError::Audience(_)));
         let edge = NOW.plus_ms(REQUEST_CLOCK_SKEW_MS);
         assert!(at(method::CLAIM, "example.com", edge).is_ok());
         let late = at(method::CLAIM, "example.com", edge.next()).unwrap_err();
@@ -202,19 +193,13 @@ mod tests {
         let mut moved = request();
         let byte = moved.context.pop().unwrap();
         moved.body.insert(0, byte);
-        assert_eq!(
-            verify(&moved, method::CLAIM, &domain(), NOW).unwrap_err(),
-            SignedRequestError::Signature
-        );
+        assert_eq!(verify(&moved, method::CLAIM, &domain(), NOW).unwrap_err(), SignedRequestError::Signature);
     }
 
     #[test]
     fn a_missing_field_is_named() {
         let empty = SignedRequest::default();
-        assert!(matches!(
-            verify(&empty, method::CLAIM, &domain(), NOW),
-            Err(SignedRequestError::Malformed(_))
-        ));
+        assert!(matches!(verify(&empty, method::CLAIM, &domain(), NOW), Err(SignedRequestError::Malformed(_))));
     }
 
     proptest! {

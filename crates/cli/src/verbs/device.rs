@@ -48,9 +48,8 @@ pub(super) async fn run(verb: Device, context: &mut Context, output: &Output) ->
                 })
                 .collect();
             output.give(&json!({ "devices": listed }), |_| {
-                let line = |device: &Listed| {
-                    format!("{}{}", device.client, if device.own { "  (this device)" } else { "" })
-                };
+                let line =
+                    |device: &Listed| format!("{}{}", device.client, if device.own { "  (this device)" } else { "" });
                 listed.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }

@@ -83,7 +83,9 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                     }
                 };
                 for client in &added.without_key_packages {
-                    text.push_str(&format!("\nnot added: {client} has left no keying material; it must come online first"));
+                    text.push_str(&format!(
+                        "\nnot added: {client} has left no keying material; it must come online first"
+                    ));
                 }
                 text
             })
@@ -130,7 +132,11 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                 let line = |group: &Listed| {
                     format!(
                         "{:<30} {:>4} members  epoch {:<5} {:<8} {}",
-                        clean_line(&group.title), group.members, group.epoch, group.status, group.group
+                        clean_line(&group.title),
+                        group.members,
+                        group.epoch,
+                        group.status,
+                        group.group
                     )
                 };
                 listed.iter().map(line).collect::<Vec<_>>().join("\n")

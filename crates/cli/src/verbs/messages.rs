@@ -20,12 +20,7 @@ use crate::{
 /// Items in one page of an export.
 const PAGE: usize = 1000;
 
-pub(super) async fn send(
-    group: &str,
-    text: &str,
-    context: &mut Context,
-    output: &Output,
-) -> Result<(), CliError> {
+pub(super) async fn send(group: &str, text: &str, context: &mut Context, output: &Output) -> Result<(), CliError> {
     let text = if text == "-" {
         let mut read = String::new();
         std::io::stdin().read_to_string(&mut read).map_err(|e| CliError::Io("standard input".into(), e))?;
@@ -58,9 +53,7 @@ pub(super) async fn read(
         Some(limit) => client.recent(&group, limit)?,
         None => client.history(&group, Seq(0), usize::MAX)?,
     };
-    output.give(&json!({ "group": group, "items": items }), |_| {
-        items.iter().map(item).collect::<Vec<_>>().join("\n")
-    })
+    output.give(&json!({ "group": group, "items": items }), |_| items.iter().map(item).collect::<Vec<_>>().join("\n"))
 }
 
 /// `YYYY-MM-DD HH:MM` in UTC.

@@ -10,7 +10,7 @@ struct Verified {
     user: String,
     safety_number: String,
     qr: String,
-    verified: bool,
+    compared: bool,
     changed: bool,
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn run(args: Verify, context: &mut Context, output: &Output) ->
         user: user.to_string(),
         safety_number: number.to_string(),
         qr: number.qr_payload(),
-        verified,
+        compared: verified,
         changed: changed && !args.accept,
     };
     let terminal = output.is_terminal();
@@ -64,7 +64,7 @@ pub(super) async fn run(args: Verify, context: &mut Context, output: &Output) ->
                 "WARNING: the identity key of {shown} is another than before. Compare the number with that person; then\n\
                  accept it with --accept."
             )
-        } else if answer.verified {
+        } else if answer.compared {
             format!("You have compared it with {shown}.")
         } else {
             format!("Compare it with what {shown} sees, over another channel. If it is the same, note it with --verified.")

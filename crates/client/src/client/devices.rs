@@ -61,7 +61,7 @@ impl FromStr for LinkCode {
 
     fn from_str(text: &str) -> Result<Self, LinkCodeError> {
         let clean: Zeroizing<String> = Zeroizing::new(
-            text.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_uppercase()).collect(),
+            text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect(),
         );
         let bytes = Zeroizing::new(BASE32_NOPAD.decode(clean.as_bytes()).map_err(|_| LinkCodeError)?);
         let (id, secret) = bytes.split_first_chunk::<16>().ok_or(LinkCodeError)?;
@@ -120,12 +120,15 @@ impl Client {
         let code = LinkCode { id: random()?, secret: LinkSecret::new(random()?) };
         let public = signature_key.verifying_key().to_bytes();
         authentication
-            .put_link(&Signer::bare(&signature_key), &v1::PutLinkRequest {
-                link_id: code.id.to_vec(),
-                client: client.to_string(),
-                signature_key: public.to_vec(),
-                mac: code.secret.request_mac(&client.to_string(), &public).to_vec(),
-            })
+            .put_link(
+                &Signer::bare(&signature_key),
+                &v1::PutLinkRequest {
+                    link_id: code.id.to_vec(),
+                    client: client.to_string(),
+                    signature_key: public.to_vec(),
+                    mac: code.secret.request_mac(&client.to_string(), &public).to_vec(),
+                },
+            )
             .await
             .map_err(ClientError::from)?;
         Ok(PendingLink { store, delivery, authentication, client, signature_key, code })
@@ -163,11 +166,14 @@ impl Client {
         let binding = sign_binding(identity, &request.client, &request.signature_key, self.authentication.now());
         let mac = request.code.secret.approval_mac(&binding.identity_key, &binding.signature);
         self.authentication
-            .approve_link(&Signer::bare(identity), &v1::ApproveLinkRequest {
-                link_id: request.code.id.to_vec(),
-                binding: Some(binding_to_wire(&binding)),
-                mac: mac.to_vec(),
-            })
+            .approve_link(
+                &Signer::bare(identity),
+                &v1::ApproveLinkRequest {
+                    link_id: request.code.id.to_vec(),
+                    binding: Some(binding_to_wire(&binding)),
+                    mac: mac.to_vec(),
+                },
+            )
             .await?;
         Ok(())
     }

@@ -89,10 +89,14 @@ pub enum ClientError {
     #[error("the change could not be made: {0}")]
     Dropped(String),
     /// The change is stored, but the channel has not shown its outcome.
-    #[error("the change is stored but not yet confirmed by the server; it will be sent again by the next `conclave sync`")]
+    #[error(
+        "the change is stored but not yet confirmed by the server; it will be sent again by the next `conclave sync`"
+    )]
     Unconfirmed,
     /// This device does not hold the user's identity key.
-    #[error("this device does not hold the identity key of its user: approve the new device on the device where the account was made")]
+    #[error(
+        "this device does not hold the identity key of its user: approve the new device on the device where the account was made"
+    )]
     NoIdentityKey,
     /// What a service answered does not belong to the question.
     #[error("the server's answer does not belong to the question: {0}")]

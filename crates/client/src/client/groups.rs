@@ -45,10 +45,10 @@ impl Client {
         let group = Group::create(&self.account, &self.mls, new, self.delivery.now())?;
         let access = group.access()?;
         self.delivery
-            .create_channel(&Signer::bare(&access.key), &v1::CreateChannelRequest {
-                channel: access.channel.to_vec(),
-                key_root: group.key_root()?.to_vec(),
-            })
+            .create_channel(
+                &Signer::bare(&access.key),
+                &v1::CreateChannelRequest { channel: access.channel.to_vec(), key_root: group.key_root()?.to_vec() },
+            )
             .await?;
         let name = group.name().clone();
         self.groups.insert(name.clone(), group);
@@ -70,11 +70,14 @@ impl Client {
         for user in users {
             let answer = self
                 .delivery
-                .claim(&Self::signer(&self.account), &v1::ClaimRequest {
-                    target: user.to_string(),
-                    cipher_suites: vec![suite],
-                    idempotency_key: random::<16>()?.to_vec(),
-                })
+                .claim(
+                    &Self::signer(&self.account),
+                    &v1::ClaimRequest {
+                        target: user.to_string(),
+                        cipher_suites: vec![suite],
+                        idempotency_key: random::<16>()?.to_vec(),
+                    },
+                )
                 .await?;
             let mut found = false;
             for claimed in answer.key_packages {
@@ -149,6 +152,10 @@ impl Client {
     /// # Errors
     /// A transient error means that it is stored here and will be sent by the next sync.
     pub async fn send(&mut self, group: &GroupUri, text: &str) -> Result<MessageId, ClientError> {
+        if self.group(group)?.waits_for_commit() {
+            // Somebody may have committed meanwhile, and we may be no member any more.
+            self.sync_group(group).await?;
+        }
         let (intent, message) = self.group(group)?.wish_text(text)?;
         self.save(group)?;
         self.settle(group, intent).await?;

@@ -84,7 +84,12 @@ impl Client {
     }
 
     /// Notes that people compared the safety number with this key, or accepted a changed one.
-    pub fn accept_identity(&mut self, user: &UserUri, identity_key: &[u8; 32], verified: bool) -> Result<(), ClientError> {
+    pub fn accept_identity(
+        &mut self,
+        user: &UserUri,
+        identity_key: &[u8; 32],
+        verified: bool,
+    ) -> Result<(), ClientError> {
         self.pin(user, &Pinned { identity_key: conclave_names::Hash::new(*identity_key), verified })
     }
 

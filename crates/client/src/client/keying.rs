@@ -57,14 +57,16 @@ impl Client {
             .map_err(|_| ClientError::Answer("`address_key_id` is not 8 bytes".into()))?;
         let address_key = AddressKey { id, public: info.address_key };
         let now = self.delivery.now();
-        let fresh =
-            key_packages::generate(&self.account, &self.mls, suite, &address_key, count, last_resort, now)?;
+        let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, count, last_resort, now)?;
         self.store.apply(&fresh.writes)?;
         self.delivery
-            .upload(&Self::signer(&self.account), &v1::UploadRequest {
-                key_packages: fresh.key_packages,
-                last_resort: fresh.last_resort.unwrap_or_default(),
-            })
+            .upload(
+                &Self::signer(&self.account),
+                &v1::UploadRequest {
+                    key_packages: fresh.key_packages,
+                    last_resort: fresh.last_resort.unwrap_or_default(),
+                },
+            )
             .await?;
         Ok(())
     }

@@ -119,7 +119,8 @@ impl Listener<'_> {
                 };
                 self.ready.extend(events);
                 let now = Instant::now();
-                if self.next_due().is_none_or(|due| due <= now) || self.client.group(&name)?.intents().next().is_some() {
+                if self.next_due().is_none_or(|due| due <= now) || self.client.group(&name)?.intents().next().is_some()
+                {
                     self.ready.extend(self.client.drive(&name, None).await?);
                 }
                 if self.client.group(&name)?.epoch() != epoch {
@@ -193,9 +194,12 @@ impl Listener<'_> {
     /// When somebody's proposal falls to us to commit.
     fn next_due(&self) -> Option<Instant> {
         let now = self.client.delivery.now();
-        self.client.groups.values().filter_map(conclave_engine::group::Group::commit_due).min().map(|due| {
-            Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0))
-        })
+        self.client
+            .groups
+            .values()
+            .filter_map(conclave_engine::group::Group::commit_due)
+            .min()
+            .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
 
     async fn commit_proposals(&mut self) -> Result<(), ClientError> {

@@ -11,7 +11,7 @@ mod register;
 mod rows;
 mod sync;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use conclave_engine::{
     Mls,
@@ -170,6 +170,14 @@ impl Client {
     /// When the certificate ends. It is renewed by itself long before.
     pub fn certificate_ends(&self) -> Option<Timestamp> {
         LeafCertificate::parse(&self.account.certificate).ok().map(|leaf| leaf.not_after())
+    }
+
+    /// How long calls are repeated while their failure is transient; 30 seconds unless something else is said.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        self.delivery = self.delivery.with_deadline(deadline);
+        self.authentication = self.authentication.with_deadline(deadline);
+        self.sessions.clear();
+        self.inbox = None;
     }
 
     /// The groups of this client, those that it was removed from included. Costs no MLS work.

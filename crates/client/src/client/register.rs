@@ -43,12 +43,7 @@ pub(super) fn new_key() -> Result<SigningKey, ClientError> {
 }
 
 pub(super) fn new_inbox() -> Result<Inbox, ClientError> {
-    Ok(Inbox {
-        id: ChannelId::new(random()?),
-        key: new_key()?,
-        drop_key: Zeroizing::new(random()?),
-        done: Seq(0),
-    })
+    Ok(Inbox { id: ChannelId::new(random()?), key: new_key()?, drop_key: Zeroizing::new(random()?), done: Seq(0) })
 }
 
 pub(super) fn binding_to_wire(binding: &IdentityBinding) -> v1::IdentityBinding {
@@ -60,7 +55,12 @@ pub(super) fn binding_to_wire(binding: &IdentityBinding) -> v1::IdentityBinding 
     }
 }
 
-pub(super) fn sign_binding(identity: &SigningKey, client: &ClientUri, key: &[u8; 32], now: Timestamp) -> IdentityBinding {
+pub(super) fn sign_binding(
+    identity: &SigningKey,
+    client: &ClientUri,
+    key: &[u8; 32],
+    now: Timestamp,
+) -> IdentityBinding {
     IdentityBinding::sign(identity, client, key, now.plus_ms(BINDING_LIFE_MS))
 }
 
@@ -81,43 +81,30 @@ impl Client {
         let (delivery, authentication) = services.connect()?;
         let user = UserUri::new(delivery.domain().clone(), &registration.user)?;
         let client = user.client(&registration.device)?;
-        let account = match store.get(Room::ACCOUNT, Account::KEY)? {
-            Some(row) => {
-                let account = Account::from_row(&row)?;
-                if account.client != client {
-                    return Err(RegisterError::Other(account.client));
-                }
-                if !account.certificate.is_empty() {
-                    return Err(RegisterError::Complete(account.client));
-                }
-                account
+        let account = if let Some(row) = store.get(Room::ACCOUNT, Account::KEY)? {
+            let account = Account::from_row(&row)?;
+            if account.client != client {
+                return Err(RegisterError::Other(account.client));
             }
-            None => {
-                let identity = new_key()?;
-                let signature_key = new_key()?;
-                let now = authentication.now();
-                let binding =
-                    sign_binding(&identity, &client, &signature_key.verifying_key().to_bytes(), now);
-                let account = Account {
-                    client,
-                    signature_key,
-                    identity_secret: Some(identity),
-                    binding,
-                    certificate: Vec::new(),
-                    issuers: Vec::new(),
-                    inbox: new_inbox()?,
-                };
-                store.apply(&[account.to_write()])?;
-                account
+            if !account.certificate.is_empty() {
+                return Err(RegisterError::Complete(account.client));
             }
+            account
+        } else {
+            let account = new_account(client, authentication.now())?;
+            store.apply(&[account.to_write()])?;
+            account
         };
         let identity = account.identity_secret.as_ref().ok_or(ClientError::NoIdentityKey)?;
         authentication
-            .register_user(&Signer::bare(identity), &v1::RegisterUserRequest {
-                user: user.to_string(),
-                identity_key: identity.verifying_key().to_bytes().to_vec(),
-                invite: registration.invite.unwrap_or_default(),
-            })
+            .register_user(
+                &Signer::bare(identity),
+                &v1::RegisterUserRequest {
+                    user: user.to_string(),
+                    identity_key: identity.verifying_key().to_bytes().to_vec(),
+                    invite: registration.invite.unwrap_or_default(),
+                },
+            )
             .await
             .map_err(ClientError::from)?;
         Self::complete(store, account, delivery, authentication).await
@@ -133,10 +120,10 @@ impl Client {
         certify(&mut account, &authentication).await?;
         // The inbox comes before the account is taken for complete, so that it is never missing.
         delivery
-            .create_inbox(&Signer::bare(&account.inbox.key), &v1::CreateInboxRequest {
-                inbox: account.inbox.id.to_vec(),
-                drop_key: account.inbox.drop_key.to_vec(),
-            })
+            .create_inbox(
+                &Signer::bare(&account.inbox.key),
+                &v1::CreateInboxRequest { inbox: account.inbox.id.to_vec(), drop_key: account.inbox.drop_key.to_vec() },
+            )
             .await
             .map_err(ClientError::from)?;
         store.apply(&[account.to_write()])?;
@@ -170,6 +157,22 @@ impl Client {
     }
 }
 
+/// An account of a first device, before any server knows of it.
+fn new_account(client: ClientUri, now: Timestamp) -> Result<Account, ClientError> {
+    let identity = new_key()?;
+    let signature_key = new_key()?;
+    let binding = sign_binding(&identity, &client, &signature_key.verifying_key().to_bytes(), now);
+    Ok(Account {
+        client,
+        signature_key,
+        identity_secret: Some(identity),
+        binding,
+        certificate: Vec::new(),
+        issuers: Vec::new(),
+        inbox: new_inbox()?,
+    })
+}
+
 /// Learns the issuers and has the signature key certified; the answer is judged like anybody's credential.
 async fn certify(account: &mut Account, authentication: &Transport) -> Result<(), ClientError> {
     let known = authentication.get_issuers().await?;
@@ -182,11 +185,14 @@ async fn certify(account: &mut Account, authentication: &Transport) -> Result<()
         issuers.add(issuer);
     }
     let answer = authentication
-        .issue_credential(&Signer::bare(&account.signature_key), &v1::IssueCredentialRequest {
-            client: account.client.to_string(),
-            signature_key: account.signature_key.verifying_key().to_bytes().to_vec(),
-            binding: Some(binding_to_wire(&account.binding)),
-        })
+        .issue_credential(
+            &Signer::bare(&account.signature_key),
+            &v1::IssueCredentialRequest {
+                client: account.client.to_string(),
+                signature_key: account.signature_key.verifying_key().to_bytes().to_vec(),
+                binding: Some(binding_to_wire(&account.binding)),
+            },
+        )
         .await?;
     let identity = validate(&answer.certificate, &issuers, Some(authentication.now()))
         .map_err(|error| ClientError::Answer(error.to_string()))?;

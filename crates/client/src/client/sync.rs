@@ -40,12 +40,10 @@ impl Client {
         let inbox = &self.account.inbox;
         self.inbox
             .get_or_insert_with(|| {
-                Session::new(&self.delivery, SessionOpener {
-                    channel: inbox.id,
-                    epoch: Epoch(0),
-                    key: inbox.key.clone(),
-                    path: None,
-                })
+                Session::new(
+                    &self.delivery,
+                    SessionOpener { channel: inbox.id, epoch: Epoch(0), key: inbox.key.clone(), path: None },
+                )
             })
             .clone()
     }
@@ -91,8 +89,8 @@ impl Client {
             }
         };
         let mut events = Vec::new();
-        let joined =
-            invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, &mut events);
+        let now = self.delivery.now();
+        let joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut events);
         match joined {
             Ok(group) => {
                 self.groups.insert(name.clone(), group);
@@ -158,12 +156,7 @@ impl Client {
                 },
                 _ => None,
             };
-            batch.push(Incoming {
-                seq: Seq(logged.seq),
-                time: Timestamp(logged.time_ms),
-                entry: logged.entry,
-                blob,
-            });
+            batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });
         }
         let done = self.group(name)?.process(&batch);
         self.save(name)?;

@@ -143,8 +143,7 @@ impl Group {
             group_info: info.to_bytes()?,
         };
         let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
-        let group_info =
-            next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?;
+        let group_info = next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?;
 
         let joiner = JoinerInfo::new(seed_epoch, &next_seed, self.window.position(), tree_hash);
         let welcome = self.welcome(&built, change, &joiner, &provider)?;

@@ -23,9 +23,9 @@ use super::{
 use crate::{
     account::Account,
     invitation::Joined,
+    mls_client::{Mls, MlsError, MlsGroup, leaf_extensions, mls_time, random, suite},
     outcome::Event,
     writes::Write,
-    mls_client::{Mls, MlsError, MlsGroup, leaf_extensions, mls_time, random, suite},
 };
 
 /// What a new group is to be.
@@ -137,15 +137,11 @@ impl Group {
     }
 
     /// Notes the beginning of a joined group, and what else must become durable with it.
-    pub(crate) fn began(
-        &mut self,
-        writes: Vec<Write>,
-        sender: u32,
-        events: &mut Vec<Event>,
-    ) -> Result<(), MlsError> {
+    pub(crate) fn began(&mut self, writes: Vec<Write>, sender: u32, now: Timestamp, events: &mut Vec<Event>) -> Result<(), MlsError> {
         self.writes = writes;
         let event = Event::Joined { by: self.client_at(sender)?, epoch: self.epoch() };
-        self.note(&event);
+        // Where the committer stood; the commit that added us came next, or soon after.
+        self.note(&event, self.window.position().seq.next(), now);
         events.push(event);
         Ok(())
     }

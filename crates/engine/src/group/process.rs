@@ -8,6 +8,7 @@ use conclave_mls::{
     seal::{Purpose, entry_context},
 };
 use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
+use mls_rs::MlsMessageDescription;
 use mls_rs::{
     MlsMessage,
     group::{
@@ -15,7 +16,6 @@ use mls_rs::{
         ReceivedMessage, proposal::Proposal,
     },
 };
-use mls_rs::MlsMessageDescription;
 
 use super::{Group, Status, access::key_tree, create::export_seed};
 use crate::{
@@ -75,8 +75,12 @@ impl Group {
         let mut checkpoint = None;
         for incoming in batch {
             let before = self.window.position().hash;
+            let told = done.events.len();
             match self.process_one(incoming, &mut checkpoint, &mut done.events) {
                 Ok((kind, outcome)) => {
+                    for event in done.events.iter().skip(told) {
+                        self.note(event, incoming.seq, incoming.time);
+                    }
                     if matches!(outcome, Outcome::NeedsRecovery(_)) {
                         done.outcomes.push((incoming.seq, outcome));
                         break;
@@ -95,9 +99,6 @@ impl Group {
                     break;
                 }
             }
-        }
-        for event in &done.events {
-            self.note(event);
         }
         done
     }
@@ -400,7 +401,7 @@ impl Group {
                 _ => {}
             }
         }
-        if header.removes == removed.is_empty() || aad.renews_seed < header.removes {
+        if header.removes == removed.is_empty() || (header.removes && !aad.renews_seed) {
             return Err(Rejection::Flags);
         }
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
@@ -459,18 +460,17 @@ impl Group {
     }
 
     /// Keeps what changed the group in its history, for people to read.
-    pub(super) fn note(&mut self, event: &Event) {
+    pub(super) fn note(&mut self, event: &Event, seq: Seq, time: Timestamp) {
         if matches!(event, Event::Message { .. } | Event::LeaveRequested { .. }) {
             return;
         }
         let Ok(body) = serde_json::to_vec(event) else { return };
-        let position = self.window.position();
         self.writes.push(Write::Message(StoredMessage {
             group: self.name.to_string(),
-            seq: position.seq.0,
+            seq: seq.0,
             id: *chain::entry_hash(&body).as_bytes(),
             sender: String::new(),
-            time_ms: self.window.time().0,
+            time_ms: time.0,
             kind: KIND_EVENT,
             body,
         }));

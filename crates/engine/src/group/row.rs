@@ -170,8 +170,7 @@ impl Group {
         let scan = |room, key: &[u8]| rows.scan(room, key).map_err(LoadError::Store);
         let Some(meta) = get(Room::GROUP, &key(name, META))? else { return Ok(None) };
         let row: Row = record::decode(&meta)?;
-        let state =
-            get(Room::GROUP, &state_key(name, row.incarnation))?.ok_or(RecordError::Damaged)?;
+        let state = get(Room::GROUP, &state_key(name, row.incarnation))?.ok_or(RecordError::Damaged)?;
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
             let epoch = key.last_chunk::<8>().ok_or(RecordError::Damaged)?;
@@ -179,10 +178,7 @@ impl Group {
         }
         let group_id = name.to_string().into_bytes();
         shared.groups.load(&group_id, group_rows);
-        let mls = shared
-            .client(account, row.suite.into())
-            .load_group(&group_id)
-            .map_err(MlsError::from)?;
+        let mls = shared.client(account, row.suite.into()).load_group(&group_id).map_err(MlsError::from)?;
         let mut history = Vec::new();
         for (_, value) in scan(Room::LOG, &key(name, b""))? {
             history.push(Hash::try_from(value.as_slice()).map_err(|_| RecordError::Damaged)?);

@@ -158,19 +158,23 @@ impl Group {
                     }
                 },
             };
-            return Ok(Some(self.submission(intent.id, prepared)?));
+            return submission(intent.id, prepared).map(Some);
         }
     }
 
     /// The intent whose turn it is.
     fn next_order(&mut self, now: Timestamp) -> Result<Option<u64>, MlsError> {
-        let next = self.intents.iter().find(|(_, intent)| !intent.ordered).map(|(order, intent)| {
-            (*order, matches!(intent.wish, Wish::Send { .. }) && intent.prepared.is_none())
-        });
+        let next = self
+            .intents
+            .iter()
+            .find(|(_, intent)| !intent.ordered)
+            .map(|(order, intent)| (*order, matches!(intent.wish, Wish::Send { .. }) && intent.prepared.is_none()));
         let may_commit = self.mls.commit_required() && !self.own_removal_proposed();
         match next {
             // MLS forbids messages while proposals wait: commit them first.
             Some((_, true)) if may_commit => {}
+            // Only others can commit our own removal: what we still have to say waits for them.
+            Some((_, true)) if self.mls.commit_required() => return Ok(None),
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => return Ok(None),
@@ -179,24 +183,10 @@ impl Group {
         // In front of what waits, so that it is submitted first.
         let order = order.checked_sub(1).unwrap_or_else(|| self.intents.keys().next_back().map_or(0, |last| last + 1));
         let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
-        let intent =
-            Intent { id, wish: Wish::CommitProposals, wished: self.epoch(), prepared: None, ordered: false };
+        let intent = Intent { id, wish: Wish::CommitProposals, wished: self.epoch(), prepared: None, ordered: false };
         self.intents.insert(order, intent);
         self.save_intent(order);
         Ok(Some(order))
-    }
-
-    fn submission(&self, intent: IdempotencyKey, prepared: Prepared) -> Result<Submission, MlsError> {
-        let body = match &prepared.bundle {
-            Some(bundle) => {
-                SubmissionBody::Bundle(Box::new(SubmitBundleRequest::decode(bundle.as_slice()).map_err(fault)?))
-            }
-            None => SubmissionBody::Entry(SubmitRequest {
-                idempotency_key: intent.to_vec(),
-                entry: prepared.entry.clone(),
-            }),
-        };
-        Ok(Submission { intent, blobs: prepared.blobs, body })
     }
 
     /// Makes of a wish what is to be submitted in the present epoch; none if there is nothing left to do.
@@ -262,11 +252,8 @@ impl Group {
     }
 
     fn prepare_message(&mut self, content: &[u8]) -> Result<Prepared, MlsError> {
-        let frame = Frame {
-            position: self.window.position(),
-            media_type: MEDIA_TYPE.to_owned(),
-            content: content.to_vec(),
-        };
+        let frame =
+            Frame { position: self.window.position(), media_type: MEDIA_TYPE.to_owned(), content: content.to_vec() };
         let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
         let aad = conclave_mls::components::SafeAad::default();
         let aad = mls_rs_codec::MlsEncode::mls_encode_to_vec(&aad).map_err(fault)?;
@@ -331,4 +318,16 @@ impl Group {
             _ => Err(refusal.clone()),
         }
     }
+}
+
+fn submission(intent: IdempotencyKey, prepared: Prepared) -> Result<Submission, MlsError> {
+    let body = match &prepared.bundle {
+        Some(bundle) => {
+            SubmissionBody::Bundle(Box::new(SubmitBundleRequest::decode(bundle.as_slice()).map_err(fault)?))
+        }
+        None => {
+            SubmissionBody::Entry(SubmitRequest { idempotency_key: intent.to_vec(), entry: prepared.entry.clone() })
+        }
+    };
+    Ok(Submission { intent, blobs: prepared.blobs, body })
 }

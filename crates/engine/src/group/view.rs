@@ -84,6 +84,12 @@ impl Group {
         self.intents.values().any(|intent| intent.ordered && intent.wish == Wish::Leave)
     }
 
+    /// Whether proposals wait for a commit, so that no message can be made.
+    #[must_use]
+    pub fn waits_for_commit(&self) -> bool {
+        self.mls.commit_required()
+    }
+
     /// The client at a leaf of the present epoch.
     pub(super) fn client_at(&self, index: u32) -> Result<ClientUri, MlsError> {
         let member = self.mls.member_at_index(index).ok_or_else(|| fault("no such leaf"))?;

@@ -226,16 +226,9 @@ impl Person {
     }
 
     pub fn key_package(&mut self, world: &World) -> Vec<u8> {
-        let fresh = key_packages::generate(
-            &self.account,
-            &self.mls,
-            crypto::DEFAULT_SUITE,
-            &world.address_key,
-            1,
-            false,
-            NOW,
-        )
-        .unwrap();
+        let fresh =
+            key_packages::generate(&self.account, &self.mls, crypto::DEFAULT_SUITE, &world.address_key, 1, false, NOW)
+                .unwrap();
         self.store.apply(fresh.writes);
         fresh.key_packages.into_iter().next().unwrap()
     }
@@ -286,7 +279,7 @@ impl Person {
         for welcome in world.ds.welcomes.iter().rev() {
             let Ok(invitation) = Invitation::open(&self.account, &self.mls, &inbox_entry(welcome)) else { continue };
             let tree = world.ds.blobs[&invitation.tree()].clone();
-            let group = invitation.join(&self.account, &self.mls, &self.store, &tree, &mut self.events).unwrap();
+            let group = invitation.join(&self.account, &self.mls, &self.store, &tree, NOW, &mut self.events).unwrap();
             self.group = Some(group);
             self.save();
             return;

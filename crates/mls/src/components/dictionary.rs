@@ -114,12 +114,16 @@ impl AppDataDictionary {
     /// The dictionary of a leaf: what its client supports.
     pub fn for_leaf() -> Result<Self, mls_rs_codec::Error> {
         let mut dictionary = Self::default();
-        dictionary.encode(code_points::COMPONENT_APP_COMPONENTS, &ComponentsList {
-            component_ids: vec![code_points::COMPONENT_SAFE_AAD, code_points::COMPONENT_GROUP_PROFILE],
-        })?;
-        dictionary.encode(code_points::COMPONENT_SAFE_AAD, &ComponentsList {
-            component_ids: vec![code_points::COMPONENT_KEY_ROOT, code_points::COMPONENT_POSITION],
-        })?;
+        dictionary.encode(
+            code_points::COMPONENT_APP_COMPONENTS,
+            &ComponentsList {
+                component_ids: vec![code_points::COMPONENT_SAFE_AAD, code_points::COMPONENT_GROUP_PROFILE],
+            },
+        )?;
+        dictionary.encode(
+            code_points::COMPONENT_SAFE_AAD,
+            &ComponentsList { component_ids: vec![code_points::COMPONENT_KEY_ROOT, code_points::COMPONENT_POSITION] },
+        )?;
         Ok(dictionary)
     }
 }

@@ -80,23 +80,30 @@ impl GroupProfile {
     /// Writes the GroupContext's dictionary: this profile, and SafeAAD switched on from the start.
     pub fn to_dictionary(&self) -> Result<AppDataDictionary, mls_rs_codec::Error> {
         let mut dictionary = AppDataDictionary::default();
-        dictionary.encode(code_points::COMPONENT_APP_COMPONENTS, &ComponentsList {
-            component_ids: vec![code_points::COMPONENT_SAFE_AAD, code_points::COMPONENT_GROUP_PROFILE],
-        })?;
-        dictionary.encode(code_points::COMPONENT_SAFE_AAD, &ComponentsList {
-            component_ids: vec![code_points::COMPONENT_KEY_ROOT, code_points::COMPONENT_POSITION],
-        })?;
-        dictionary.encode(code_points::COMPONENT_GROUP_PROFILE, &Wire {
-            version: VERSION,
-            hub: self.hub.to_string().into_bytes(),
-            channel: self.channel,
-            mode: self.mode,
-            room: self.room.to_string().into_bytes(),
-            title: self.title.clone().into_bytes(),
-            seal_version: 1,
-            frame_version: 1,
-            chain_version: 1,
-        })?;
+        dictionary.encode(
+            code_points::COMPONENT_APP_COMPONENTS,
+            &ComponentsList {
+                component_ids: vec![code_points::COMPONENT_SAFE_AAD, code_points::COMPONENT_GROUP_PROFILE],
+            },
+        )?;
+        dictionary.encode(
+            code_points::COMPONENT_SAFE_AAD,
+            &ComponentsList { component_ids: vec![code_points::COMPONENT_KEY_ROOT, code_points::COMPONENT_POSITION] },
+        )?;
+        dictionary.encode(
+            code_points::COMPONENT_GROUP_PROFILE,
+            &Wire {
+                version: VERSION,
+                hub: self.hub.to_string().into_bytes(),
+                channel: self.channel,
+                mode: self.mode,
+                room: self.room.to_string().into_bytes(),
+                title: self.title.clone().into_bytes(),
+                seal_version: 1,
+                frame_version: 1,
+                chain_version: 1,
+            },
+        )?;
         Ok(dictionary)
     }
 

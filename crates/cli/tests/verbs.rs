@@ -1,0 +1,298 @@
+//! The program as people and other programs run it, against a server in this process.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use conclave_server::{Config, Running, Server};
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct World {
+    directory: TempDir,
+    runtime: tokio::runtime::Runtime,
+    server: Option<Running>,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let config = Config::for_tests(&directory.path().join("server"), "localhost".parse().unwrap());
+        let server = runtime.block_on(Server::start(config)).unwrap();
+        Self { directory, runtime, server: Some(server) }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn command(&self, profile: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+        command
+            .env("CONCLAVE_HOME", self.path())
+            .env_remove("CONCLAVE_PROFILE")
+            .env_remove("CONCLAVE_PASSPHRASE")
+            .args(["--profile", profile])
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, profile: &str, arguments: &[&str]) -> Output {
+        self.command(profile).args(arguments).output().unwrap()
+    }
+
+    /// A verb that must succeed, in JSON.
+    fn ok(&self, profile: &str, arguments: &[&str]) -> Value {
+        let output = self.command(profile).arg("--json").args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A verb that must fail: exit code, error code, message.
+    fn fails(&self, profile: &str, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(profile).arg("--json").args(arguments).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (output.status.code().unwrap(), text(&answer["error"]["code"]), text(&answer["error"]["message"]))
+    }
+
+    fn server_arguments(&self) -> [String; 4] {
+        let server = self.server.as_ref().unwrap();
+        let ca = self.path().join("server/tls/ca.pem");
+        ["--server".into(), format!("https://{}", server.addr()), "--ca".into(), ca.display().to_string()]
+    }
+
+    fn register(&self, name: &str) {
+        let user = format!("{name}@localhost");
+        let server = self.server_arguments();
+        let mut arguments = vec!["register", &user];
+        arguments.extend(server.iter().map(String::as_str));
+        let answer = self.ok(name, &arguments);
+        assert_eq!(answer["client"], format!("mimi://localhost/d/{name}/laptop"));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.shutdown());
+        }
+    }
+}
+
+fn texts(answer: &Value) -> Vec<&str> {
+    answer["items"].as_array().unwrap().iter().filter_map(|item| item["text"].as_str()).collect()
+}
+
+#[test]
+fn a_conversation_by_verbs() {
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    world.ok("alice", &["group", "create", "The Club"]);
+    let added = world.ok("alice", &["group", "add", "The Club", "bob"]);
+    assert_eq!(added["added"]["clients"][0], "mimi://localhost/d/bob/laptop");
+    world.ok("alice", &["send", "The Club", "hello \u{1b}[2J Bob"]);
+    assert_eq!(texts(&world.ok("bob", &["read", "The Club"])), ["hello \u{1b}[2J Bob"]);
+    // For people, nothing that others wrote steers the terminal.
+    let shown = String::from_utf8(world.run("bob", &["read", "The Club"]).stdout).unwrap();
+    assert!(shown.contains("alice: hello") && !shown.contains('\u{1b}'), "{shown}");
+
+    world.ok("bob", &["update", "The Club"]);
+    let of = |name| {
+        let info = world.ok(name, &["group", "info", "The Club"]);
+        (info["epoch"].as_u64().unwrap(), info["epoch_authenticator"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of("alice"), of("bob"));
+    assert_eq!(of("alice").0, 2);
+    assert_eq!(world.ok("bob", &["group", "members", "The Club"])["members"].as_array().unwrap().len(), 2);
+    assert_eq!(world.ok("bob", &["group", "list"])["groups"][0]["title"], "The Club");
+    assert_eq!(world.ok("alice", &["key-packages"])["suites"][0]["available"], 20);
+    let status = world.ok("alice", &["status"]);
+    assert_eq!((&status["server_reachable"], &status["pending"]), (&Value::Bool(true), &Value::from(0)));
+
+    let file = world.path().join("history.jsonl");
+    let exported = world.ok("bob", &["export", "The Club", "--output", file.to_str().unwrap()]);
+    let lines = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(lines.lines().count() as u64, exported["items"].as_u64().unwrap());
+    assert!(lines.contains("\"joined\"") && lines.contains("hello"));
+
+    assert_eq!(world.ok("bob", &["group", "leave", "The Club"])["left"], false);
+    world.ok("alice", &["sync"]);
+    let (exit, code, message) = world.fails("bob", &["send", "The Club", "still here?"]);
+    // Bob has not read of his removal yet, or has: either way he cannot write.
+    assert_eq!((exit, code.as_str()), (1, "NOT_A_MEMBER"), "{message}");
+}
+
+#[test]
+fn safety_numbers_agree_and_are_remembered() {
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    let (to_bob, to_alice) = (world.ok("alice", &["verify", "bob"]), world.ok("bob", &["verify", "alice"]));
+    assert_eq!(to_bob["safety_number"], to_alice["safety_number"]);
+    assert_eq!(to_bob["compared"], false);
+    let digits = to_bob["safety_number"].as_str().unwrap().chars().filter(char::is_ascii_digit).count();
+    assert_eq!(digits, 60);
+    let scanned = to_alice["qr"].as_str().unwrap();
+    assert_eq!(world.ok("alice", &["verify", "bob", "--scan", scanned])["compared"], true);
+    assert_eq!(world.ok("alice", &["verify", "bob"])["compared"], true);
+    assert_eq!(world.fails("alice", &["verify", "bob", "--scan", "conclave-verify:1:wrong"]).0, 1);
+    assert_eq!(world.fails("alice", &["verify", "alice"]).0, 2);
+}
+
+#[test]
+fn a_device_is_linked_by_its_code() {
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    let server = world.server_arguments();
+    let mut link = world
+        .command("alice-phone")
+        .args(["--json", "device", "link", "alice@localhost"])
+        .args(server)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(link.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let code = first["code"].as_str().unwrap();
+    // Somebody else with the code is refused by the server, and a wrong code by the device.
+    assert_ne!(world.fails("bob", &["device", "add", code, "--yes"]).0, 0);
+    assert_eq!(world.fails("alice", &["device", "add", "no-code", "--yes"]).0, 2);
+    assert_eq!(world.fails("alice", &["device", "add", code]).0, 2, "nobody is there to ask");
+    let approved = world.ok("alice", &["device", "add", code, "--yes"]);
+    assert_eq!(approved["approved"], "mimi://localhost/d/alice/phone");
+    let linked: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(linked["client"], "mimi://localhost/d/alice/phone");
+    assert!(link.wait().unwrap().success());
+
+    assert_eq!(world.ok("alice", &["device", "list"])["devices"].as_array().unwrap().len(), 2);
+    // Both devices come into a group together.
+    world.ok("bob", &["group", "create", "Devices"]);
+    let added = world.ok("bob", &["group", "add", "Devices", "alice"]);
+    assert_eq!(added["added"]["clients"].as_array().unwrap().len(), 2);
+    world.ok("bob", &["send", "Devices", "to both"]);
+    for profile in ["alice", "alice-phone"] {
+        assert_eq!(texts(&world.ok(profile, &["read", "Devices"])), ["to both"]);
+    }
+    // A linked device cannot approve others.
+    let mut another = world
+        .command("alice-tablet")
+        .args(["--json", "device", "link", "alice@localhost", "--device", "tablet"])
+        .args(world.server_arguments())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(another.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let (exit, _, message) = world.fails("alice-phone", &["device", "add", first["code"].as_str().unwrap(), "--yes"]);
+    assert!(exit == 1 && message.contains("identity key"), "{message}");
+    another.kill().unwrap();
+    another.wait().unwrap();
+}
+
+#[test]
+fn a_shell_answers_each_line_and_keeps_the_profile_to_itself() {
+    let world = World::new();
+    let mut shell = world
+        .command("alice")
+        .args(["--json", "shell"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = shell.stdin.take().unwrap();
+    let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+    let mut ask = |line: &str| -> Value {
+        writeln!(input, "{line}").unwrap();
+        serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()
+    };
+    assert_eq!(ask("group list")["ok"], false, "there is no profile yet");
+    let [server, url, ca, file] = world.server_arguments();
+    assert_eq!(ask(&format!("register alice {server} {url} --domain localhost {ca} '{file}'"))["ok"], true);
+    assert_eq!(ask("group create \"Two words\"")["result"]["title"], "Two words");
+    assert_eq!(ask("no such verb")["error"]["code"], "USAGE");
+    assert_eq!(ask("send \"Two words\" 'unclosed")["error"]["code"], "USAGE");
+    assert_eq!(ask("send Nobody hi")["error"]["code"], "NO_SUCH_GROUP");
+    assert_eq!(ask("group list")["result"]["groups"].as_array().unwrap().len(), 1);
+    let (exit, code, message) = world.fails("alice", &["group", "list"]);
+    assert_eq!((exit, code.as_str()), (1, "PROFILE_IN_USE"), "{message}");
+    drop(input);
+    assert!(shell.wait().unwrap().success());
+    world.ok("alice", &["group", "list"]);
+}
+
+#[test]
+fn failures_say_what_to_do() {
+    let world = World::new();
+    let (exit, code, message) = world.fails("nobody", &["group", "list"]);
+    assert_eq!((exit, code.as_str()), (1, "PROFILE"));
+    assert!(message.contains("register") || message.contains("profile"), "{message}");
+    assert_eq!(world.fails("alice", &["register", "alice@localhost"]).0, 2, "which server?");
+    world.register("alice");
+    // The name is taken, and the second profile can go on with another.
+    let server = world.server_arguments();
+    let mut arguments = vec!["register", "alice@localhost"];
+    arguments.extend(server.iter().map(String::as_str));
+    assert_eq!(world.fails("thief", &arguments).1, "NAME_TAKEN");
+    assert_eq!(world.fails("alice", &arguments).1, "REGISTRATION");
+    world.ok("alice", &["group", "create", "Alone"]);
+    assert_eq!(world.fails("alice", &["group", "add", "Alone", "nobody"]).1, "USER_UNKNOWN");
+    assert_eq!(world.fails("alice", &["group", "add", "Alone", "Not A Name"]).0, 2);
+    assert_eq!(world.fails("alice", &["group", "remove", "Alone", "nobody"]).0, 1);
+    let output = world.run("alice", &["frobnicate"]);
+    assert_eq!(output.status.code(), Some(2));
+    let help = String::from_utf8(world.run("alice", &["--help"]).stdout).unwrap();
+    assert!(help.contains("register") && help.contains("GROUP is"));
+    assert!(String::from_utf8(world.run("alice", &["completions", "bash"]).stdout).unwrap().contains("conclave"));
+    assert!(String::from_utf8(world.run("alice", &["man"]).stdout).unwrap().contains(".TH"));
+}
+
+#[test]
+fn a_passphrase_protects_a_profile() {
+    let world = World::new();
+    let server = world.server_arguments();
+    let registered = world
+        .command("alice")
+        .env("CONCLAVE_PASSPHRASE", "correct horse")
+        .args(["--json", "register", "alice@localhost", "--passphrase"])
+        .args(&server)
+        .output()
+        .unwrap();
+    assert!(registered.status.success(), "{}", String::from_utf8_lossy(&registered.stdout));
+    assert!(!world.path().join("alice/store.key").exists());
+    let with = |passphrase: &str| {
+        let output =
+            world.command("alice").env("CONCLAVE_PASSPHRASE", passphrase).args(["group", "list"]).output().unwrap();
+        output.status.code().unwrap()
+    };
+    assert_eq!(with("correct horse"), 0);
+    assert_eq!(with("wrong horse"), 1);
+    assert_eq!(world.fails("alice", &["group", "list"]).0, 2, "no terminal to ask on");
+}
+
+#[test]
+fn what_was_wished_offline_is_sent_later() {
+    let mut world = World::new();
+    world.register("alice");
+    world.ok("alice", &["group", "create", "Later"]);
+    let address = world.server.as_ref().unwrap().addr();
+    let server = world.server.take().unwrap();
+    world.runtime.block_on(server.shutdown());
+    let read = world.ok("alice", &["read", "Later", "--offline"]);
+    assert!(texts(&read).is_empty());
+    let (exit, code, _) = world.fails("alice", &["--timeout", "1", "send", "Later", "patience"]);
+    assert_eq!((exit, code.as_str()), (3, "UNREACHABLE"));
+    let mut config = Config::for_tests(&world.path().join("server"), "localhost".parse().unwrap());
+    config.listen = address;
+    world.server = Some(world.runtime.block_on(Server::start(config)).unwrap());
+    world.ok("alice", &["sync"]);
+    assert_eq!(texts(&world.ok("alice", &["read", "Later"])), ["patience"]);
+}
