@@ -201,13 +201,8 @@ fn a_device_is_linked_by_its_code() {
 #[test]
 fn a_shell_answers_each_line_and_keeps_the_profile_to_itself() {
     let world = World::new();
-    let mut shell = world
-        .command("alice")
-        .args(["--json", "shell"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut shell =
+        world.command("alice").args(["--json", "shell"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = shell.stdin.take().unwrap();
     let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
     let mut ask = |line: &str| -> Value {

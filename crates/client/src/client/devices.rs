@@ -60,9 +60,8 @@ impl FromStr for LinkCode {
     type Err = LinkCodeError;
 
     fn from_str(text: &str) -> Result<Self, LinkCodeError> {
-        let clean: Zeroizing<String> = Zeroizing::new(
-            text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect(),
-        );
+        let clean: Zeroizing<String> =
+            Zeroizing::new(text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect());
         let bytes = Zeroizing::new(BASE32_NOPAD.decode(clean.as_bytes()).map_err(|_| LinkCodeError)?);
         let (id, secret) = bytes.split_first_chunk::<16>().ok_or(LinkCodeError)?;
         let secret: [u8; 16] = secret.try_into().map_err(|_| LinkCodeError)?;

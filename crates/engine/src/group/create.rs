@@ -137,7 +137,13 @@ impl Group {
     }
 
     /// Notes the beginning of a joined group, and what else must become durable with it.
-    pub(crate) fn began(&mut self, writes: Vec<Write>, sender: u32, now: Timestamp, events: &mut Vec<Event>) -> Result<(), MlsError> {
+    pub(crate) fn began(
+        &mut self,
+        writes: Vec<Write>,
+        sender: u32,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MlsError> {
         self.writes = writes;
         let event = Event::Joined { by: self.client_at(sender)?, epoch: self.epoch() };
         // Where the committer stood; the commit that added us came next, or soon after.

@@ -1,0 +1,221 @@
+//! The engine, with everything made durable in its encrypted store.
+
+use std::error::Error;
+
+use conclave_channel::{Body, Entry, EntryKind, chain, size_class};
+use conclave_client::{
+    profile::{NewKey, NewProfile, Profile},
+    store::{ProfileStore as _, Store, StoreError},
+};
+use conclave_engine::{
+    Mls,
+    account::Account,
+    group::{Group, Incoming, NewGroup, SubmissionBody},
+    intent::Wish,
+    invitation::{Invitation, load_key_packages},
+    key_packages,
+    writes::{Room, Rows, Write},
+};
+use conclave_mls::{crypto, welcome::InboxWelcome};
+use conclave_names::{Epoch, Seq};
+use conclave_protocol::v1::WelcomeBundle;
+use indicatif::ProgressBar;
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::{
+    Times,
+    world::{NOW, World},
+};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+struct StoreRows<'a>(&'a Store);
+
+impl Rows for StoreRows<'_> {
+    type Error = StoreError;
+
+    fn get(&self, room: Room, key: &[u8]) -> std::result::Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        self.0.get(room, key)
+    }
+
+    fn scan(&self, room: Room, prefix: &[u8]) -> std::result::Result<Vec<conclave_client::store::Row>, StoreError> {
+        self.0.scan(room, prefix)
+    }
+}
+
+/// A client with its store on disk.
+struct Client {
+    account: Account,
+    mls: Mls,
+    store: Store,
+    group: Option<Group>,
+    _directory: TempDir,
+}
+
+/// What went through the channel last.
+struct Submitted {
+    incoming: Incoming,
+    blobs: Vec<Vec<u8>>,
+    welcome: Option<WelcomeBundle>,
+}
+
+impl Client {
+    fn new(world: &World, name: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let new = NewProfile::new("https://localhost:1", world.domain.clone(), NewKey::File(None));
+        let (profile, key) = Profile::create(&directory.path().join(name), new)?;
+        let store = Store::open(&profile, &key)?;
+        let account = world.account(name)?;
+        Ok(Self { mls: World::mls(&account), account, store, group: None, _directory: directory })
+    }
+
+    fn group(&mut self) -> Result<&mut Group> {
+        self.group.as_mut().ok_or_else(|| "no group".into())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let writes: Vec<Write> = self.group()?.take_writes()?;
+        Ok(self.store.apply(&writes)?)
+    }
+
+    fn key_package(&mut self, world: &World) -> Result<Vec<u8>> {
+        let fresh =
+            key_packages::generate(&self.account, &self.mls, crypto::DEFAULT_SUITE, &world.address_key, 1, false, NOW)?;
+        self.store.apply(&fresh.writes)?;
+        fresh.key_packages.into_iter().next().ok_or_else(|| "no KeyPackage".into())
+    }
+
+    /// Makes and stores the next submission.
+    fn submit(&mut self) -> Result<Submitted> {
+        let submission = self.group()?.next_submission(NOW, &mut Vec::new())?.ok_or("nothing to submit")?;
+        self.save()?;
+        let (entry, welcome) = match submission.body {
+            SubmissionBody::Entry(request) => (request.entry, None),
+            SubmissionBody::Bundle(bundle) => (bundle.entry, bundle.welcome),
+        };
+        let blob = match Entry::parse(&entry)?.body {
+            Body::Staged { hash, .. } => submission.blobs.iter().find(|blob| chain::entry_hash(blob) == hash).cloned(),
+            Body::Inline(_) => None,
+        };
+        let seq = self.group()?.position().seq.next();
+        Ok(Submitted { incoming: Incoming { seq, time: NOW, entry, blob }, blobs: submission.blobs, welcome })
+    }
+
+    /// Reads what came and makes it durable.
+    fn read(&mut self, incoming: &Incoming) -> Result<()> {
+        let done = self.group()?.process(std::slice::from_ref(incoming));
+        if let Some(fault) = done.fault {
+            return Err(fault.into());
+        }
+        self.save()
+    }
+
+    fn join(&mut self, welcome: &WelcomeBundle, blobs: &[Vec<u8>]) -> Result<()> {
+        load_key_packages(&self.mls, &StoreRows(&self.store))?;
+        for part in &welcome.parts {
+            let inside = InboxWelcome {
+                cipher_suite: u16::try_from(welcome.cipher_suite)?,
+                secrets: part.secrets.clone(),
+                encrypted_group_info: welcome.encrypted_group_info.clone(),
+                attachment: welcome.attachment.clone(),
+            };
+            let body = size_class::pad(inside.to_bytes()?, 0);
+            let entry = Entry::new(EntryKind::Welcome, Epoch(0), Body::Inline(body)).to_bytes()?;
+            let Ok(invitation) = Invitation::open(&self.account, &self.mls, &entry) else { continue };
+            let tree = blobs
+                .iter()
+                .find(|blob| chain::entry_hash(blob) == invitation.tree())
+                .ok_or("the tree is not among the blobs")?;
+            let group =
+                invitation.join(&self.account, &self.mls, &StoreRows(&self.store), tree, NOW, &mut Vec::new())?;
+            self.group = Some(group);
+            return self.save();
+        }
+        Err("no Welcome is ours".into())
+    }
+}
+
+/// Measures; gives sizes in bytes.
+pub(super) fn measure(
+    world: &World,
+    repetitions: usize,
+    times: &mut Times,
+    progress: &ProgressBar,
+) -> Result<Vec<(&'static str, usize)>> {
+    let mut alice = Client::new(world, "alice")?;
+    let mut bob = Client::new(world, "bob")?;
+    let new = || NewGroup { hub: world.domain.clone(), title: "Bench".into(), cipher_suite: crypto::DEFAULT_SUITE };
+    for _ in 0..repetitions {
+        times.take("create", || -> Result<()> {
+            alice.group = Some(Group::create(&alice.account, &alice.mls, new(), NOW)?);
+            alice.save()
+        })?;
+    }
+    // The group to its size in one commit: Bob, and members that only have a leaf.
+    let mut key_packages = vec![bob.key_package(world)?];
+    for index in 2..world.members {
+        let account = world.account(&format!("m{index}"))?;
+        let mls = World::mls(&account);
+        let fresh = key_packages::generate(&account, &mls, crypto::DEFAULT_SUITE, &world.address_key, 1, false, NOW)?;
+        key_packages.extend(fresh.key_packages);
+    }
+    alice.group()?.wish(Wish::Add { key_packages })?;
+    let added = alice.submit()?;
+    alice.read(&added.incoming)?;
+    bob.join(added.welcome.as_ref().ok_or("no Welcome")?, &added.blobs)?;
+    bob.read(&added.incoming)?;
+    let mut sizes = Vec::new();
+
+    for repetition in 0..repetitions {
+        progress.inc(1);
+        let commit = times.take("commit", || -> Result<_> {
+            alice.group()?.wish(Wish::Update)?;
+            let commit = alice.submit()?;
+            alice.read(&commit.incoming)?;
+            Ok(commit)
+        })?;
+        times.take("process", || bob.read(&commit.incoming))?;
+        let message = times.take("send", || -> Result<_> {
+            alice.group()?.wish_text("hello, this is a message of an ordinary length")?;
+            alice.submit()
+        })?;
+        alice.read(&message.incoming)?;
+        times.take("receive", || bob.read(&message.incoming))?;
+
+        let mut carol = Client::new(world, &format!("carol{repetition}"))?;
+        let package = carol.key_package(world)?;
+        let added = times.take("add", || -> Result<_> {
+            alice.group()?.wish(Wish::Add { key_packages: vec![package] })?;
+            let added = alice.submit()?;
+            alice.read(&added.incoming)?;
+            Ok(added)
+        })?;
+        let welcome = added.welcome.as_ref().ok_or("no Welcome")?;
+        times.take("join", || carol.join(welcome, &added.blobs))?;
+        bob.read(&added.incoming)?;
+        let user = carol.account.client.user().clone();
+        alice.group()?.wish(Wish::Remove { users: vec![user] })?;
+        let removed = alice.submit()?;
+        alice.read(&removed.incoming)?;
+        bob.read(&removed.incoming)?;
+
+        if repetition + 1 == repetitions {
+            let part = welcome.parts.first().map_or(0, |part| part.secrets.len());
+            let tree = added.blobs.iter().map(Vec::len).max().unwrap_or_default();
+            let body = |submitted: &Submitted| {
+                submitted.incoming.blob.as_ref().map_or(submitted.incoming.entry.len(), Vec::len)
+            };
+            sizes = vec![
+                ("welcome-per-joiner", part + welcome.encrypted_group_info.len() + welcome.attachment.len()),
+                ("commit-size", body(&commit)),
+                ("tree-size", tree),
+                ("message-size", body(&message)),
+            ];
+        }
+    }
+    if bob.group()?.position().seq == Seq(0) {
+        return Err("Bob read nothing".into());
+    }
+    Ok(sizes)
+}

@@ -1,0 +1,73 @@
+//! Accounts with real certificates.
+
+use std::error::Error;
+
+use conclave_authentication::CertificateAuthority;
+use conclave_engine::{
+    Mls,
+    account::{Account, Inbox},
+    key_packages::AddressKey,
+};
+use conclave_mls::{credential::IdentityBinding, crypto};
+use conclave_names::{ChannelId, Domain, Seq, Timestamp, UserUri};
+use conclave_protocol::SigningKey;
+use mls_rs_core::crypto::CipherSuiteProvider as _;
+use zeroize::Zeroizing;
+
+/// The time of everything that is measured.
+pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_000);
+
+pub(crate) struct World {
+    pub(crate) domain: Domain,
+    authority: CertificateAuthority,
+    pub(crate) address_key: AddressKey,
+    pub(crate) members: usize,
+}
+
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Box<dyn Error>> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+impl World {
+    pub(crate) fn new(members: usize) -> Result<Self, Box<dyn Error>> {
+        let domain: Domain = "example.com".parse()?;
+        let suite = crypto::suite(crypto::DEFAULT_SUITE)?;
+        let (_, public) = suite.kem_generate().map_err(|error| error.to_string())?;
+        Ok(Self {
+            authority: CertificateAuthority::generate(&domain, NOW)?,
+            domain,
+            address_key: AddressKey { id: [1; 8], public: public.as_ref().to_vec() },
+            members,
+        })
+    }
+
+    pub(crate) fn account(&self, name: &str) -> Result<Account, Box<dyn Error>> {
+        let client = UserUri::new(self.domain.clone(), name)?.client("laptop")?;
+        let identity = SigningKey::from_bytes(&random()?);
+        let signature_key = SigningKey::from_bytes(&random()?);
+        let public = signature_key.verifying_key().to_bytes();
+        let end = NOW.plus_ms(30 * 86_400_000);
+        let binding = IdentityBinding::sign(&identity, &client, &public, end);
+        let certificate = self.authority.issue(&client, &public, &binding, NOW, end, random()?)?;
+        Ok(Account {
+            client,
+            signature_key,
+            identity_secret: None,
+            binding,
+            certificate,
+            issuers: vec![self.authority.certificate().to_vec()],
+            inbox: Inbox {
+                id: ChannelId::new(random()?),
+                key: SigningKey::from_bytes(&random()?),
+                drop_key: Zeroizing::new(random()?),
+                done: Seq(0),
+            },
+        })
+    }
+
+    pub(crate) fn mls(account: &Account) -> Mls {
+        Mls::new(account)
+    }
+}

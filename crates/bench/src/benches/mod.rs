@@ -1,0 +1,3 @@
+//! One module a benchmark.
+
+pub(crate) mod client_ops;
