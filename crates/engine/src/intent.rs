@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::record::{self, RecordError, Text};
 
 /// What is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wish {
     /// Say something: an encoded [`conclave_mls::content::Content`] and its name.
@@ -36,10 +36,24 @@ pub enum Wish {
     CommitProposals,
 }
 
+impl std::fmt::Debug for Wish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            // Not the content.
+            Self::Send { id, .. } => write!(f, "Send({id})"),
+            Self::Add { key_packages } => write!(f, "Add({} KeyPackages)", key_packages.len()),
+            Self::Remove { users } => write!(f, "Remove({users:?})"),
+            Self::Update => f.write_str("Update"),
+            Self::Leave => f.write_str("Leave"),
+            Self::CommitProposals => f.write_str("CommitProposals"),
+        }
+    }
+}
+
 /// A stored change.
 #[derive(Clone)]
 pub struct Intent {
-    /// Names it, here and at the DS.
+    /// Names it here.
     pub id: IdempotencyKey,
     /// What is wanted.
     pub wish: Wish,
@@ -53,13 +67,20 @@ pub struct Intent {
 
 impl std::fmt::Debug for Intent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Intent").field("id", &self.id).field("wish", &self.wish).finish_non_exhaustive()
+        f.debug_struct("Intent")
+            .field("id", &self.id)
+            .field("wish", &self.wish)
+            .field("ordered", &self.ordered)
+            .finish_non_exhaustive()
     }
 }
 
 /// A change ready to be submitted: the same bytes each time, until an epoch passes.
 #[derive(Clone)]
 pub(crate) struct Prepared {
+    /// Names the submission at the DS. What is made anew gets another: a proposal may have been ordered, and then passed
+    /// over by a commit.
+    pub(crate) key: IdempotencyKey,
     pub(crate) epoch: Epoch,
     /// The entry's bytes, by whose hash the echo is recognised.
     pub(crate) entry: Vec<u8>,
@@ -76,6 +97,7 @@ struct Bytes(#[mls_codec(with = "mls_rs_codec::byte_vec")] Vec<u8>);
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
 struct PreparedRow {
+    key: IdempotencyKey,
     epoch: Epoch,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     entry: Vec<u8>,
@@ -126,6 +148,7 @@ impl Intent {
             Wish::CommitProposals => 6,
         };
         let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
+            key: prepared.key,
             epoch: prepared.epoch,
             entry: prepared.entry.clone(),
             bundle: prepared.bundle.clone().map(Bytes),
@@ -158,6 +181,7 @@ impl Intent {
             _ => return Ok(None),
         };
         let prepared = row.prepared.map(|mut prepared| Prepared {
+            key: prepared.key,
             epoch: prepared.epoch,
             entry: std::mem::take(&mut prepared.entry),
             bundle: prepared.bundle.take().map(|bundle| bundle.0),

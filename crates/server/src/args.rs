@@ -127,7 +127,10 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = running.wait() => return Err("the server ended by a fault; its log says why".into()),
+        () = running.wait() => {
+            running.shutdown().await;
+            return Err("the server ended by a fault; its log says why".into());
+        }
     }
     running.shutdown().await;
     Ok(())

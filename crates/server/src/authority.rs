@@ -74,7 +74,8 @@ pub(crate) fn load(data_dir: &Path, domain: &Domain) -> Result<CertificateAuthor
     };
     let damaged = |why: String| AuthorityError::Damaged { path: directory.clone(), why };
     // The certificate is written last: with it, the key is there.
-    if !certificate_path.exists() {
+    if !certificate_path.try_exists().map_err(file(&certificate_path))? {
+        tracing::info!(path = %directory.display(), "making a new certificate authority");
         private_dir(&directory).map_err(file(&directory))?;
         let authority = CertificateAuthority::generate(domain, clock::now()).map_err(|e| damaged(e.to_string()))?;
         private_file(&key_path, authority.secret().as_ref()).map_err(file(&key_path))?;

@@ -7,14 +7,17 @@
 use std::{
     fs, io,
     io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use conclave_authentication::{AuthenticationService, store::InviteRow};
 use conclave_names::{Hash, Timestamp};
-use conclave_protocol::Refusal;
+use conclave_protocol::{Code, Refusal};
+use conclave_storage::AuthenticationStore;
 use serde::{Deserialize, Serialize};
+use tokio::{sync::Mutex, task::spawn_blocking};
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -58,43 +61,107 @@ pub fn create_invite(data_dir: &Path, uses: u32, days: u16) -> Result<Zeroizing<
     let file = File { token_hash: hash, uses: row.uses_left, expires_ms: row.expires };
     let text = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     let (new, path) = (directory.join(format!(".{hash}")), directory.join(hash.to_string()));
+    // Made by root, it is for the user whose the data directory is.
+    let owner = fs::metadata(data_dir).map_err(failed)?;
+    let hand_over = |path: &Path| -> io::Result<()> {
+        let made = fs::metadata(path)?;
+        let same = (made.uid(), made.gid()) == (owner.uid(), owner.gid());
+        if same || made.uid() != 0 { Ok(()) } else { chown(path, Some(owner.uid()), Some(owner.gid())) }
+    };
+    hand_over(&directory).map_err(failed)?;
     // Moved into place, so that the server never reads half a file.
     let mut written = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new).map_err(failed)?;
     written.write_all(&text).and_then(|()| written.sync_all()).map_err(failed)?;
+    hand_over(&new).map_err(failed)?;
     fs::rename(&new, &path).map_err(failed)?;
     Ok(token)
 }
 
 /// The directory with invites that the server has not taken over yet.
-pub(crate) struct Spool(PathBuf);
+pub(crate) struct Spool {
+    directory: PathBuf,
+    /// One registration at a time takes over.
+    taking: Mutex<()>,
+}
+
+/// Ending of a file that is being taken over.
+const TAKEN: &str = "taken";
 
 impl Spool {
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self(data_dir.join("invites"))
+        Self { directory: data_dir.join("invites"), taking: Mutex::new(()) }
     }
 
-    /// What lies there. A file that is no invite is passed over, with a note in the log.
-    pub(crate) fn waiting(&self) -> Vec<(PathBuf, InviteRow)> {
-        let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
-        let named =
-            |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with('.'));
-        let read = |path: PathBuf| {
-            let Ok(Ok(file)) = fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) else {
-                tracing::warn!(path = %path.display(), "a file among the invites is none: remove it");
-                return None;
-            };
-            let token_hash = *file.token_hash.as_bytes();
-            Some((path, InviteRow { token_hash, uses_left: file.uses, expires: file.expires_ms }))
-        };
-        entries.flatten().map(|entry| entry.path()).filter(named).filter_map(read).collect()
+    /// Takes over what lies there.
+    ///
+    /// A file is renamed first: one that cannot be removed is not taken over, because later, when the store has
+    /// forgotten that the invite was used up, it would be taken over again.
+    pub(crate) async fn take_over(
+        &self,
+        service: &Arc<AuthenticationService>,
+        store: &AuthenticationStore,
+    ) -> Result<(), Refusal> {
+        let _one_at_a_time = self.taking.lock().await;
+        let directory = self.directory.clone();
+        let (paths, rows): (Vec<_>, Vec<_>) = off_the_runtime(move || claim(&directory)).await?.into_iter().unzip();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let service = Arc::clone(service);
+        store.write(move |tx| rows.iter().try_for_each(|row| service.import_invite(tx, row, clock::now()))).await?;
+        off_the_runtime(move || remove(&paths)).await
     }
+}
 
-    /// Removes what was taken over.
-    pub(crate) fn remove(taken: &[PathBuf]) {
-        for path in taken {
-            if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "an invite that was taken over cannot be removed");
-            }
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "invites were not looked at");
+        Refusal::new(Code::Internal, "the server failed: its operator finds the cause in its log")
+    })
+}
+
+/// What lies there, each file renamed. What is no invite is passed over, with a note in the log.
+fn claim(directory: &Path) -> Vec<(PathBuf, InviteRow)> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            let path = directory.display();
+            tracing::warn!(%path, %error, "invites cannot be read: give the directory to the server's user");
+            return Vec::new();
+        }
+    };
+    entries.flatten().filter_map(|entry| claim_one(entry.path())).collect()
+}
+
+fn claim_one(path: PathBuf) -> Option<(PathBuf, InviteRow)> {
+    // Half-written files have names with a dot first.
+    path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'))?;
+    let file = match fs::read(&path).map(|bytes| serde_json::from_slice::<File>(&bytes)) {
+        Ok(Ok(file)) => file,
+        Ok(Err(_)) => {
+            tracing::warn!(path = %path.display(), "a file among the invites is none: remove it");
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "an invite cannot be read: give it to the server's user");
+            return None;
+        }
+    };
+    let taken = path.with_extension(TAKEN);
+    if let Err(error) = fs::rename(&path, &taken) {
+        tracing::warn!(path = %path.display(), %error, "an invite cannot be taken over");
+        return None;
+    }
+    let row = InviteRow { token_hash: *file.token_hash.as_bytes(), uses_left: file.uses, expires: file.expires_ms };
+    Some((taken, row))
+}
+
+/// Removes what was taken over.
+fn remove(taken: &[PathBuf]) {
+    for path in taken {
+        if let Err(error) = fs::remove_file(path) {
+            tracing::warn!(path = %path.display(), %error, "an invite that was taken over cannot be removed");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Whose certificates a Delivery Service without an Authentication Service believes.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use conclave_mls::credential::{Issuer, Issuers};
 use conclave_names::Domain;
 use conclave_protocol::v1::{GetIssuersRequest, authentication_service_client::AuthenticationServiceClient};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio::fs;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::config::IssuerSource;
@@ -29,7 +30,7 @@ pub(crate) async fn learn(source: &IssuerSource, domain: &Domain) -> Result<Issu
     let failed = |why: String| IssuersError { from: from.clone(), why };
     let certificates = match source {
         IssuerSource::File(path) => {
-            let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
+            let bytes = fs::read(path).await.map_err(|error| failed(error.to_string()))?;
             let pem: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
                 .collect::<Result<_, _>>()
                 .map_err(|error| failed(error.to_string()))?;
@@ -44,7 +45,8 @@ pub(crate) async fn learn(source: &IssuerSource, domain: &Domain) -> Result<Issu
                 let mut tls = ClientTlsConfig::new();
                 tls = match ca {
                     Some(path) => {
-                        let pem = fs::read(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+                        let pem =
+                            fs::read(path).await.map_err(|error| failed(format!("{}: {error}", path.display())))?;
                         tls.ca_certificate(Certificate::from_pem(pem))
                     }
                     None => tls.with_native_roots(),

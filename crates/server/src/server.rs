@@ -1,12 +1,6 @@
 //! Starting and stopping.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use conclave_authentication::{AuthenticationService, Registration};
 use conclave_delivery::DeliveryService;
@@ -47,8 +41,12 @@ use crate::{
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Streams (calls) that one connection may have open.
+/// Streams and calls that one connection may have open.
 const CALLS_PER_CONNECTION: u32 = 256;
+
+/// Requests of one connection that are received or answered at a time; the next waits. With the longest message it
+/// bounds the memory that a connection can take before anything is authenticated. Open streams do not count.
+const REQUESTS_PER_CONNECTION: usize = 32;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +189,7 @@ impl Server {
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .max_concurrent_streams(CALLS_PER_CONNECTION)
+            .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
             .add_routes(Routes::from(routes));
         let connections =
             listener::accept(listener, prepared.config, config.max_connections, state.stopping.subscribe());
@@ -258,7 +257,6 @@ impl Server {
             spool: Spool::new(&config.data_dir),
             outbox: Notify::new(),
             stopping: watch::Sender::new(false),
-            importing: Mutex::new(()),
         };
         Ok((Arc::new(state), refresh))
     }
@@ -291,7 +289,10 @@ impl Running {
 
     /// Waits until the server ends by itself, which it does only by a fault.
     pub async fn wait(&mut self) {
-        let _ = (&mut self.serving).await;
+        // Once it has ended it must not be asked again.
+        if !self.serving.is_finished() {
+            let _ = (&mut self.serving).await;
+        }
     }
 
     /// Stops: takes nothing new, finishes what is under way (within the configured time), ends streams, closes the
@@ -302,7 +303,7 @@ impl Running {
         self.health.set_not_serving::<DeliveryServiceServer<Rpc>>().await;
         self.health.set_not_serving::<KeyPackageDirectoryServer<Rpc>>().await;
         self.state.stopping.send_replace(true);
-        if timeout(self.grace, &mut self.serving).await.is_err() {
+        if timeout(self.grace, self.wait()).await.is_err() {
             tracing::warn!("some requests did not finish in time and were cut off");
             self.serving.abort();
         }
@@ -315,5 +316,22 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.state.stopping.send_replace(true);
         self.serving.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_fault_it_is_waited_for_and_shut_down_as_often_as_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::for_tests(directory.path(), "example.com".parse().unwrap());
+        let mut running = Server::start(config.clone()).await.unwrap();
+        running.serving.abort();
+        running.wait().await;
+        running.wait().await;
+        running.shutdown().await;
+        Server::start(config).await.unwrap().shutdown().await;
     }
 }

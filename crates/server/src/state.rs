@@ -1,6 +1,6 @@
 //! What the calls share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use conclave_authentication::AuthenticationService;
 use conclave_delivery::{DeliveryService, Done};
@@ -22,8 +22,6 @@ pub(crate) struct State {
     pub(crate) outbox: Notify,
     /// Told to stop: streams end.
     pub(crate) stopping: tokio::sync::watch::Sender<bool>,
-    /// Invites are taken over one registration at a time.
-    pub(crate) importing: Mutex<()>,
 }
 
 impl State {
@@ -53,10 +51,6 @@ impl State {
                 return Ok(());
             }
         }
-    }
-
-    pub(crate) fn import_lock(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.importing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

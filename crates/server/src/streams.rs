@@ -137,7 +137,7 @@ impl Streams {
             }
             registry.streams.insert(handle, Arc::clone(&shared));
         }
-        let (out, events) = mpsc::channel(2);
+        let (out, events) = mpsc::channel(1);
         let place = Place { streams: self.clone(), handle };
         let carrier = Carrier { shared, out, delivery, database, place };
         tokio::spawn(carrier.run(stopping));
@@ -200,10 +200,17 @@ impl Carrier {
                 () = self.out.closed() => return,
                 () = stopped(&mut stopping) => return,
             };
-            let sent = if news {
-                self.news().await
-            } else {
-                self.send(Event::Heartbeat(Heartbeat { time_ms: clock::now().0 })).await
+            let work = async {
+                if news {
+                    self.news().await
+                } else {
+                    self.send(Event::Heartbeat(Heartbeat { time_ms: clock::now().0 })).await
+                }
+            };
+            // A reader that takes nothing does not keep the server from stopping.
+            let sent = tokio::select! {
+                sent = work => sent,
+                () = stopped(&mut stopping) => return,
             };
             if sent.is_err() {
                 return;
@@ -234,14 +241,17 @@ impl Carrier {
 
     /// Sends the next batch of a channel.
     async fn carry(&self, channel: ChannelId) -> Result<(), Over> {
+        // Nothing is read before there is room for it: a reader that takes nothing costs one batch of memory.
+        let room = self.out.reserve().await.map_err(|_| Over)?;
         let Some((subscription, after)) = lock(&self.shared.channels).get(&channel).copied() else { return Ok(()) };
         let delivery = Arc::clone(&self.delivery);
         let read = self.database.delivery().read(move |read| delivery.stream_batch(read, &subscription, after)).await;
         let batch = match read {
             Ok(batch) => batch,
             Err(refusal) => {
+                tracing::warn!(code = refusal.code.as_str(), message = %refusal.message, "a stream ends early");
                 // The reader opens a new stream, and goes on from its place.
-                let _ = self.out.send(Err(Status::from(refusal))).await;
+                room.send(Err(Status::from(refusal)));
                 return Err(Over);
             }
         };
@@ -260,7 +270,9 @@ impl Carrier {
         }
         if !batch.entries.is_empty() {
             let entries = StreamEntries { channel: channel.to_vec(), entries: batch.entries };
-            self.send(Event::Entries(entries)).await?;
+            room.send(Ok(StreamEvent { event: Some(Event::Entries(entries)) }));
+        } else {
+            drop(room);
         }
         if let Some(reason) = batch.ended {
             return self.end(channel, reason).await;

@@ -12,6 +12,7 @@ use crate::{
     config::IssuerSource,
     issuers,
     state::{State, stopped},
+    telemetry,
 };
 
 /// How often what has expired is forgotten.
@@ -19,6 +20,9 @@ const MAINTAIN: Duration = Duration::from_secs(300);
 
 /// How often the outbox is looked at even if nobody told of it.
 const OUTBOX: Duration = Duration::from_secs(5);
+
+/// How often histograms are summed up: without it every call's time would be kept until somebody asks for metrics.
+const SUM_UP: Duration = Duration::from_secs(10);
 
 /// How often issuers are asked for anew.
 const ISSUERS: Duration = Duration::from_secs(600);
@@ -45,6 +49,12 @@ pub(crate) fn spawn(state: &Arc<State>, refresh: Option<(IssuerSource, Domain, I
             }
         }
     });
+    if let Some(metrics) = telemetry::metrics() {
+        every(stopping.clone(), SUM_UP, move || {
+            let metrics = metrics.clone();
+            async move { metrics.run_upkeep() }
+        });
+    }
     let shared = Arc::clone(state);
     let mut stopped_rx = stopping.clone();
     tokio::spawn(async move {

@@ -80,12 +80,17 @@ impl Client {
             }
         };
         let name = invitation.name().clone();
+        let mut before = Vec::new();
+        if self.groups()?.iter().any(|group| group.name == name && group.status != Status::Removed) {
+            // We may have been removed and added again, without having read of either.
+            before = self.sync_group(&name).await?;
+        }
         let tree = match self.delivery.download_blob(invitation.tree(), TREE_MAX).await {
             Ok(tree) => tree,
             Err(error) if error.is_transient() => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, group = %name, "the group's tree is gone: ask to be added again");
-                return Ok(Vec::new());
+                return Ok(before);
             }
         };
         let mut events = Vec::new();
@@ -100,10 +105,11 @@ impl Client {
             Err(JoinError::Store(error)) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, group = %name, "an invitation was dropped");
-                return Ok(Vec::new());
+                return Ok(before);
             }
         }
-        let mut all: Vec<_> = events.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect();
+        let mut all = before;
+        all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
         self.watch_identities(&name, &mut all)?;
         all.extend(self.sync_group(&name).await?);
         Ok(all)

@@ -93,13 +93,9 @@ impl Group {
 
     /// Builds a commit in the present epoch and everything that goes into its bundle. The ratchet that encrypted it
     /// has moved on in `self`; nothing else has changed.
-    pub(super) fn prepare_commit(
-        &mut self,
-        id: IdempotencyKey,
-        change: &Change,
-        now: Timestamp,
-    ) -> Result<Prepared, MlsError> {
+    pub(super) fn prepare_commit(&mut self, change: &Change, now: Timestamp) -> Result<Prepared, MlsError> {
         let provider = suite(self.mls.cipher_suite())?;
+        let key = IdempotencyKey::new(random(&provider)?);
         let channel_key = if change.renew_own_keys {
             let key = SigningKey::from_bytes(&random(&provider)?);
             self.channel_keys.push(key.clone());
@@ -154,7 +150,7 @@ impl Group {
         let header = CommitHeader { removes: foretold.removes, key_root: foretold.key_root };
         let entry = Entry::commit(epoch, header, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
         let bundle = SubmitBundleRequest {
-            idempotency_key: id.to_vec(),
+            idempotency_key: key.to_vec(),
             entry: entry.clone(),
             base_seq: self.window.position().seq.0,
             group_info,
@@ -166,6 +162,7 @@ impl Group {
         self.mls = work;
         self.dirty = true;
         Ok(Prepared {
+            key,
             epoch,
             entry,
             bundle: Some(bundle.encode_to_vec()),
@@ -185,6 +182,8 @@ impl Group {
         }
         for cached in self.mls.get_cached_proposals() {
             match cached.proposal() {
+                // Nobody commits its own removal: MLS leaves it out.
+                Proposal::Remove(remove) if remove.to_remove() == self.mls.current_member_index() => {}
                 Proposal::Remove(remove) => {
                     removes = true;
                     leaves.remove(&remove.to_remove());

@@ -60,7 +60,7 @@ pub struct Group {
     window: HashWindow,
     /// The first epoch that we can read.
     joined: Epoch,
-    /// The newest epoch that began with new members.
+    /// The newest epoch that began with members whom others added.
     last_added: Epoch,
     /// By the epoch since which each is in force.
     seeds: BTreeMap<Epoch, Seed>,

@@ -407,9 +407,7 @@ impl Group {
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
         self.compare(&position, &by, events);
         if removed_us {
-            self.status = Status::Removed;
-            self.dirty = true;
-            self.intents.keys().copied().collect::<Vec<_>>().into_iter().for_each(|order| self.drop_intent(order));
+            self.end();
             events.push(Event::RemovedFromGroup { by });
             return Ok(());
         }
@@ -429,7 +427,10 @@ impl Group {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }
         if !added.is_empty() {
-            self.last_added = new_epoch;
+            // Whom we added ourselves we know of.
+            if by != self.account.client {
+                self.last_added = new_epoch;
+            }
             events.push(Event::Added { by: by.clone(), members: added, epoch: new_epoch });
         }
         if !removed.is_empty() {
@@ -437,6 +438,13 @@ impl Group {
         }
         self.rebase();
         Ok(())
+    }
+
+    /// We are no member any more: nothing of ours is under way.
+    pub(super) fn end(&mut self) {
+        self.status = Status::Removed;
+        self.dirty = true;
+        self.intents.keys().copied().collect::<Vec<_>>().into_iter().for_each(|order| self.drop_intent(order));
     }
 
     /// A new epoch: what was prepared in the old one is made anew, but for messages that may still be ordered.

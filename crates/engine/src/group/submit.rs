@@ -7,7 +7,7 @@ use conclave_mls::{
     frame::Frame,
     seal::{Purpose, entry_context},
 };
-use conclave_names::{Epoch, IdempotencyKey, Timestamp};
+use conclave_names::{IdempotencyKey, Timestamp};
 use conclave_protocol::{
     Code, Refusal, Retry,
     v1::{SubmitBundleRequest, SubmitRequest},
@@ -109,12 +109,23 @@ impl Group {
     /// When somebody's proposal falls to us to commit, if nobody else does before.
     #[must_use]
     pub fn commit_due(&self) -> Option<Timestamp> {
-        if self.status != Status::Active || !self.mls.commit_required() || self.own_removal_proposed() {
+        if self.status != Status::Active || !self.may_commit() {
             return None;
         }
         let own = self.mls.current_member_index();
         let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
-        Some(self.proposed_at?.plus_ms(before.min(COMMIT_DELAY_RANKS) * COMMIT_DELAY_MS))
+        // Who leaves itself comes after everybody else: it is there for the case that all leave.
+        let last = if self.own_removal_proposed() { COMMIT_DELAY_RANKS + 1 } else { 0 };
+        Some(self.proposed_at?.plus_ms((last + before.min(COMMIT_DELAY_RANKS)) * COMMIT_DELAY_MS))
+    }
+
+    /// Whether there are proposals that we can commit. Our own removal is for others to commit.
+    fn may_commit(&self) -> bool {
+        let own = self.mls.current_member_index();
+        self.mls
+            .get_cached_proposals()
+            .iter()
+            .any(|cached| !matches!(cached.proposal(), Proposal::Remove(remove) if remove.to_remove() == own))
     }
 
     fn own_removal_proposed(&self) -> bool {
@@ -169,12 +180,16 @@ impl Group {
             .iter()
             .find(|(_, intent)| !intent.ordered)
             .map(|(order, intent)| (*order, matches!(intent.wish, Wish::Send { .. }) && intent.prepared.is_none()));
-        let may_commit = self.mls.commit_required() && !self.own_removal_proposed();
+        let may_commit = self.may_commit();
         match next {
             // MLS forbids messages while proposals wait: commit them first.
-            Some((_, true)) if may_commit => {}
-            // Only others can commit our own removal: what we still have to say waits for them.
-            Some((_, true)) if self.mls.commit_required() => return Ok(None),
+            Some((_, true)) if may_commit && !self.own_removal_proposed() => {}
+            // What we still have to say waits for who commits our removal; if nobody does, the others' come first.
+            Some((_, true)) if self.mls.commit_required() => {
+                if !self.commit_due().is_some_and(|due| due <= now) {
+                    return Ok(None);
+                }
+            }
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => return Ok(None),
@@ -191,9 +206,6 @@ impl Group {
 
     /// Makes of a wish what is to be submitted in the present epoch; none if there is nothing left to do.
     fn prepare(&mut self, intent: &Intent, now: Timestamp) -> Result<Option<Prepared>, MlsError> {
-        // The DS notes an idempotency key with what it accepted. What is made anew was not accepted: the channel,
-        // which was read beyond its epoch, does not show it. So the key can stay.
-        let id = intent.id;
         match &intent.wish {
             Wish::Send { content, .. } => {
                 if self.last_added > intent.wished {
@@ -203,13 +215,20 @@ impl Group {
                 }
                 self.prepare_message(content).map(Some)
             }
-            Wish::Leave => self.prepare_leave().map(Some),
+            Wish::Leave => {
+                if self.mls.roster().members_iter().nth(1).is_none() {
+                    // Nobody is there to commit it, and nobody to be left: the group ends with us.
+                    self.end();
+                    return Ok(None);
+                }
+                self.prepare_leave().map(Some)
+            }
             Wish::Add { key_packages } => {
                 let add = self.not_yet_members(key_packages)?;
                 if add.is_empty() {
                     return Ok(None);
                 }
-                self.prepare_commit(id, &Change { add, ..Change::default() }, now).map(Some)
+                self.prepare_commit(&Change { add, ..Change::default() }, now).map(Some)
             }
             Wish::Remove { users } => {
                 let remove = self.leaves_of(users)?;
@@ -219,16 +238,14 @@ impl Group {
                 if remove.contains(&self.mls.current_member_index()) {
                     return Err(fault("nobody can remove itself by a commit: leave the group instead"));
                 }
-                self.prepare_commit(id, &Change { remove, ..Change::default() }, now).map(Some)
+                self.prepare_commit(&Change { remove, ..Change::default() }, now).map(Some)
             }
-            Wish::Update => {
-                self.prepare_commit(id, &Change { renew_own_keys: true, ..Change::default() }, now).map(Some)
-            }
+            Wish::Update => self.prepare_commit(&Change { renew_own_keys: true, ..Change::default() }, now).map(Some),
             Wish::CommitProposals => {
-                if !self.mls.commit_required() || self.own_removal_proposed() {
+                if !self.may_commit() {
                     return Ok(None);
                 }
-                self.prepare_commit(id, &Change::default(), now).map(Some)
+                self.prepare_commit(&Change::default(), now).map(Some)
             }
         }
     }
@@ -283,7 +300,8 @@ impl Group {
         let sealed = seed.seal(&provider, Purpose::Entry, &context, message.to_bytes()?).map_err(fault)?;
         let mut blobs = Vec::new();
         let entry = Entry::new(kind, epoch, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
-        Ok(Prepared { epoch, entry, bundle: None, blobs, secrets: Zeroizing::default() })
+        let key = IdempotencyKey::new(random(&provider)?);
+        Ok(Prepared { key, epoch, entry, bundle: None, blobs, secrets: Zeroizing::default() })
     }
 
     /// Takes the DS's refusal of a submission. To be called after the channel was read to its end, so that what the
@@ -298,13 +316,12 @@ impl Group {
             return Ok(());
         };
         let order = *order;
+        let current = intent.prepared.as_ref().is_some_and(|prepared| prepared.epoch == epoch);
         match refusal.code {
-            Code::EpochConflict | Code::EpochStale => {
-                let stale: Option<Epoch> = intent.prepared.as_ref().map(|prepared| prepared.epoch);
-                if stale == Some(epoch) {
-                    // The server speaks of an epoch that its channel does not show: its word is a hint only.
-                    return Err(refusal.clone());
-                }
+            // The server speaks of an epoch that its channel does not show: its word is a hint only.
+            Code::EpochConflict | Code::EpochStale if current => Err(refusal.clone()),
+            // After a removal, access needs a key of the new epoch: so what was refused was of an older one.
+            Code::EpochConflict | Code::EpochStale | Code::AccessRefused if !current => {
                 // Made anew, in the present epoch, by the next submission.
                 intent.prepared = None;
                 self.save_intent(order);
@@ -325,9 +342,10 @@ fn submission(intent: IdempotencyKey, prepared: Prepared) -> Result<Submission, 
         Some(bundle) => {
             SubmissionBody::Bundle(Box::new(SubmitBundleRequest::decode(bundle.as_slice()).map_err(fault)?))
         }
-        None => {
-            SubmissionBody::Entry(SubmitRequest { idempotency_key: intent.to_vec(), entry: prepared.entry.clone() })
-        }
+        None => SubmissionBody::Entry(SubmitRequest {
+            idempotency_key: prepared.key.to_vec(),
+            entry: prepared.entry.clone(),
+        }),
     };
     Ok(Submission { intent, blobs: prepared.blobs, body })
 }

@@ -2,7 +2,7 @@
 
 use conclave_channel::Position;
 use conclave_mls::identity;
-use conclave_names::{ClientUri, Hash, UserUri};
+use conclave_names::{ClientUri, Epoch, Hash, UserUri};
 use mls_rs::identity::SigningIdentity;
 use serde::Serialize;
 
@@ -71,6 +71,12 @@ impl Group {
     #[must_use]
     pub fn position(&self) -> Position {
         self.window.position()
+    }
+
+    /// The first epoch that this client can read.
+    #[must_use]
+    pub fn joined_in(&self) -> Epoch {
+        self.joined
     }
 
     /// Changes under way.

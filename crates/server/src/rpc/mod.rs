@@ -65,6 +65,10 @@ async fn observe<T>(
         Err(refusal) if matches!(refusal.code, Code::Internal | Code::StorageFull) => {
             tracing::error!(method, code, message = %refusal.message, "a call failed");
         }
+        // The store has said why, or the server is stopping.
+        Err(refusal) if refusal.code == Code::Unavailable => {
+            tracing::warn!(method, code, message = %refusal.message, "a call was put off");
+        }
         _ => tracing::debug!(method, code, micros = start.elapsed().as_micros(), "call"),
     }
     result.map(Response::new).map_err(Status::from)

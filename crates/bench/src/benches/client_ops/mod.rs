@@ -77,13 +77,8 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn 
             report.add(figure(format!("{operation}-ratio"), if bare > 0.0 { ours / bare } else { 0.0 }, "ratio"));
         }
         for (metric, bytes) in sizes {
-            report.add(Figure {
-                bench: "client-ops",
-                metric: metric.to_owned(),
-                members,
-                value: bytes as f64,
-                unit: "bytes",
-            });
+            let bytes = u32::try_from(bytes).map_or(f64::INFINITY, f64::from);
+            report.add(Figure { bench: "client-ops", metric: metric.to_owned(), members, value: bytes, unit: "bytes" });
         }
     }
     Ok(())

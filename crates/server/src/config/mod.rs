@@ -1,5 +1,11 @@
 //! What an operator may choose: from a file, then the environment, then flags.
 
+mod error;
+mod file;
+mod overrides;
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -9,61 +15,11 @@ use std::{
 use conclave_names::Domain;
 use serde::Deserialize;
 
-/// Why a configuration is refused, with the place and the remedy.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("the configuration file {path} cannot be read: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is wrong; the text has line and column.
-    #[error(
-        "the configuration file {path} is wrong:\n{why}\n`conclaved init` writes an example with every setting explained"
-    )]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        why: String,
-    },
-    /// Settings that do not go together; where the file has one of them, with its line.
-    #[error("wrong configuration: {0}")]
-    Together(String),
-}
+pub use error::ConfigError;
+pub use overrides::Overrides;
 
-/// Settings that do not go together: their keys in the file, cause and remedy.
-struct Contradiction {
-    keys: &'static [&'static str],
-    why: String,
-}
-
-impl From<Contradiction> for ConfigError {
-    fn from(contradiction: Contradiction) -> Self {
-        Self::Together(contradiction.why)
-    }
-}
-
-/// Where one of the keys stands in a file, if it has one of them.
-fn place(path: &Path, text: &str, keys: &[&str]) -> Option<String> {
-    let table = toml::de::DeTable::parse(text).ok()?;
-    let find = |key: &&str| {
-        let (section, name) = key.split_once('.').unwrap_or(("", key));
-        let inner = match section {
-            "" => table.get_ref(),
-            section => table.get_ref().get(section)?.get_ref().as_table()?,
-        };
-        let (found, _) = inner.get_key_value(name)?;
-        Some(found.span().start)
-    };
-    let offset = keys.iter().find_map(find)?;
-    let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
-    Some(format!("{} line {line}", path.display()))
-}
+use error::{Contradiction, together};
+use file::{File, place};
 
 /// How the server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,127 +132,8 @@ impl Default for Config {
     }
 }
 
-/// The file. Unknown keys are refused: a misspelt setting must not be passed over.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    data_dir: Option<PathBuf>,
-    listen: Option<SocketAddr>,
-    domain: Option<Domain>,
-    #[serde(default)]
-    services: ServicesSection,
-    #[serde(default)]
-    tls: TlsSection,
-    #[serde(default)]
-    issuers: IssuersSection,
-    registration: Option<RegistrationPolicy>,
-    credential_lifetime_days: Option<u16>,
-    metrics: Option<SocketAddr>,
-    #[serde(default)]
-    log: LogSection,
-    #[serde(default)]
-    limits: LimitsSection,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ServicesSection {
-    authentication: Option<bool>,
-    delivery: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TlsSection {
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    insecure_plaintext: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IssuersSection {
-    file: Option<PathBuf>,
-    url: Option<String>,
-    ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogSection {
-    format: Option<LogFormat>,
-    level: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LimitsSection {
-    connections: Option<usize>,
-    database_bytes: Option<u64>,
-    shutdown_seconds: Option<u64>,
-}
-
-/// What environment and flags say.
-#[derive(Debug, Default, Clone, clap::Args)]
-pub struct Overrides {
-    /// Directory with everything the server keeps [default: conclaved-data]
-    #[arg(long, global = true, env = "CONCLAVE_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Address and port to listen on [default: 127.0.0.1:7443]
-    #[arg(long, global = true, env = "CONCLAVE_LISTEN", value_name = "ADDRESS:PORT")]
-    pub listen: Option<SocketAddr>,
-    /// Domain the server speaks for, the middle of its users' names [default: localhost]
-    #[arg(long, global = true, env = "CONCLAVE_DOMAIN")]
-    pub domain: Option<Domain>,
-    /// Offer the Authentication Service [default: true]
-    #[arg(long, global = true, env = "CONCLAVE_AUTHENTICATION", value_name = "BOOL")]
-    pub authentication: Option<bool>,
-    /// Offer the Delivery Service [default: true]
-    #[arg(long, global = true, env = "CONCLAVE_DELIVERY", value_name = "BOOL")]
-    pub delivery: Option<bool>,
-    /// Without an Authentication Service here: file with its issuers' certificates (PEM or DER)
-    #[arg(long, global = true, env = "CONCLAVE_ISSUERS_FILE", value_name = "FILE")]
-    pub issuers_file: Option<PathBuf>,
-    /// Without an Authentication Service here: its address, asked for issuers at start and every 10 minutes
-    #[arg(long, global = true, env = "CONCLAVE_ISSUERS_URL", value_name = "URL")]
-    pub issuers_url: Option<String>,
-    /// Certificate authority (PEM) of the address in --issuers-url [default: the system's]
-    #[arg(long, global = true, env = "CONCLAVE_ISSUERS_CA", value_name = "FILE")]
-    pub issuers_ca: Option<PathBuf>,
-    /// TLS certificate chain (PEM) [default: one of an own authority, made at first start, for development]
-    #[arg(long, global = true, env = "CONCLAVE_TLS_CERTIFICATE", value_name = "FILE")]
-    pub tls_certificate: Option<PathBuf>,
-    /// Private key (PEM) of --tls-certificate
-    #[arg(long, global = true, env = "CONCLAVE_TLS_KEY", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// Serve without TLS; refused unless the address is loopback
-    #[arg(long, global = true, env = "CONCLAVE_INSECURE_PLAINTEXT")]
-    pub insecure_plaintext: bool,
-    /// Who may register [default: open]
-    #[arg(long, global = true, env = "CONCLAVE_REGISTRATION", value_enum)]
-    pub registration: Option<RegistrationPolicy>,
-    /// Life of certificates in days, 1 to 365 [default: 30]
-    #[arg(long, global = true, env = "CONCLAVE_CREDENTIAL_LIFETIME_DAYS", value_name = "DAYS")]
-    pub credential_lifetime_days: Option<u16>,
-    /// Address and port for metrics and health over HTTP [default: none]
-    #[arg(long, global = true, env = "CONCLAVE_METRICS", value_name = "ADDRESS:PORT")]
-    pub metrics: Option<SocketAddr>,
-    /// How logs are written [default: text]
-    #[arg(long, global = true, env = "CONCLAVE_LOG_FORMAT", value_enum)]
-    pub log_format: Option<LogFormat>,
-    /// Level of logs: error, warn, info, debug, or directives like conclave_server=debug [default: info]
-    #[arg(long, global = true, env = "CONCLAVE_LOG", value_name = "LEVEL")]
-    pub log: Option<String>,
-    /// Connections at a time [default: 10000]
-    #[arg(long, global = true, env = "CONCLAVE_MAX_CONNECTIONS", value_name = "N")]
-    pub max_connections: Option<usize>,
-    /// Largest database in bytes; beyond, writes are refused with STORAGE_FULL [default: the disk]
-    #[arg(long, global = true, env = "CONCLAVE_MAX_DATABASE_BYTES", value_name = "BYTES")]
-    pub max_database_bytes: Option<u64>,
-}
-
 /// An example with every setting, for `conclaved init`.
-pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+pub(crate) const EXAMPLE: &str = include_str!("../example.toml");
 
 impl Config {
     /// A server for tests in this process: all services, on a free port of loopback, with a development authority.
@@ -348,11 +185,18 @@ impl Config {
                 ));
             }
         };
+        let ca = over.issuers_ca.or(read.issuers.ca);
         let issuers = match (over.issuers_file.or(read.issuers.file), over.issuers_url.or(read.issuers.url)) {
-            (Some(file), None) => Some(IssuerSource::File(file)),
-            (None, Some(url)) => Some(IssuerSource::Url { url, ca: over.issuers_ca.or(read.issuers.ca) }),
-            (None, None) => None,
-            _ => {
+            (None, Some(url)) => Some(IssuerSource::Url { url, ca }),
+            (None, None) | (Some(_), None) if ca.is_some() => {
+                return Err(together(
+                    &["issuers.ca"],
+                    "issuers.ca says which authority the server at issuers.url has its certificate from: set \
+                     issuers.url, or remove issuers.ca",
+                ));
+            }
+            (file, None) => file.map(IssuerSource::File),
+            (Some(_), Some(_)) => {
                 return Err(together(
                     &["issuers.url", "issuers.file"],
                     "issuers come from a file or from a URL: give one of them",
@@ -378,7 +222,10 @@ impl Config {
             log: over.log.or(read.log.level).unwrap_or(default.log),
             max_connections: over.max_connections.or(read.limits.connections).unwrap_or(default.max_connections),
             max_database_bytes: over.max_database_bytes.or(read.limits.database_bytes),
-            shutdown_grace: read.limits.shutdown_seconds.map_or(default.shutdown_grace, Duration::from_secs),
+            shutdown_grace: over
+                .shutdown_seconds
+                .or(read.limits.shutdown_seconds)
+                .map_or(default.shutdown_grace, Duration::from_secs),
         };
         config.contradiction()?;
         Ok(config)
@@ -433,72 +280,5 @@ impl Config {
             return Err(together(&["limits.connections"], "limits.connections must be at least 1"));
         }
         Ok(())
-    }
-}
-
-fn together(keys: &'static [&'static str], why: &str) -> Contradiction {
-    Contradiction { keys, why: why.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str, over: Overrides) -> Result<Config, ConfigError> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("conclaved.toml");
-        std::fs::write(&path, text).unwrap();
-        Config::load(Some(&path), over)
-    }
-
-    #[test]
-    fn the_example_is_the_default() {
-        let config = load(EXAMPLE, Overrides::default()).unwrap();
-        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
-    }
-
-    #[test]
-    fn flags_go_before_the_file() {
-        let over = Overrides { domain: Some("flag.example".parse().unwrap()), ..Overrides::default() };
-        let config = load("domain = \"file.example\"\nlisten = \"127.0.0.1:1\"", over).unwrap();
-        assert_eq!(config.domain.as_str(), "flag.example");
-        assert_eq!(config.listen.port(), 1);
-    }
-
-    #[test]
-    fn a_wrong_file_is_refused_with_line_and_remedy() {
-        for (text, line, word) in [
-            ("domain = \"x.example\"\nlistem = \"127.0.0.1:1\"", "line 2", "listem"),
-            ("domain = \"Not A Domain\"", "line 1", "domain name"),
-            ("\n\nregistration = \"maybe\"", "line 3", "invite"),
-            ("listen = 7", "line 1", "listen"),
-            ("[tls\n", "line 1", "tls"),
-        ] {
-            let error = load(text, Overrides::default()).unwrap_err().to_string();
-            assert!(error.contains(line) && error.contains(word) && error.contains("conclaved init"), "{error}");
-        }
-    }
-
-    #[test]
-    fn settings_that_do_not_go_together_are_refused() {
-        for (text, word) in [
-            ("[tls]\ninsecure_plaintext = true\n[services]\n", ""),
-            ("listen = \"0.0.0.0:1\"\n[tls]\ninsecure_plaintext = true", "loopback"),
-            ("[tls]\ncertificate = \"a\"", "both"),
-            ("[tls]\ncertificate = \"a\"\nkey = \"b\"\ninsecure_plaintext = true", "exclude"),
-            ("[services]\nauthentication = false\ndelivery = false", "switched off"),
-            ("[services]\nauthentication = false", "issuers"),
-            ("[issuers]\nfile = \"x\"", "remove"),
-            ("credential_lifetime_days = 0", "365"),
-        ] {
-            match load(text, Overrides::default()) {
-                Ok(_) => assert!(word.is_empty(), "{text}"),
-                Err(error) => assert!(!word.is_empty() && error.to_string().contains(word), "{error}"),
-            }
-        }
-        assert!(matches!(
-            Config::load(Some(Path::new("/no/such")), Overrides::default()),
-            Err(ConfigError::Read { .. })
-        ));
     }
 }
