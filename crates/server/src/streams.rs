@@ -268,11 +268,11 @@ impl Carrier {
                 registry.unwatch(&self.place.handle, &channel);
             }
         }
-        if !batch.entries.is_empty() {
+        if batch.entries.is_empty() {
+            drop(room);
+        } else {
             let entries = StreamEntries { channel: channel.to_vec(), entries: batch.entries };
             room.send(Ok(StreamEvent { event: Some(Event::Entries(entries)) }));
-        } else {
-            drop(room);
         }
         if let Some(reason) = batch.ended {
             return self.end(channel, reason).await;

@@ -315,13 +315,11 @@ impl Actor {
             (_, Err(refusal)) => {
                 self.sync(server)?;
                 let mut events = Vec::new();
-                if let Some(group) = &mut self.group {
-                    let taken = group.refused(submission.intent, &refusal, &mut events);
-                    if let Err(refusal) = taken.as_ref().map_err(Clone::clone) {
-                        if refusal.retry() == Retry::Never {
-                            return Err(text(refusal));
-                        }
-                    }
+                if let Some(group) = &mut self.group
+                    && let Err(refusal) = group.refused(submission.intent, &refusal, &mut events)
+                    && refusal.retry() == Retry::Never
+                {
+                    return Err(text(refusal));
                 }
                 self.count_failures(&events);
                 self.save()?;

@@ -186,7 +186,7 @@ impl Group {
             Some((_, true)) if may_commit && !self.own_removal_proposed() => {}
             // What we still have to say waits for who commits our removal; if nobody does, the others' come first.
             Some((_, true)) if self.mls.commit_required() => {
-                if !self.commit_due().is_some_and(|due| due <= now) {
+                if self.commit_due().is_none_or(|due| due > now) {
                     return Ok(None);
                 }
             }

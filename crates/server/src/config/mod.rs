@@ -16,7 +16,7 @@ use conclave_names::Domain;
 use serde::Deserialize;
 
 pub use error::ConfigError;
-pub use overrides::Overrides;
+pub(crate) use overrides::Overrides;
 
 use error::{Contradiction, together};
 use file::{File, place};
@@ -188,7 +188,7 @@ impl Config {
         let ca = over.issuers_ca.or(read.issuers.ca);
         let issuers = match (over.issuers_file.or(read.issuers.file), over.issuers_url.or(read.issuers.url)) {
             (None, Some(url)) => Some(IssuerSource::Url { url, ca }),
-            (None, None) | (Some(_), None) if ca.is_some() => {
+            (None | Some(_), None) if ca.is_some() => {
                 return Err(together(
                     &["issuers.ca"],
                     "issuers.ca says which authority the server at issuers.url has its certificate from: set \
