@@ -3,16 +3,12 @@
 
 use conclave_mls::{
     components::{AppDataDictionary, GroupProfile, HandshakeAad},
+    crypto,
     seal::{Purpose, Seed},
     welcome::{InboxWelcome, JoinerKey, WelcomeParts},
-    crypto,
 };
 use libfuzzer_sys::fuzz_target;
-use mls_rs::{
-    Extension, ExtensionList, MlsMessage,
-    extension::ExtensionType,
-    group::ExportedTree,
-};
+use mls_rs::{Extension, ExtensionList, MlsMessage, extension::ExtensionType, group::ExportedTree};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(welcome) = InboxWelcome::parse(data) {

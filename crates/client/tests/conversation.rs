@@ -5,7 +5,7 @@
 mod common;
 
 use common::{World, user};
-use conclave_client::{Client, ClientError, Event, HistoryEntry, Status};
+use conclave_client::{Client, ClientError, Event, HistoryEntry, Listener, Status};
 use conclave_names::{GroupUri, Seq};
 
 fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
@@ -81,4 +81,70 @@ async fn one_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn authentication_and_delivery_apart() {
     people_join_talk_update_and_go(World::split().await).await;
+}
+
+/// Waits until the listener brings what is looked for.
+async fn until(listener: &mut Listener<'_>, found: impl Fn(&Event) -> bool) -> Vec<Event> {
+    let mut seen = Vec::new();
+    loop {
+        seen.extend(listener.next().await.unwrap().into_iter().map(|happened| happened.event));
+        if seen.iter().any(&found) {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_joins_hears_commits_and_sees_its_removal() {
+    let world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person("bob").await;
+    let mut charlie = world.person("charlie").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("charlie")]).await.unwrap();
+    charlie.sync().await.unwrap();
+
+    let mut listener = bob.listen();
+    // Bob listens already when he is added: the invitation comes through the stream, and so does the group.
+    let waiting = tokio::time::timeout(std::time::Duration::from_millis(10), listener.next()).await;
+    assert!(waiting.is_err(), "nothing has happened yet");
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    until(&mut listener, |event| matches!(event, Event::Joined { .. })).await;
+    alice.send(&club, "live").await.unwrap();
+    until(&mut listener, |event| matches!(event, Event::Message { text: Some(text), .. } if text == "live")).await;
+
+    // Charlie asks to leave while Alice sleeps: Bob commits it, and goes on hearing in the new epoch.
+    charlie.sync().await.unwrap();
+    charlie.leave(&club).await.unwrap();
+    until(&mut listener, |event| matches!(event, Event::Removed { .. })).await;
+    alice.sync().await.unwrap();
+    alice.send(&club, "without Charlie").await.unwrap();
+    until(
+        &mut listener,
+        |event| matches!(event, Event::Message { text: Some(text), .. } if text.starts_with("without")),
+    )
+    .await;
+
+    alice.remove(&club, &[user("bob")]).await.unwrap();
+    until(&mut listener, |event| matches!(event, Event::RemovedFromGroup { .. })).await;
+    drop(listener);
+    assert_eq!(*bob.group(&club).unwrap().status(), Status::Removed);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_removed_and_added_again_unawares_comes_back() {
+    let world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person("bob").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    alice.remove(&club, &[user("bob")]).await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    alice.send(&club, "there you are").await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(texts(&bob, &club), ["there you are"]);
+    assert_eq!(authenticator(&mut alice, &club), authenticator(&mut bob, &club));
+    world.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Logs and metrics.
 
-use std::sync::OnceLock;
+use std::{io::IsTerminal as _, sync::OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -12,7 +12,12 @@ use crate::config::{Config, ConfigError, LogFormat};
 /// # Errors
 /// [`ConfigError::Together`] if the level is none.
 pub fn init_logging(config: &Config) -> Result<(), ConfigError> {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter(config)?).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter(config)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // Nobody need read the log: who stops reading it does not end a server.
+        .log_internal_errors(false);
     // Somebody else's subscriber stays.
     let _ = match config.log_format {
         LogFormat::Text => subscriber.try_init(),
