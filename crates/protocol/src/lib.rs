@@ -36,7 +36,8 @@ pub use refusal::Refusal;
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Messages, and with the feature `grpc` clients and servers, of version 1.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
+// Comments of the `.proto` files are written for readers of any language, not for rustdoc.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, rustdoc::all)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/conclave.v1.rs"));
 
