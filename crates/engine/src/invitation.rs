@@ -54,6 +54,10 @@ pub enum JoinError<E> {
     /// We are a member already: the Welcome is a copy, or somebody's mistake.
     #[error("this client is a member of the group already")]
     Member,
+    /// It leads to an epoch that we have left behind: a Welcome by a last resort that came again. To join there would
+    /// use keys twice.
+    #[error("the invitation is an old one, to an epoch of the group that this client has left behind")]
+    Old,
     /// The tree is not the one that the Welcome speaks of.
     #[error("the group's tree is not the one that the Welcome speaks of")]
     Tree,
@@ -172,10 +176,11 @@ impl Invitation {
         let mut writes = Vec::new();
         let incarnation = match row::incarnation(rows, &self.name)? {
             None => 0,
-            Some((_, Status::Active)) => return Err(JoinError::Member),
-            Some((earlier, _)) => {
+            Some(earlier) if earlier.status == Status::Active => return Err(JoinError::Member),
+            Some(earlier) if self.epoch <= earlier.epoch => return Err(JoinError::Old),
+            Some(earlier) => {
                 row::delete_rows(rows, &self.name, &mut writes)?;
-                earlier.saturating_add(1)
+                earlier.number.saturating_add(1)
             }
         };
         if chain::entry_hash(sealed_tree) != self.info.tree {

@@ -10,6 +10,7 @@ use conclave_engine::{
     group::{Incoming, Status, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, InvitationError, JoinError, load_key_packages},
+    key_packages,
     outcome::{Event, Outcome, ProcessError, Rejection},
     writes::Room,
 };
@@ -225,6 +226,43 @@ fn a_welcome_for_somebody_else_or_with_a_changed_part_joins_nobody() {
     agree(&mut [&mut alice, &mut charlie]);
     let again = open(&mut charlie, &welcome);
     assert!(matches!(again, Err(InvitationError::NotForUs)), "the KeyPackage is used up: {again:?}");
+}
+
+/// Whose private part stays: so the server may hand out the same Welcome again, or the program have died before it
+/// noted that the inbox's entry was done with.
+#[test]
+fn an_invitation_by_a_last_resort_leads_no_way_back_after_a_removal() {
+    let mut world = World::new();
+    let [mut alice, mut bob] = ["alice", "bob"].map(|name| world.person(name));
+    let suite = conclave_mls::crypto::DEFAULT_SUITE;
+    let fresh = key_packages::generate(&bob.account, &bob.mls, suite, &world.address_key, 0, true, NOW).unwrap();
+    bob.store.apply(fresh.writes);
+    let last_resort = fresh.last_resort.unwrap();
+    alice.create(&mut world, "Test");
+    alice.wish(Wish::Add { key_packages: vec![last_resort.clone()] });
+    alice.drive(&mut world);
+    bob.join(&world);
+    bob.say("hello");
+    bob.drive(&mut world);
+    let old = world.ds.welcomes.last().unwrap().clone();
+    alice.sync(&world.ds);
+    let users = vec![bob.user()];
+    alice.wish(Wish::Remove { users });
+    alice.drive(&mut world);
+    bob.sync(&world.ds);
+    assert_eq!(*bob.group().status(), Status::Removed);
+
+    let replayed = Invitation::open(&bob.account, &bob.mls, &inbox_entry(&old)).unwrap();
+    let tree = world.ds.blobs[&replayed.tree()].clone();
+    let joined = replayed.join(&bob.account, &bob.mls, &bob.store, &tree, NOW, &mut Vec::new());
+    assert!(matches!(joined, Err(JoinError::Old)), "{joined:?}");
+
+    // A new one by the same last resort is good.
+    alice.wish(Wish::Add { key_packages: vec![last_resort] });
+    alice.drive(&mut world);
+    bob.join(&world);
+    bob.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob]);
 }
 
 #[test]

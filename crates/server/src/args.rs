@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    IssuerSource, Running, Server, Tls,
+    IssuerSource, RegistrationPolicy, Running, Server, Tls,
     config::{Config, EXAMPLE, Overrides},
     create_invite, init_logging, issuers,
     telemetry::filter,
@@ -90,6 +90,15 @@ async fn execute(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         }
         Some(Command::Invite(Invite::Create { uses, expires })) => {
             let token = create_invite(&config.data_dir, uses, expires)?;
+            if config.registration == RegistrationPolicy::Open {
+                eprintln!(
+                    "conclaved: note: here registration is open; nobody needs this until registration = \"invite\""
+                );
+            }
+            if !config.data_dir.join("conclave.db").exists() {
+                let path = config.data_dir.display();
+                eprintln!("conclaved: note: no server has used {path} yet; the token is good for the one that will");
+            }
             println!("{}", &*token);
             Ok(())
         }

@@ -15,6 +15,8 @@ use crate::transport::{Backoff, CallError, Event as Wire, EventStream};
 pub struct Listener<'a> {
     client: &'a mut Client,
     stream: Option<EventStream>,
+    /// Whether the stream carries everything. A call that was dropped half-way leaves it false, and the next goes on.
+    settled: bool,
     /// Which group each attached channel is of; none is the inbox.
     channels: HashMap<ChannelId, Option<GroupUri>>,
     backoff: Backoff,
@@ -34,6 +36,7 @@ impl Client {
         Listener {
             client: self,
             stream: None,
+            settled: false,
             channels: HashMap::new(),
             backoff: Backoff::default(),
             ready: Vec::new(),
@@ -74,8 +77,14 @@ impl Listener<'_> {
         if self.stream.is_none() {
             let stream = self.client.delivery.open_stream().await?;
             self.stream = Some(stream);
-            self.ready = self.client.sync().await?;
+            self.channels.clear();
+            self.settled = false;
+        }
+        if !self.settled {
+            let events = self.client.sync().await?;
+            self.ready.extend(events);
             self.attach_all().await?;
+            self.settled = true;
             self.backoff.reset();
             return Ok(());
         }
@@ -129,10 +138,14 @@ impl Listener<'_> {
                 Ok(())
             }
             Some(None) => {
+                // New groups are to be attached.
+                self.settled = false;
                 let events = self.client.sync_inbox().await?;
                 self.ready.extend(events);
                 self.client.refill_key_packages().await?;
-                self.attach_all().await
+                self.attach_all().await?;
+                self.settled = true;
+                Ok(())
             }
             None => Ok(()),
         }
@@ -177,6 +190,13 @@ impl Listener<'_> {
 
     /// The key that a channel was attached with reads no further: attaches it again with the newest.
     async fn reattach(&mut self, channel: ChannelId) -> Result<(), ClientError> {
+        self.settled = false;
+        self.attach_again(channel).await?;
+        self.settled = true;
+        Ok(())
+    }
+
+    async fn attach_again(&mut self, channel: ChannelId) -> Result<(), ClientError> {
         match self.channels.remove(&channel) {
             Some(Some(name)) => {
                 let events = self.client.sync_group(&name).await?;

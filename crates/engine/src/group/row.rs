@@ -134,11 +134,19 @@ pub fn list<R: Rows>(rows: &R) -> Result<Vec<GroupSummary>, LoadError<R::Error>>
     Ok(groups)
 }
 
+/// A group that is in the store.
+pub(crate) struct Incarnation {
+    pub(crate) number: u64,
+    pub(crate) status: Status,
+    /// The newest epoch that we were in.
+    pub(crate) epoch: Epoch,
+}
+
 /// The incarnation of a group that is in the store, if it is.
-pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<(u64, Status)>, LoadError<R::Error>> {
+pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<Incarnation>, LoadError<R::Error>> {
     let Some(meta) = rows.get(Room::GROUP, &key(name, META)).map_err(LoadError::Store)? else { return Ok(None) };
     let row: Row = record::decode(&meta)?;
-    Ok(Some((row.incarnation, status_of(&row)?)))
+    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch: row.epoch }))
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more.

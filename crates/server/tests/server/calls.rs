@@ -143,6 +143,9 @@ async fn an_invite_is_made_while_the_server_runs_and_used_once() {
     config.registration = RegistrationPolicy::Invite;
     // One before the start, one while it runs.
     let early = create_invite(directory.path(), 1, 1).unwrap();
+    // A server was about to take it over when it was killed.
+    let file = std::fs::read_dir(directory.path().join("invites")).unwrap().next().unwrap().unwrap().path();
+    std::fs::rename(&file, file.with_extension("taken")).unwrap();
     let running = Server::start(config).await.unwrap();
     let client = Client::of(&running).await;
     let late = create_invite(directory.path(), 1, 1).unwrap();

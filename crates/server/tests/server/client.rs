@@ -7,10 +7,10 @@ use std::{
 };
 
 use conclave_channel::{
-    Body, Entry, EntryKind,
+    Body, CommitHeader, Entry, EntryKind,
     access::{ChannelKey, KeyTree},
 };
-use conclave_names::{ChannelId, Domain, Epoch, SessionId, Timestamp};
+use conclave_names::{ChannelId, Domain, Epoch, Hash, SessionId, Timestamp};
 use conclave_protocol::{
     Code, Refusal, SigningKey, method,
     session::SessionKey,
@@ -95,24 +95,28 @@ impl Client {
     /// Makes a group channel of one member and opens a session on it.
     pub(crate) async fn channel(&self, n: u8) -> Session {
         let channel = ChannelId::new([n; 16]);
-        let tree = KeyTree::new([ChannelKey(key(n).verifying_key().to_bytes())]).unwrap();
-        let create = v1::CreateChannelRequest { channel: channel.to_vec(), key_root: tree.root().to_vec() };
-        self.delivery().create_channel(sign(&key(n), method::CREATE_CHANNEL, &create)).await.unwrap();
+        self.create(channel, n).await.unwrap();
         self.session(n, channel).await
     }
 
+    pub(crate) async fn create(&self, channel: ChannelId, n: u8) -> Result<(), Status> {
+        let create = v1::CreateChannelRequest { channel: channel.to_vec(), key_root: tree(&[n]).root().to_vec() };
+        self.delivery().create_channel(sign(&key(n), method::CREATE_CHANNEL, &create)).await.map(drop)
+    }
+
     pub(crate) async fn session(&self, n: u8, channel: ChannelId) -> Session {
-        let path = v1::KeyPath { index: 0, leaves: 1, siblings: Vec::new() };
-        let open = v1::OpenSessionRequest { channel: channel.to_vec(), epoch: 0, path: Some(path) };
-        let reply = self.delivery().open_session(sign(&key(n), method::OPEN_SESSION, &open)).await.unwrap();
-        let reply = reply.into_inner();
-        Session {
+        self.open(n, &member_of(channel, n, 0, &[n])).await.unwrap()
+    }
+
+    pub(crate) async fn open(&self, n: u8, open: &v1::OpenSessionRequest) -> Result<Session, Status> {
+        let reply = self.delivery().open_session(sign(&key(n), method::OPEN_SESSION, open)).await?.into_inner();
+        Ok(Session {
             client: self.clone(),
-            channel,
+            channel: open.channel.as_slice().try_into().unwrap(),
             id: reply.session.as_slice().try_into().unwrap(),
             key: SessionKey::from_slice(&reply.mac_key).unwrap(),
             counter: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Opens a stream; gives its handle.
@@ -128,20 +132,56 @@ impl Client {
     }
 }
 
+/// The key tree of these members.
+pub(crate) fn tree(members: &[u8]) -> KeyTree {
+    KeyTree::new(members.iter().map(|n| channel_key(*n))).unwrap()
+}
+
+fn channel_key(n: u8) -> ChannelKey {
+    ChannelKey(key(n).verifying_key().to_bytes())
+}
+
+/// What `n` says to open a session as one of the members of an epoch.
+pub(crate) fn member_of(channel: ChannelId, n: u8, epoch: u64, members: &[u8]) -> v1::OpenSessionRequest {
+    let path = tree(members).path(&channel_key(n)).map(|path| v1::KeyPath {
+        index: path.index,
+        leaves: path.leaves,
+        siblings: path.siblings.iter().map(Hash::to_vec).collect(),
+    });
+    v1::OpenSessionRequest { channel: channel.to_vec(), epoch, path: path.ok() }
+}
+
+/// A commit that ends an epoch and leaves these members.
+pub(crate) fn bundle(n: u8, epoch: u64, members: &[u8], removes: bool) -> v1::SubmitBundleRequest {
+    let header = CommitHeader { removes, key_root: tree(members).root() };
+    let entry = Entry::commit(Epoch(epoch), header, Body::Inline(vec![n; 256]));
+    v1::SubmitBundleRequest {
+        idempotency_key: vec![n; 16],
+        entry: entry.to_bytes().unwrap(),
+        group_info: vec![n; 300],
+        join_key: vec![n; 32],
+        ..Default::default()
+    }
+}
+
 pub(crate) async fn next(events: &mut Streaming<v1::StreamEvent>) -> v1::stream_event::Event {
     events.message().await.unwrap().unwrap().event.unwrap()
 }
 
 pub(crate) fn sign(key: &SigningKey, method: &str, message: &impl Message) -> v1::SignedRequest {
+    signed::sign(key, method, &domain(), now(), nonce(), message.encode_to_vec(), Vec::new())
+}
+
+/// One that was not used in this process.
+pub(crate) fn nonce() -> [u8; 16] {
     static NONCE: AtomicU64 = AtomicU64::new(0);
-    let nonce = u128::from(NONCE.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
-    signed::sign(key, method, &domain(), now(), nonce, message.encode_to_vec(), Vec::new())
+    u128::from(NONCE.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
 }
 
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) channel: ChannelId,
-    id: SessionId,
+    pub(crate) id: SessionId,
     key: SessionKey,
     counter: AtomicU64,
 }
@@ -154,8 +194,29 @@ impl Session {
 
     pub(crate) fn submission(&self, n: u64, body: Vec<u8>) -> v1::SessionRequest {
         let entry = Entry::new(EntryKind::Message, Epoch(0), Body::Inline(body)).to_bytes().unwrap();
+        self.entry(n, entry)
+    }
+
+    pub(crate) fn entry(&self, n: u64, entry: Vec<u8>) -> v1::SessionRequest {
         let key = u128::from(n).to_be_bytes().to_vec();
         self.request(method::SUBMIT, &v1::SubmitRequest { idempotency_key: key, entry })
+    }
+
+    pub(crate) async fn commit(&self, bundle: &v1::SubmitBundleRequest) -> Result<u64, Status> {
+        let request = self.request(method::SUBMIT_BUNDLE, bundle);
+        self.client.delivery().submit_bundle(request).await.map(|reply| reply.into_inner().seq)
+    }
+
+    pub(crate) async fn group_info(&self) -> v1::ReadGroupInfoResponse {
+        let request = self.request(method::READ_GROUP_INFO, &v1::ReadGroupInfoRequest {});
+        self.client.delivery().read_group_info(request).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn stage(
+        &self,
+        message: &v1::StageBlobRequest,
+    ) -> Result<Response<v1::StageBlobResponse>, Status> {
+        self.client.delivery().stage_blob(self.request(method::STAGE_BLOB, message)).await
     }
 
     pub(crate) async fn submit(&self, n: u64, body: Vec<u8>) -> u64 {
@@ -181,10 +242,10 @@ impl Session {
 }
 
 /// Sends bytes as they are in a call.
-pub(crate) async fn raw(client: &Client, path: &'static str, bytes: Vec<u8>) -> Result<Response<()>, Status> {
+pub(crate) async fn raw(client: &Client, path: &str, bytes: Vec<u8>) -> Result<Response<()>, Status> {
     let mut grpc = tonic::client::Grpc::new(client.0.clone());
     grpc.ready().await.unwrap();
-    grpc.unary(Request::new(bytes), PathAndQuery::from_static(path), Raw).await
+    grpc.unary(Request::new(bytes), path.parse::<PathAndQuery>().unwrap(), Raw).await
 }
 
 /// A codec that takes bytes for messages, and answers for nothing.
@@ -226,7 +287,14 @@ impl Decoder for Raw {
 
 /// Checks a refusal's code.
 #[track_caller]
-pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>, code: Code) {
+pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>, code: Code) -> Refusal {
     let refusal = refusal(answer);
     assert_eq!(refusal.code, code, "{refusal}");
+    refusal
+}
+
+/// Checks the code of what went wrong.
+#[track_caller]
+pub(crate) fn denied<T>(result: Result<T, Status>, code: Code) -> Refusal {
+    refused(result.map(|_| Response::new(())), code)
 }

@@ -1,15 +1,25 @@
 //! The server from outside: over TLS in this process, and as the real program.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod calls;
 #[cfg(test)]
 mod client;
+#[cfg(test)]
+mod conversation;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod people;
+#[cfg(test)]
 mod process;
+#[cfg(test)]
+mod shutdown;
 #[cfg(test)]
 mod split;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::client::*;
 
-async fn get(addr: SocketAddr, path: &str) -> String {
+pub(crate) async fn get(addr: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -59,7 +59,10 @@ async fn a_newer_data_directory_is_refused_and_left_alone() {
     let error = Server::start(config(directory.path())).await.unwrap_err();
     assert!(matches!(error, StartError::Database(_)), "{error}");
     let text = error.to_string();
-    assert!(text.contains("999") && text.contains("newer program"), "{text}");
+    assert!(
+        text.contains("version 999") && text.contains("knows version 1 ") && text.contains("newer program"),
+        "{text}"
+    );
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 

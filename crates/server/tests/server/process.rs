@@ -6,6 +6,9 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use clap::CommandFactory as _;
+use conclave_channel::{Body, Entry};
+use conclave_names::ChannelId;
 use conclave_protocol::{Code, Refusal};
 
 use super::client::*;
@@ -20,22 +23,30 @@ fn conclaved() -> Command {
     command
 }
 
+/// Whether it succeeded, and what it said. Where it failed, it did so with status 1.
 fn output(command: &mut Command) -> (bool, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
+    assert!(matches!(status.code(), Some(0 | 1)), "{status}");
     (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 /// A server that is ended with the test, whatever happens.
-struct Program {
+pub(crate) struct Program {
     child: Child,
-    addr: String,
+    pub(crate) addr: String,
 }
 
 impl Program {
     fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[], Stdio::inherit())
+    }
+
+    pub(crate) fn start_with(directory: &Path, flags: &[&str], log: Stdio) -> Self {
         let mut child = conclaved()
             .args(["--listen", "127.0.0.1:0", "--domain", "example.com", "--data-dir"])
             .arg(directory)
+            .args(flags)
+            .stderr(log)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -46,7 +57,7 @@ impl Program {
         Self { addr: addr.to_owned(), child }
     }
 
-    fn signal(&mut self, name: &str) -> Option<i32> {
+    pub(crate) fn signal(&mut self, name: &str) -> Option<i32> {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
         self.child.wait().unwrap().code()
@@ -69,6 +80,7 @@ async fn what_was_acknowledged_is_there_after_a_signal() {
         let mut program = Program::start(directory.path());
         let client = Client::to(&program.addr, &ca()).await;
         client.register(&format!("user{n}"), n, "").await.unwrap();
+        assert_eq!(client.channel(n).await.submit(1, vec![n; 256]).await, 1);
         let code = program.signal(signal);
         assert_eq!(code, (signal != "-KILL").then_some(0), "{signal}");
     }
@@ -77,16 +89,49 @@ async fn what_was_acknowledged_is_there_after_a_signal() {
     for n in 1..=3 {
         let status = client.register(&format!("user{n}"), n + 10, "").await.unwrap_err();
         assert_eq!(Refusal::from_status(&status).unwrap().code, Code::NameTaken);
+        let log = client.session(n, ChannelId::new([n; 16])).await.fetch(0).await;
+        let Body::Inline(body) = Entry::parse(&log.entries[0].entry).unwrap().body else { panic!("not inline") };
+        assert_eq!((log.entries.len(), body), (1, vec![n; 256]));
     }
     assert_eq!(program.signal("-TERM"), Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_made_while_the_program_runs_lets_one_register() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = Program::start_with(directory.path(), &["--registration", "invite"], Stdio::inherit());
+    let ca = std::fs::read_to_string(directory.path().join("tls/ca.pem")).unwrap();
+    let client = Client::to(&program.addr, &ca).await;
+    denied(client.register("alice", 1, "").await, Code::InviteRequired);
+    let mut invite = conclaved();
+    let (good, token, error) = output(invite.args(["invite", "create", "--data-dir"]).arg(directory.path()));
+    assert!(good, "{error}");
+    client.register("alice", 1, token.trim()).await.unwrap();
+    denied(client.register("bob", 2, token.trim()).await, Code::InviteInvalid);
+    assert_eq!(program.signal("-TERM"), Some(0));
+    assert_eq!(std::fs::read_dir(directory.path().join("invites")).unwrap().count(), 0, "it was taken over");
+}
+
 #[test]
-fn the_help_explains_every_setting_with_its_default() {
+fn help_and_handbook_explain_every_setting() {
     let (good, help, _) = output(conclaved().arg("--help"));
     assert!(good);
-    for name in ["DATA_DIR", "LISTEN", "DOMAIN", "REGISTRATION", "TLS_CERTIFICATE", "INSECURE_PLAINTEXT", "METRICS"] {
-        assert!(help.contains(&format!("CONCLAVE_{name}")), "{name}");
+    let handbook = include_str!("../../../../docs/configuration.md");
+    let (_, example, _) = output(conclaved().arg("init"));
+    for setting in conclave_server::args::Args::command().get_arguments() {
+        let Some(variable) = setting.get_env().and_then(|name| name.to_str()) else { continue };
+        let flag = format!("--{}", setting.get_long().unwrap());
+        assert!(setting.get_help().is_some(), "{flag}");
+        assert!(help.contains(variable) && help.contains(&flag), "{flag}");
+        assert!(handbook.contains(&format!("`{variable}`")) && handbook.contains(&format!("`{flag}")), "{flag}");
+    }
+    let mut section = String::new();
+    for line in example.lines().map(|line| line.trim_start_matches("# ")) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((name, _)) = line.split_once(" = ").filter(|(name, _)| !name.contains([' ', '"'])) {
+            assert!(handbook.contains(&format!("`{section}{name}`")), "{section}{name}");
+        }
     }
     for default in ["127.0.0.1:7443", "conclaved-data", "[default: open]", "[default: text]"] {
         assert!(help.contains(default), "{default}");
@@ -149,8 +194,10 @@ fn flags_override_the_environment_which_overrides_the_file() {
     for word in ["environment.example", "127.0.0.1:3", "127.0.0.1:11"] {
         assert!(shown.contains(word), "{word}: {shown}");
     }
-    let (good, _, error) = output(conclaved().args(["check"]).env("CONCLAVE_LISTEN", "nowhere"));
-    assert!(!good && error.contains("listen") && error.contains("nowhere"), "{error}");
+    let wrong = conclaved().args(["check"]).env("CONCLAVE_LISTEN", "nowhere").output().unwrap();
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "what the command line itself refuses");
+    assert!(error.contains("listen") && error.contains("nowhere"), "{error}");
 }
 
 #[test]
@@ -159,10 +206,13 @@ fn an_invite_is_a_token_and_nothing_useless_is_made() {
     let invite = |uses: &str, expires: &str| {
         let mut command = conclaved();
         command.args(["invite", "create", "--uses", uses, "--expires", expires]);
-        output(command.env("CONCLAVE_DATA_DIR", directory.path()))
+        let ended = command.env("CONCLAVE_DATA_DIR", directory.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (ended.status.success(), text(ended.stdout), text(ended.stderr))
     };
     let (good, token, error) = invite("2", "7");
     assert!(good, "{error}");
+    assert!(error.contains("registration is open") && error.contains("no server"), "{error}");
     assert!(token.trim().len() == 32 && token.trim().bytes().all(|b| b.is_ascii_hexdigit()), "{token}");
     assert!(!invite("0", "7").0);
     assert!(!invite("1", "0").0);

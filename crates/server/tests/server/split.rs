@@ -2,31 +2,8 @@
 
 use conclave_protocol::{Code, method, v1};
 use conclave_server::{IssuerSource, Server};
-use prost::Message;
 
-use super::client::*;
-
-/// Registers alice's laptop at the AS and gives its certificate.
-async fn certified(client: &Client) -> Vec<u8> {
-    client.register("alice", 1, "").await.unwrap();
-    let uri = "mimi://example.com/d/alice/laptop".parse().unwrap();
-    let public = key(2).verifying_key().to_bytes();
-    let until = now().plus_ms(24 * 3600 * 1000);
-    let binding = conclave_mls::credential::IdentityBinding::sign(&key(1), &uri, &public, until);
-    let message = v1::IssueCredentialRequest {
-        client: uri.to_string(),
-        signature_key: public.to_vec(),
-        binding: Some(conclave_authentication::binding_to_proto(&binding)),
-    };
-    let request = sign(&key(2), method::ISSUE_CREDENTIAL, &message);
-    client.authentication().issue_credential(request).await.unwrap().into_inner().certificate
-}
-
-fn count(certificate: &[u8]) -> v1::SignedRequest {
-    let body = v1::CountRequest {};
-    assert!(body.encode_to_vec().is_empty());
-    v1::SignedRequest { certificate: certificate.to_vec(), ..sign(&key(2), method::COUNT, &body) }
-}
+use super::{client::*, people::Certified};
 
 #[tokio::test]
 async fn a_delivery_service_learns_issuers_from_its_authentication_service() {
@@ -34,7 +11,7 @@ async fn a_delivery_service_learns_issuers_from_its_authentication_service() {
     let mut first = config(&directory.path().join("as"));
     first.delivery = false;
     let authentication = Server::start(first).await.unwrap();
-    let certificate = certified(&Client::of(&authentication).await).await;
+    let alice = Certified::new(&Client::of(&authentication).await, "alice/laptop", 1, "").await.unwrap();
 
     let mut second = config(&directory.path().join("ds"));
     second.authentication = false;
@@ -47,7 +24,7 @@ async fn a_delivery_service_learns_issuers_from_its_authentication_service() {
         second.issuers = Some(source);
         let delivery = Server::start(second.clone()).await.unwrap();
         let client = Client::of(&delivery).await;
-        client.directory().count(count(&certificate)).await.unwrap();
+        client.directory().count(alice.sign(method::COUNT, &v1::CountRequest {})).await.unwrap();
         refused(client.authentication().get_issuers(v1::GetIssuersRequest {}).await, Code::ServiceDisabled);
         delivery.shutdown().await;
     }

@@ -10,7 +10,7 @@ use rustls::{
 };
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_rustls::TlsConnector;
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::client::*;
 
@@ -107,4 +107,20 @@ async fn wrong_certificates_are_refused_at_start() {
     let ca_pem = std::fs::read_to_string(path("one/tls/ca.pem")).unwrap();
     Client::to(&running.addr().to_string(), &ca_pem).await.register("alice", 1, "").await.unwrap();
     running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_refuses_a_server_of_another_authority() {
+    let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (running, impostor) = (start(mine.path()).await, start(other.path()).await);
+    let pinned = Certificate::from_pem(running.ca_pem().unwrap());
+    let connect = async |addr: std::net::SocketAddr| {
+        let tls = ClientTlsConfig::new().ca_certificate(pinned.clone());
+        Endpoint::from_shared(format!("https://{addr}")).unwrap().tls_config(tls).unwrap().connect().await
+    };
+    assert!(connect(running.addr()).await.is_ok());
+    let error = format!("{:?}", connect(impostor.addr()).await.unwrap_err());
+    assert!(error.contains("InvalidCertificate"), "{error}");
+    running.shutdown().await;
+    impostor.shutdown().await;
 }
