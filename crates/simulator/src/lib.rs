@@ -1,19 +1,37 @@
 //! Seeded simulation: clients of `conclave-engine` and the real `conclave-delivery` core, on a virtual clock and a
-//! network that loses requests and replies, with clients that crash between any two steps.
+//! network that loses, delays and doubles requests, with clients that die between any two effects and come back with
+//! what was durable.
 //!
-//! A seed fixes the schedule: who does what, and what goes wrong. (Keys are random all the same; no decision depends
-//! on them.) After the program everybody comes to rest, and the [`Violation`]s are looked for.
+//! A seed fixes the program: who does what and when, and what goes wrong. (Keys are random all the same; no decision
+//! depends on them.) When the program is over, the network is good again, everybody catches up until nothing moves,
+//! and then:
+//!
+//! - all members of a group agree on epoch, epoch authenticator, members, key root, and place in the channel;
+//! - each message in the channel was read once by everybody who was a member then, in per-sender order, and by nobody
+//!   who came later or was gone;
+//! - what was said is there, once, unless its sender was told otherwise; an acknowledged message is there always;
+//! - no intent is open, no client is stuck, nobody was alarmed, and no wish came to nothing without need;
+//! - the service's running hash is that of its entries.
 //!
 //! ```
 //! use conclave_simulator::{Plan, simulate};
 //!
-//! let outcome = simulate(&Plan { seed: 7, steps: 20, ..Plan::default() })?;
-//! assert!(outcome.messages_read >= outcome.messages_sent);
-//! # Ok::<(), conclave_simulator::Violation>(())
+//! let report = simulate(&Plan { steps: 20, ..Plan::new(7) })?;
+//! assert!(report.read >= report.sent);
+//! # Ok::<(), Box<conclave_simulator::Violation>>(())
 //! ```
 
 mod actor;
-mod run;
+mod check;
+mod dice;
+mod disk;
+mod ledger;
+mod network;
+mod program;
+mod sabotage;
 mod server;
+mod world;
 
-pub use run::{Outcome, Plan, Sabotage, Violation, simulate};
+pub use program::Plan;
+pub use sabotage::Sabotage;
+pub use world::{Report, Violation, simulate};

@@ -1,11 +1,19 @@
 //! The Delivery Service on a store in memory, reached by signed requests and sessions like any other.
 
 use conclave_authentication::CertificateAuthority;
-use conclave_delivery::{Config, DeliveryService, memory::MemoryStore};
-use conclave_engine::{account::Account, group::Access, key_packages::AddressKey};
+use conclave_delivery::{
+    Config, DeliveryService,
+    memory::MemoryStore,
+    store::{ChannelRow, EntryRow, RangeLimit},
+};
+use conclave_engine::{
+    account::Account,
+    group::{Access, SubmissionBody},
+    key_packages::{AddressKey, Fresh},
+};
 use conclave_mls::{credential::Issuers, identity::Identities};
-use conclave_names::{ChannelId, Domain, Hash, SessionId, Timestamp};
-use conclave_protocol::{Refusal, SigningKey, method, session::SessionKey, signed, v1};
+use conclave_names::{ChannelId, Domain, Hash, Seq, SessionId, Timestamp};
+use conclave_protocol::{Code, Refusal, SigningKey, method, session::SessionKey, signed, v1};
 use prost::Message;
 
 pub(crate) struct Server {
@@ -15,9 +23,12 @@ pub(crate) struct Server {
     store: MemoryStore,
     pub(crate) now: Timestamp,
     nonce: u128,
+    /// Submissions that are still on their way.
+    late: Vec<(Timestamp, Submission)>,
 }
 
 /// An open session.
+#[derive(Clone)]
 pub(crate) struct Session {
     id: SessionId,
     key: SessionKey,
@@ -30,8 +41,21 @@ pub(crate) enum Opener {
     Owner(ChannelId, SigningKey),
 }
 
-fn broken(what: impl std::fmt::Display) -> Refusal {
-    Refusal::new(conclave_protocol::Code::Internal, format!("the simulation is broken: {what}"))
+/// A submission as it goes over the network.
+#[derive(Clone)]
+pub(crate) struct Submission {
+    bundle: bool,
+    request: v1::SessionRequest,
+}
+
+/// What the directory has of a client.
+pub(crate) struct Stock {
+    pub(crate) available: u64,
+    pub(crate) needs_last_resort: bool,
+}
+
+pub(crate) fn broken(what: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Code::Internal, format!("the simulation is broken: {what}"))
 }
 
 impl Server {
@@ -40,21 +64,43 @@ impl Server {
         let authority = CertificateAuthority::generate(&domain, now).map_err(broken)?;
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
         let service = DeliveryService::new(domain.clone(), Identities::new(issuers), Config::default())?;
-        let mut server = Self { domain, authority, service, store: MemoryStore::new(), now, nonce: 0 };
+        let mut server =
+            Self { domain, authority, service, store: MemoryStore::new(), now, nonce: 0, late: Vec::new() };
         server.store.write(|tx| server.service.maintain(tx, now))?;
         Ok(server)
     }
 
+    /// Time passes, and what was late arrives.
+    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), Refusal> {
+        self.now = self.now.plus_ms(ms);
+        self.store.write(|tx| self.service.maintain(tx, self.now))?;
+        let (due, late) = std::mem::take(&mut self.late).into_iter().partition(|(due, _)| *due <= self.now);
+        self.late = late;
+        for (_, submission) in due {
+            let _nobody_waits = self.submit(&submission);
+        }
+        Ok(())
+    }
+
+    /// Has a submission arrive later.
+    pub(crate) fn delay(&mut self, submission: Submission) {
+        // Spread by how many are on their way: over one step or several.
+        let ms = 1_000 + 7_000 * (self.late.len() as u64);
+        self.late.push((self.now.plus_ms(ms), submission));
+    }
+
     fn sign(
         &mut self,
+        skew: i64,
         key: &SigningKey,
         certificate: &[u8],
         method: &str,
         message: &impl Message,
     ) -> v1::SignedRequest {
         self.nonce += 1;
+        let time = Timestamp(self.now.0.saturating_add_signed(skew));
         let nonce = self.nonce.to_be_bytes();
-        signed::sign(key, method, &self.domain, self.now, nonce, message.encode_to_vec(), certificate.to_vec())
+        signed::sign(key, method, &self.domain, time, nonce, message.encode_to_vec(), certificate.to_vec())
     }
 
     pub(crate) fn address_key(&mut self) -> Result<AddressKey, Refusal> {
@@ -62,37 +108,49 @@ impl Server {
         Ok(AddressKey { id: info.address_key_id.as_slice().try_into().map_err(broken)?, public: info.address_key })
     }
 
-    pub(crate) fn create_channel(&mut self, access: &Access, root: &Hash) -> Result<(), Refusal> {
+    pub(crate) fn create_channel(&mut self, skew: i64, access: &Access, root: &Hash) -> Result<(), Refusal> {
         let message = v1::CreateChannelRequest { channel: access.channel.to_vec(), key_root: root.to_vec() };
-        let request = self.sign(&access.key, &[], method::CREATE_CHANNEL, &message);
+        let request = self.sign(skew, &access.key, &[], method::CREATE_CHANNEL, &message);
         self.store.write(|tx| self.service.create_channel(tx, &request, self.now)).map(drop)
     }
 
-    pub(crate) fn create_inbox(&mut self, account: &Account) -> Result<(), Refusal> {
-        let message =
-            v1::CreateInboxRequest { inbox: account.inbox.id.to_vec(), drop_key: account.inbox.drop_key.to_vec() };
-        let request = self.sign(&account.inbox.key, &[], method::CREATE_INBOX, &message);
+    pub(crate) fn create_inbox(&mut self, skew: i64, account: &Account) -> Result<(), Refusal> {
+        let inbox = &account.inbox;
+        let message = v1::CreateInboxRequest { inbox: inbox.id.to_vec(), drop_key: inbox.drop_key.to_vec() };
+        let request = self.sign(skew, &inbox.key, &[], method::CREATE_INBOX, &message);
         self.store.write(|tx| self.service.create_inbox(tx, &request, self.now)).map(drop)
     }
 
-    pub(crate) fn upload(&mut self, account: &Account, key_packages: Vec<Vec<u8>>) -> Result<(), Refusal> {
-        let message = v1::UploadRequest { key_packages, last_resort: Vec::new() };
-        let request = self.sign(&account.signature_key, &account.certificate, method::UPLOAD, &message);
+    pub(crate) fn stock(&mut self, skew: i64, account: &Account) -> Result<Stock, Refusal> {
+        let request =
+            self.sign(skew, &account.signature_key, &account.certificate, method::COUNT, &v1::CountRequest {});
+        let suites = self.store.write(|tx| self.service.count(tx, &request, self.now))?.reply.suites;
+        let suite = suites.first();
+        Ok(Stock {
+            available: suite.map_or(0, |suite| suite.available),
+            needs_last_resort: suite.is_none_or(|suite| !suite.last_resort || suite.last_resort_used),
+        })
+    }
+
+    pub(crate) fn upload(&mut self, skew: i64, account: &Account, fresh: Fresh) -> Result<(), Refusal> {
+        let last_resort = fresh.last_resort.unwrap_or_default();
+        let message = v1::UploadRequest { key_packages: fresh.key_packages, last_resort };
+        let request = self.sign(skew, &account.signature_key, &account.certificate, method::UPLOAD, &message);
         self.store.write(|tx| self.service.upload(tx, &request, self.now)).map(drop)
     }
 
-    pub(crate) fn claim(&mut self, account: &Account, target: &str) -> Result<Vec<Vec<u8>>, Refusal> {
+    pub(crate) fn claim(&mut self, skew: i64, account: &Account, target: &str) -> Result<Vec<Vec<u8>>, Refusal> {
         let message = v1::ClaimRequest {
             target: target.to_owned(),
             cipher_suites: vec![1],
             idempotency_key: (self.nonce + 1).to_be_bytes().to_vec(),
         };
-        let request = self.sign(&account.signature_key, &account.certificate, method::CLAIM, &message);
+        let request = self.sign(skew, &account.signature_key, &account.certificate, method::CLAIM, &message);
         let done = self.store.write(|tx| self.service.claim(tx, &request, self.now))?;
         Ok(done.reply.key_packages.into_iter().map(|claimed| claimed.key_package).collect())
     }
 
-    pub(crate) fn open(&mut self, opener: &Opener) -> Result<Session, Refusal> {
+    pub(crate) fn open(&mut self, skew: i64, opener: &Opener) -> Result<Session, Refusal> {
         let (message, key) = match opener {
             Opener::Member(access) => {
                 let path = v1::KeyPath {
@@ -101,13 +159,13 @@ impl Server {
                     siblings: access.path.siblings.iter().map(Hash::to_vec).collect(),
                 };
                 let channel = access.channel.to_vec();
-                (v1::OpenSessionRequest { channel, epoch: access.epoch.0, path: Some(path) }, access.key.clone())
+                (v1::OpenSessionRequest { channel, epoch: access.epoch.0, path: Some(path) }, &access.key)
             }
             Opener::Owner(inbox, key) => {
-                (v1::OpenSessionRequest { channel: inbox.to_vec(), epoch: 0, path: None }, key.clone())
+                (v1::OpenSessionRequest { channel: inbox.to_vec(), epoch: 0, path: None }, key)
             }
         };
-        let request = self.sign(&key, &[], method::OPEN_SESSION, &message);
+        let request = self.sign(skew, key, &[], method::OPEN_SESSION, &message);
         let reply = self.store.write(|tx| self.service.open_session(tx, &request, self.now))?.reply;
         Ok(Session {
             id: reply.session.as_slice().try_into().map_err(broken)?,
@@ -116,26 +174,32 @@ impl Server {
         })
     }
 
-    pub(crate) fn fetch(&mut self, session: &mut Session, after: u64) -> Result<Vec<v1::LoggedEntry>, Refusal> {
-        let request = session.request(method::FETCH, &v1::FetchRequest { after, limit: 0 });
+    pub(crate) fn fetch(
+        &mut self,
+        session: &mut Session,
+        after: Seq,
+        limit: u32,
+    ) -> Result<Vec<v1::LoggedEntry>, Refusal> {
+        let request = session.request(method::FETCH, &v1::FetchRequest { after: after.0, limit });
         Ok(self.store.read(|read| self.service.fetch(read, &request, self.now))?.entries)
     }
 
-    pub(crate) fn trim(&mut self, session: &mut Session, up_to: u64) -> Result<(), Refusal> {
-        let request = session.request(method::TRIM, &v1::TrimRequest { up_to });
+    pub(crate) fn trim(&mut self, session: &mut Session, up_to: Seq) -> Result<(), Refusal> {
+        let request = session.request(method::TRIM, &v1::TrimRequest { up_to: up_to.0 });
         self.store.write(|tx| self.service.trim(tx, &request, self.now)).map(drop)
     }
 
-    pub(crate) fn submit(&mut self, session: &mut Session, message: &v1::SubmitRequest) -> Result<u64, Refusal> {
-        let request = session.request(method::SUBMIT, message);
-        Ok(self.store.write(|tx| self.service.submit(tx, &request, self.now))?.reply.seq)
-    }
-
-    pub(crate) fn commit(&mut self, session: &mut Session, message: &v1::SubmitBundleRequest) -> Result<u64, Refusal> {
-        let request = session.request(method::SUBMIT_BUNDLE, message);
-        let seq = self.store.write(|tx| self.service.submit_bundle(tx, &request, self.now))?.reply.seq;
-        self.store.write(|tx| self.service.deliver_outbox(tx, self.now))?;
-        Ok(seq)
+    pub(crate) fn submit(&mut self, submission: &Submission) -> Result<Seq, Refusal> {
+        let request = &submission.request;
+        let done = if submission.bundle {
+            self.store.write(|tx| self.service.submit_bundle(tx, request, self.now))?
+        } else {
+            self.store.write(|tx| self.service.submit(tx, request, self.now))?
+        };
+        if done.outbox {
+            self.store.write(|tx| self.service.deliver_outbox(tx, self.now))?;
+        }
+        Ok(Seq(done.reply.seq))
     }
 
     pub(crate) fn stage(&mut self, session: &mut Session, blob: &[u8]) -> Result<(), Refusal> {
@@ -162,11 +226,31 @@ impl Server {
             }
         }
     }
+
+    /// A channel as it is stored, for the checks.
+    pub(crate) fn log(&mut self, channel: &ChannelId) -> Result<(ChannelRow, Vec<EntryRow>), Refusal> {
+        let all = RangeLimit { entries: u32::MAX, bytes: usize::MAX };
+        self.store.read(|read| {
+            let row = read.channel(channel)?.ok_or_else(|| broken("a group without a channel"))?;
+            Ok((row, read.entries(channel, Seq(0), None, all)?))
+        })
+    }
 }
 
 impl Session {
     fn request(&mut self, method: &str, message: &impl Message) -> v1::SessionRequest {
         self.counter += 1;
         self.key.seal(method, self.id, self.counter, message.encode_to_vec())
+    }
+
+    pub(crate) fn submission(&mut self, body: &SubmissionBody) -> Submission {
+        match body {
+            SubmissionBody::Entry(request) => {
+                Submission { bundle: false, request: self.request(method::SUBMIT, request) }
+            }
+            SubmissionBody::Bundle(request) => {
+                Submission { bundle: true, request: self.request(method::SUBMIT_BUNDLE, request.as_ref()) }
+            }
+        }
     }
 }

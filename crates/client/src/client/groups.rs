@@ -152,8 +152,10 @@ impl Client {
     /// # Errors
     /// A transient error means that it is stored here and will be sent by the next sync.
     pub async fn send(&mut self, group: &GroupUri, text: &str) -> Result<MessageId, ClientError> {
-        if self.group(group)?.waits_for_commit() {
-            // Somebody may have committed meanwhile, and we may be no member any more.
+        let earlier = self.group(group)?.intents().next().is_some();
+        if earlier || self.group(group)?.waits_for_commit() {
+            // Somebody may have committed meanwhile, and we may be no member any more. What was sent earlier may be in the
+            // channel, its reply lost: the DS remembers idempotency keys for a day only, the channel for good.
             self.sync_group(group).await?;
         }
         let (intent, message) = self.group(group)?.wish_text(text)?;

@@ -1,0 +1,212 @@
+//! A client: the engine, what survives its death, and the steps of its shell.
+
+mod drive;
+mod read;
+mod wish;
+
+use conclave_engine::{
+    Mls,
+    account::{Account, Inbox},
+    group::{Group, Status},
+    invitation::load_key_packages,
+    writes::{Room, Rows as _, Write},
+};
+use conclave_mls::credential::IdentityBinding;
+use conclave_names::{ChannelId, ClientUri, Epoch, Seq, Timestamp, UserUri};
+use conclave_protocol::SigningKey;
+use zeroize::Zeroizing;
+
+use crate::{
+    disk::Disk,
+    ledger::Ledger,
+    network::{Stop, Weather},
+    sabotage::Sabotage,
+    server::{Opener, Server, Session},
+};
+
+const DAY: u64 = 86_400_000;
+
+/// What surrounds an actor in a step.
+pub(crate) struct Surroundings {
+    pub(crate) server: Server,
+    pub(crate) ledger: Ledger,
+    pub(crate) weather: Weather,
+}
+
+impl Surroundings {
+    /// One request that is no submission.
+    fn call<T>(
+        &mut self,
+        request: impl FnOnce(&mut Server) -> Result<T, conclave_protocol::Refusal>,
+    ) -> Result<T, Stop> {
+        let fault = self.weather.fault();
+        let server = &mut self.server;
+        self.weather.call(fault, || request(server))
+    }
+}
+
+pub(crate) struct Actor {
+    index: usize,
+    /// How far its clock is off, in milliseconds.
+    skew: i64,
+    sabotage: Sabotage,
+    pub(crate) disk: Disk,
+    client: ClientUri,
+    /// When each group's channel was read to its end.
+    caught_up: Vec<Timestamp>,
+    // What follows dies with the program.
+    account: Account,
+    mls: Mls,
+    groups: Vec<Option<Group>>,
+    sessions: Vec<Option<(Epoch, Session)>>,
+    inbox: Option<Session>,
+}
+
+/// Key material, which no decision depends on.
+fn random<const N: usize>() -> Result<[u8; N], Stop> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(Stop::violation)?;
+    Ok(bytes)
+}
+
+impl Actor {
+    pub(crate) fn new(
+        around: &mut Surroundings,
+        index: usize,
+        slots: usize,
+        skew: i64,
+        sabotage: Sabotage,
+    ) -> Result<Self, Stop> {
+        let server = &mut around.server;
+        let user = UserUri::new(server.domain.clone(), &format!("user{index}")).map_err(Stop::violation)?;
+        let client = user.client("laptop").map_err(Stop::violation)?;
+        let identity = SigningKey::from_bytes(&random()?);
+        let signature_key = SigningKey::from_bytes(&random()?);
+        let public = signature_key.verifying_key().to_bytes();
+        let end = server.now.plus_ms(365 * DAY);
+        let binding = IdentityBinding::sign(&identity, &client, &public, end);
+        let before = Timestamp(server.now.0.saturating_sub(3_600_000));
+        let certificate =
+            server.authority.issue(&client, &public, &binding, before, end, random()?).map_err(Stop::violation)?;
+        let account = Account {
+            client: client.clone(),
+            signature_key,
+            identity_secret: Some(identity),
+            binding,
+            certificate,
+            issuers: vec![server.authority.certificate().to_vec()],
+            inbox: Inbox {
+                id: ChannelId::new(random()?),
+                key: SigningKey::from_bytes(&random()?),
+                drop_key: Zeroizing::new(random()?),
+                done: Seq(0),
+            },
+        };
+        server.create_inbox(skew, &account).map_err(Stop::Refused)?;
+        let mut disk = Disk::default();
+        disk.apply([account.to_write()]);
+        let mls = Mls::new(&account);
+        let groups = (0..slots).map(|_| None).collect();
+        let sessions = vec![None; slots];
+        let caught_up = vec![server.now; slots];
+        let inbox = None;
+        let mut actor = Self { index, skew, sabotage, disk, client, caught_up, account, mls, groups, sessions, inbox };
+        actor.refill(around)?;
+        Ok(actor)
+    }
+
+    pub(crate) fn client(&self) -> &ClientUri {
+        &self.client
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.client.user().name().to_owned()
+    }
+
+    pub(crate) fn group(&self, slot: usize) -> Option<&Group> {
+        self.groups.get(slot).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn is_active(&self, slot: usize) -> bool {
+        self.group(slot).is_some_and(|group| *group.status() == Status::Active)
+    }
+
+    fn active(&mut self, slot: usize) -> Option<&mut Group> {
+        self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() == Status::Active)
+    }
+
+    fn put_group(&mut self, slot: usize, group: Group) {
+        if let Some(place) = self.groups.get_mut(slot) {
+            *place = Some(group);
+        }
+    }
+
+    fn now(&self, server: &Server) -> Timestamp {
+        Timestamp(server.now.0.saturating_add_signed(self.skew))
+    }
+
+    /// One transaction with what a group has to store. Before and after it, the client may die.
+    fn save(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        around.weather.moment()?;
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let mut writes = group.take_writes().map_err(Stop::violation)?;
+        match self.sabotage {
+            Sabotage::TornWrite => writes.truncate(writes.len() / 2),
+            Sabotage::DropMessage => {
+                if let Some(at) = writes.iter().rposition(|write| matches!(write, Write::Message(_))) {
+                    writes.remove(at);
+                }
+            }
+            _ => {}
+        }
+        self.disk.apply(writes);
+        around.weather.moment()
+    }
+
+    /// Dies, and comes back with what its disk has.
+    pub(crate) fn die(&mut self, ledger: &Ledger) -> Result<(), Stop> {
+        if self.sabotage == Sabotage::ForgetIntents {
+            self.disk.forget(Room::INTENT);
+        }
+        self.groups.iter_mut().for_each(|group| *group = None);
+        self.sessions.iter_mut().for_each(|session| *session = None);
+        self.inbox = None;
+        let rows = self.disk.scan(Room::ACCOUNT, b"").unwrap_or_default();
+        let (_, row) = rows.first().ok_or_else(|| Stop::violation("the account is not on the disk"))?;
+        self.account = Account::from_row(row).map_err(Stop::violation)?;
+        self.mls = Mls::new(&self.account);
+        load_key_packages(&self.mls, &self.disk).map_err(Stop::violation)?;
+        for (slot, place) in self.groups.iter_mut().enumerate() {
+            if let Some(known) = ledger.slot(slot) {
+                *place = Group::load(&self.account, &self.mls, &self.disk, &known.group).map_err(Stop::violation)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A session on a group's channel with the key of the epoch that we are in.
+    fn session(&mut self, around: &mut Surroundings, slot: usize) -> Result<Session, Stop> {
+        let Some(group) = self.group(slot) else { return Err(Stop::violation("a session without a group")) };
+        let epoch = group.epoch();
+        if let Some((_, session)) = self.sessions.get(slot).and_then(Option::as_ref).filter(|(of, _)| *of == epoch) {
+            return Ok(session.clone());
+        }
+        let (opener, skew) = (Opener::Member(group.access().map_err(Stop::violation)?), self.skew);
+        let session = around.call(|server| server.open(skew, &opener))?;
+        self.keep_session(slot, epoch, session.clone());
+        Ok(session)
+    }
+
+    /// Notes a session with its counter moved on.
+    fn keep_session(&mut self, slot: usize, epoch: Epoch, session: Session) {
+        if let Some(place) = self.sessions.get_mut(slot) {
+            *place = Some((epoch, session));
+        }
+    }
+
+    fn close_session(&mut self, slot: usize) {
+        if let Some(place) = self.sessions.get_mut(slot) {
+            *place = None;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What survives a client's death.
+
+use std::{collections::BTreeMap, convert::Infallible};
+
+use conclave_engine::{
+    group::KIND_MESSAGE,
+    writes::{Room, Rows, StoredMessage, Write},
+};
+use zeroize::Zeroizing;
+
+/// Rows and messages, as a client's store keeps them.
+#[derive(Default)]
+pub(crate) struct Disk {
+    rows: BTreeMap<(Room, Vec<u8>), Zeroizing<Vec<u8>>>,
+    messages: BTreeMap<(String, u64, [u8; 32]), StoredMessage>,
+}
+
+impl Disk {
+    /// One transaction.
+    pub(crate) fn apply(&mut self, writes: impl IntoIterator<Item = Write>) {
+        for write in writes {
+            match write {
+                Write::Put { room, key, value } => {
+                    self.rows.insert((room, key), value);
+                }
+                Write::Delete { room, key } => {
+                    self.rows.remove(&(room, key));
+                }
+                Write::Message(message) => {
+                    self.messages.insert((message.group.clone(), message.seq, message.id), message);
+                }
+            }
+        }
+    }
+
+    /// A group's messages by their places.
+    pub(crate) fn messages(&self, group: &str) -> impl Iterator<Item = &StoredMessage> {
+        self.messages.values().filter(move |message| message.group == group && message.kind == KIND_MESSAGE)
+    }
+
+    /// For planted faults only.
+    pub(crate) fn forget(&mut self, room: Room) {
+        self.rows.retain(|(in_room, _), _| *in_room != room);
+    }
+}
+
+impl Rows for Disk {
+    type Error = Infallible;
+
+    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, Infallible> {
+        Ok(self.rows.get(&(room, key.to_vec())).cloned())
+    }
+
+    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, Infallible> {
+        let rows = self.rows.range((room, prefix.to_vec())..);
+        let rows = rows.take_while(|((in_room, key), _)| *in_room == room && key.starts_with(prefix));
+        Ok(rows.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+}

@@ -1,0 +1,79 @@
+//! Faults planted on purpose: the checker must catch each.
+
+use std::{fmt, str::FromStr};
+
+/// A fault planted into the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sabotage {
+    /// None.
+    #[default]
+    None,
+    /// What is made for sending is not stored before it leaves.
+    SkipPersist,
+    /// An entry of the channel is passed over.
+    DropEntry,
+    /// A message that was read is not stored.
+    DropMessage,
+    /// A message whose reply was lost is said again.
+    SayAgain,
+    /// Intents do not survive a crash.
+    ForgetIntents,
+    /// Only the first half of a transaction is stored.
+    TornWrite,
+    /// An invitation is taken up before the channel was read that tells of our removal, and lost.
+    InboxFirst,
+    /// Invitations are thrown away.
+    LoseInvitation,
+    /// What was submitted once is submitted again after days, without looking whether it is there.
+    SubmitUnread,
+    /// What other members propose is never committed.
+    NeverCommit,
+}
+
+impl Sabotage {
+    /// All that are faults.
+    pub const ALL: [Self; 10] = [
+        Self::SkipPersist,
+        Self::DropEntry,
+        Self::DropMessage,
+        Self::SayAgain,
+        Self::ForgetIntents,
+        Self::TornWrite,
+        Self::InboxFirst,
+        Self::LoseInvitation,
+        Self::SubmitUnread,
+        Self::NeverCommit,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::SkipPersist => "skip-persist",
+            Self::DropEntry => "drop-entry",
+            Self::DropMessage => "drop-message",
+            Self::SayAgain => "say-again",
+            Self::ForgetIntents => "forget-intents",
+            Self::TornWrite => "torn-write",
+            Self::InboxFirst => "inbox-first",
+            Self::LoseInvitation => "lose-invitation",
+            Self::SubmitUnread => "submit-unread",
+            Self::NeverCommit => "never-commit",
+        }
+    }
+}
+
+impl fmt::Display for Sabotage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Sabotage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = || std::iter::once(Self::None).chain(Self::ALL);
+        let names = || all().map(Self::name).collect::<Vec<_>>().join(", ");
+        all().find(|sabotage| sabotage.name() == text).ok_or_else(|| format!("it is one of: {}", names()))
+    }
+}
