@@ -234,8 +234,7 @@ impl Entry {
             Body::Staged { size, .. } if *size > limits::BLOB => return Err(EntryError::TooLarge),
             _ => {}
         }
-        if self.commit.is_some() != (self.kind == EntryKind::Commit)
-            || self.verdict.is_some() != self.kind.is_verdict()
+        if self.commit.is_some() != (self.kind == EntryKind::Commit) || self.verdict.is_some() != self.kind.is_verdict()
         {
             return Err(EntryError::Kind);
         }

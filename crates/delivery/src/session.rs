@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use conclave_names::{ChannelId, Epoch, SessionId, Timestamp};
+use conclave_names::{ChannelId, Epoch, Seq, SessionId, Timestamp};
 use conclave_protocol::{
     session::{ReplayWindow, SessionError, SessionKey, session_of},
     v1::SessionRequest,
@@ -16,8 +16,13 @@ use crate::store::KeyedHash;
 /// Whose key opened a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A member's of a group, of the epoch in whose key tree the key stands.
-    Member(Epoch),
+    /// A member's of a group.
+    Member {
+        /// The epoch in whose key tree the key stands.
+        epoch: Epoch,
+        /// The commit that began the epoch: another may, if that is annulled.
+        started: Seq,
+    },
     /// An inbox's owner's.
     Owner,
 }

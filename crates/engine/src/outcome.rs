@@ -40,6 +40,9 @@ pub enum Rejection {
     /// The key root is not the one of the members' channel keys.
     #[error("its key root is not that of the members' channel keys")]
     KeyRoot,
+    /// It names another channel key as its committer's than the committer has.
+    #[error("the commit names a committer that did not make it")]
+    Committer,
     /// What the commit does is not what it says in the clear or in its authenticated data.
     #[error("the commit does not do what it says: removals or seed renewal differ")]
     Flags,

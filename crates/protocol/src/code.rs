@@ -106,6 +106,8 @@ codes! {
     EpochConflict = "EPOCH_CONFLICT", AfterUpdate;
     /// The epoch of the entry is not accepted (any more, or yet; metadata `epoch`).
     EpochStale = "EPOCH_STALE", AfterUpdate;
+    /// A member's word about a commit does not count; the message says why.
+    VerdictRefused = "VERDICT_REFUSED", AfterUpdate;
     /// The entry is not of the kind, form or size that the call takes.
     EntryInvalid = "ENTRY_INVALID", Never;
     /// No such blob, or it is not whole.

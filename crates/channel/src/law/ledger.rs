@@ -21,11 +21,7 @@ use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
 use super::{Refused, VerdictError, admit};
-use crate::{
-    Body, Entry, EntryKind,
-    access::ChannelKey,
-    verdict::Verdict,
-};
+use crate::{Body, Entry, EntryError, EntryKind, access::ChannelKey, verdict::Verdict};
 
 /// How long a disputed commit waits for an Ack, in milliseconds of channel time: 15 minutes.
 pub const DISPUTE_MS: u64 = 15 * 60 * 1000;
@@ -119,6 +115,27 @@ impl Ledger {
     #[must_use]
     pub fn new(epoch: Epoch, key_root: Hash, members: u32) -> Self {
         Self { settled: epoch, key_root, members, open: Vec::new() }
+    }
+
+    /// Encodes it, for a store.
+    ///
+    /// # Errors
+    /// [`EntryError`] never in practice: all is bounded.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, EntryError> {
+        Ok(self.mls_encode_to_vec()?)
+    }
+
+    /// Decodes it; nothing may follow.
+    ///
+    /// # Errors
+    /// [`EntryError::Malformed`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
+        let mut rest = bytes;
+        let ledger = Self::mls_decode(&mut rest)?;
+        if !rest.is_empty() || ledger.open.len() > OPEN_MAX {
+            return Err(EntryError::Malformed);
+        }
+        Ok(ledger)
     }
 
     /// The epoch that the group is in.

@@ -198,9 +198,8 @@ fn a_verdict_about_other_bytes_another_epoch_or_kind_does_not_count() {
     let (epoch, open) = log.ledger.find(Seq(1)).unwrap();
     let about = Position { seq: Seq(1), hash: open.hash };
     let path = tree(&[1, 2]).path(&key(2)).unwrap();
-    let sign = |kind, epoch, about: &Position| {
-        Verdict::sign(&CHANNEL, kind, epoch, about, &signer(2), path.clone(), vec![1])
-    };
+    let sign =
+        |kind, epoch, about: &Position| Verdict::sign(&CHANNEL, kind, epoch, about, &signer(2), path.clone(), vec![1]);
     let other = Position { seq: Seq(1), hash: Hash::new([5; 32]) };
     let refused = |log: &mut Log, entry: Entry| log.submit(1, entry).unwrap_err();
     assert_eq!(refused(&mut log, sign(EntryKind::Nack, epoch, &other)), VerdictError::Signature.into());
@@ -269,7 +268,7 @@ proptest! {
         for (index, (seq, time, entry, hash)) in log.entries.iter().enumerate() {
             if cuts.iter().any(|cut| cut.index(log.entries.len()) == index) {
                 // Stored and loaded again, and the time looked at in between.
-                reader = Ledger::mls_decode(&mut reader.mls_encode_to_vec().unwrap().as_slice()).unwrap();
+                reader = Ledger::parse(&reader.to_bytes().unwrap()).unwrap();
                 let half = Timestamp(time.0 - 1.min(time.0));
                 let _ = reader.at(half);
             }
@@ -322,7 +321,7 @@ proptest! {
 
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        if let Ok(mut ledger) = Ledger::mls_decode(&mut bytes.as_slice()) {
+        if let Ok(mut ledger) = Ledger::parse(&bytes) {
             ledger.advance(Timestamp(u64::MAX));
         }
     }

@@ -16,8 +16,10 @@ mod outbox;
 mod purge;
 mod read_blob;
 mod read_group_info;
+mod receipt;
 mod request;
 mod stage_blob;
+mod standing;
 mod stream;
 mod submit;
 mod submit_bundle;
@@ -25,11 +27,11 @@ mod trim;
 mod upload;
 mod welcome;
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use conclave_mls::{crypto, identity::Identities};
 use conclave_names::{ChannelId, Domain};
-use conclave_protocol::{Code, Refusal};
+use conclave_protocol::{Code, Refusal, SigningKey};
 
 pub use read_blob::BlobPart;
 pub use stream::{Attached, Batch, Detached, StreamEnd, Subscription};
@@ -61,12 +63,14 @@ pub struct Done<R> {
     pub wake: Vec<ChannelId>,
     /// Whether the outbox has rows: call [`DeliveryService::deliver_outbox`].
     pub outbox: bool,
+    /// The channel of an accepted submission: give the answer to [`DeliveryService::sign_receipt`].
+    pub accepted: Option<ChannelId>,
 }
 
 impl<R> Done<R> {
     /// An answer that leads to nothing more.
     fn quiet(reply: R) -> Self {
-        Self { reply, wake: Vec::new(), outbox: false }
+        Self { reply, wake: Vec::new(), outbox: false, accepted: None }
     }
 }
 
@@ -79,6 +83,8 @@ pub struct DeliveryService {
     suite: crypto::SuiteProvider,
     config: Config,
     sessions: Sessions,
+    /// Signs receipts; made of the server's secret at the first maintenance.
+    receipts: OnceLock<SigningKey>,
 }
 
 impl fmt::Debug for DeliveryService {
@@ -100,7 +106,7 @@ impl DeliveryService {
         let suite =
             crypto::suite(crypto::DEFAULT_SUITE).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         let sessions = Sessions::new(config.max_sessions, config.session_idle_ms);
-        Ok(Self { domain, identities, suite, config, sessions })
+        Ok(Self { domain, identities, suite, config, sessions, receipts: OnceLock::new() })
     }
 
     /// The domain that it serves.

@@ -1,5 +1,5 @@
 use conclave_channel::access::{ChannelKey, KeyPath};
-use conclave_names::{Epoch, Hash, SessionId, Timestamp, limits};
+use conclave_names::{Epoch, Hash, Seq, SessionId, Timestamp, limits};
 use conclave_protocol::{
     Refusal, method,
     session::SessionKey,
@@ -43,7 +43,7 @@ impl DeliveryService {
         let key = verified.key.to_bytes();
 
         let kind = tx.channel(&id)?.map(|row| row.kind);
-        let root = tx.epoch(&id, epoch)?.map_or(NO_ROOT, |row| row.key_root);
+        let (root, started) = tx.epoch(&id, epoch)?.map_or((NO_ROOT, Seq(0)), |row| (row.key_root, row.started));
         let owner = match &kind {
             Some(ChannelKind::Inbox { owner, .. }) => owner,
             _ => &NO_OWNER,
@@ -51,7 +51,7 @@ impl DeliveryService {
         let member = path.verify(&ChannelKey(key), &root).is_ok();
         let owns = bool::from(owner.ct_eq(&key));
         let place = match kind {
-            Some(ChannelKind::Group { .. }) if member => Place::Member(epoch),
+            Some(ChannelKind::Group { .. }) if member => Place::Member { epoch, started },
             Some(ChannelKind::Inbox { .. }) if owns => Place::Owner,
             _ => return Err(stranger()),
         };

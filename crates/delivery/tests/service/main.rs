@@ -9,4 +9,5 @@ mod directory;
 mod inboxes;
 mod key_packages;
 mod random;
+mod verdicts;
 mod world;

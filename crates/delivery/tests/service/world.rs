@@ -51,6 +51,8 @@ pub(crate) struct Session {
     key: SessionKey,
     counter: Cell<u64>,
     pub(crate) head: u64,
+    /// Whose it is.
+    pub(crate) member: u8,
 }
 
 impl Session {
@@ -75,7 +77,9 @@ pub(crate) fn bundle(n: u8, epoch: u64, members: &[u8], base: u64) -> v1::Submit
 }
 
 pub(crate) fn bundle_of(n: u8, epoch: u64, members: &[u8], base: u64, removes: bool) -> v1::SubmitBundleRequest {
-    let header = CommitHeader { removes, key_root: tree(members).root() };
+    // Who commits is filled in by `World::commit`.
+    let (committer, tree) = (channel_key(&key(0)), tree(members));
+    let header = CommitHeader { committer, removed: removes.into(), members: tree.len(), key_root: tree.root() };
     let entry = Entry::commit(Epoch(epoch), header, Body::Inline(vec![n; 256]));
     v1::SubmitBundleRequest {
         idempotency_key: vec![n; 16],
@@ -148,7 +152,7 @@ impl World {
 
     pub(crate) fn open_with(&mut self, n: u8, message: &v1::OpenSessionRequest) -> Result<Session, Refusal> {
         let request = self.sign(&key(n), method::OPEN_SESSION, message);
-        self.open_signed(&request)
+        Ok(Session { member: n, ..self.open_signed(&request)? })
     }
 
     pub(crate) fn open_signed(&mut self, request: &v1::SignedRequest) -> Result<Session, Refusal> {
@@ -158,6 +162,7 @@ impl World {
             key: SessionKey::from_slice(&reply.mac_key).unwrap(),
             counter: Cell::new(0),
             head: reply.head,
+            member: 0,
         })
     }
 
@@ -188,7 +193,24 @@ impl World {
         session: &Session,
         message: &v1::SubmitBundleRequest,
     ) -> Result<Done<v1::SubmitResponse>, Refusal> {
-        let request = session.request(method::SUBMIT_BUNDLE, message);
+        self.commit_as(session, message, session.member)
+    }
+
+    /// Commits, naming another member as the committer.
+    pub(crate) fn commit_as(
+        &mut self,
+        session: &Session,
+        message: &v1::SubmitBundleRequest,
+        member: u8,
+    ) -> Result<Done<v1::SubmitResponse>, Refusal> {
+        let mut message = message.clone();
+        if let Ok(mut entry) = Entry::parse(&message.entry) {
+            if let Some(header) = &mut entry.commit {
+                header.committer = channel_key(&key(member));
+            }
+            message.entry = entry.to_bytes().unwrap();
+        }
+        let request = session.request(method::SUBMIT_BUNDLE, &message);
         self.store.write(|tx| self.service.submit_bundle(tx, &request, self.now))
     }
 

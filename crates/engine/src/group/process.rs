@@ -2,7 +2,7 @@
 
 use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain};
 use conclave_mls::{
-    components::HandshakeAad,
+    components::{ChannelKeyExtension, HandshakeAad},
     content::{Content, MessageId},
     frame::Frame,
     seal::{Purpose, entry_context},
@@ -129,7 +129,7 @@ impl Group {
                     EntryKind::Commit => self.follow(&entry, *message, incoming, checkpoint, events),
                     EntryKind::Message => self.read(*message, incoming, checkpoint, events),
                     EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
-                    EntryKind::Welcome => Outcome::Rejected(Rejection::Mismatch),
+                    EntryKind::Welcome | EntryKind::Nack | EntryKind::Ack => Outcome::Rejected(Rejection::Mismatch),
                 },
             }
         };
@@ -401,8 +401,12 @@ impl Group {
                 _ => {}
             }
         }
-        if header.removes == removed.is_empty() || (header.removes && !aad.renews_seed) {
+        if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
+        }
+        let committer = self.mls.member_at_index(description.committer).ok_or(Rejection::Mismatch)?;
+        if ChannelKeyExtension::of(&committer.extensions) != Ok(header.committer) {
+            return Err(Rejection::Committer);
         }
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
         self.compare(&position, &by, events);
@@ -411,8 +415,8 @@ impl Group {
             events.push(Event::RemovedFromGroup { by });
             return Ok(());
         }
-        let root = key_tree(&next).map_err(|_| Rejection::KeyRoot)?.root();
-        if root != header.key_root {
+        let tree = key_tree(&next).map_err(|_| Rejection::KeyRoot)?;
+        if tree.root() != header.key_root || tree.len() != header.members {
             return Err(Rejection::KeyRoot);
         }
         let new_epoch = Epoch(next.current_epoch());

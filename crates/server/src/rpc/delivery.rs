@@ -11,6 +11,7 @@ use crate::clock;
 
 macro_rules! service {
     (
+        submit { $($submit:ident;)* }
         write { $($write:ident: $write_request:ident => $write_response:ident;)* }
         read { $($read:ident: $read_request:ident => $read_response:ident;)* }
     ) => {
@@ -28,6 +29,26 @@ macro_rules! service {
                         to_the_end(async move {
                             let store = state.database.delivery();
                             let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
+                            Ok(state.settle(done))
+                        })
+                        .await
+                    })
+                    .await
+                }
+            )*
+
+            $(
+                async fn $submit(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+                    observe(stringify!($submit), async {
+                        let service = self.delivery()?;
+                        let request = request.into_inner();
+                        let state = Arc::clone(&self.0);
+                        to_the_end(async move {
+                            let store = state.database.delivery();
+                            let signer = Arc::clone(&service);
+                            let mut done = store.write(move |tx| service.$submit(tx, &request, clock::now())).await?;
+                            // It is durable now.
+                            signer.sign_receipt(&mut done);
                             Ok(state.settle(done))
                         })
                         .await
@@ -86,12 +107,14 @@ macro_rules! service {
 }
 
 service! {
+    submit {
+        submit;
+        submit_bundle;
+    }
     write {
         create_channel: SignedRequest => CreateChannelResponse;
         create_inbox: SignedRequest => CreateInboxResponse;
         open_session: SignedRequest => OpenSessionResponse;
-        submit: SessionRequest => SubmitResponse;
-        submit_bundle: SessionRequest => SubmitResponse;
         trim: SessionRequest => TrimResponse;
         stage_blob: SessionRequest => StageBlobResponse;
     }

@@ -114,6 +114,7 @@ impl Client {
             client: self.clone(),
             channel: open.channel.as_slice().try_into().unwrap(),
             id: reply.session.as_slice().try_into().unwrap(),
+            member: n,
             key: SessionKey::from_slice(&reply.mac_key).unwrap(),
             counter: AtomicU64::new(0),
         })
@@ -153,7 +154,9 @@ pub(crate) fn member_of(channel: ChannelId, n: u8, epoch: u64, members: &[u8]) -
 
 /// A commit that ends an epoch and leaves these members.
 pub(crate) fn bundle(n: u8, epoch: u64, members: &[u8], removes: bool) -> v1::SubmitBundleRequest {
-    let header = CommitHeader { removes, key_root: tree(members).root() };
+    // Who commits is filled in by `Session::commit`.
+    let (committer, tree) = (channel_key(0), tree(members));
+    let header = CommitHeader { committer, removed: removes.into(), members: tree.len(), key_root: tree.root() };
     let entry = Entry::commit(Epoch(epoch), header, Body::Inline(vec![n; 256]));
     v1::SubmitBundleRequest {
         idempotency_key: vec![n; 16],
@@ -182,6 +185,8 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) channel: ChannelId,
     pub(crate) id: SessionId,
+    /// Whose it is.
+    member: u8,
     key: SessionKey,
     counter: AtomicU64,
 }
@@ -203,7 +208,12 @@ impl Session {
     }
 
     pub(crate) async fn commit(&self, bundle: &v1::SubmitBundleRequest) -> Result<u64, Status> {
-        let request = self.request(method::SUBMIT_BUNDLE, bundle);
+        let mut entry = Entry::parse(&bundle.entry).unwrap();
+        if let Some(header) = &mut entry.commit {
+            header.committer = channel_key(self.member);
+        }
+        let bundle = v1::SubmitBundleRequest { entry: entry.to_bytes().unwrap(), ..bundle.clone() };
+        let request = self.request(method::SUBMIT_BUNDLE, &bundle);
         self.client.delivery().submit_bundle(request).await.map(|reply| reply.into_inner().seq)
     }
 
