@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, size_class};
+use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, law::Ledger, size_class};
 use conclave_mls::{
     components::{ChannelKeyExtension, GroupProfile},
     crypto,
@@ -134,6 +134,9 @@ impl Invitation {
         let epoch = Epoch(context.epoch);
         let key = JoinerKey::of(info.extensions())?;
         let info = key.open(&suite(cipher_suite)?, &welcome.attachment)?;
+        if info.ledger.epoch().next() != epoch {
+            return Err(fault("the Welcome's ledger is not of the epoch that its commit ended").into());
+        }
         Ok(Self { message, cipher_suite: welcome.cipher_suite, info, name, profile, epoch })
     }
 
@@ -207,6 +210,7 @@ impl Invitation {
                 incarnation,
                 profile: self.profile.clone(),
                 window: HashWindow::new(self.position(), Timestamp(0)),
+                ledger: self.info.ledger.clone(),
                 epoch: self.epoch,
                 seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),
                 channel_key: own,
@@ -240,6 +244,7 @@ pub(crate) struct Joined {
     pub(crate) incarnation: u64,
     pub(crate) profile: GroupProfile,
     pub(crate) window: HashWindow,
+    pub(crate) ledger: Ledger,
     pub(crate) epoch: Epoch,
     pub(crate) seeds: BTreeMap<Epoch, Seed>,
     pub(crate) channel_key: SigningKey,

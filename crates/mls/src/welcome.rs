@@ -4,7 +4,7 @@
 //! ([`JoinerInfo`]) cannot stand in the Welcome's GroupInfo, as it depends on the commit (the sealed tree's hash, a
 //! seed that the commit renews): it is sealed beside, under a random key in the GroupInfo ([`JoinerKey`]).
 
-use conclave_channel::Position;
+use conclave_channel::{Position, law::Ledger};
 use conclave_names::{Epoch, Hash, code_points};
 use mls_rs::{ExtensionList, MlsMessage};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -198,6 +198,8 @@ pub struct JoinerInfo {
     pub position: Position,
     /// Hash of the sealed ratchet tree, a blob at the group's hub.
     pub tree: Hash,
+    /// Which commits stood there: what the commit's place in the channel is judged by.
+    pub ledger: Ledger,
 }
 
 impl std::fmt::Debug for JoinerInfo {
@@ -215,8 +217,8 @@ impl Drop for JoinerInfo {
 impl JoinerInfo {
     /// From its parts.
     #[must_use]
-    pub fn new(seed_epoch: Epoch, seed: &Seed, position: Position, tree: Hash) -> Self {
-        Self { version: 1, seed_epoch, seed: *seed.expose(), position, tree }
+    pub fn new(seed_epoch: Epoch, seed: &Seed, position: Position, tree: Hash, ledger: Ledger) -> Self {
+        Self { version: 1, seed_epoch, seed: *seed.expose(), position, tree, ledger }
     }
 
     /// The group seed.
@@ -238,7 +240,8 @@ mod tests {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let seed = Seed::from_slice(&[7; 32]).unwrap();
         let position = Position { seq: Seq(3), hash: Hash::new([1; 32]) };
-        let info = JoinerInfo::new(Epoch(4), &seed, position, Hash::new([2; 32]));
+        let ledger = Ledger::new(Epoch(3), Hash::new([3; 32]), 2);
+        let info = JoinerInfo::new(Epoch(4), &seed, position, Hash::new([2; 32]), ledger);
         let key = JoinerKey::generate(&suite).unwrap();
         let sealed = key.seal(&suite, &info).unwrap();
         let again = JoinerKey::of(&key.to_extensions().unwrap()).unwrap();

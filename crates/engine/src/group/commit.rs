@@ -148,7 +148,7 @@ impl Group {
         let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
         let group_info = next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?;
 
-        let joiner = JoinerInfo::new(seed_epoch, &next_seed, self.window.position(), tree_hash);
+        let joiner = JoinerInfo::new(seed_epoch, &next_seed, self.window.position(), tree_hash, self.ledger.clone());
         let welcome = self.welcome(&built, change, &joiner, &provider)?;
 
         let commit = built.output.commit_message().to_bytes()?;
@@ -301,7 +301,8 @@ impl Group {
 
     /// Forgets channel keys that no leaf of ours has or will have.
     pub(super) fn prune_channel_keys(&mut self) {
-        let under_way = self.intents.values().any(|intent| intent.prepared.is_some());
+        // Verdicts are proven by the settled epoch's key, and the group may go back to it.
+        let under_way = !self.ledger.open().is_empty() || self.intents.values().any(|intent| intent.prepared.is_some());
         if let (false, Ok(own)) = (under_way, own_channel_key(&self.mls)) {
             self.channel_keys.retain(|key| key.verifying_key().to_bytes() == own.0);
         }
