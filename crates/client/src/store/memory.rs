@@ -50,7 +50,10 @@ impl ProfileStore for MemoryStore {
                     self.rows.remove(&(*room, key.clone()));
                 }
                 Write::Message(m) => {
-                    self.messages.entry(m.group.clone()).or_default().insert((m.seq, m.id), m.clone());
+                    let of_group = self.messages.entry(m.group.clone()).or_default();
+                    if !of_group.keys().any(|(seq, id)| *id == m.id && *seq != m.seq) {
+                        of_group.insert((m.seq, m.id), m.clone());
+                    }
                 }
             }
         }
@@ -84,6 +87,10 @@ impl ProfileStore for MemoryStore {
         let mut last: Vec<_> = of_group.rev().take(limit).cloned().collect();
         last.reverse();
         Ok(last)
+    }
+
+    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
+        Ok(self.messages.get(group).is_some_and(|messages| messages.keys().any(|(_, known)| known == id)))
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {

@@ -120,7 +120,8 @@ fn write(connection: &Connection, write: &Write) -> Result<(), StoreError> {
             .execute(params![room.code(), key])?,
         Write::Message(m) => connection
             .prepare_cached(&format!(
-                "INSERT OR REPLACE INTO messages ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+                "INSERT OR REPLACE INTO messages ({COLUMNS}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+                 WHERE NOT EXISTS (SELECT 1 FROM messages WHERE grp = ?1 AND id = ?3 AND seq <> ?2)"
             ))?
             .execute(params![m.group, signed(m.seq)?, m.id, m.sender, signed(m.time_ms)?, m.kind, m.body])?,
     };
@@ -170,6 +171,11 @@ impl ProfileStore for Store {
         let mut messages = self.query(&sql, params![group, clamped(limit as u64)])?;
         messages.reverse();
         Ok(messages)
+    }
+
+    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM messages WHERE grp = ?1 AND id = ?2)";
+        Ok(self.connection.prepare_cached(sql)?.query_row(params![group, id], |row| row.get(0))?)
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {
