@@ -1,7 +1,7 @@
 //! A member's word about a commit: that it could not apply it (Nack), or that it did (Ack).
 //!
-//! It stands in the clear, under the member's pseudonym: its channel key, the key's path to the root of a settled epoch
-//! ([`crate::law::Ledger`]), and a signature over the channel, the commit and the body. So the DS, the members that can
+//! It stands in the clear, under the member's pseudonym: its channel key, the key's path to the root of an epoch that the
+//! log vouches for ([`crate::law::Ledger`]), and a signature over the channel, the commit and the body. So the DS, the members that can
 //! follow the commit, those that cannot, and a third party to whom a member reports it (RFC 9750, section 7) all judge it
 //! by the same bytes. Who the member is stands in the body, which is sealed.
 
@@ -29,7 +29,7 @@ pub struct Verdict {
     pub commit: Seq,
     /// The member's channel key.
     pub key: ChannelKey,
-    /// From the key to the root of the newest settled epoch.
+    /// From the key to the root of the epoch that the commit ended (in an Ack, the newest settled one: the same).
     pub path: KeyPath,
     /// By the key, over everything that this is about.
     pub signature: Signature,

@@ -49,9 +49,17 @@ pub enum Wish {
 }
 
 impl Wish {
+    /// The commit that it is a word about.
+    pub(crate) fn about(&self) -> Option<Seq> {
+        match self {
+            Self::Nack { commit, .. } | Self::Ack { commit } => Some(*commit),
+            _ => None,
+        }
+    }
+
     /// Whether it is a word about a commit, which is said also by who cannot go on.
     pub(crate) fn is_verdict(&self) -> bool {
-        matches!(self, Self::Nack { .. } | Self::Ack { .. })
+        self.about().is_some()
     }
 }
 

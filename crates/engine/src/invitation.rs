@@ -134,8 +134,9 @@ impl Invitation {
         let epoch = Epoch(context.epoch);
         let key = JoinerKey::of(info.extensions())?;
         let info = key.open(&suite(cipher_suite)?, &welcome.attachment)?;
-        if info.ledger.epoch().next() != epoch {
-            return Err(fault("the Welcome's ledger is not of the epoch that its commit ended").into());
+        // It is of the committer's place, which may lie before the commits that it builds on.
+        if info.ledger.epoch() >= epoch {
+            return Err(fault("the Welcome's ledger is of a later epoch than its commit").into());
         }
         Ok(Self { message, cipher_suite: welcome.cipher_suite, info, name, profile, epoch })
     }

@@ -7,8 +7,7 @@
 //! Ack comes within [`DISPUTE_MS`] of channel time, it is *annulled*, with every commit after it: the group is in the epoch again that
 //! it had ended, which takes another commit.
 //!
-//! Everything that counts stands in the clear: kinds, times, channel keys, and paths to the root of the newest settled
-//! epoch. So the DS, members that follow, members that cannot, and members that come online later all reach the same
+//! Everything that counts stands in the clear: kinds, times, channel keys, and paths to the roots of key trees. So the DS, members that follow, members that cannot, and members that come online later all reach the same
 //! end from the same log, in both handshake modes.
 //!
 //! What one member can do by false words: its Nack alone annuls a commit only if no other member (the committer apart)
@@ -26,11 +25,11 @@ use crate::{Body, Entry, EntryError, EntryKind, access::ChannelKey, verdict::Ver
 /// How long a disputed commit waits for an Ack, in milliseconds of channel time: 15 minutes.
 pub const DISPUTE_MS: u64 = 15 * 60 * 1000;
 
-/// How long a commit can be disputed that nobody acknowledged, in milliseconds of channel time: a day. Who comes later
-/// and cannot follow must rejoin.
-pub const SETTLED_MS: u64 = 24 * 3600 * 1000;
+/// How long a commit can be disputed that nobody acknowledged, in milliseconds of channel time: a week. Who comes later
+/// and cannot follow must rejoin. Members acknowledge much earlier; this is for those who are alone for long.
+pub const SETTLED_MS: u64 = 7 * 24 * 3600 * 1000;
 
-/// Most commits that are open at once. More are refused until a member acknowledged one, or a day went by.
+/// Most commits that are open at once. More are refused until a member acknowledged one, or a week went by.
 pub const OPEN_MAX: usize = 64;
 
 /// Most Nacks that a commit needs to be disputed.
@@ -64,6 +63,11 @@ impl OpenCommit {
     #[must_use]
     pub fn disputed(&self) -> Option<Timestamp> {
         self.disputed
+    }
+
+    /// One more than it removes.
+    fn nacks_needed(&self) -> u64 {
+        u64::from(self.removed).min(NACKS_MAX - 1) + 1
     }
 
     /// Whether a key has said that it could not apply it.
@@ -202,10 +206,10 @@ impl Ledger {
 
     /// Admits an entry, or says why it may not follow; nothing has changed then. [`Ledger::advance`] comes before.
     ///
-    /// A Nack is about any open commit, and counts for one. A commit that removes members (or follows open ones that do)
-    /// is disputed only by more Nacks than they remove: so the removed cannot dispute their removal by themselves. An Ack
-    /// is about the oldest open commit, of which the key must not be the committer's. Both are proven by a key of the
-    /// newest settled epoch.
+    /// A Nack is about any open commit, and is proven by a key of the epoch that the commit ended. A commit that removes
+    /// members is disputed only by more Nacks than it removes: so the removed cannot dispute their removal by themselves.
+    /// An Ack is about the oldest open commit, and is proven by a key of the newest settled epoch: only that is beyond
+    /// the committer's reach. Neither may be the committer's own.
     ///
     /// # Errors
     /// Any [`Refused`].
@@ -220,8 +224,8 @@ impl Ledger {
         admit(entry.kind, entry.epoch, self.epoch())?;
         match (entry.kind, &entry.commit, &entry.verdict) {
             (EntryKind::Commit, Some(header), _) => {
-                // Who is alone has nobody to dispute it.
-                let alone = self.members == 1 && self.open.is_empty();
+                // Who is alone, or is left alone, has nobody to dispute it.
+                let alone = (self.members == 1 && self.open.is_empty()) || header.members == 1;
                 if self.open.len() >= OPEN_MAX {
                     return Err(Refused::Unsettled);
                 }
@@ -236,7 +240,11 @@ impl Ledger {
                     nacks: Vec::new(),
                     disputed: None,
                 });
-                Ok(if alone { self.settle().into_iter().collect() } else { Vec::new() })
+                let mut changes = Vec::new();
+                while alone && !self.open.is_empty() {
+                    changes.extend(self.settle());
+                }
+                Ok(changes)
             }
             (EntryKind::Nack, _, Some(verdict)) => {
                 let index = self.check(channel, entry, verdict)?;
@@ -263,7 +271,9 @@ impl Ledger {
         if verdict.key == commit.committer {
             return Err(VerdictError::Own);
         }
-        verdict.path.verify(&verdict.key, &self.key_root).map_err(|_| VerdictError::Key)?;
+        let before = index.checked_sub(1).and_then(|before| self.open.get(before));
+        let root = before.map_or(&self.key_root, |before| &before.key_root);
+        verdict.path.verify(&verdict.key, root).map_err(|_| VerdictError::Key)?;
         let Body::Inline(body) = &entry.body else { return Err(VerdictError::Signature) };
         if !verdict.is_signed(channel, entry.kind, &commit.hash, body) {
             return Err(VerdictError::Signature);
@@ -272,13 +282,12 @@ impl Ledger {
     }
 
     fn nack(&mut self, index: usize, key: ChannelKey, time: Timestamp) -> Result<Option<Change>, VerdictError> {
-        let removed: u64 = self.open.iter().take(index.saturating_add(1)).map(|open| u64::from(open.removed)).sum();
         let commit = self.open.get_mut(index).ok_or(VerdictError::NotOpen)?;
         if commit.disputed.is_some() || commit.nacks.contains(&key) {
             return Err(VerdictError::Repeated);
         }
         commit.nacks.push(key);
-        if (commit.nacks.len() as u64) <= removed.min(NACKS_MAX - 1) {
+        if (commit.nacks.len() as u64) < commit.nacks_needed() {
             return Ok(None);
         }
         commit.disputed = Some(time);
@@ -289,10 +298,8 @@ impl Ledger {
     /// How many more Nacks dispute a commit; none if it is disputed or not open.
     #[must_use]
     pub fn nacks_missing(&self, commit: Seq) -> Option<u64> {
-        let index = self.open.iter().position(|open| open.seq == commit)?;
-        let found = self.open.get(index).filter(|open| open.disputed.is_none())?;
-        let removed: u64 = self.open.iter().take(index.saturating_add(1)).map(|open| u64::from(open.removed)).sum();
-        Some((removed.min(NACKS_MAX - 1) + 1).saturating_sub(found.nacks.len() as u64))
+        let found = self.open.iter().find(|open| open.seq == commit && open.disputed.is_none())?;
+        Some(found.nacks_needed().saturating_sub(found.nacks.len() as u64))
     }
 
     /// The ledger as it will be for an entry of this time.

@@ -79,8 +79,9 @@ impl Log {
 
     fn verdict(&mut self, time: u64, kind: EntryKind, by: u8, commit: u64) -> Result<Vec<Change>, Refused> {
         let ledger = self.ledger.at(Timestamp(time));
-        let settled = &self.rosters[usize::try_from(ledger.settled().0).unwrap()];
-        let path = tree(settled).path(&key(by)).or_else(|_| tree(&[by]).path(&key(by))).unwrap();
+        let ended = ledger.find(Seq(commit)).map_or(ledger.settled(), |(ended, _)| ended);
+        let members = &self.rosters[usize::try_from(ended.0).unwrap()];
+        let path = tree(members).path(&key(by)).or_else(|_| tree(&[by]).path(&key(by))).unwrap();
         let (epoch, hash) =
             ledger.find(Seq(commit)).map_or((Epoch(0), Hash::new([0; 32])), |(epoch, open)| (epoch, open.hash));
         let about = Position { seq: Seq(commit), hash };
@@ -170,7 +171,17 @@ fn the_removed_cannot_dispute_their_removal_alone() {
 }
 
 #[test]
-fn silence_settles_after_a_day_and_not_before() {
+fn who_joined_in_an_open_epoch_disputes_and_does_not_acknowledge() {
+    let mut log = Log::new(&[1, 2]);
+    log.commit(0, 1, &[1, 2, 3]).unwrap();
+    log.commit(1, 1, &[1, 2, 3]).unwrap();
+    assert_eq!(log.ack(2, 3, 1), Err(VerdictError::Key.into()), "its committer vouches for 3, and nobody else");
+    assert_eq!(log.nack(3, 3, 1), Err(VerdictError::Key.into()));
+    assert_eq!(log.nack(4, 3, 2), Ok(vec![Change::Disputed { commit: Seq(2) }]));
+}
+
+#[test]
+fn silence_settles_after_a_week_and_not_before() {
     let mut log = Log::new(&[1, 2]);
     log.commit(0, 1, &[1, 2]).unwrap();
     assert_eq!(log.message(SETTLED_MS), Ok(vec![]));
@@ -183,11 +194,14 @@ fn who_is_alone_settles_at_once_and_others_wait_for_an_ack() {
     let mut log = Log::new(&[1]);
     assert_eq!(log.commit(0, 1, &[1]), Ok(vec![settled(1, 1)]));
     assert_eq!(log.commit(1, 1, &[1, 2]), Ok(vec![settled(2, 2)]));
+    assert_eq!(log.commit(1, 1, &[1, 2]), Ok(vec![]));
+    assert_eq!(log.commit(1, 1, &[1]), Ok(vec![settled(3, 3), settled(4, 4)]), "left alone");
+    assert_eq!(log.commit(1, 1, &[1, 2]), Ok(vec![settled(5, 5)]));
     for time in 0..OPEN_MAX as u64 {
         assert_eq!(log.commit(2 + time, 1, &[1, 2]), Ok(vec![]));
     }
     assert_eq!(log.commit(100, 1, &[1, 2]), Err(Refused::Unsettled));
-    log.ack(101, 2, 3).unwrap();
+    log.ack(101, 2, 6).unwrap();
     log.commit(102, 1, &[1, 2]).unwrap();
 }
 

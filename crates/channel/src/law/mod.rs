@@ -34,7 +34,7 @@ pub enum Refused {
     Kind,
     /// Too many commits in a row that no other member has acknowledged.
     #[error(
-        "{OPEN_MAX} commits wait for another member to acknowledge them: try again when one is online, or tomorrow"
+        "{OPEN_MAX} commits wait for another member to acknowledge them: try again when one is online"
     )]
     Unsettled,
     /// A member's word about a commit does not count.
@@ -55,8 +55,8 @@ pub enum VerdictError {
     /// The committer's own word does not count.
     #[error("a committer's word about its own commit does not count")]
     Own,
-    /// The key is not one of the newest settled epoch.
-    #[error("the channel key is not of the newest settled epoch")]
+    /// The key is not one of the epoch that the commit ended.
+    #[error("the channel key is not of the epoch that the commit ended")]
     Key,
     /// The signature does not verify.
     #[error("the signature of the verdict does not verify")]

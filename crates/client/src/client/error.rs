@@ -1,5 +1,6 @@
 //! Why a client did not do what it was asked.
 
+use conclave_protocol::Code;
 use conclave_engine::{
     MlsError,
     account::RecordError,
@@ -115,6 +116,17 @@ impl ClientError {
             Self::Call(error) => error.is_transient(),
             Self::Unconfirmed | Self::Randomness => true,
             _ => false,
+        }
+    }
+}
+
+impl ClientError {
+    /// The service's code, if a service refused.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Call(error) => error.code(),
+            _ => None,
         }
     }
 }

@@ -217,7 +217,7 @@ impl Listener<'_> {
         self.client
             .groups
             .values()
-            .filter_map(conclave_engine::group::Group::due)
+            .filter_map(|group| group.due(now))
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
@@ -228,7 +228,7 @@ impl Listener<'_> {
             .client
             .groups
             .values()
-            .filter(|group| group.due().is_some_and(|due| due <= now))
+            .filter(|group| group.due(now).is_some_and(|due| due <= now))
             .map(|group| group.name().clone())
             .collect();
         for name in due {

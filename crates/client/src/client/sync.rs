@@ -129,7 +129,15 @@ impl Client {
             if *group.status() == Status::Removed && !group.may_return() {
                 return Ok(events);
             }
-            let page = self.page(name).await?;
+            let page = match self.page(name).await {
+                Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.is_unproven() => {
+                    let event = self.group(name)?.void_invitation();
+                    self.save(name)?;
+                    events.push(ClientEvent { group: name.clone(), event });
+                    return Ok(events);
+                }
+                page => page?,
+            };
             if page.entries.is_empty() {
                 return Ok(events);
             }

@@ -67,6 +67,8 @@ pub struct Group {
     lost: Option<standing::Lost>,
     /// The commit that removed us, while it may be annulled.
     removed_at: Option<Seq>,
+    /// Whether we were members by an invitation that is void.
+    void: bool,
     /// The epoch of the MLS state in the store.
     saved: Option<Epoch>,
     /// The commit that we cannot acknowledge, though it is our turn.

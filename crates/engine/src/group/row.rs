@@ -81,6 +81,7 @@ struct Row {
     parents: Vec<ParentRow>,
     lost: Option<LostRow>,
     removed_at: Option<Seq>,
+    void: bool,
 }
 
 impl Drop for Row {
@@ -173,7 +174,9 @@ pub(crate) struct Incarnation {
 pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<Incarnation>, LoadError<R::Error>> {
     let Some(meta) = rows.get(Room::GROUP, &key(name, META)).map_err(LoadError::Store)? else { return Ok(None) };
     let row: Row = record::decode(&meta)?;
-    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch: row.epoch }))
+    // The epochs of a void invitation may begin anew, by another commit.
+    let epoch = if row.void { Epoch(row.joined.0.saturating_sub(1)) } else { row.epoch };
+    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch }))
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more.
@@ -261,6 +264,7 @@ impl Group {
             parents,
             lost,
             removed_at: row.removed_at,
+            void: row.void,
             saved: Some(row.epoch),
             unsaved_proposals: false,
             unable: None,
@@ -355,6 +359,7 @@ impl Group {
                 settled: lost.settled,
             }),
             removed_at: self.removed_at,
+            void: self.void,
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })
     }

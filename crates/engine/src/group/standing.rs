@@ -30,6 +30,9 @@ use crate::{
 /// Open commits from which on a member acknowledges the oldest without being asked.
 const CROWDED: usize = 8;
 
+/// Age of an open commit from which on a member does so, in milliseconds: the state before it is of no use any more.
+const AGED_MS: u64 = 3600 * 1000;
+
 /// How long a member that could answer a dispute waits for each one that stands before it, in milliseconds.
 const ACK_DELAY_MS: u64 = 1000;
 
@@ -95,10 +98,24 @@ impl Group {
             (Status::Active, _) => true,
             // By then the commit is annulled, as soon as the next entry comes: let it be ours.
             (Status::Stuck { .. }, Some(lost)) => {
-                lost.certain && !lost.settled && self.ledger.at(now).find(lost.commit).is_none()
+                lost.certain && !lost.settled && self.ledger.at(now).epoch() == self.epoch()
             }
             _ => false,
         }
+    }
+
+    /// Whether we were invited and have read nothing of the channel since. If the DS does not let us read then, the
+    /// commit that invited us is void, or promised other channel keys than ours.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.joined > Epoch(0) && self.window.time() == Timestamp(0) && self.status == Status::Active
+    }
+
+    /// Ends our membership by an invitation that came to nothing. We can be invited again.
+    pub fn void_invitation(&mut self) -> Event {
+        self.end();
+        self.void = true;
+        Event::InvitationAnnulled {}
     }
 
     /// Keeps the present state, which a commit that stays open is about to replace.
@@ -165,9 +182,8 @@ impl Group {
             return Ok(());
         }
         let Some(index) = self.parents.iter().position(|parent| parent.ended == epoch) else {
-            // What added us was annulled with the rest: we are members of nothing.
-            self.end();
-            events.push(Event::InvitationAnnulled {});
+            // What added us was annulled with the rest.
+            events.push(self.void_invitation());
             return Ok(());
         };
         let mut void = self.parents.split_off(index);
@@ -198,14 +214,13 @@ impl Group {
         Ok(self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?)
     }
 
-    /// The key tree of the newest settled epoch, and our channel key in it.
-    fn settled_keys(&self) -> Result<(KeyTree, ChannelKey), MlsError> {
-        let Some(parent) = self.parents.first().filter(|parent| parent.ended == self.ledger.settled()) else {
-            if self.epoch() != self.ledger.settled() {
-                return Err(fault("the settled epoch's state was not kept"));
-            }
+    /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
+    fn keys_of(&self, epoch: Epoch) -> Result<(KeyTree, ChannelKey), MlsError> {
+        if self.epoch() == epoch {
             return Ok((key_tree(&self.mls)?, own_channel_key(&self.mls)?));
-        };
+        }
+        let parent = self.parents.iter().find(|parent| parent.ended == epoch);
+        let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
         // Apart from the group that is open.
         let apart = Mls {
             identities: self.shared.identities.clone(),
@@ -232,7 +247,7 @@ impl Group {
         if self.epoch() == self.ledger.settled() || self.joined > self.ledger.settled() {
             return Ok(None);
         }
-        let (tree, public) = self.settled_keys()?;
+        let (tree, public) = self.keys_of(self.ledger.settled())?;
         let path = tree.path(&public).map_err(fault)?;
         let (channel, epoch) = (self.profile.channel, self.ledger.settled());
         Ok(Some(Access { channel, epoch, key: self.secret_of(&public)?.clone(), path }))
@@ -250,28 +265,30 @@ impl Group {
         again
     }
 
-    /// Has us dispute the commit that we lost. The committer's own word would not count, nor that of who joined since.
+    /// Has us dispute the commit that we lost. The committer's own word would not count.
     pub(super) fn dispute(&mut self) -> Result<(), MlsError> {
         let Some(lost) = self.lost.clone() else { return Ok(()) };
         let own = |key: &ChannelKey| self.secret_of(key).is_ok();
         let open = self.ledger.find(lost.commit).is_some_and(|(_, open)| !own(&open.committer));
-        if open && self.joined <= self.ledger.settled() {
+        if open {
             self.wish_first(Wish::Nack { commit: lost.commit, reason: lost.reason })?;
         }
         Ok(())
     }
 
     /// The commit that we are to acknowledge now, if there is one: the oldest open one, when one that we applied is
-    /// disputed, or many are open.
-    pub(super) fn ack_due(&self) -> Option<(Seq, Timestamp)> {
-        let front = self.ledger.open().first()?;
-        let applied = |index: usize| self.epoch().0 > self.ledger.settled().0.saturating_add(index as u64);
-        let mut open = self.ledger.open().iter().enumerate();
+    /// disputed, many are open, or it is old.
+    pub(super) fn ack_due(&self, now: Timestamp) -> Option<(Seq, Timestamp)> {
+        // What time has decided needs no word of ours.
+        let ledger = self.ledger.at(now);
+        let front = ledger.open().first()?;
+        let applied = |index: usize| self.epoch().0 > ledger.settled().0.saturating_add(index as u64);
+        let mut open = ledger.open().iter().enumerate();
         let disputed = open.find_map(|(index, open)| open.disputed().filter(|_| applied(index)));
-        let crowded = self.ledger.open().get(CROWDED - 1).map(|open| open.time);
-        let since = disputed.or(crowded)?;
+        let crowded = ledger.open().get(CROWDED - 1).map(|open| open.time);
+        let since = disputed.or(crowded).unwrap_or_else(|| front.time.plus_ms(AGED_MS));
         let said = self.intents.values().any(|intent| matches!(intent.wish, Wish::Ack { .. }));
-        let able = applied(0) && self.joined <= self.ledger.settled() && self.secret_of(&front.committer).is_err();
+        let able = applied(0) && self.joined <= ledger.settled() && self.secret_of(&front.committer).is_err();
         if said || !able || self.status != Status::Active || self.unable == Some(front.seq) {
             return None;
         }
@@ -296,10 +313,13 @@ impl Group {
         kind: EntryKind,
         commit: Seq,
         reason: &str,
+        now: Timestamp,
     ) -> Result<Option<Prepared>, MlsError> {
-        let Some((epoch, open)) = self.ledger.find(commit) else { return Ok(None) };
+        // By then some may be settled that are open now.
+        let ledger = self.ledger.at(now);
+        let Some((epoch, open)) = ledger.find(commit) else { return Ok(None) };
         let provider = suite(self.mls.cipher_suite())?;
-        let (tree, public) = self.settled_keys()?;
+        let (tree, public) = self.keys_of(epoch)?;
         let path = tree.path(&public).map_err(fault)?;
         let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
         let context = entry_context(&self.profile.channel, kind.code(), epoch);

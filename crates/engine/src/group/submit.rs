@@ -122,8 +122,8 @@ impl Group {
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, or an epoch
     /// to go on with once what nobody could apply is annulled.
     #[must_use]
-    pub fn due(&self) -> Option<Timestamp> {
-        let ack = self.ack_due().map(|(_, due)| due);
+    pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        let ack = self.ack_due(now).map(|(_, due)| due);
         [self.commit_due(), ack, self.revival_due()].into_iter().flatten().min()
     }
 
@@ -174,7 +174,7 @@ impl Group {
                     }
                     // Others will say it; our own changes must not wait for that.
                     Err(_) if intent.wish.is_verdict() => {
-                        self.unable = self.ledger.open().first().map(|open| open.seq);
+                        self.unable = intent.wish.about();
                         self.drop_intent(order);
                         continue;
                     }
@@ -195,7 +195,7 @@ impl Group {
         if verdict.is_some() {
             return Ok(verdict);
         }
-        if let Some((commit, _)) = self.ack_due().filter(|(_, due)| *due <= now) {
+        if let Some((commit, _)) = self.ack_due(now).filter(|(_, due)| *due <= now) {
             return self.wish_first(Wish::Ack { commit }).map(Some);
         }
         if !active {
@@ -264,8 +264,8 @@ impl Group {
                 self.prepare_commit(&Change { remove, ..Change::default() }, now).map(Some)
             }
             Wish::Update => self.prepare_commit(&Change { renew_own_keys: true, ..Change::default() }, now).map(Some),
-            Wish::Nack { commit, reason } => self.prepare_verdict(EntryKind::Nack, *commit, reason),
-            Wish::Ack { commit } => self.prepare_verdict(EntryKind::Ack, *commit, ""),
+            Wish::Nack { commit, reason } => self.prepare_verdict(EntryKind::Nack, *commit, reason, now),
+            Wish::Ack { commit } => self.prepare_verdict(EntryKind::Ack, *commit, "", now),
             Wish::CommitProposals => {
                 if !self.may_commit() {
                     return Ok(None);
@@ -346,6 +346,7 @@ impl Group {
         match refusal.code {
             // What it is about was decided meanwhile: the channel tells how.
             Code::VerdictRefused => {
+                self.unable = intent.wish.about();
                 self.drop_intent(order);
                 Ok(())
             }
