@@ -134,10 +134,6 @@ impl Invitation {
         let epoch = Epoch(context.epoch);
         let key = JoinerKey::of(info.extensions())?;
         let info = key.open(&suite(cipher_suite)?, &welcome.attachment)?;
-        // It is of the committer's place, which may lie before the commits that it builds on.
-        if info.ledger.epoch() >= epoch {
-            return Err(fault("the Welcome's ledger is of a later epoch than its commit").into());
-        }
         Ok(Self { message, cipher_suite: welcome.cipher_suite, info, name, profile, epoch })
     }
 
@@ -212,6 +208,7 @@ impl Invitation {
                 profile: self.profile.clone(),
                 window: HashWindow::new(self.position(), Timestamp(0)),
                 ledger: self.info.ledger.clone(),
+                joined_by: self.info.commit,
                 epoch: self.epoch,
                 seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),
                 channel_key: own,
@@ -246,6 +243,7 @@ pub(crate) struct Joined {
     pub(crate) profile: GroupProfile,
     pub(crate) window: HashWindow,
     pub(crate) ledger: Ledger,
+    pub(crate) joined_by: Hash,
     pub(crate) epoch: Epoch,
     pub(crate) seeds: BTreeMap<Epoch, Seed>,
     pub(crate) channel_key: SigningKey,

@@ -22,7 +22,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         members: 0,
         sent: 0,
         read: 0,
-        broken: world.around.ledger.broken,
+        broken: world.around.ledger.broken.len() as u64,
         wishes_failed: world.around.ledger.failures,
         trace: Vec::new(),
     };
@@ -147,7 +147,7 @@ fn messages(world: &World, slot: usize, known: &Slot, entries: &[EntryRow], repo
     let mut places: BTreeMap<String, u64> = BTreeMap::new();
     let mut last: BTreeMap<ClientUri, usize> = BTreeMap::new();
     for entry in entries {
-        if entry.kind == EntryKind::Commit {
+        if entry.kind == EntryKind::Commit && !world.around.ledger.broken.contains(&(slot, entry.seq)) {
             removals.insert(entry.epoch.next(), entry.seq);
         }
         if entry.kind != EntryKind::Message {

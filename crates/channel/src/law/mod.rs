@@ -33,9 +33,7 @@ pub enum Refused {
     #[error("entries of this kind have no place in a group's channel")]
     Kind,
     /// Too many commits in a row that no other member has acknowledged.
-    #[error(
-        "{OPEN_MAX} commits wait for another member to acknowledge them: try again when one is online"
-    )]
+    #[error("{OPEN_MAX} commits wait for another member to acknowledge them: try again when one is online")]
     Unsettled,
     /// A member's word about a commit does not count.
     #[error(transparent)]

@@ -1,6 +1,5 @@
 //! Why a client did not do what it was asked.
 
-use conclave_protocol::Code;
 use conclave_engine::{
     MlsError,
     account::RecordError,
@@ -8,6 +7,7 @@ use conclave_engine::{
     outcome::ProcessError,
 };
 use conclave_names::{GroupUri, UserUri};
+use conclave_protocol::Code;
 
 use crate::{
     profile::ProfileError,

@@ -148,9 +148,6 @@ impl Group {
         let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
         let group_info = next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?;
 
-        let joiner = JoinerInfo::new(seed_epoch, &next_seed, self.window.position(), tree_hash, self.ledger.clone());
-        let welcome = self.welcome(&built, change, &joiner, &provider)?;
-
         let commit = built.output.commit_message().to_bytes()?;
         let context = entry_context(&channel, EntryKind::Commit.code(), epoch);
         let sealed = sealing.seal(&provider, Purpose::Entry, &context, commit).map_err(fault)?;
@@ -158,6 +155,10 @@ impl Group {
         let Foretold { key_root, members, removed } = foretold;
         let header = CommitHeader { committer, removed, members, key_root };
         let entry = Entry::commit(epoch, header, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
+        let commit = chain::entry_hash(&entry);
+        let (position, ledger) = (self.window.position(), self.ledger.clone());
+        let joiner = JoinerInfo::new((seed_epoch, &next_seed), position, tree_hash, ledger, commit);
+        let welcome = self.welcome(&built, change, &joiner, &provider)?;
         let bundle = SubmitBundleRequest {
             idempotency_key: key.to_vec(),
             entry: entry.clone(),

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use conclave_channel::{HashWindow, law::Ledger};
 use conclave_mls::{components::GroupProfile, seal::Seed};
-use conclave_names::{ClientUri, Epoch, GroupUri, Seq, Timestamp};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 
 pub use access::Access;
@@ -67,6 +67,9 @@ pub struct Group {
     lost: Option<standing::Lost>,
     /// The commit that removed us, while it may be annulled.
     removed_at: Option<Seq>,
+    /// Hash of the commit's entry that added us, and its place once it was read.
+    joined_by: Option<Hash>,
+    joined_at: Option<Seq>,
     /// Whether we were members by an invitation that is void.
     void: bool,
     /// The epoch of the MLS state in the store.

@@ -175,6 +175,9 @@ impl Group {
             _ => {}
         }
         self.ledger = admitted;
+        if self.joined_by == Some(hash) {
+            self.joined_at.get_or_insert(incoming.seq);
+        }
         self.take_changes(&decided, events).map_err(state)?;
         if matches!(outcome, Outcome::NeedsRecovery(_)) {
             self.dispute().map_err(state)?;

@@ -81,6 +81,8 @@ struct Row {
     parents: Vec<ParentRow>,
     lost: Option<LostRow>,
     removed_at: Option<Seq>,
+    joined_by: Option<Hash>,
+    joined_at: Option<Seq>,
     void: bool,
 }
 
@@ -264,6 +266,8 @@ impl Group {
             parents,
             lost,
             removed_at: row.removed_at,
+            joined_by: row.joined_by,
+            joined_at: row.joined_at,
             void: row.void,
             saved: Some(row.epoch),
             unsaved_proposals: false,
@@ -359,6 +363,8 @@ impl Group {
                 settled: lost.settled,
             }),
             removed_at: self.removed_at,
+            joined_by: self.joined_by,
+            joined_at: self.joined_at,
             void: self.void,
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })

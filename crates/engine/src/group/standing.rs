@@ -178,7 +178,9 @@ impl Group {
             self.removed_at = None;
             self.status = Status::Active;
         }
-        if self.epoch() <= epoch {
+        // What came before the commit that added us is none of ours.
+        let before_us = self.joined_by.is_some() && self.joined_at.is_none_or(|at| commits.last() < Some(&at));
+        if self.epoch() <= epoch || before_us {
             return Ok(());
         }
         let Some(index) = self.parents.iter().position(|parent| parent.ended == epoch) else {

@@ -168,7 +168,7 @@ impl Actor {
         let server = &mut around.server;
         if broken.is_some() {
             around.ledger.tell(format!("    {} breaks its commit", self.name()));
-            around.ledger.broken += u64::from(server.submit(&submission).is_ok());
+            around.ledger.broken.extend(server.submit(&submission).map(|seq| (slot, seq)));
             return Err(Stop::Unreachable);
         }
         if fault == Some(NetworkFault::Delayed) {

@@ -109,7 +109,7 @@ impl Actor {
             if matches!(&page, Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused) {
                 self.close_session(slot);
                 let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
-                if group.is_unproven() && around.ledger.broken > 0 {
+                if group.is_unproven() && !around.ledger.broken.is_empty() {
                     let event = group.void_invitation();
                     self.hear(around, slot, &[event])?;
                     return self.save(around, slot);
