@@ -112,6 +112,8 @@ impl Actor {
                 if group.is_unproven() && !around.ledger.broken.is_empty() {
                     let event = group.void_invitation();
                     self.hear(around, slot, &[event])?;
+                    let actor = self.index;
+                    around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
                     return self.save(around, slot);
                 }
             }
