@@ -6,7 +6,10 @@ use std::{
     ops::Bound::{Excluded, Included, Unbounded},
 };
 
-use conclave_engine::writes::{Room, StoredMessage, Write};
+use conclave_engine::{
+    group::KIND_MESSAGE,
+    writes::{Room, StoredMessage, Write},
+};
 use zeroize::Zeroizing;
 
 use super::{ProfileStore, Row, StoreError};
@@ -51,7 +54,8 @@ impl ProfileStore for MemoryStore {
                 }
                 Write::Message(m) => {
                     let of_group = self.messages.entry(m.group.clone()).or_default();
-                    if !of_group.keys().any(|(seq, id)| *id == m.id && *seq != m.seq) {
+                    let same = |known: &StoredMessage| known.id == m.id && known.seq != m.seq && known.kind == m.kind;
+                    if m.kind != KIND_MESSAGE || !of_group.values().any(same) {
                         of_group.insert((m.seq, m.id), m.clone());
                     }
                 }
@@ -90,7 +94,8 @@ impl ProfileStore for MemoryStore {
     }
 
     fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
-        Ok(self.messages.get(group).is_some_and(|messages| messages.keys().any(|(_, known)| known == id)))
+        let same = |known: &StoredMessage| known.id == *id && known.kind == KIND_MESSAGE;
+        Ok(self.messages.get(group).is_some_and(|messages| messages.values().any(same)))
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {
