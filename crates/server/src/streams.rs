@@ -17,13 +17,17 @@ use conclave_protocol::{
 };
 use conclave_storage::Database;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::{clock, state::stopped};
+use crate::{clock, connections::Peer, state::stopped};
 
 /// A heartbeat comes after so much silence.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -46,6 +50,26 @@ struct Shared {
     news: Mutex<HashSet<ChannelId>>,
     detached: Mutex<HashSet<ChannelId>>,
     notify: Notify,
+    /// When the client was heard last; none before the stream is open.
+    heard: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    fn hear(&self) {
+        *lock(&self.heard) = Some(Instant::now());
+    }
+
+    /// Ends when the client was silent for so long.
+    async fn silent_for(&self, silence: Option<Duration>) {
+        let Some(silence) = silence else { return std::future::pending().await };
+        loop {
+            let until = lock(&self.heard).unwrap_or_else(Instant::now) + silence;
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -55,14 +79,25 @@ struct Registry {
 }
 
 /// All open streams. Clones share them.
-#[derive(Clone, Default)]
-pub(crate) struct Streams(Arc<Mutex<Registry>>);
+#[derive(Clone)]
+pub(crate) struct Streams(Arc<Mutex<Registry>>, Option<Duration>);
 
 fn unknown() -> Refusal {
     Refusal::new(Code::StreamUnknown, "no open stream has this handle: open one")
 }
 
 impl Streams {
+    /// None yet. One whose client is silent for so long is ended.
+    pub(crate) fn new(silence: Option<Duration>) -> Self {
+        Self(Arc::default(), silence)
+    }
+
+    /// The client of a stream is there.
+    pub(crate) fn keep_alive(&self, handle: &StreamHandle) -> Result<(), Refusal> {
+        lock(&self.0).streams.get(handle).ok_or_else(unknown)?.hear();
+        Ok(())
+    }
+
     pub(crate) fn count(&self) -> usize {
         lock(&self.0).streams.len()
     }
@@ -82,6 +117,7 @@ impl Streams {
     pub(crate) fn attach(&self, attached: &Attached) -> Result<(), Refusal> {
         let mut registry = lock(&self.0);
         let stream = Arc::clone(registry.streams.get(&attached.handle).ok_or_else(unknown)?);
+        stream.hear();
         let channel = *attached.subscription.channel();
         {
             let mut channels = lock(&stream.channels);
@@ -103,6 +139,7 @@ impl Streams {
     pub(crate) fn detach(&self, detached: &Detached) -> Result<(), Refusal> {
         let mut registry = lock(&self.0);
         let stream = Arc::clone(registry.streams.get(&detached.handle).ok_or_else(unknown)?);
+        stream.hear();
         if lock(&stream.channels).contains_key(&detached.channel) {
             let mut pending = lock(&stream.detached);
             if pending.len() >= CHANNELS_PER_STREAM {
@@ -124,12 +161,14 @@ impl Streams {
         delivery: Arc<DeliveryService>,
         database: Database,
         stopping: watch::Receiver<bool>,
+        peer: Option<Peer>,
     ) -> Result<ReceiverStream<Result<StreamEvent, Status>>, Refusal> {
         let mut bytes = [0; StreamHandle::LEN];
         getrandom::fill(&mut bytes)
             .map_err(|_| Refusal::new(Code::Unavailable, "the operating system gave no random bytes: try again"))?;
         let handle = StreamHandle::new(bytes);
         let shared = Arc::new(Shared::default());
+        shared.hear();
         {
             let mut registry = lock(&self.0);
             if registry.streams.len() >= STREAMS {
@@ -139,7 +178,7 @@ impl Streams {
         }
         let (out, events) = mpsc::channel(1);
         let place = Place { streams: self.clone(), handle };
-        let carrier = Carrier { shared, out, delivery, database, place };
+        let carrier = Carrier { shared, out, delivery, database, place, peer };
         tokio::spawn(carrier.run(stopping));
         Ok(ReceiverStream::new(events))
     }
@@ -180,6 +219,7 @@ struct Carrier {
     delivery: Arc<DeliveryService>,
     database: Database,
     place: Place,
+    peer: Option<Peer>,
 }
 
 /// The reader is gone, or the store failed.
@@ -188,7 +228,9 @@ struct Over;
 impl Carrier {
     async fn run(self, mut stopping: watch::Receiver<bool>) {
         let heartbeat_ms = u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX);
-        let opened = StreamOpened { handle: self.place.handle.to_vec(), heartbeat_ms };
+        let silence = self.place.streams.1;
+        let silence_ms = silence.map_or(0, |silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
+        let opened = StreamOpened { handle: self.place.handle.to_vec(), heartbeat_ms, silence_ms };
         if self.send(Event::Opened(opened)).await.is_err() {
             return;
         }
@@ -199,6 +241,7 @@ impl Carrier {
                 () = sleep_until(silent_until) => false,
                 () = self.out.closed() => return,
                 () = stopped(&mut stopping) => return,
+                () = self.shared.silent_for(silence) => return self.give_up(),
             };
             let work = async {
                 if news {
@@ -211,10 +254,24 @@ impl Carrier {
             let sent = tokio::select! {
                 sent = work => sent,
                 () = stopped(&mut stopping) => return,
+                () = self.shared.silent_for(silence) => return self.give_up(),
             };
             if sent.is_err() {
                 return;
             }
+        }
+    }
+
+    /// The client was silent for too long: it is told, if it reads.
+    fn give_up(&self) {
+        let message =
+            "the stream's client was silent for too long (it sends KeepAlive, Attach or Detach): open another";
+        let end = Err(Status::from(Refusal::new(Code::StreamUnknown, message)));
+        tracing::debug!("the client of a stream is silent: the stream is ended");
+        if let (Err(TrySendError::Full(_)), Some(peer)) = (self.out.try_send(end), &self.peer) {
+            // What waits for a reader that takes nothing is freed with the connection only.
+            tracing::debug!("it reads nothing either: its connection is closed");
+            peer.close();
         }
     }
 

@@ -1,23 +1,29 @@
 //! `ReadBlob`: streams a blob, read a part at a time.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use conclave_protocol::{
     Refusal,
     v1::{ReadBlobRequest, ReadBlobResponse},
 };
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Rpc;
+use crate::connections::Peer;
 
 /// Bytes of one message.
 const CHUNK: usize = 256 * 1024;
 
+/// How long a reader may take for one message. Who takes longer loses the connection: what waits for it in memory could
+/// not be freed otherwise. He reads on from where he was.
+const STUCK: Duration = Duration::from_secs(120);
+
 pub(super) async fn handle(
     rpc: &Rpc,
     request: ReadBlobRequest,
+    peer: Option<Peer>,
 ) -> Result<ReceiverStream<Result<ReadBlobResponse, Status>>, Refusal> {
     let service = rpc.delivery()?;
     let store = rpc.0.database.delivery();
@@ -43,12 +49,17 @@ pub(super) async fn handle(
             let empty = data.is_empty();
             // An empty part is said, too: at the end of the blob there may be nothing else.
             for chunk in data.chunks(CHUNK).chain(empty.then_some([].as_slice())) {
-                if out
-                    .send(Ok(ReadBlobResponse { size: std::mem::take(&mut size), data: chunk.to_vec() }))
-                    .await
-                    .is_err()
-                {
-                    return;
+                let message = ReadBlobResponse { size: std::mem::take(&mut size), data: chunk.to_vec() };
+                match out.send_timeout(Ok(message), STUCK).await {
+                    Ok(()) => {}
+                    Err(SendTimeoutError::Closed(_)) => return,
+                    Err(SendTimeoutError::Timeout(_)) => {
+                        tracing::debug!("a reader of a blob took nothing for too long: its connection is closed");
+                        if let Some(peer) = peer {
+                            peer.close();
+                        }
+                        return;
+                    }
                 }
             }
             if empty || offset >= whole {

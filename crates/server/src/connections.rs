@@ -1,0 +1,207 @@
+//! Open connections: which are idle, which give way to others, and how one is ended from outside.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use futures::task::AtomicWaker;
+use tokio::time::Instant;
+
+use crate::limits::Address;
+
+struct Line {
+    address: Address,
+    number: u64,
+    closed: AtomicBool,
+    reader: AtomicWaker,
+    /// Calls that are not wholly answered.
+    calls: AtomicUsize,
+    /// Since when there is none.
+    idle_since: Mutex<Instant>,
+}
+
+/// Who calls: one connection. Each request of it carries one.
+#[derive(Clone)]
+pub(crate) struct Peer(Arc<Line>);
+
+/// A call that is not wholly answered, until it is dropped.
+pub(crate) struct Call(Peer);
+
+impl Peer {
+    pub(crate) fn address(&self) -> Address {
+        self.0.address
+    }
+
+    /// Ends the connection, whatever it carries.
+    pub(crate) fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.reader.wake();
+    }
+
+    /// Whether it is to end. If not yet, the task is woken when it is.
+    pub(crate) fn is_closed(&self, cx: &Context<'_>) -> bool {
+        let waker: &Waker = cx.waker();
+        self.0.reader.register(waker);
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn call(&self) -> Call {
+        self.0.calls.fetch_add(1, Ordering::AcqRel);
+        Call(self.clone())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.calls.load(Ordering::Acquire) == 0
+    }
+
+    fn idle_since(&self) -> Instant {
+        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let line = &self.0.0;
+        *line.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        line.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[derive(Default)]
+struct Registry {
+    lines: Mutex<HashMap<u64, Peer>>,
+    next: AtomicU64,
+}
+
+/// All open connections. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Connections(Arc<Registry>);
+
+/// A connection's entry, until it is dropped.
+pub(crate) struct Entry {
+    pub(crate) peer: Peer,
+    registry: Weak<Registry>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.lines().remove(&self.peer.0.number);
+        }
+    }
+}
+
+impl Registry {
+    fn lines(&self) -> MutexGuard<'_, HashMap<u64, Peer>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connections {
+    pub(crate) fn enter(&self, address: Address) -> Entry {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let peer = Peer(Arc::new(Line {
+            address,
+            number,
+            closed: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+            calls: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+        }));
+        self.0.lines().insert(number, peer.clone());
+        Entry { peer, registry: Arc::downgrade(&self.0) }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lines().len()
+    }
+
+    /// Ends those without a call for so long.
+    pub(crate) fn close_idle(&self, after: Duration) {
+        let lines = self.0.lines();
+        for peer in lines.values() {
+            if peer.is_idle() && peer.idle_since().elapsed() >= after {
+                tracing::debug!("an idle connection is closed");
+                peer.close();
+            }
+        }
+    }
+
+    /// Makes room for a connection from an address: ends one of the address that has most of them, an idle one if
+    /// possible, the longest idle first. Nothing is ended if nobody has at least two more than the newcomer.
+    pub(crate) fn make_room(&self, newcomer: Address) -> bool {
+        let lines = self.0.lines();
+        let mut counts: HashMap<Address, usize> = HashMap::new();
+        for peer in lines.values().filter(|peer| !peer.0.closed.load(Ordering::Acquire)) {
+            *counts.entry(peer.0.address).or_default() += 1;
+        }
+        let own = counts.get(&newcomer).copied().unwrap_or_default();
+        let Some((largest, most)) = counts.into_iter().max_by_key(|(address, count)| (*count, *address)) else {
+            return false;
+        };
+        if most < own + 2 {
+            return false;
+        }
+        let victim = lines
+            .values()
+            .filter(|peer| peer.0.address == largest && !peer.0.closed.load(Ordering::Acquire))
+            .min_by_key(|peer| (!peer.is_idle(), peer.idle_since(), peer.0.number));
+        if let Some(peer) = victim {
+            tracing::info!("all connections are taken: one of the address with most of them gives way");
+            peer.close();
+        }
+        victim.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u8) -> Address {
+        Address::V4([192, 0, 2, n])
+    }
+
+    fn closed(entry: &Entry) -> bool {
+        entry.peer.0.closed.load(Ordering::Acquire)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_idle_are_closed_for_idleness() {
+        let connections = Connections::default();
+        let (idle, busy) = (connections.enter(address(1)), connections.enter(address(1)));
+        let call = busy.peer.call();
+        tokio::time::advance(Duration::from_secs(100)).await;
+        connections.close_idle(Duration::from_secs(60));
+        assert!(closed(&idle) && !closed(&busy));
+        drop(call);
+        connections.close_idle(Duration::from_secs(60));
+        assert!(!closed(&busy));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        connections.close_idle(Duration::from_secs(60));
+        assert!(closed(&busy));
+        drop((idle, busy));
+        assert_eq!(connections.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_most_gives_way_and_nobody_to_his_equal() {
+        let connections = Connections::default();
+        let busy = connections.enter(address(1));
+        let _call = busy.peer.call();
+        let (older, newer) = (connections.enter(address(1)), connections.enter(address(1)));
+        let other = connections.enter(address(2));
+        assert!(!connections.make_room(address(1)), "none for who has most");
+        assert!(connections.make_room(address(3)));
+        assert!(closed(&older) && !closed(&newer) && !closed(&busy) && !closed(&other));
+        assert!(connections.make_room(address(3)));
+        assert!(closed(&newer) && !closed(&busy));
+        assert!(!connections.make_room(address(3)), "one each");
+    }
+}
