@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::limits::Address;
 
@@ -20,6 +20,8 @@ struct Line {
     number: u64,
     closed: AtomicBool,
     reader: AtomicWaker,
+    /// Its place among those that may be open, until it ends or gives way.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
     /// Calls that are not wholly answered.
     calls: AtomicUsize,
     /// Since when there is none.
@@ -54,6 +56,10 @@ impl Peer {
     pub(crate) fn call(&self) -> Call {
         self.0.calls.fetch_add(1, Ordering::AcqRel);
         Call(self.clone())
+    }
+
+    fn take_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.place.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn is_idle(&self) -> bool {
@@ -91,6 +97,8 @@ pub(crate) struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        // Answers may hold the line for longer.
+        drop(self.peer.take_place());
         if let Some(registry) = self.registry.upgrade() {
             registry.lines().remove(&self.peer.0.number);
         }
@@ -104,13 +112,15 @@ impl Registry {
 }
 
 impl Connections {
-    pub(crate) fn enter(&self, address: Address) -> Entry {
+    /// Notes a connection that has a place.
+    pub(crate) fn enter(&self, address: Address, place: OwnedSemaphorePermit) -> Entry {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let peer = Peer(Arc::new(Line {
             address,
             number,
             closed: AtomicBool::new(false),
             reader: AtomicWaker::new(),
+            place: Mutex::new(Some(place)),
             calls: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
         }));
@@ -118,8 +128,9 @@ impl Connections {
         Entry { peer, registry: Arc::downgrade(&self.0) }
     }
 
+    /// How many there are, those that are told to end apart.
     pub(crate) fn count(&self) -> usize {
-        self.0.lines().len()
+        self.0.lines().values().filter(|peer| !peer.0.closed.load(Ordering::Acquire)).count()
     }
 
     /// Ends those without a call for so long.
@@ -134,29 +145,25 @@ impl Connections {
     }
 
     /// Makes room for a connection from an address: ends one of the address that has most of them, an idle one if
-    /// possible, the longest idle first. Nothing is ended if nobody has at least two more than the newcomer.
-    pub(crate) fn make_room(&self, newcomer: Address) -> bool {
+    /// possible, the longest idle first, and gives its place. None if nobody has at least two more than the newcomer.
+    pub(crate) fn make_room(&self, newcomer: Address) -> Option<OwnedSemaphorePermit> {
         let lines = self.0.lines();
         let mut counts: HashMap<Address, usize> = HashMap::new();
         for peer in lines.values().filter(|peer| !peer.0.closed.load(Ordering::Acquire)) {
             *counts.entry(peer.0.address).or_default() += 1;
         }
         let own = counts.get(&newcomer).copied().unwrap_or_default();
-        let Some((largest, most)) = counts.into_iter().max_by_key(|(address, count)| (*count, *address)) else {
-            return false;
-        };
+        let (largest, most) = counts.into_iter().max_by_key(|(address, count)| (*count, *address))?;
         if most < own + 2 {
-            return false;
+            return None;
         }
         let victim = lines
             .values()
             .filter(|peer| peer.0.address == largest && !peer.0.closed.load(Ordering::Acquire))
-            .min_by_key(|peer| (!peer.is_idle(), peer.idle_since(), peer.0.number));
-        if let Some(peer) = victim {
-            tracing::info!("all connections are taken: one of the address with most of them gives way");
-            peer.close();
-        }
-        victim.is_some()
+            .min_by_key(|peer| (!peer.is_idle(), peer.idle_since(), peer.0.number))?;
+        tracing::info!("all connections are taken: one of the address with most of them gives way");
+        victim.close();
+        victim.take_place()
     }
 }
 
@@ -172,10 +179,15 @@ mod tests {
         entry.peer.0.closed.load(Ordering::Acquire)
     }
 
+    fn enter(connections: &Connections, n: u8) -> Entry {
+        let places = Arc::new(tokio::sync::Semaphore::new(1));
+        connections.enter(address(n), places.try_acquire_owned().unwrap())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn only_the_idle_are_closed_for_idleness() {
         let connections = Connections::default();
-        let (idle, busy) = (connections.enter(address(1)), connections.enter(address(1)));
+        let (idle, busy) = (enter(&connections, 1), enter(&connections, 1));
         let call = busy.peer.call();
         tokio::time::advance(Duration::from_secs(100)).await;
         connections.close_idle(Duration::from_secs(60));
@@ -193,15 +205,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_most_gives_way_and_nobody_to_his_equal() {
         let connections = Connections::default();
-        let busy = connections.enter(address(1));
+        let busy = enter(&connections, 1);
         let _call = busy.peer.call();
-        let (older, newer) = (connections.enter(address(1)), connections.enter(address(1)));
-        let other = connections.enter(address(2));
-        assert!(!connections.make_room(address(1)), "none for who has most");
-        assert!(connections.make_room(address(3)));
+        let (older, newer) = (enter(&connections, 1), enter(&connections, 1));
+        let other = enter(&connections, 2);
+        assert!(connections.make_room(address(1)).is_none(), "none for who has most");
+        assert!(connections.make_room(address(3)).is_some());
         assert!(closed(&older) && !closed(&newer) && !closed(&busy) && !closed(&other));
-        assert!(connections.make_room(address(3)));
+        assert!(connections.make_room(address(3)).is_some());
         assert!(closed(&newer) && !closed(&busy));
-        assert!(!connections.make_room(address(3)), "one each");
+        assert!(connections.make_room(address(3)).is_none(), "one each");
+    }
+
+    #[tokio::test]
+    async fn a_place_comes_back_once_though_an_answer_outlives_its_connection() {
+        let places = Arc::new(tokio::sync::Semaphore::new(1));
+        let connections = Connections::default();
+        let entry = connections.enter(address(1), Arc::clone(&places).try_acquire_owned().unwrap());
+        let call = entry.peer.call();
+        assert_eq!(places.available_permits(), 0);
+        drop(entry);
+        assert_eq!((places.available_permits(), connections.count()), (1, 0));
+        drop(call);
+        assert_eq!(places.available_permits(), 1);
     }
 }

@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -50,7 +50,8 @@ pub(crate) struct Connection {
     /// Until the client has spoken: how many bytes are missing, and until when they must be there.
     silent: Option<(usize, Pin<Box<Sleep>>)>,
     entry: Entry,
-    _places: (OwnedSemaphorePermit, Place<Address>),
+    /// Its place among those of its address.
+    _own: Place<Address>,
 }
 
 impl Connected for Connection {
@@ -147,33 +148,35 @@ pub(crate) fn accept(
                 tracing::debug!("a connection was refused: its address has too many");
                 continue;
             };
-            let place = Arc::clone(&places).try_acquire_owned().ok();
-            let mut queue = None;
-            if place.is_none() {
-                terms.connections.make_room(address);
-                let Ok(place_in_queue) = Arc::clone(&waiting).try_acquire_owned() else { continue };
-                queue = Some(place_in_queue);
-            }
-            let entry = terms.connections.enter(address);
-            let (ready, tls, places) = (ready.clone(), terms.tls.clone(), Arc::clone(&places));
-            let mut stopping = stopping.clone();
+            let place = Arc::clone(&places).try_acquire_owned().ok().or_else(|| terms.connections.make_room(address));
+            // Who has no place waits, if there is one of the places to wait.
+            let (entry, queue) = match place {
+                Some(place) => (Some(terms.connections.enter(address, place)), None),
+                None => match Arc::clone(&waiting).try_acquire_owned() {
+                    Ok(queue) => (None, Some(queue)),
+                    Err(_) => continue,
+                },
+            };
+            let (ready, tls, connections) = (ready.clone(), terms.tls.clone(), terms.connections.clone());
+            let (places, mut stopping) = (Arc::clone(&places), stopping.clone());
             tokio::spawn(async move {
                 let waited = async {
-                    match place {
-                        Some(place) => Some(place),
-                        None => timeout(WAIT, places.acquire_owned()).await.ok()?.ok(),
+                    if entry.is_some() {
+                        return entry;
                     }
+                    let place = timeout(WAIT, places.acquire_owned()).await.ok()?.ok()?;
+                    Some(connections.enter(address, place))
                 };
-                let place = tokio::select! {
-                    place = waited => place,
+                let entry = tokio::select! {
+                    entry = waited => entry,
                     () = stopped(&mut stopping) => None,
                 };
-                let Some(place) = place else { return };
                 drop(queue);
+                let Some(entry) = entry else { return };
                 if let Some(io) = handshake(stream, tls).await {
                     let silent = Some((PREFACE, Box::pin(sleep(HANDSHAKE))));
                     // If nobody takes it, the server has stopped.
-                    let _ = ready.send(Ok(Connection { io, silent, entry, _places: (place, own) })).await;
+                    let _ = ready.send(Ok(Connection { io, silent, entry, _own: own })).await;
                 }
             });
         }

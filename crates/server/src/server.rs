@@ -115,6 +115,20 @@ pub struct Running {
     grace: Duration,
 }
 
+/// What a server holds in memory for its callers, all of it within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Load {
+    /// Open connections, those that wait for a place or a handshake included.
+    pub connections: usize,
+    /// Open streams.
+    pub streams: usize,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Buckets of limits that are in use.
+    pub limit_buckets: usize,
+}
+
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").field("addr", &self.addr).field("domain", &self.domain).finish_non_exhaustive()
@@ -302,6 +316,18 @@ impl Running {
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// What it holds in memory for its callers.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let delivery = self.state.delivery.as_ref();
+        Load {
+            connections: self.state.connections.count(),
+            streams: self.state.streams.count(),
+            sessions: delivery.map_or(0, |service| service.open_sessions()),
+            limit_buckets: self.state.guard.buckets() + delivery.map_or(0, |service| service.limit_buckets()),
+        }
     }
 
     /// PEM of the development certificate authority, for clients to pin.

@@ -11,6 +11,8 @@ mod client;
 #[cfg(test)]
 mod conversation;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod operations;
