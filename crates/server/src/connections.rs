@@ -15,6 +15,10 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::limits::Address;
 
+/// How long a connection with open calls is kept while nothing of any answer is taken. Streams have a heartbeat, and no
+/// call takes half as long until its answer begins.
+const STUCK: Duration = Duration::from_secs(180);
+
 struct Line {
     address: Address,
     number: u64,
@@ -24,8 +28,8 @@ struct Line {
     place: Mutex<Option<OwnedSemaphorePermit>>,
     /// Calls that are not wholly answered.
     calls: AtomicUsize,
-    /// Since when there is none.
-    idle_since: Mutex<Instant>,
+    /// When a call began or ended last, or something of an answer was taken.
+    moved: Mutex<Instant>,
 }
 
 /// Who calls: one connection. Each request of it carries one.
@@ -34,6 +38,12 @@ pub(crate) struct Peer(Arc<Line>);
 
 /// A call that is not wholly answered, until it is dropped.
 pub(crate) struct Call(Peer);
+
+impl Call {
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.0
+    }
+}
 
 impl Peer {
     pub(crate) fn address(&self) -> Address {
@@ -53,8 +63,14 @@ impl Peer {
         self.0.closed.load(Ordering::Acquire)
     }
 
+    /// Something of an answer was taken.
+    pub(crate) fn moved_on(&self) {
+        *self.0.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
     pub(crate) fn call(&self) -> Call {
         self.0.calls.fetch_add(1, Ordering::AcqRel);
+        self.moved_on();
         Call(self.clone())
     }
 
@@ -66,16 +82,15 @@ impl Peer {
         self.0.calls.load(Ordering::Acquire) == 0
     }
 
-    fn idle_since(&self) -> Instant {
-        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
+    fn moved(&self) -> Instant {
+        *self.0.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let line = &self.0.0;
-        *line.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        line.calls.fetch_sub(1, Ordering::AcqRel);
+        self.0.moved_on();
+        self.0.0.calls.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -122,7 +137,7 @@ impl Connections {
             reader: AtomicWaker::new(),
             place: Mutex::new(Some(place)),
             calls: AtomicUsize::new(0),
-            idle_since: Mutex::new(Instant::now()),
+            moved: Mutex::new(Instant::now()),
         }));
         self.0.lines().insert(number, peer.clone());
         Entry { peer, registry: Arc::downgrade(&self.0) }
@@ -133,12 +148,13 @@ impl Connections {
         self.0.lines().values().filter(|peer| !peer.0.closed.load(Ordering::Acquire)).count()
     }
 
-    /// Ends those without a call for so long.
+    /// Ends those without a call for so long, and those that take nothing of any answer for [`STUCK`].
     pub(crate) fn close_idle(&self, after: Duration) {
         let lines = self.0.lines();
         for peer in lines.values() {
-            if peer.is_idle() && peer.idle_since().elapsed() >= after {
-                tracing::debug!("an idle connection is closed");
+            let after = if peer.is_idle() { after } else { STUCK };
+            if peer.moved().elapsed() >= after {
+                tracing::debug!(idle = peer.is_idle(), "a connection on which nothing moves is closed");
                 peer.close();
             }
         }
@@ -160,7 +176,7 @@ impl Connections {
         let victim = lines
             .values()
             .filter(|peer| peer.0.address == largest && !peer.0.closed.load(Ordering::Acquire))
-            .min_by_key(|peer| (!peer.is_idle(), peer.idle_since(), peer.0.number))?;
+            .min_by_key(|peer| (!peer.is_idle(), peer.moved(), peer.0.number))?;
         tracing::info!("all connections are taken: one of the address with most of them gives way");
         victim.close();
         victim.take_place()
@@ -168,8 +184,13 @@ impl Connections {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A connection of somebody's.
+    pub(crate) fn line(connections: &Connections) -> Entry {
+        enter(connections, 1)
+    }
 
     fn address(n: u8) -> Address {
         Address::V4([192, 0, 2, n])
@@ -199,6 +220,15 @@ mod tests {
         connections.close_idle(Duration::from_secs(60));
         assert!(closed(&busy));
         drop((idle, busy));
+        // Open calls, of whose answers nothing is taken.
+        let (stuck, slow) = (enter(&connections, 1), enter(&connections, 1));
+        let _calls = (stuck.peer.call(), stuck.peer.call(), slow.peer.call());
+        tokio::time::advance(STUCK / 2).await;
+        slow.peer.moved_on();
+        tokio::time::advance(STUCK / 2).await;
+        connections.close_idle(Duration::from_secs(3600));
+        assert!(closed(&stuck) && !closed(&slow));
+        drop((stuck, slow));
         assert_eq!(connections.count(), 0);
     }
 

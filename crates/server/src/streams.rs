@@ -19,7 +19,7 @@ use conclave_storage::Database;
 use tokio::{
     sync::{
         Notify,
-        mpsc::{self, error::TrySendError},
+        mpsc::{self, error::SendTimeoutError},
         watch,
     },
     time::{Instant, sleep_until},
@@ -31,6 +31,9 @@ use crate::{clock, connections::Peer, state::stopped};
 
 /// A heartbeat comes after so much silence.
 const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// How long the client of a stream that is ended may take to hear of it.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Open streams.
 const STREAMS: usize = 50_000;
@@ -241,7 +244,7 @@ impl Carrier {
                 () = sleep_until(silent_until) => false,
                 () = self.out.closed() => return,
                 () = stopped(&mut stopping) => return,
-                () = self.shared.silent_for(silence) => return self.give_up(),
+                () = self.shared.silent_for(silence) => return self.give_up(stopping).await,
             };
             let work = async {
                 if news {
@@ -254,7 +257,7 @@ impl Carrier {
             let sent = tokio::select! {
                 sent = work => sent,
                 () = stopped(&mut stopping) => return,
-                () = self.shared.silent_for(silence) => return self.give_up(),
+                () = self.shared.silent_for(silence) => return self.give_up(stopping).await,
             };
             if sent.is_err() {
                 return;
@@ -262,15 +265,20 @@ impl Carrier {
         }
     }
 
-    /// The client was silent for too long: it is told, if it reads.
-    fn give_up(&self) {
+    /// The client was silent for too long: the stream is forgotten, and the client told, if it reads.
+    async fn give_up(self, mut stopping: watch::Receiver<bool>) {
+        let Self { out, place, peer, .. } = self;
+        drop(place);
         let message =
             "the stream's client was silent for too long (it sends KeepAlive, Attach or Detach): open another";
         let end = Err(Status::from(Refusal::new(Code::StreamUnknown, message)));
-        tracing::debug!("the client of a stream is silent: the stream is ended");
-        if let (Err(TrySendError::Full(_)), Some(peer)) = (self.out.try_send(end), &self.peer) {
+        let told = tokio::select! {
+            told = out.send_timeout(end, GOODBYE) => told,
+            () = stopped(&mut stopping) => return,
+        };
+        tracing::debug!(reads = told.is_ok(), "the client of a stream is silent: the stream is ended");
+        if let (Err(SendTimeoutError::Timeout(_)), Some(peer)) = (told, peer) {
             // What waits for a reader that takes nothing is freed with the connection only.
-            tracing::debug!("it reads nothing either: its connection is closed");
             peer.close();
         }
     }
@@ -339,5 +347,100 @@ impl Carrier {
             self.shared.notify.notify_one();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_mls::identity::Identities;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::connections::{Connections, tests::line};
+
+    const SILENCE: Duration = Duration::from_secs(60);
+
+    struct World {
+        _directory: tempfile::TempDir,
+        database: Database,
+        delivery: Arc<DeliveryService>,
+        stopping: watch::Sender<bool>,
+        streams: Streams,
+    }
+
+    type Events = ReceiverStream<Result<StreamEvent, Status>>;
+
+    impl World {
+        fn new(silence: Option<Duration>) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let database = Database::open(directory.path(), conclave_storage::Options::default()).unwrap();
+            let domain = "example.com".parse().unwrap();
+            let config = conclave_delivery::Config::default();
+            let delivery = Arc::new(DeliveryService::new(domain, Identities::default(), config).unwrap());
+            let stopping = watch::Sender::new(false);
+            Self { _directory: directory, database, delivery, stopping, streams: Streams::new(silence) }
+        }
+
+        fn open(&self, peer: Option<Peer>) -> Events {
+            let (delivery, database) = (Arc::clone(&self.delivery), self.database.clone());
+            self.streams.open(delivery, database, self.stopping.subscribe(), peer).unwrap()
+        }
+    }
+
+    async fn opened(events: &mut Events) -> StreamOpened {
+        match events.next().await.unwrap().unwrap().event {
+            Some(Event::Opened(opened)) => opened,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_lives_as_long_as_its_client_is_heard() {
+        let world = World::new(Some(SILENCE));
+        let mut events = world.open(None);
+        let opened = opened(&mut events).await;
+        assert_eq!(opened.silence_ms, 60_000);
+        let handle = StreamHandle::try_from(opened.handle.as_slice()).unwrap();
+        for _ in 0..20 {
+            let event = events.next().await.unwrap().unwrap().event;
+            assert!(matches!(event, Some(Event::Heartbeat(_))), "{event:?}");
+            world.streams.keep_alive(&handle).unwrap();
+        }
+        let silent_since = Instant::now();
+        let end = loop {
+            match events.next().await.unwrap() {
+                Ok(event) => assert!(matches!(event.event, Some(Event::Heartbeat(_)))),
+                Err(status) => break Refusal::from_status(&status).unwrap(),
+            }
+        };
+        assert_eq!((end.code, silent_since.elapsed().as_secs()), (Code::StreamUnknown, 60));
+        assert!(events.next().await.is_none());
+        assert_eq!(world.streams.count(), 0);
+        assert_eq!(world.streams.keep_alive(&handle).unwrap_err().code, Code::StreamUnknown);
+        world.database.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_and_reads_nothing_loses_the_connection_and_who_reads_does_not() {
+        let world = World::new(Some(SILENCE));
+        let (deaf, reading) = (Connections::default(), Connections::default());
+        let (deaf_line, reading_line) = (line(&deaf), line(&reading));
+        let _nobody_reads = world.open(Some(deaf_line.peer.clone()));
+        let mut events = world.open(Some(reading_line.peer.clone()));
+        while let Some(Ok(_)) = events.next().await {}
+        tokio::time::sleep(GOODBYE * 2).await;
+        assert_eq!((deaf.count(), reading.count(), world.streams.count()), (0, 1, 0));
+        world.database.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_that_bound_a_stream_stays() {
+        let world = World::new(None);
+        let mut events = world.open(None);
+        assert_eq!(opened(&mut events).await.silence_ms, 0);
+        for _ in 0..100 {
+            events.next().await.unwrap().unwrap();
+        }
+        world.database.close().await;
     }
 }

@@ -99,7 +99,7 @@ async fn admitted(state: &Arc<State>, name: &str, request: Request, next: Next) 
         let message = format!("the request is longer than the {bound} bytes that are read of this call: send less");
         return Err(Refusal::new(Code::TooLarge, message));
     }
-    Ok(response.map(|inner| Body::new(Answered { inner, _call: call, _place: place })))
+    Ok(response.map(|inner| Body::new(Answered { inner, call, _place: place })))
 }
 
 /// A request's body that is counted, and not read beyond its bound.
@@ -148,7 +148,7 @@ impl Drop for Received {
 /// An answer's body, during which the call counts as open.
 struct Answered {
     inner: Body,
-    _call: Call,
+    call: Call,
     _place: Option<Place<Address>>,
 }
 
@@ -157,7 +157,11 @@ impl HttpBody for Answered {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if polled.is_ready() {
+            self.call.peer().moved_on();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

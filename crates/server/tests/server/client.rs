@@ -278,6 +278,14 @@ pub(crate) async fn raw(client: &Client, path: &str, bytes: Vec<u8>) -> Result<R
     grpc.unary(Request::new(bytes), path.parse::<PathAndQuery>().unwrap(), Raw).await
 }
 
+/// A call whose request never ends.
+pub(crate) async fn endless(client: &Client, path: &str) -> Result<Response<()>, Status> {
+    let mut grpc = tonic::client::Grpc::new(client.0.clone());
+    grpc.ready().await.unwrap();
+    let request = Request::new(futures::stream::pending::<Vec<u8>>());
+    grpc.client_streaming(request, path.parse::<PathAndQuery>().unwrap(), Raw).await
+}
+
 /// A codec that takes bytes for messages, and answers for nothing.
 struct Raw;
 

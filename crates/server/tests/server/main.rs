@@ -13,6 +13,8 @@ mod conversation;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod operations;
