@@ -23,9 +23,11 @@
 //! ```
 
 mod keyed;
+pub mod limits;
 pub mod memory;
 mod service;
 mod session;
 pub mod store;
 
 pub use service::{Attached, Batch, BlobPart, Config, DeliveryService, Detached, Done, StreamEnd, Subscription};
+pub use session::Origin;

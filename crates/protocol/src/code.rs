@@ -124,6 +124,8 @@ codes! {
     IdempotencyMismatch = "IDEMPOTENCY_MISMATCH", Never;
     /// A limit on counts was reached; the message names it.
     QuotaExceeded = "QUOTA_EXCEEDED", Later;
+    /// More was asked for than is admitted in so much time (metadata `retry_after_ms`); the message names the limit.
+    RateLimited = "RATE_LIMITED", Later;
     /// The server cannot store more. Nothing was changed.
     StorageFull = "STORAGE_FULL", Later;
     /// The service is not offered by this server (it may run elsewhere).

@@ -36,7 +36,7 @@ fn grpc_code(code: Code) -> Grpc {
         Code::UserUnknown | Code::LinkUnknown | Code::BlobUnknown | Code::StreamUnknown => Grpc::NotFound,
         Code::EpochConflict => Grpc::Aborted,
         Code::EpochStale | Code::VerdictRefused => Grpc::FailedPrecondition,
-        Code::QuotaExceeded | Code::StorageFull => Grpc::ResourceExhausted,
+        Code::QuotaExceeded | Code::RateLimited | Code::StorageFull => Grpc::ResourceExhausted,
         Code::ServiceDisabled => Grpc::Unimplemented,
         Code::Unavailable => Grpc::Unavailable,
         Code::Internal => Grpc::Internal,

@@ -21,9 +21,11 @@ pub mod args;
 mod authority;
 mod clock;
 mod config;
+mod connections;
 mod http;
 mod invites;
 mod issuers;
+mod limits;
 mod listener;
 mod rpc;
 mod state;
@@ -34,7 +36,9 @@ mod tls;
 
 mod server;
 
+pub use conclave_delivery::limits::{InvalidRate, Limits as ServiceLimits, Rate};
 pub use config::{Config, ConfigError, IssuerSource, LogFormat, RegistrationPolicy, Tls};
 pub use invites::{InviteError, create_invite};
-pub use server::{Running, Server, StartError};
+pub use limits::AddressLimits;
+pub use server::{Load, Running, Server, StartError};
 pub use telemetry::init_logging;

@@ -9,7 +9,7 @@ use conclave_protocol::Refusal;
 use conclave_storage::Database;
 use tokio::sync::Notify;
 
-use crate::{clock, invites::Spool, streams::Streams};
+use crate::{clock, connections::Connections, invites::Spool, limits::Guard, streams::Streams};
 
 /// The services, their stores, and what wakes streams.
 pub(crate) struct State {
@@ -17,6 +17,9 @@ pub(crate) struct State {
     pub(crate) authentication: Option<Arc<AuthenticationService>>,
     pub(crate) delivery: Option<Arc<DeliveryService>>,
     pub(crate) streams: Streams,
+    /// What network addresses may ask for.
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) connections: Connections,
     pub(crate) spool: Spool,
     /// Told when the outbox has rows.
     pub(crate) outbox: Notify,

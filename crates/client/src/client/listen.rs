@@ -66,7 +66,8 @@ impl Listener<'_> {
                     tracing::info!(%error, "the connection is lost; trying again");
                     self.stream = None;
                     self.channels.clear();
-                    tokio::time::sleep(self.backoff.next_pause()).await;
+                    let asked = if let ClientError::Call(call) = &error { call.retry_after() } else { Duration::ZERO };
+                    tokio::time::sleep(self.backoff.next_pause() + asked).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -34,6 +34,7 @@ impl DeliveryService {
         }
         tx.prune(now)?;
         self.sessions.forget_idle(now);
+        self.limiter.forget_full(now);
         let outbox = !tx.outbox(1)?.is_empty();
         Ok(Done { outbox, ..Done::quiet(()) })
     }

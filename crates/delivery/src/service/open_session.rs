@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     keyed::{Purpose, random},
-    session::{Caller, Place},
+    session::{Caller, Origin, Place},
     store::{ChannelKind, Tx},
 };
 
@@ -33,6 +33,18 @@ impl DeliveryService {
         &self,
         tx: &mut dyn Tx,
         request: &SignedRequest,
+        now: Timestamp,
+    ) -> Result<Done<OpenSessionResponse>, Refusal> {
+        self.open_session_from(tx, request, Origin::default(), now)
+    }
+
+    /// [`open_session`](Self::open_session) for a caller at a place. Where sessions are too many, those of one place
+    /// give way to one another before they do to other places'.
+    pub fn open_session_from(
+        &self,
+        tx: &mut dyn Tx,
+        request: &SignedRequest,
+        origin: Origin,
         now: Timestamp,
     ) -> Result<Done<OpenSessionResponse>, Refusal> {
         let Signed { verified, message, keyed } =
@@ -60,7 +72,7 @@ impl DeliveryService {
         let session = SessionId::new(random()?);
         let mac_key = Zeroizing::new(random::<32>()?);
         let pseudonym = keyed.hash(Purpose::Submitter, &[id.as_bytes(), &key]);
-        self.sessions.open(session, SessionKey::new(*mac_key), Caller { channel: id, place, pseudonym }, now);
+        self.sessions.open(session, SessionKey::new(*mac_key), Caller { channel: id, place, pseudonym }, origin, now);
         Ok(Done::quiet(OpenSessionResponse {
             session: session.to_vec(),
             mac_key: mac_key.to_vec(),

@@ -68,6 +68,7 @@ impl DeliveryService {
             .identities
             .identify(&identity, Some(now))
             .map_err(|error| Refusal::new(Code::CredentialInvalid, error.to_string()))?;
+        self.limiter.certified(method, &client, now)?;
         Ok((client, signed))
     }
 
@@ -90,6 +91,7 @@ impl DeliveryService {
         now: Timestamp,
     ) -> Result<(Caller, M), Refusal> {
         let caller = self.sessions.authenticate(method, request, now)?;
+        self.limiter.in_session(method, &caller.pseudonym, request.body.len(), now)?;
         Ok((caller, session::decode(request)?))
     }
 }

@@ -8,6 +8,7 @@ mod channels;
 mod directory;
 mod inboxes;
 mod key_packages;
+mod limits;
 mod random;
 mod verdicts;
 mod world;

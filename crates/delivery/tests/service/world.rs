@@ -7,7 +7,7 @@ use conclave_channel::{
     Body, CommitHeader, Entry, EntryKind,
     access::{ChannelKey, KeyTree},
 };
-use conclave_delivery::{Config, DeliveryService, Done, memory::MemoryStore};
+use conclave_delivery::{Config, DeliveryService, Done, Origin, limits::Limits, memory::MemoryStore};
 use conclave_mls::{
     address::{DropToken, SealedAddress},
     credential::{IdentityBinding, Issuers},
@@ -101,10 +101,15 @@ pub(crate) fn submission(n: u8, entry: Vec<u8>) -> v1::SubmitRequest {
 
 impl World {
     pub(crate) fn new() -> Self {
+        let config = Config { limits: Limits::none(), ..Config::default() };
+        Self::with(config)
+    }
+
+    pub(crate) fn with(config: Config) -> Self {
         let authority = CertificateAuthority::self_signed(&domain(), &[200; 32], NOW).unwrap();
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
         let identities = Identities::new(issuers);
-        let service = DeliveryService::new(domain(), identities.clone(), Config::default()).unwrap();
+        let service = DeliveryService::new(domain(), identities.clone(), config).unwrap();
         let mut world = Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0 };
         world.maintain();
         world
@@ -156,7 +161,11 @@ impl World {
     }
 
     pub(crate) fn open_signed(&mut self, request: &v1::SignedRequest) -> Result<Session, Refusal> {
-        let reply = self.store.write(|tx| self.service.open_session(tx, request, self.now))?.reply;
+        self.open_from(request, Origin::default())
+    }
+
+    pub(crate) fn open_from(&mut self, request: &v1::SignedRequest, origin: Origin) -> Result<Session, Refusal> {
+        let reply = self.store.write(|tx| self.service.open_session_from(tx, request, origin, self.now))?.reply;
         Ok(Session {
             id: reply.session.as_slice().try_into().unwrap(),
             key: SessionKey::from_slice(&reply.mac_key).unwrap(),

@@ -6,8 +6,8 @@ use conclave_protocol::v1::{self, delivery_service_server::DeliveryService};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, attach, detach, observe, open_stream, read_blob, to_the_end};
-use crate::clock;
+use super::{Rpc, attach, detach, keep_alive, observe, open_session, open_stream, read_blob, to_the_end};
+use crate::{clock, connections::Peer};
 
 macro_rules! service {
     (
@@ -93,14 +93,30 @@ macro_rules! service {
                 &self,
                 request: Request<v1::ReadBlobRequest>,
             ) -> Result<Response<Self::ReadBlobStream>, Status> {
-                observe("read_blob", read_blob::handle(self, request.into_inner())).await
+                let peer = request.extensions().get::<Peer>().cloned();
+                observe("read_blob", read_blob::handle(self, request.into_inner(), peer)).await
             }
 
             async fn open_stream(
                 &self,
-                _: Request<v1::OpenStreamRequest>,
+                request: Request<v1::OpenStreamRequest>,
             ) -> Result<Response<Self::OpenStreamStream>, Status> {
-                observe("open_stream", async { open_stream::handle(self) }).await
+                let peer = request.extensions().get::<Peer>().cloned();
+                observe("open_stream", async { open_stream::handle(self, peer) }).await
+            }
+
+            async fn open_session(
+                &self,
+                request: Request<v1::SignedRequest>,
+            ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+                observe("open_session", open_session::handle(self, request)).await
+            }
+
+            async fn keep_alive(
+                &self,
+                request: Request<v1::KeepAliveRequest>,
+            ) -> Result<Response<v1::KeepAliveResponse>, Status> {
+                observe("keep_alive", async { keep_alive::handle(self, &request.into_inner()) }).await
             }
         }
     };
@@ -114,7 +130,6 @@ service! {
     write {
         create_channel: SignedRequest => CreateChannelResponse;
         create_inbox: SignedRequest => CreateInboxResponse;
-        open_session: SignedRequest => OpenSessionResponse;
         trim: SessionRequest => TrimResponse;
         stage_blob: SessionRequest => StageBlobResponse;
     }

@@ -5,8 +5,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Rpc;
+use crate::connections::Peer;
 
-pub(super) fn handle(rpc: &Rpc) -> Result<ReceiverStream<Result<StreamEvent, Status>>, Refusal> {
+pub(super) fn handle(rpc: &Rpc, peer: Option<Peer>) -> Result<ReceiverStream<Result<StreamEvent, Status>>, Refusal> {
     let delivery = rpc.delivery()?;
-    rpc.0.streams.open(delivery, rpc.0.database.clone(), rpc.0.stopping.subscribe())
+    rpc.0.streams.open(delivery, rpc.0.database.clone(), rpc.0.stopping.subscribe(), peer)
 }

@@ -59,15 +59,35 @@ pub(crate) fn refusal<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -
 #[derive(Clone)]
 pub(crate) struct Client(pub(crate) Channel);
 
+fn endpoint(addr: &str, ca_pem: &str) -> Endpoint {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem));
+    Endpoint::from_shared(format!("https://{addr}")).unwrap().tls_config(tls).unwrap()
+}
+
+/// The server, called from an address of loopback's own network (127.0.0.n).
+pub(crate) fn endpoint_from(running: &Running, n: u8) -> Endpoint {
+    endpoint(&running.addr().to_string(), running.ca_pem().unwrap()).local_address(Some([127, 0, 0, n].into()))
+}
+
+/// Lets time pass, at once. Not twice in a row without a call on each connection: an unanswered ping ends it.
+pub(crate) async fn pass(time: std::time::Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 impl Client {
     pub(crate) async fn of(running: &Running) -> Self {
         Self::to(&running.addr().to_string(), running.ca_pem().unwrap()).await
     }
 
     pub(crate) async fn to(addr: &str, ca_pem: &str) -> Self {
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem));
-        let endpoint = Endpoint::from_shared(format!("https://{addr}")).unwrap().tls_config(tls).unwrap();
-        Self(endpoint.connect().await.unwrap())
+        Self(endpoint(addr, ca_pem).connect().await.unwrap())
+    }
+
+    /// One that calls from an address of loopback's own network (127.0.0.n).
+    pub(crate) async fn from(running: &Running, n: u8) -> Result<Self, tonic::transport::Error> {
+        Ok(Self(endpoint_from(running, n).connect().await?))
     }
 
     pub(crate) fn authentication(&self) -> AuthenticationServiceClient<Channel> {
@@ -256,6 +276,14 @@ pub(crate) async fn raw(client: &Client, path: &str, bytes: Vec<u8>) -> Result<R
     let mut grpc = tonic::client::Grpc::new(client.0.clone());
     grpc.ready().await.unwrap();
     grpc.unary(Request::new(bytes), path.parse::<PathAndQuery>().unwrap(), Raw).await
+}
+
+/// A call whose request never ends.
+pub(crate) async fn endless(client: &Client, path: &str) -> Result<Response<()>, Status> {
+    let mut grpc = tonic::client::Grpc::new(client.0.clone());
+    grpc.ready().await.unwrap();
+    let request = Request::new(futures::stream::pending::<Vec<u8>>());
+    grpc.client_streaming(request, path.parse::<PathAndQuery>().unwrap(), Raw).await
 }
 
 /// A codec that takes bytes for messages, and answers for nothing.
