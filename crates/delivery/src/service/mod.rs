@@ -99,12 +99,9 @@ pub struct DeliveryService {
     suite: crypto::SuiteProvider,
     config: Config,
     sessions: Sessions,
-<<<<<<< HEAD
+    limiter: Limiter,
     /// Signs receipts; made of the server's secret at the first maintenance.
     receipts: OnceLock<SigningKey>,
-=======
-    limiter: Limiter,
->>>>>>> 88a6d12 (Limit what strangers ask for: token buckets that no flood of keys evicts)
 }
 
 impl fmt::Debug for DeliveryService {
@@ -125,10 +122,6 @@ impl DeliveryService {
     pub fn new(domain: Domain, identities: Identities, config: Config) -> Result<Self, Refusal> {
         let suite =
             crypto::suite(crypto::DEFAULT_SUITE).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-<<<<<<< HEAD
-        let sessions = Sessions::new(config.max_sessions, config.session_idle_ms);
-        Ok(Self { domain, identities, suite, config, sessions, receipts: OnceLock::new() })
-=======
         let sessions = Sessions::new(Bounds {
             all: config.max_sessions,
             per_origin: config.max_sessions_per_origin,
@@ -136,8 +129,7 @@ impl DeliveryService {
             idle_ms: config.session_idle_ms,
         });
         let limiter = Limiter::new(&config.limits);
-        Ok(Self { domain, identities, suite, config, sessions, limiter })
->>>>>>> 88a6d12 (Limit what strangers ask for: token buckets that no flood of keys evicts)
+        Ok(Self { domain, identities, suite, config, sessions, limiter, receipts: OnceLock::new() })
     }
 
     /// The domain that it serves.
