@@ -115,6 +115,7 @@ impl Group {
                     // It was checked that this is the next entry.
                     if self.window.advance(incoming.seq, kind, incoming.time, &incoming.entry).is_ok() {
                         self.save_hash(incoming.seq, before);
+                        self.compare_receipt(&mut done.events);
                     }
                     done.outcomes.push((incoming.seq, outcome));
                     if self.status == Status::Removed && self.removed_at.is_none() {
@@ -337,7 +338,9 @@ impl Group {
 
     /// Compares where another member stood with what we saw there (RFC 9750, section 5.2: a DS that reorders).
     fn compare(&self, claim: &Position, member: &ClientUri, events: &mut Vec<Event>) {
-        if self.window.check(claim) == Claim::Different {
+        // Nobody has seen a place that is not before its own entry's: a server that left something out is caught by that.
+        let impossible = claim.seq > self.window.position().seq;
+        if impossible || self.window.check(claim) == Claim::Different {
             events.push(Event::LogsDiffer { member: member.clone(), seq: claim.seq });
         }
     }
