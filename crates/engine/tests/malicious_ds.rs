@@ -11,6 +11,7 @@ use conclave_channel::{
 };
 use conclave_engine::{
     group::{Incoming, Processed},
+    intent::Wish,
     outcome::{Event, Outcome},
 };
 use conclave_names::{Hash, Seq, Timestamp};
@@ -162,6 +163,23 @@ impl Split {
 }
 
 #[test]
+fn where_nobody_talks_a_heartbeat_tells() {
+    let (world, [mut alice, mut bob, _]) = scene();
+    let (mut left, mut right) = (Split::of(&world), Split::of(&world));
+    bob.say("left");
+    left.submit(&mut bob);
+    alice.wish(Wish::Heartbeat);
+    right.submit(&mut alice);
+    alice.wish(Wish::Heartbeat);
+    let beat = alice.group().next_submission(NOW, &mut Vec::new()).unwrap().unwrap();
+    alice.save();
+    left.0.ds.submit(&beat).unwrap();
+    let texts = bob.texts();
+    assert_eq!(alarms(&left.show(&mut bob)), ["alice"]);
+    assert_eq!(bob.texts(), texts, "people see nothing of it");
+}
+
+#[test]
 fn honest_haste_raises_no_alarm() {
     let (mut world, mut people) = scene();
     // Everybody speaks before having read the others, and late entries are read in one go.
@@ -180,7 +198,7 @@ fn honest_haste_raises_no_alarm() {
     // Who joins starts from the committer's place, and believes nothing about what came before.
     let mut dave = world.person("dave");
     let package = dave.key_package(&world);
-    people[0].wish(conclave_engine::intent::Wish::Add { key_packages: vec![package] });
+    people[0].wish(Wish::Add { key_packages: vec![package] });
     people[0].drive(&mut world);
     dave.join(&world);
     assert!(alarms(&dave.sync(&world.ds)).is_empty());

@@ -169,6 +169,16 @@ impl Client {
         Ok(message)
     }
 
+    /// Says nothing but where in the channel this client stands: members that the server has shown another log learn of
+    /// it, also in a group where nobody talks.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn heartbeat(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+        self.sync_group(group).await?;
+        self.carry_out(group, Wish::Heartbeat).await
+    }
+
     fn wish(&mut self, group: &GroupUri, wish: Wish) -> Result<IdempotencyKey, ClientError> {
         let id = self.group(group)?.wish(wish)?;
         self.save(group)?;

@@ -4,7 +4,7 @@ use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain, law::SETT
 use conclave_mls::{
     components::{ChannelKeyExtension, HandshakeAad},
     content::{Content, MessageId},
-    frame::Frame,
+    frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
 };
 use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
@@ -308,6 +308,10 @@ impl Group {
             return Outcome::Rejected(Rejection::Mismatch);
         };
         let Ok(frame) = Frame::parse(description.data()) else { return Outcome::Rejected(Rejection::Content) };
+        if frame.media_type == HEARTBEAT {
+            self.compare(&frame.position, &sender, events);
+            return Outcome::Applied;
+        }
         let Ok(content) = Content::parse(&frame.content) else { return Outcome::Rejected(Rejection::Content) };
         self.compare(&frame.position, &sender, events);
         self.store_message(incoming.seq, incoming.time, sender, &content, frame.content, events);
@@ -387,6 +391,10 @@ impl Group {
                     let sender = self.account.client.clone();
                     self.store_message(incoming.seq, incoming.time, sender, &parsed, content.clone(), events);
                 }
+                self.drop_intent(order);
+                Outcome::Confirmed
+            }
+            Wish::Heartbeat => {
                 self.drop_intent(order);
                 Outcome::Confirmed
             }
@@ -548,7 +556,7 @@ impl Group {
         let current = self.epoch();
         let mut changed = Vec::new();
         for (order, intent) in &mut self.intents {
-            let kept = is_message(&intent.wish) || intent.wish.is_verdict();
+            let kept = super::submit::is_message(&intent.wish) || intent.wish.is_verdict();
             let outdated =
                 intent.prepared.as_ref().is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !kept);
             if outdated {
@@ -593,8 +601,4 @@ impl Group {
             body,
         }));
     }
-}
-
-fn is_message(wish: &Wish) -> bool {
-    matches!(wish, Wish::Send { .. })
 }
