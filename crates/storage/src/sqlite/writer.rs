@@ -69,6 +69,8 @@ impl Writer {
         }
         match self.execute("COMMIT") {
             Ok(()) => {
+                metrics::counter!("conclave_store_commits_total").increment(1);
+                metrics::counter!("conclave_store_transactions_total").increment(done.len() as u64);
                 for (job, failure) in done {
                     job.answer(failure);
                 }
