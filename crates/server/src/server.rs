@@ -30,7 +30,7 @@ use crate::{
     invites::Spool,
     issuers::{self, IssuersError},
     listener,
-    rpc::{Rpc, in_our_words},
+    rpc::{Rpc, in_our_words, with_streams},
     state::State,
     streams::Streams,
     tasks, telemetry,
@@ -183,8 +183,8 @@ impl Server {
             .add_service(bounded!(AuthenticationServiceServer))
             .add_service(bounded!(KeyPackageDirectoryServer))
             .add_service(bounded!(DeliveryServiceServer))
-            .into_axum_router()
-            .layer(axum::middleware::from_fn(in_our_words));
+            .into_axum_router();
+        let routes = with_streams(routes, rpc).layer(axum::middleware::from_fn(in_our_words));
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))

@@ -14,7 +14,7 @@ use crate::{session::Place, store::Read};
 
 /// What a stream carries of a channel: as much as the key may read that attached it, also when the session is
 /// forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subscription {
     channel: ChannelId,
     place: Place,

@@ -15,7 +15,8 @@ use super::{
 use crate::store::{ChannelRow, EntryRow, StoreError, Tx};
 
 impl DeliveryService {
-    /// Appends a message or a proposal.
+    /// Appends a message or a proposal. It refuses before it writes, or not at all: its transaction needs no means to
+    /// undo it by itself.
     pub fn submit(
         &self,
         tx: &mut dyn Tx,
@@ -63,14 +64,15 @@ pub(super) fn append(
     bytes: Vec<u8>,
     now: Timestamp,
 ) -> Result<SubmitResponse, Refusal> {
-    if let Body::Staged { hash, size } = &entry.body {
-        blobs::pin(tx, hash, Some(*size))?;
-    }
     let seq = channel.head.next();
     let time = channel.head_time.max(now);
     let head_hash = chain::next(&channel.head_hash, seq, entry.kind, time, &chain::entry_hash(&bytes));
     if seq == channel.head {
         return Err(StoreError::Corrupt("a channel has no place left".to_owned()).into());
+    }
+    // It refuses or writes; nothing refuses after it.
+    if let Body::Staged { hash, size } = &entry.body {
+        blobs::pin(tx, hash, Some(*size))?;
     }
     tx.append_entry(&EntryRow {
         channel: channel.id,

@@ -6,18 +6,37 @@ use conclave_protocol::v1::{self, delivery_service_server::DeliveryService};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, attach, detach, observe, open_stream, read_blob, to_the_end};
+use super::{Rpc, attach, detach, observe, read_blob, to_the_end};
 use crate::clock;
 
 macro_rules! service {
     (
+        decided { $($decided:ident: $decided_request:ident => $decided_response:ident;)* }
         write { $($write:ident: $write_request:ident => $write_response:ident;)* }
         read { $($read:ident: $read_request:ident => $read_response:ident;)* }
     ) => {
         #[tonic::async_trait]
         impl DeliveryService for Rpc {
             type ReadBlobStream = ReceiverStream<Result<v1::ReadBlobResponse, Status>>;
-            type OpenStreamStream = ReceiverStream<Result<v1::StreamEvent, Status>>;
+            type OpenStreamStream = tokio_stream::Empty<Result<v1::StreamEvent, Status>>;
+
+            $(
+                async fn $decided(&self, request: Request<v1::$decided_request>) -> Result<Response<v1::$decided_response>, Status> {
+                    observe(stringify!($decided), async {
+                        let service = self.delivery()?;
+                        let request = request.into_inner();
+                        let state = Arc::clone(&self.0);
+                        to_the_end(async move {
+                            let store = state.database.delivery();
+                            let done =
+                                store.write_decided(move |tx| service.$decided(tx, &request, clock::now())).await?;
+                            Ok(state.settle(done))
+                        })
+                        .await
+                    })
+                    .await
+                }
+            )*
 
             $(
                 async fn $write(&self, request: Request<v1::$write_request>) -> Result<Response<v1::$write_response>, Status> {
@@ -79,18 +98,22 @@ macro_rules! service {
                 &self,
                 _: Request<v1::OpenStreamRequest>,
             ) -> Result<Response<Self::OpenStreamStream>, Status> {
-                observe("open_stream", async { open_stream::handle(self) }).await
+                // The route of `open_stream` comes before this one.
+                Err(Status::unimplemented("streams are served elsewhere"))
             }
         }
     };
 }
 
 service! {
+    // They refuse before they write, or not at all.
+    decided {
+        submit: SessionRequest => SubmitResponse;
+    }
     write {
         create_channel: SignedRequest => CreateChannelResponse;
         create_inbox: SignedRequest => CreateInboxResponse;
         open_session: SignedRequest => OpenSessionResponse;
-        submit: SessionRequest => SubmitResponse;
         submit_bundle: SessionRequest => SubmitResponse;
         trim: SessionRequest => TrimResponse;
         stage_blob: SessionRequest => StageBlobResponse;

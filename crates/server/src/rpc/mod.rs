@@ -21,6 +21,7 @@ use tonic::{Response, Status};
 use crate::state::State;
 
 pub(crate) use answers::in_our_words;
+pub(crate) use open_stream::route as with_streams;
 
 /// The three gRPC services. Clones share everything.
 #[derive(Clone)]

@@ -13,16 +13,22 @@ use super::failure::Failure;
 pub(super) struct Transaction<'c> {
     connection: &'c Connection,
     failed: Option<Failure>,
+    wrote: bool,
 }
 
 impl<'c> Transaction<'c> {
     pub(super) fn new(connection: &'c Connection) -> Self {
-        Self { connection, failed: None }
+        Self { connection, failed: None, wrote: false }
     }
 
     /// The first failure of the store in this transaction.
     pub(super) fn into_failure(self) -> Option<Failure> {
         self.failed
+    }
+
+    /// Whether a statement ran that may have written.
+    pub(super) fn wrote(&self) -> bool {
+        self.wrote
     }
 
     fn run<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Failure> {
@@ -39,12 +45,14 @@ impl<'c> Transaction<'c> {
 
     /// Runs a statement without a result; answers how many rows it changed.
     pub(super) fn execute(&mut self, sql: &str, params: impl Params) -> Result<usize, Failure> {
+        self.wrote = true;
         self.run(|connection| connection.prepare_cached(sql)?.execute(params))
     }
 
     /// Deletes much of what its senders have sealed. Its pages are not overwritten with zeros, unlike others: that
     /// would write as many bytes as are deleted.
     pub(super) fn delete_sealed(&mut self, sql: &str, params: impl Params) -> Result<usize, Failure> {
+        self.wrote = true;
         self.run(|connection| {
             // Never through the statement cache: SQLite carries this pragma out when it compiles it.
             connection.query_row("PRAGMA secure_delete = FAST", (), |_| Ok(()))?;

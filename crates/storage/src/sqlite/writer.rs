@@ -1,15 +1,15 @@
 //! The one thread that writes.
 //!
 //! A durable commit costs a flush of the disk, whatever it commits. So everything that has queued up during one
-//! flush is committed with the next: one SQLite transaction, a savepoint for each job, and the answers only when the
-//! commit is durable.
+//! flush is committed with the next: one SQLite transaction, a savepoint for each job that may have to be undone alone,
+//! and the answers only when the commit is durable.
 
 use rusqlite::Connection;
 use tokio::sync::mpsc::Receiver;
 
 use super::{
     failure::Failure,
-    job::{self, Ended, Job, Message},
+    job::{self, Ended, Job, Kind, Message},
     transaction::number,
 };
 
@@ -84,7 +84,7 @@ impl Writer {
         }
     }
 
-    /// Runs one job in a savepoint. An error is one of the whole transaction.
+    /// Runs one job so that it can be undone by itself. An error is one of the whole transaction.
     fn step(&self, job: &mut dyn Job, begun: &mut bool) -> Result<Ended, Failure> {
         if !*begun {
             // After a rollback that failed, nothing may join what is left of that transaction.
@@ -94,8 +94,11 @@ impl Writer {
             self.execute("BEGIN IMMEDIATE")?;
             *begun = true;
         }
-        self.execute("SAVEPOINT job")?;
-        let ended = if job.only_reads() {
+        let savepoint = job.kind() == Kind::Writes;
+        if savepoint {
+            self.execute("SAVEPOINT job")?;
+        }
+        let (ended, wrote) = if job.kind() == Kind::Reads {
             // Never through the statement cache: SQLite carries this pragma out when it compiles it.
             self.connection.pragma_update(None, "query_only", true)?;
             let ended = job::run(job, &self.connection);
@@ -110,10 +113,19 @@ impl Writer {
                 _ => Failure::Unavailable("the database undid the transaction".to_owned()),
             });
         }
-        if !matches!(ended, Ended::Kept) {
-            self.execute("ROLLBACK TO job")?;
+        let kept = matches!(ended, Ended::Kept);
+        if savepoint {
+            if !kept {
+                self.execute("ROLLBACK TO job")?;
+            }
+            self.execute("RELEASE job")?;
+        } else if wrote && !kept && job.kind() == Kind::Decided {
+            // Nothing can undo it alone.
+            return Err(match ended {
+                Ended::Failed(failure) => failure,
+                _ => Failure::Unavailable("a transaction refused after it had written".to_owned()),
+            });
         }
-        self.execute("RELEASE job")?;
         Ok(ended)
     }
 

@@ -210,3 +210,52 @@ async fn the_last_clone_may_end_inside_a_transaction() {
     };
     assert!(is_registered(&reopened, "alice").await);
 }
+
+#[tokio::test]
+async fn a_decided_transaction_that_breaks_its_promise_undoes_its_batch_and_no_other() {
+    for (database, _directory) in databases() {
+        register(&database, "before").await.unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let store = database.authentication();
+        let first =
+            tokio::spawn(async move { store.write(move |_| wait.recv().map_err(|_| Refused::Service(0))).await });
+        tokio::task::yield_now().await;
+        let decided = |name: &'static str, answer: Result<(), Refused>, writes: bool| {
+            let store = database.authentication();
+            tokio::spawn(async move {
+                let work = move |tx: &mut dyn conclave_authentication::store::Tx| {
+                    if writes {
+                        tx.put_user(&user_row(name))?;
+                    }
+                    answer
+                };
+                store.write_decided(work).await
+            })
+        };
+        // One batch: one that writes, one that refuses without having written, and then one that breaks the promise.
+        let batch = [
+            decided("alice", Ok(()), true),
+            decided("bob", Err(Refused::Service(1)), false),
+            decided("carol", Err(Refused::Service(2)), true),
+        ];
+        tokio::task::yield_now().await;
+        go.send(()).unwrap();
+        first.await.unwrap().ok();
+        let mut answers = Vec::new();
+        for job in batch {
+            answers.push(job.await.unwrap());
+        }
+        assert!(matches!(answers[2], Err(Refused::Store(StoreError::Unavailable(_)))), "{answers:?}");
+        // Whether they were one commit or several, what was answered with success is there and nothing else.
+        assert_eq!(is_registered(&database, "alice").await, answers[0].is_ok(), "{answers:?}");
+        assert!(!is_registered(&database, "carol").await);
+        assert!(is_registered(&database, "before").await);
+        register(&database, "after").await.unwrap();
+
+        // A refusal before the first write harms nobody.
+        let (kept, refused) =
+            tokio::join!(decided("dora", Ok(()), true), decided("emil", Err(Refused::Service(3)), false));
+        assert_eq!((kept.unwrap(), refused.unwrap()), (Ok(()), Err(Refused::Service(3))));
+        assert!(is_registered(&database, "dora").await);
+    }
+}
