@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     access::{Access, stranger},
     request::{Signed, channel_id, field, malformed},
 };
@@ -32,7 +32,7 @@ impl DeliveryService {
     pub fn open_session(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<OpenSessionResponse>, Refusal> {
         let Signed { verified, message, keyed } =

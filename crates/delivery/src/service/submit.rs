@@ -6,7 +6,7 @@ use conclave_protocol::{
 };
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     access::Access,
     blobs,
     idempotency::{SUBMISSION_MS, Submission},
@@ -20,13 +20,13 @@ impl DeliveryService {
     pub fn submit(
         &self,
         tx: &mut dyn Tx,
-        request: &SessionRequest,
+        request: &impl Incoming<SessionRequest>,
         now: Timestamp,
     ) -> Result<Done<SubmitResponse>, Refusal> {
         let (caller, message) = self.in_session::<SubmitRequest>(request, method::SUBMIT, now)?;
         let key = idempotency_key(&message.idempotency_key)?;
         let access = Access::of(tx, &caller.channel, caller.place)?;
-        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT, &request.body);
+        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT, &request.request().body);
         if let Some(reply) = submission.earlier(tx, now)? {
             return Ok(Done::quiet(reply));
         }

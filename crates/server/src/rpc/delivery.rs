@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use conclave_protocol::v1::{self, delivery_service_server::DeliveryService};
+use conclave_protocol::{
+    method,
+    v1::{self, delivery_service_server::DeliveryService},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, attach, detach, observe, read_blob, to_the_end};
+use super::{Rpc, attach, detach, observe, read_blob, submit_bundle, to_the_end};
 use crate::clock;
 
 macro_rules! service {
     (
-        decided { $($decided:ident: $decided_request:ident => $decided_response:ident;)* }
-        write { $($write:ident: $write_request:ident => $write_response:ident;)* }
+        decided { $($decided:ident($decided_method:ident): $decided_request:ident => $decided_response:ident;)* }
+        write { $($write:ident($write_method:ident): $write_request:ident => $write_response:ident;)* }
         read { $($read:ident: $read_request:ident => $read_response:ident;)* }
     ) => {
         #[tonic::async_trait]
@@ -27,6 +30,7 @@ macro_rules! service {
                         let request = request.into_inner();
                         let state = Arc::clone(&self.0);
                         to_the_end(async move {
+                            let request = service.authenticate(request, method::$decided_method, clock::now())?;
                             let store = state.database.delivery();
                             let done =
                                 store.write_decided(move |tx| service.$decided(tx, &request, clock::now())).await?;
@@ -45,6 +49,7 @@ macro_rules! service {
                         let request = request.into_inner();
                         let state = Arc::clone(&self.0);
                         to_the_end(async move {
+                            let request = service.authenticate(request, method::$write_method, clock::now())?;
                             let store = state.database.delivery();
                             let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
                             Ok(state.settle(done))
@@ -79,6 +84,13 @@ macro_rules! service {
                 .await
             }
 
+            async fn submit_bundle(
+                &self,
+                request: Request<v1::SessionRequest>,
+            ) -> Result<Response<v1::SubmitResponse>, Status> {
+                observe("submit_bundle", submit_bundle::handle(self, request.into_inner())).await
+            }
+
             async fn attach(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::AttachResponse>, Status> {
                 observe("attach", attach::handle(self, request.into_inner())).await
             }
@@ -108,15 +120,14 @@ macro_rules! service {
 service! {
     // They refuse before they write, or not at all.
     decided {
-        submit: SessionRequest => SubmitResponse;
+        submit(SUBMIT): SessionRequest => SubmitResponse;
     }
     write {
-        create_channel: SignedRequest => CreateChannelResponse;
-        create_inbox: SignedRequest => CreateInboxResponse;
-        open_session: SignedRequest => OpenSessionResponse;
-        submit_bundle: SessionRequest => SubmitResponse;
-        trim: SessionRequest => TrimResponse;
-        stage_blob: SessionRequest => StageBlobResponse;
+        create_channel(CREATE_CHANNEL): SignedRequest => CreateChannelResponse;
+        create_inbox(CREATE_INBOX): SignedRequest => CreateInboxResponse;
+        open_session(OPEN_SESSION): SignedRequest => OpenSessionResponse;
+        trim(TRIM): SessionRequest => TrimResponse;
+        stage_blob(STAGE_BLOB): SessionRequest => StageBlobResponse;
     }
     read {
         fetch: SessionRequest => FetchResponse;

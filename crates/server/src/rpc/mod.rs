@@ -10,6 +10,7 @@ mod directory;
 mod open_stream;
 mod read_blob;
 mod register_user;
+mod submit_bundle;
 
 use std::{future::Future, sync::Arc, time::Instant};
 
