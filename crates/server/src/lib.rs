@@ -21,6 +21,7 @@ pub mod args;
 mod authority;
 mod clock;
 mod config;
+mod connection;
 mod http;
 mod invites;
 mod issuers;
