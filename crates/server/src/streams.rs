@@ -127,7 +127,11 @@ impl Streams {
 
     /// The streams that carry a channel.
     fn watching(&self, channel: &ChannelId) -> Vec<Arc<Shared>> {
-        lock(&self.0).watched.get(channel).map(|watched| watched.streams.values().cloned().collect()).unwrap_or_default()
+        lock(&self.0)
+            .watched
+            .get(channel)
+            .map(|watched| watched.streams.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Has a stream carry a channel; attaching it again moves its place.

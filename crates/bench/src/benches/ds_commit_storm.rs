@@ -56,7 +56,8 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Failure>
         let (accepted, refused, mut times) = Common::block_on(work)?;
         server.stop()?;
         times.sort_unstable();
-        let mut add = |metric: &str, value, unit| figures.add(format!("{metric}-groups-{groups}"), members, value, unit);
+        let mut add =
+            |metric: &str, value, unit| figures.add(format!("{metric}-groups-{groups}"), members, value, unit);
         add("accepted", number(accepted) / seconds, "per second");
         add("refused", number(refused) / seconds, "per second");
         add("p50", quantile(&times, 500), "ms");
@@ -95,10 +96,8 @@ async fn storm(
     let end = Instant::now() + Duration::from_secs_f64(seconds);
     let mut storms = Vec::new();
     for (group, sessions) in &all {
-        let tasks: Vec<_> = sessions
-            .iter()
-            .map(|session| tokio::spawn(commit(Arc::clone(group), Arc::clone(session), end)))
-            .collect();
+        let tasks: Vec<_> =
+            sessions.iter().map(|session| tokio::spawn(commit(Arc::clone(group), Arc::clone(session), end))).collect();
         storms.push(tasks);
     }
     let (mut accepted, mut refused, mut times) = (0, 0, Vec::new());

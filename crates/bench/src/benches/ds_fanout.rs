@@ -70,7 +70,8 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Failure>
         let (elapsed, mut seen, cpu) = Common::block_on(work)?;
         server.stop()?;
         seen.latencies.sort_unstable();
-        let mut add = |metric: &str, value, unit| figures.add(format!("{metric}-window-{window}"), listeners, value, unit);
+        let mut add =
+            |metric: &str, value, unit| figures.add(format!("{metric}-window-{window}"), listeners, value, unit);
         add("deliveries", number(seen.entries) / elapsed.as_secs_f64(), "per second");
         add("entries-per-event", number(seen.entries) / number(seen.events).max(1.0), "entries");
         add("p50", quantile(&seen.latencies, 500), "ms");

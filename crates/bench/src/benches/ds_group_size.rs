@@ -1,8 +1,6 @@
 //! `ds-group-size`: what one message costs with nobody listening, in a small group and in a large one.
 
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     ds::{Common, Connection, Failure, Figures, Group, Process, Session, message, quantile, random},
@@ -13,8 +11,8 @@ use crate::{
 pub(crate) struct Options {
     #[command(flatten)]
     common: Common,
-    /// Sizes of the groups: the small one, the large one
-    #[arg(long, value_delimiter = ',', num_args = 2, default_values_t = [2, 10_000])]
+    /// Sizes of the groups, the smallest first; the ratio is of the last to the first
+    #[arg(long, value_delimiter = ',', default_values_t = [2, 10_000])]
     members: Vec<usize>,
     /// Members of a group who have a session open
     #[arg(long, default_value_t = 1000)]

@@ -41,12 +41,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Failure>
     Ok(())
 }
 
-async fn measure(
-    server: &Process,
-    per_connection: usize,
-    streams: usize,
-    idle: u64,
-) -> Result<(f64, f64), Failure> {
+async fn measure(server: &Process, per_connection: usize, streams: usize, idle: u64) -> Result<(f64, f64), Failure> {
     // What the first calls bring into memory is no stream's.
     let setup = Connection::open(server).await?;
     let warm = Group::new(2)?;

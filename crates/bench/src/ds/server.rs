@@ -49,8 +49,11 @@ pub(crate) fn serve(options: &Serve) -> Result<(), Failure> {
         "warn".clone_into(&mut config.log);
         conclave_server::init_logging(&config)?;
         let running = Server::start(config).await?;
-        let ready =
-            Ready { addr: running.addr(), metrics: running.metrics_addr(), ca_pem: running.ca_pem().map(str::to_owned) };
+        let ready = Ready {
+            addr: running.addr(),
+            metrics: running.metrics_addr(),
+            ca_pem: running.ca_pem().map(str::to_owned),
+        };
         println!("{}", serde_json::to_string(&ready)?);
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
         running.shutdown().await;

@@ -59,7 +59,7 @@ pub(crate) enum Proof {
 }
 
 mod sealed {
-    use super::*;
+    use super::{DeliveryService, Proof, Refusal, Timestamp};
 
     /// What was found out; opaque outside of this crate.
     pub struct Proved(pub(super) Proof);

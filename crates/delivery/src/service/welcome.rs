@@ -82,7 +82,8 @@ impl DeliveryService {
         if part.domain != self.domain.as_str() {
             return Err(bad_address(index, "is at another provider, to which this server does not deliver"));
         }
-        let token = self.open_address(tx, &part.address, opened, now)?.ok_or_else(|| bad_address(index, "does not open"))?;
+        let token =
+            self.open_address(tx, &part.address, opened, now)?.ok_or_else(|| bad_address(index, "does not open"))?;
         if token.expires() <= now {
             return Err(bad_address(index, "has expired"));
         }

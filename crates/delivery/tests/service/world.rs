@@ -76,9 +76,10 @@ macro_rules! call {
     ($world:expr, $call:ident, $method:ident, $request:expr) => {{
         let (world, request) = (&mut *$world, $request);
         if world.next_is_ahead() {
-            world.service.authenticate(request.clone(), conclave_protocol::method::$method, world.now).and_then(
-                |request| world.store.write(|tx| world.service.$call(tx, &request, world.now)),
-            )
+            world
+                .service
+                .authenticate(request.clone(), conclave_protocol::method::$method, world.now)
+                .and_then(|request| world.store.write(|tx| world.service.$call(tx, &request, world.now)))
         } else {
             world.store.write(|tx| world.service.$call(tx, &request, world.now))
         }
@@ -118,7 +119,8 @@ impl World {
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
         let identities = Identities::new(issuers);
         let service = DeliveryService::new(domain(), identities.clone(), Config::default()).unwrap();
-        let mut world = Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0, calls: 0 };
+        let mut world =
+            Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0, calls: 0 };
         world.maintain();
         world
     }

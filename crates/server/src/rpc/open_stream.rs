@@ -26,8 +26,8 @@ pub(crate) fn route(router: Router, rpc: Rpc) -> Router {
     let serve = move |request: Request| {
         let rpc = rpc.clone();
         async move {
-            let mut grpc =
-                Grpc::new(EventCodec).apply_max_message_size_config(Some(limits::WIRE_MESSAGE), Some(limits::WIRE_MESSAGE));
+            let mut grpc = Grpc::new(EventCodec)
+                .apply_max_message_size_config(Some(limits::WIRE_MESSAGE), Some(limits::WIRE_MESSAGE));
             grpc.server_streaming(OpenStream(rpc), request).await
         }
     };

@@ -177,7 +177,8 @@ fn each_query_of_the_hot_paths_has_its_index() {
 #[test]
 fn a_job_runs_once() {
     let connection = open::in_memory(&Options::default()).unwrap();
-    let (mut task, _answer) = Task::new(|_: &mut Transaction<'_>| Ok::<_, Failure>(()), |failure| failure, Kind::Writes);
+    let (mut task, _answer) =
+        Task::new(|_: &mut Transaction<'_>| Ok::<_, Failure>(()), |failure| failure, Kind::Writes);
     assert!(matches!(job::run(&mut task, &connection), (Ended::Kept, false)));
     assert!(matches!(job::run(&mut task, &connection), (Ended::Refused, false)));
 }

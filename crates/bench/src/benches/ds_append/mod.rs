@@ -89,7 +89,13 @@ async fn load(server: &Process, options: &Options, senders: usize, seconds: f64)
     let elapsed = end - begin;
     let messages = latencies.len();
     let batch = (after.0 - before.0) / (after.1 - before.1).max(1.0);
-    Ok(Seen { messages, elapsed, latencies, batch, cpu: (after.2 - before.2).div_f64(number(messages).max(1.0)) })
+    Ok(Seen {
+        messages,
+        elapsed,
+        latencies,
+        batch,
+        cpu: after.2.saturating_sub(before.2).div_f64(number(messages).max(1.0)),
+    })
 }
 
 /// Sends one message after the other until the end; gives the times of those that were acknowledged in between.

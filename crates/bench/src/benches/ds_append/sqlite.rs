@@ -17,13 +17,7 @@ use crate::ds::{Failure, now, number, random};
 const REMEMBERED: u64 = 24 * 3600 * 1000;
 
 /// Messages a second.
-pub(super) fn appends(
-    beside: &Path,
-    channels: usize,
-    size: usize,
-    batch: f64,
-    seconds: f64,
-) -> Result<f64, Failure> {
+pub(super) fn appends(beside: &Path, channels: usize, size: usize, batch: f64, seconds: f64) -> Result<f64, Failure> {
     let directory = tempfile::TempDir::new_in(beside)?;
     // The store makes file and tables.
     let database = Database::open(directory.path(), Options::default())?;
