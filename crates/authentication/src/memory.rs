@@ -138,6 +138,14 @@ impl Tx for MemoryTx<'_> {
         Ok(())
     }
 
+    fn drop_oldest_link(&mut self, user: &UserUri, now: Timestamp) -> Result<bool, StoreError> {
+        let waiting = |row: &&LinkRow| row.client.user() == user && row.expires > now && row.approval.is_none();
+        let oldest = self.contents.links.values().filter(waiting).min_by_key(|row| (row.expires, row.link_id));
+        let Some(link_id) = oldest.map(|row| row.link_id) else { return Ok(false) };
+        self.write(|c| &mut c.links, link_id, None);
+        Ok(true)
+    }
+
     fn note_nonce(&mut self, key: &[u8; 32], nonce: &[u8; 16], expires: Timestamp) -> Result<bool, StoreError> {
         let name = (*key, *nonce);
         let fresh = !self.contents.nonces.contains_key(&name);

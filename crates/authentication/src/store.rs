@@ -149,6 +149,10 @@ pub trait Tx {
     /// Inserts or replaces a link.
     fn put_link(&mut self, row: &LinkRow) -> Result<(), StoreError>;
 
+    /// Deletes, of a user's links that expire after `now` and that nobody approved, the one that expires first (of
+    /// several the one with the least id). False if there is none.
+    fn drop_oldest_link(&mut self, user: &UserUri, now: Timestamp) -> Result<bool, StoreError>;
+
     /// Notes that a key used a nonce, until `expires`. False if it was noted before and is not pruned yet.
     fn note_nonce(&mut self, key: &[u8; 32], nonce: &[u8; 16], expires: Timestamp) -> Result<bool, StoreError>;
 

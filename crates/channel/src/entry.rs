@@ -3,14 +3,13 @@
 use conclave_names::{Epoch, Hash, limits};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
+use crate::{access::ChannelKey, verdict::Verdict};
+
 /// Version of the encoding that this code writes and reads.
 const VERSION: u8 = 1;
 
-/// The only flag: the commit removes members.
-const FLAG_REMOVES: u8 = 1;
-
-/// Longest encoded entry: an inline body and what stands around it.
-pub(crate) const ENTRY_MAX: usize = limits::INLINE_BODY + 128;
+/// Longest encoded entry: an inline body and what stands around it (of a verdict, a path in a tree of all members).
+pub(crate) const ENTRY_MAX: usize = limits::INLINE_BODY + 1024;
 
 /// Why bytes are no entry, or an entry cannot be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +21,8 @@ pub enum EntryError {
     /// The version is not ours.
     #[error("the entry is of version {0}; this program reads version 1: upgrade it")]
     Version(u8),
-    /// The kind or a flag is unknown, or the flag does not belong to the kind.
-    #[error("the entry has a kind or a flag that this program does not know")]
+    /// The kind is unknown, or what stands in the clear does not belong to it.
+    #[error("the entry is of a kind that this program does not know, or not of the form of its kind")]
     Kind,
     /// The body is over its bound.
     #[error("the entry's body is longer than {} bytes: stage it as a blob", limits::INLINE_BODY)]
@@ -48,6 +47,10 @@ pub enum EntryKind {
     Proposal = 3,
     /// A Welcome; in inboxes only.
     Welcome = 4,
+    /// A member's word that it could not apply a commit ([`crate::law`]).
+    Nack = 5,
+    /// A member's word that it applied a commit.
+    Ack = 6,
 }
 
 impl EntryKind {
@@ -64,8 +67,16 @@ impl EntryKind {
             2 => Self::Commit,
             3 => Self::Proposal,
             4 => Self::Welcome,
+            5 => Self::Nack,
+            6 => Self::Ack,
             _ => return Err(EntryError::Kind),
         })
+    }
+
+    /// Whether it is a member's word about a commit.
+    #[must_use]
+    pub const fn is_verdict(self) -> bool {
+        matches!(self, Self::Nack | Self::Ack)
     }
 }
 
@@ -97,70 +108,75 @@ impl std::fmt::Debug for Body {
 pub struct Entry {
     /// What it is for.
     pub kind: EntryKind,
-    /// The epoch it belongs to; a commit's is the one that it ends. 0 in inboxes.
+    /// The epoch it belongs to; a commit's is the one that it ends, a verdict's that of the commit that it is about. 0
+    /// in inboxes.
     pub epoch: Epoch,
-    /// What the DS must know of a commit; absent in other kinds.
+    /// What everybody must know of a commit; absent in other kinds.
     pub commit: Option<CommitHeader>,
+    /// Whose word about which commit it is; absent in kinds that are no verdicts.
+    pub verdict: Option<Box<Verdict>>,
     /// What it carries.
     pub body: Body,
 }
 
 /// What stands in the clear of a commit. Members compare it with what the sealed commit says and does, so that a
 /// committer cannot tell the DS one thing and the group another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
 pub struct CommitHeader {
-    /// Whether it removes members. They read up to it and no further.
-    pub removes: bool,
-    /// Root of the key tree of the epoch that begins ([`crate::access::KeyTree`]).
+    /// The committer's channel key in the epoch that ends: the one by which it submits.
+    pub committer: ChannelKey,
+    /// How many members it removes. They read up to it and no further.
+    pub removed: u32,
+    /// How many members the epoch has that begins.
+    pub members: u32,
+    /// Root of the key tree of that epoch ([`crate::access::KeyTree`]).
     pub key_root: Hash,
 }
 
 /// The encoding (RFC 9420, section 2.1):
-/// `struct { uint8 version; uint8 kind; uint8 flags; uint64 epoch; select (kind) { case commit: opaque key_root[32]; };
-/// uint8 body_type; select (body_type) { case 1: opaque inline<V>; case 2: opaque hash[32]; uint64 size; }; } Entry`.
+/// `struct { uint8 version; uint8 kind; uint64 epoch; select (kind) { case commit: opaque committer[32]; uint32 removed;
+/// uint32 members; opaque key_root[32]; case nack, ack: Verdict; }; uint8 body_type; select (body_type) {
+/// case 1: opaque inline<V>; case 2: opaque hash[32]; uint64 size; }; } Entry`.
 #[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Header {
     version: u8,
     kind: u8,
-    flags: u8,
     epoch: Epoch,
 }
 
 impl Entry {
-    /// An entry of any kind but commit.
+    /// A message, proposal or Welcome.
     #[must_use]
     pub fn new(kind: EntryKind, epoch: Epoch, body: Body) -> Self {
-        Self { kind, epoch, commit: None, body }
+        Self { kind, epoch, commit: None, verdict: None, body }
     }
 
     /// A commit that ends `epoch`.
     #[must_use]
     pub fn commit(epoch: Epoch, header: CommitHeader, body: Body) -> Self {
-        Self { kind: EntryKind::Commit, epoch, commit: Some(header), body }
+        Self { kind: EntryKind::Commit, epoch, commit: Some(header), verdict: None, body }
     }
 
     /// Whether it is a commit that removes members.
     #[must_use]
     pub fn removes(&self) -> bool {
-        self.commit.is_some_and(|commit| commit.removes)
+        self.commit.is_some_and(|commit| commit.removed > 0)
     }
 
     /// Encodes it.
     ///
     /// # Errors
-    /// [`EntryError::TooLarge`] for an inline body over its bound, [`EntryError::Kind`] for a commit without its header
-    /// or another kind with one.
+    /// [`EntryError::TooLarge`] for an inline body over its bound, [`EntryError::Kind`] for a commit or verdict without
+    /// its header or another kind with one.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EntryError> {
         self.check()?;
-        let header = Header {
-            version: VERSION,
-            kind: self.kind.code(),
-            flags: if self.removes() { FLAG_REMOVES } else { 0 },
-            epoch: self.epoch,
-        };
+        let header = Header { version: VERSION, kind: self.kind.code(), epoch: self.epoch };
         let mut bytes = header.mls_encode_to_vec()?;
         if let Some(commit) = &self.commit {
-            commit.key_root.mls_encode(&mut bytes)?;
+            commit.mls_encode(&mut bytes)?;
+        }
+        if let Some(verdict) = &self.verdict {
+            verdict.mls_encode(&mut bytes)?;
         }
         match &self.body {
             Body::Inline(body) => {
@@ -192,16 +208,13 @@ impl Entry {
         }
         let mut rest = bytes;
         let header = Header::mls_decode(&mut rest)?;
-        if header.flags & !FLAG_REMOVES != 0 {
-            return Err(EntryError::Kind);
-        }
-        let removes = header.flags & FLAG_REMOVES != 0;
         let kind = EntryKind::from_code(header.kind)?;
-        let commit = match kind {
-            EntryKind::Commit => Some(CommitHeader { removes, key_root: Hash::mls_decode(&mut rest)? }),
-            _ if removes => return Err(EntryError::Kind),
-            _ => None,
-        };
+        let (mut commit, mut verdict) = (None, None);
+        if kind == EntryKind::Commit {
+            commit = Some(CommitHeader::mls_decode(&mut rest)?);
+        } else if kind.is_verdict() {
+            verdict = Some(Box::new(Verdict::mls_decode(&mut rest)?));
+        }
         let body = match u8::mls_decode(&mut rest)? {
             1 => Body::Inline(mls_rs_codec::byte_vec::mls_decode(&mut rest)?),
             2 => Body::Staged { hash: Hash::mls_decode(&mut rest)?, size: u64::mls_decode(&mut rest)? },
@@ -210,7 +223,7 @@ impl Entry {
         if !rest.is_empty() {
             return Err(EntryError::Malformed);
         }
-        let entry = Self { kind, epoch: header.epoch, commit, body };
+        let entry = Self { kind, epoch: header.epoch, commit, verdict, body };
         entry.check()?;
         Ok(entry)
     }
@@ -221,8 +234,17 @@ impl Entry {
             Body::Staged { size, .. } if *size > limits::BLOB => return Err(EntryError::TooLarge),
             _ => {}
         }
-        if self.commit.is_some() != (self.kind == EntryKind::Commit) {
+        if self.commit.is_some() != (self.kind == EntryKind::Commit) || self.verdict.is_some() != self.kind.is_verdict()
+        {
             return Err(EntryError::Kind);
+        }
+        let staged = matches!(self.body, Body::Staged { .. });
+        match &self.verdict {
+            // What is signed must stand here; and no tree has a longer path.
+            Some(verdict) if staged || verdict.path.siblings.len() as u64 > u64::from(limits::MEMBERS.ilog2()) => {
+                return Err(EntryError::Kind);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -230,20 +252,35 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use conclave_names::Seq;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{access::KeyPath, verdict::Signature};
 
     fn any_entry() -> impl Strategy<Value = Entry> {
         let body = prop_oneof![
             prop::collection::vec(any::<u8>(), 0..2000).prop_map(Body::Inline),
             (any::<[u8; 32]>(), 0..=limits::BLOB).prop_map(|(hash, size)| Body::Staged { hash: Hash::new(hash), size }),
         ];
-        (1..=4u8, any::<u64>(), any::<bool>(), body).prop_map(|(kind, epoch, removes, body)| {
+        (1..=6u8, any::<u64>(), any::<u32>(), body).prop_map(|(kind, epoch, removed, body)| {
             let kind = EntryKind::from_code(kind).unwrap();
-            let commit = (kind == EntryKind::Commit)
-                .then_some(CommitHeader { removes, key_root: Hash::new([epoch.to_be_bytes()[7]; 32]) });
-            Entry { kind, epoch: Epoch(epoch), commit, body }
+            let hash = Hash::new([epoch.to_be_bytes()[7]; 32]);
+            let committer = ChannelKey([3; 32]);
+            let header = CommitHeader { committer, removed, members: removed / 2, key_root: hash };
+            let path = KeyPath { index: 1, leaves: epoch, siblings: vec![hash; (removed % 21) as usize] };
+            let verdict = Verdict { commit: Seq(epoch), key: committer, path, signature: Signature([7; 64]) };
+            let body = match body {
+                Body::Staged { .. } if kind.is_verdict() => Body::Inline(vec![]),
+                body => body,
+            };
+            Entry {
+                kind,
+                epoch: Epoch(epoch),
+                commit: (kind == EntryKind::Commit).then_some(header),
+                verdict: kind.is_verdict().then(|| Box::new(verdict)),
+                body,
+            }
         })
     }
 
@@ -279,9 +316,8 @@ mod tests {
         };
         assert_eq!(with(0, 2), EntryError::Version(2));
         assert_eq!(with(1, 9), EntryError::Kind);
-        assert_eq!(with(2, 1), EntryError::Kind, "a message removes nobody");
-        assert_eq!(with(2, 2), EntryError::Kind);
-        assert_eq!(with(11, 3), EntryError::Malformed);
+        assert_eq!(with(1, 0), EntryError::Kind);
+        assert_eq!(with(10, 3), EntryError::Malformed);
         assert_eq!(Entry::parse(&vec![1; ENTRY_MAX + 1]).unwrap_err(), EntryError::TooLarge);
         let bare = Entry::new(EntryKind::Commit, Epoch(1), Body::Inline(vec![1]));
         assert_eq!(bare.to_bytes().unwrap_err(), EntryError::Kind, "a commit names its key root");

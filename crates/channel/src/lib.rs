@@ -23,7 +23,9 @@ pub mod access;
 pub mod chain;
 mod entry;
 pub mod law;
+pub mod receipt;
 pub mod size_class;
+pub mod verdict;
 mod window;
 
 pub use entry::{Body, CommitHeader, Entry, EntryError, EntryKind};

@@ -57,6 +57,7 @@ mod tests {
             epoch: Epoch(0),
             members: 1,
             status: Status::Active,
+            may_return: false,
         }
     }
 

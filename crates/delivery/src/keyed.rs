@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Claimed,
     /// A drop token.
     Drop,
+    /// The seed of the key that signs receipts.
+    Receipts,
 }
 
 impl Purpose {
@@ -33,6 +35,7 @@ impl Purpose {
             Self::Uploader => b"uploader",
             Self::Claimed => b"claimed",
             Self::Drop => b"drop",
+            Self::Receipts => b"receipts",
         }
     }
 }

@@ -26,6 +26,7 @@
 //! ```
 
 mod keyed;
+pub mod limits;
 pub mod memory;
 mod service;
 mod session;
@@ -35,3 +36,4 @@ pub use service::{
     Attached, Authenticated, Batch, BlobPart, Config, DeliveryService, Detached, Done, Found, Incoming, Request,
     StreamEnd, Subscription,
 };
+pub use session::Origin;

@@ -269,6 +269,23 @@ impl Tx for Transaction {
         Ok(())
     }
 
+    fn delete_epochs(&mut self, channel: &ChannelId, after: Epoch) -> Result<(), StoreError> {
+        self.writable()?.epochs.retain(|(of, epoch), _| of != channel || *epoch <= after);
+        Ok(())
+    }
+
+    fn delete_group_info(&mut self, channel: &ChannelId) -> Result<(), StoreError> {
+        self.writable()?.group_infos.remove(channel);
+        Ok(())
+    }
+
+    fn clear_removes(&mut self, channel: &ChannelId, seq: Seq) -> Result<(), StoreError> {
+        if let Some(row) = self.writable()?.entries.get_mut(&(*channel, seq)) {
+            row.removes = false;
+        }
+        Ok(())
+    }
+
     fn put_group_info(&mut self, row: &GroupInfoRow) -> Result<(), StoreError> {
         self.writable()?.group_infos.insert(row.channel, row.clone());
         Ok(())

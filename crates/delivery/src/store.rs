@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use conclave_channel::EntryKind;
+use conclave_channel::{EntryKind, law::Ledger};
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 use conclave_protocol::{Code, Refusal};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -73,8 +73,8 @@ pub struct ChannelRow {
 pub enum ChannelKind {
     /// A group's.
     Group {
-        /// The epoch that the group is in. It has an [`EpochRow`].
-        epoch: Epoch,
+        /// Which commits stand, and so the epoch that the group is in. It has an [`EpochRow`].
+        ledger: Ledger,
     },
     /// One client's.
     Inbox {
@@ -88,7 +88,7 @@ pub enum ChannelKind {
 impl fmt::Debug for ChannelKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Group { epoch } => f.debug_struct("Group").field("epoch", epoch).finish(),
+            Self::Group { ledger } => f.debug_struct("Group").field("epoch", &ledger.epoch()).finish_non_exhaustive(),
             Self::Inbox { .. } => f.debug_struct("Inbox").finish_non_exhaustive(),
         }
     }
@@ -135,7 +135,7 @@ pub struct EntryRow {
     pub kind: EntryKind,
     /// The epoch it belongs to (0 in inboxes).
     pub epoch: Epoch,
-    /// Whether it is a commit that removes members.
+    /// Whether it is a commit that removes members, and was not annulled.
     pub removes: bool,
     /// The DS's time of it.
     pub time: Timestamp,
@@ -357,14 +357,30 @@ pub trait Read {
 
 /// One transaction. `put_…` inserts a row or replaces the one with the same name.
 pub trait Tx: Read {
+    /// What this transaction writes from here on will not be refused by its service: only the store can undo it. That
+    /// spares a store the means to undo it by itself. One that refuses all the same undoes what was to become durable
+    /// with it. It says so before it writes for the first time, or for nothing.
+    fn decided(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Inserts or replaces a channel.
     fn put_channel(&mut self, row: &ChannelRow) -> Result<(), StoreError>;
 
     /// Inserts or replaces an epoch.
     fn put_epoch(&mut self, row: &EpochRow) -> Result<(), StoreError>;
 
+    /// Deletes a channel's epochs after this one.
+    fn delete_epochs(&mut self, channel: &ChannelId, after: Epoch) -> Result<(), StoreError>;
+
     /// Inserts or replaces what members need of a channel's current epoch.
     fn put_group_info(&mut self, row: &GroupInfoRow) -> Result<(), StoreError>;
+
+    /// Deletes what members need of a channel's current epoch.
+    fn delete_group_info(&mut self, channel: &ChannelId) -> Result<(), StoreError>;
+
+    /// Notes that an entry removes nobody: it was annulled.
+    fn clear_removes(&mut self, channel: &ChannelId, seq: Seq) -> Result<(), StoreError>;
 
     /// Inserts an entry. Its place is free.
     fn append_entry(&mut self, row: &EntryRow) -> Result<(), StoreError>;

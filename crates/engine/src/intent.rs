@@ -1,7 +1,7 @@
 //! Changes that are on their way: stored before they are sent, finished only by what the channel shows.
 
 use conclave_mls::content::MessageId;
-use conclave_names::{Epoch, IdempotencyKey, UserUri};
+use conclave_names::{Epoch, IdempotencyKey, Seq, UserUri};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -34,6 +34,33 @@ pub enum Wish {
     Leave,
     /// Commit what others have proposed.
     CommitProposals,
+    /// Say that we could not apply a commit.
+    Nack {
+        /// Its place.
+        commit: Seq,
+        /// Why, for the members.
+        reason: String,
+    },
+    /// Say that we applied a commit that is disputed.
+    Ack {
+        /// Its place.
+        commit: Seq,
+    },
+}
+
+impl Wish {
+    /// The commit that it is a word about.
+    pub(crate) fn about(&self) -> Option<Seq> {
+        match self {
+            Self::Nack { commit, .. } | Self::Ack { commit } => Some(*commit),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a word about a commit, which is said also by who cannot go on.
+    pub(crate) fn is_verdict(&self) -> bool {
+        self.about().is_some()
+    }
 }
 
 impl std::fmt::Debug for Wish {
@@ -46,6 +73,8 @@ impl std::fmt::Debug for Wish {
             Self::Update => f.write_str("Update"),
             Self::Leave => f.write_str("Leave"),
             Self::CommitProposals => f.write_str("CommitProposals"),
+            Self::Nack { commit, .. } => write!(f, "Nack({commit})"),
+            Self::Ack { commit } => write!(f, "Ack({commit})"),
         }
     }
 }
@@ -120,6 +149,7 @@ struct Row {
     message_id: [u8; 32],
     items: Vec<Bytes>,
     users: Vec<Text>,
+    about: Seq,
     wished: Epoch,
     prepared: Option<PreparedRow>,
     ordered: bool,
@@ -128,7 +158,7 @@ struct Row {
 impl Intent {
     /// As the value of a row.
     pub(crate) fn to_row(&self) -> Zeroizing<Vec<u8>> {
-        let (mut items, mut users, mut message_id) = (Vec::new(), Vec::new(), [0; 32]);
+        let (mut items, mut users, mut message_id, mut about) = (Vec::new(), Vec::new(), [0; 32], Seq(0));
         let kind = match &self.wish {
             Wish::Send { content, id } => {
                 items.push(Bytes(content.clone()));
@@ -146,6 +176,15 @@ impl Intent {
             Wish::Update => 4,
             Wish::Leave => 5,
             Wish::CommitProposals => 6,
+            Wish::Nack { commit, reason } => {
+                items.push(Bytes(reason.clone().into_bytes()));
+                about = *commit;
+                7
+            }
+            Wish::Ack { commit } => {
+                about = *commit;
+                8
+            }
         };
         let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
             key: prepared.key,
@@ -161,6 +200,7 @@ impl Intent {
             message_id,
             items,
             users,
+            about,
             wished: self.wished,
             prepared,
             ordered: self.ordered,
@@ -178,6 +218,11 @@ impl Intent {
             4 => Wish::Update,
             5 => Wish::Leave,
             6 => Wish::CommitProposals,
+            7 => Wish::Nack {
+                commit: row.about,
+                reason: items.next().and_then(|text| String::from_utf8(text).ok()).ok_or(RecordError::Damaged)?,
+            },
+            8 => Wish::Ack { commit: row.about },
             _ => return Ok(None),
         };
         let prepared = row.prepared.map(|mut prepared| Prepared {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, size_class};
+use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, law::Ledger, size_class};
 use conclave_mls::{
     components::{ChannelKeyExtension, GroupProfile},
     crypto,
@@ -207,6 +207,8 @@ impl Invitation {
                 incarnation,
                 profile: self.profile.clone(),
                 window: HashWindow::new(self.position(), Timestamp(0)),
+                ledger: self.info.ledger.clone(),
+                joined_by: self.info.commit,
                 epoch: self.epoch,
                 seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),
                 channel_key: own,
@@ -240,6 +242,8 @@ pub(crate) struct Joined {
     pub(crate) incarnation: u64,
     pub(crate) profile: GroupProfile,
     pub(crate) window: HashWindow,
+    pub(crate) ledger: Ledger,
+    pub(crate) joined_by: Hash,
     pub(crate) epoch: Epoch,
     pub(crate) seeds: BTreeMap<Epoch, Seed>,
     pub(crate) channel_key: SigningKey,

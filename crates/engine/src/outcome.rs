@@ -1,6 +1,6 @@
 //! What became of what came in.
 
-use conclave_channel::LogFault;
+use conclave_channel::{LogFault, law::Refused};
 use conclave_mls::content::MessageId;
 use conclave_names::{ClientUri, Epoch, Seq, Timestamp, UserUri};
 use serde::Serialize;
@@ -17,8 +17,12 @@ pub enum Outcome {
     Stale,
     /// It is refused, by everybody who follows the rules.
     Rejected(Rejection),
-    /// It ended an epoch, but we could not follow: the group needs recovery.
+    /// It ended an epoch, but we could not apply it.
     NeedsRecovery(Rejection),
+    /// It belongs to an epoch that we could not follow into.
+    Unfollowed,
+    /// A member's word about a commit, which counted.
+    Counted,
 }
 
 /// Why an entry is refused.
@@ -40,6 +44,9 @@ pub enum Rejection {
     /// The key root is not the one of the members' channel keys.
     #[error("its key root is not that of the members' channel keys")]
     KeyRoot,
+    /// It names another channel key as its committer's than the committer has.
+    #[error("the commit names a committer that did not make it")]
+    Committer,
     /// What the commit does is not what it says in the clear or in its authenticated data.
     #[error("the commit does not do what it says: removals or seed renewal differ")]
     Flags,
@@ -129,6 +136,40 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A member says that it could not apply a commit.
+    NotApplied {
+        /// The entry that says so: evidence that can be shown to others.
+        seq: Seq,
+        /// The commit.
+        commit: Seq,
+        /// Who, if it is still a member.
+        by: Option<ClientUri>,
+        /// Its reason, if it can be read.
+        reason: Option<String>,
+    },
+    /// A commit is disputed. Unless a member acknowledges it within 15 minutes, it is annulled.
+    Disputed {
+        /// Which.
+        commit: Seq,
+    },
+    /// A member says that it applied a commit: it stands.
+    Acknowledged {
+        /// The entry that says so.
+        seq: Seq,
+        /// The commit.
+        commit: Seq,
+        /// Who, if it is still a member.
+        by: Option<ClientUri>,
+    },
+    /// A commit and everything that followed it are void: the group is in an earlier epoch again.
+    Annulled {
+        /// The first void commit. Messages after it are read by nobody else, unless they are sent again.
+        commit: Seq,
+        /// The epoch that the group is in.
+        epoch: Epoch,
+    },
+    /// The commit that added us was annulled: we are no member.
+    InvitationAnnulled {},
     /// A member saw another log than we did: the server shows two, or the member lies.
     LogsDiffer {
         /// Whose word it is.
@@ -162,4 +203,20 @@ pub enum ProcessError {
     /// An entry that no server admits.
     #[error("the server gave out entry {0}, which is no entry")]
     Entry(Seq),
+    /// An entry that may not follow those before it.
+    #[error("the server gave out entry {seq}, which it should have refused: {refused}")]
+    Law {
+        /// Which.
+        seq: Seq,
+        /// Why not.
+        refused: Refused,
+    },
+    /// The state before an annulled commit does not load.
+    #[error("the group's state before entry {seq} cannot be restored: {reason}")]
+    State {
+        /// Which.
+        seq: Seq,
+        /// Why not.
+        reason: String,
+    },
 }

@@ -65,6 +65,18 @@ impl GroupStates {
         lock(&self.0).remove(group_id);
     }
 
+    /// The state that mls-rs wrote last.
+    pub(crate) fn state_of(&self, group_id: &[u8]) -> Option<Row> {
+        lock(&self.0).get(group_id).map(|inner| inner.rows.state.clone()).filter(|state| !state.is_empty())
+    }
+
+    /// Earlier epochs before this one.
+    pub(crate) fn epochs_before(&self, group_id: &[u8], epoch: u64) -> BTreeMap<u64, Row> {
+        let groups = lock(&self.0);
+        let rows = groups.get(group_id).map(|inner| inner.rows.epochs.range(..epoch));
+        rows.into_iter().flatten().map(|(id, row)| (*id, row.clone())).collect()
+    }
+
     /// Takes what changed.
     pub(crate) fn drain(&self, group_id: &[u8]) -> GroupChanges {
         lock(&self.0).get_mut(group_id).map(|inner| std::mem::take(&mut inner.changes)).unwrap_or_default()

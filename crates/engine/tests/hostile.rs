@@ -99,7 +99,7 @@ fn a_commit_that_says_something_else_than_it_does_is_not_followed() {
     let with = |header: fn(CommitHeader) -> CommitHeader| {
         move |entry: Entry| Entry::commit(entry.epoch, header(entry.commit.unwrap()), entry.body)
     };
-    let removes = with(|header| CommitHeader { removes: true, ..header });
+    let removes = with(|header| CommitHeader { removed: 1, ..header });
     let (forged, genuine) = changed_then_genuine(&world, &mut bob, removes);
     assert_eq!(forged, Outcome::NeedsRecovery(Rejection::Flags));
     assert_eq!(genuine, Outcome::Applied);

@@ -4,7 +4,7 @@
 //! ([`JoinerInfo`]) cannot stand in the Welcome's GroupInfo, as it depends on the commit (the sealed tree's hash, a
 //! seed that the commit renews): it is sealed beside, under a random key in the GroupInfo ([`JoinerKey`]).
 
-use conclave_channel::Position;
+use conclave_channel::{Position, law::Ledger};
 use conclave_names::{Epoch, Hash, code_points};
 use mls_rs::{ExtensionList, MlsMessage};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -198,6 +198,10 @@ pub struct JoinerInfo {
     pub position: Position,
     /// Hash of the sealed ratchet tree, a blob at the group's hub.
     pub tree: Hash,
+    /// Which commits stood there: what the commit's place in the channel is judged by.
+    pub ledger: Ledger,
+    /// Hash of the commit's entry, by which the joiner knows it in the channel.
+    pub commit: Hash,
 }
 
 impl std::fmt::Debug for JoinerInfo {
@@ -213,10 +217,16 @@ impl Drop for JoinerInfo {
 }
 
 impl JoinerInfo {
-    /// From its parts.
+    /// From its parts; the seed with the epoch since which it is in force.
     #[must_use]
-    pub fn new(seed_epoch: Epoch, seed: &Seed, position: Position, tree: Hash) -> Self {
-        Self { version: 1, seed_epoch, seed: *seed.expose(), position, tree }
+    pub fn new(
+        (seed_epoch, seed): (Epoch, &Seed),
+        position: Position,
+        tree: Hash,
+        ledger: Ledger,
+        commit: Hash,
+    ) -> Self {
+        Self { version: 1, seed_epoch, seed: *seed.expose(), position, tree, ledger, commit }
     }
 
     /// The group seed.
@@ -238,7 +248,8 @@ mod tests {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let seed = Seed::from_slice(&[7; 32]).unwrap();
         let position = Position { seq: Seq(3), hash: Hash::new([1; 32]) };
-        let info = JoinerInfo::new(Epoch(4), &seed, position, Hash::new([2; 32]));
+        let ledger = Ledger::new(Epoch(3), Hash::new([3; 32]), 2);
+        let info = JoinerInfo::new((Epoch(4), &seed), position, Hash::new([2; 32]), ledger, Hash::new([5; 32]));
         let key = JoinerKey::generate(&suite).unwrap();
         let sealed = key.seal(&suite, &info).unwrap();
         let again = JoinerKey::of(&key.to_extensions().unwrap()).unwrap();

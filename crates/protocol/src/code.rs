@@ -106,6 +106,8 @@ codes! {
     EpochConflict = "EPOCH_CONFLICT", AfterUpdate;
     /// The epoch of the entry is not accepted (any more, or yet; metadata `epoch`).
     EpochStale = "EPOCH_STALE", AfterUpdate;
+    /// A member's word about a commit does not count; the message says why.
+    VerdictRefused = "VERDICT_REFUSED", AfterUpdate;
     /// The entry is not of the kind, form or size that the call takes.
     EntryInvalid = "ENTRY_INVALID", Never;
     /// No such blob, or it is not whole.
@@ -122,6 +124,8 @@ codes! {
     IdempotencyMismatch = "IDEMPOTENCY_MISMATCH", Never;
     /// A limit on counts was reached; the message names it.
     QuotaExceeded = "QUOTA_EXCEEDED", Later;
+    /// More was asked for than is admitted in so much time (metadata `retry_after_ms`); the message names the limit.
+    RateLimited = "RATE_LIMITED", Later;
     /// The server cannot store more. Nothing was changed.
     StorageFull = "STORAGE_FULL", Later;
     /// The service is not offered by this server (it may run elsewhere).

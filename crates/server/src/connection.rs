@@ -5,18 +5,28 @@
 //! the task is woken once more, and sends it then.
 
 use std::{
+    future::Future as _,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
+    time::{Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+
+use crate::{
+    connections::{Entry, Peer},
+    limits::{Address, Place},
+};
+
+/// Length of a client's first words in HTTP/2.
+const PREFACE: usize = 24;
 
 /// Bytes that wait at most: four records of TLS. More are written before more are taken.
 const WAITING_MAX: usize = 64 * 1024;
@@ -45,19 +55,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 pub(crate) struct Connection {
     io: Io,
     behind: WriteBehind,
-    _place: OwnedSemaphorePermit,
+    /// Until the client has spoken: how many bytes are missing, and until when they must be there.
+    silent: Option<(usize, Pin<Box<Sleep>>)>,
+    entry: Entry,
+    /// Its place among those of its address.
+    _own: Place<Address>,
 }
 
 impl Connection {
-    pub(crate) fn new(io: Io, place: OwnedSemaphorePermit) -> Self {
-        Self { io, behind: WriteBehind::default(), _place: place }
+    /// One whose client has so much time for its first words.
+    pub(crate) fn new(io: Io, first_words: Duration, entry: Entry, own: Place<Address>) -> Self {
+        let silent = Some((PREFACE, Box::pin(sleep(first_words))));
+        Self { io, behind: WriteBehind::default(), silent, entry, _own: own }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Peer {
+        self.entry.peer.clone()
+    }
 }
 
 /// What was written and not sent yet.
@@ -120,7 +138,21 @@ impl WriteBehind {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.io.pin().poll_read(cx, buf)
+        let this = &mut *self;
+        if this.entry.peer.is_closed(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buf.filled().len();
+        let read = this.io.pin().poll_read(cx, buf);
+        if let Some((missing, until)) = &mut this.silent {
+            *missing = missing.saturating_sub(buf.filled().len() - before);
+            if *missing == 0 {
+                this.silent = None;
+            } else if until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 

@@ -14,8 +14,11 @@ fn number(count: usize) -> f64 {
 
 async fn render(Shared(state): Shared<Arc<State>>) -> Result<String, StatusCode> {
     metrics::gauge!("conclave_streams").set(number(state.streams.count()));
+    metrics::gauge!("conclave_connections").set(number(state.connections.count()));
+    metrics::gauge!("conclave_limit_buckets", "by" => "address").set(number(state.guard.buckets()));
     if let Some(delivery) = &state.delivery {
         metrics::gauge!("conclave_sessions").set(number(delivery.open_sessions()));
+        metrics::gauge!("conclave_limit_buckets", "by" => "caller").set(number(delivery.limit_buckets()));
     }
     telemetry::metrics().map(|handle| handle.render()).ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }

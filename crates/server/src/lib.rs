@@ -22,9 +22,11 @@ mod authority;
 mod clock;
 mod config;
 mod connection;
+mod connections;
 mod http;
 mod invites;
 mod issuers;
+mod limits;
 mod listener;
 mod rpc;
 mod state;
@@ -35,7 +37,9 @@ mod tls;
 
 mod server;
 
+pub use conclave_delivery::limits::{InvalidRate, Limits as ServiceLimits, Rate};
 pub use config::{Config, ConfigError, IssuerSource, LogFormat, RegistrationPolicy, Tls};
 pub use invites::{InviteError, create_invite};
-pub use server::{Running, Server, StartError};
+pub use limits::AddressLimits;
+pub use server::{Load, Running, Server, StartError};
 pub use telemetry::init_logging;

@@ -26,11 +26,13 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     authority::{self, AuthorityError},
     config::{Config, ConfigError, RegistrationPolicy},
+    connections::Connections,
     http,
     invites::Spool,
     issuers::{self, IssuersError},
-    listener,
-    rpc::{Rpc, in_our_words, with_streams},
+    limits::Guard,
+    listener::{self, Terms},
+    rpc::{Rpc, admit, in_our_words, with_streams},
     state::State,
     streams::Streams,
     tasks, telemetry,
@@ -47,6 +49,12 @@ const CALLS_PER_CONNECTION: u32 = 256;
 /// Requests of one connection that are received or answered at a time; the next waits. With the longest message it
 /// bounds the memory that a connection can take before anything is authenticated. Open streams do not count.
 const REQUESTS_PER_CONNECTION: usize = 32;
+
+/// Bytes of a request's headers. Ours take some hundred.
+const HEADERS: u32 = 16 * 1024;
+
+/// Calls that a client may abandon while they wait to be looked at; beyond, the connection ends.
+const ABANDONED: usize = 32;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +113,20 @@ pub struct Running {
     health: HealthReporter,
     serving: JoinHandle<()>,
     grace: Duration,
+}
+
+/// What a server holds in memory for its callers, all of it within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Load {
+    /// Open connections, those that wait for a place or a handshake included.
+    pub connections: usize,
+    /// Open streams.
+    pub streams: usize,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Buckets of limits that are in use.
+    pub limit_buckets: usize,
 }
 
 impl std::fmt::Debug for Running {
@@ -184,15 +206,24 @@ impl Server {
             .add_service(bounded!(KeyPackageDirectoryServer))
             .add_service(bounded!(DeliveryServiceServer))
             .into_axum_router();
-        let routes = with_streams(routes, rpc).layer(axum::middleware::from_fn(in_our_words));
+        let routes = with_streams(routes, rpc)
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), admit))
+            .layer(axum::middleware::from_fn(in_our_words));
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .max_concurrent_streams(CALLS_PER_CONNECTION)
+            .http2_max_header_list_size(HEADERS)
+            .http2_max_pending_accept_reset_streams(Some(ABANDONED))
             .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
             .add_routes(Routes::from(routes));
-        let connections =
-            listener::accept(listener, prepared.config, config.max_connections, state.stopping.subscribe());
+        let terms = Terms {
+            tls: prepared.config,
+            bound: config.max_connections,
+            guard: Arc::clone(&state.guard),
+            connections: state.connections.clone(),
+        };
+        let connections = listener::accept(listener, terms, state.stopping.subscribe());
         let mut stopping = state.stopping.subscribe();
         let serving = tokio::spawn(async move {
             let stopped = async move {
@@ -202,7 +233,7 @@ impl Server {
                 tracing::error!(%error, "the server failed");
             }
         });
-        tasks::spawn(&state, refresh);
+        tasks::spawn(&state, config.idle, refresh);
         tracing::info!(%addr, domain = %config.domain, "listening");
         Ok(Running {
             addr,
@@ -244,7 +275,12 @@ impl Server {
                 }
                 (None, None) => Identities::default(),
             };
-            let limits = conclave_delivery::Config::default();
+            let limits = conclave_delivery::Config {
+                max_sessions: config.max_sessions,
+                max_sessions_per_origin: config.max_sessions_per_address,
+                limits: config.service_limits,
+                ..conclave_delivery::Config::default()
+            };
             Some(Arc::new(DeliveryService::new(config.domain.clone(), identities, limits)?))
         } else {
             None
@@ -253,7 +289,9 @@ impl Server {
             database,
             authentication,
             delivery,
-            streams: Streams::default(),
+            streams: Streams::new(config.stream_silence),
+            guard: Arc::new(Guard::new(&config.address_limits)),
+            connections: Connections::default(),
             spool: Spool::new(&config.data_dir),
             outbox: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -279,6 +317,18 @@ impl Running {
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// What it holds in memory for its callers.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let delivery = self.state.delivery.as_ref();
+        Load {
+            connections: self.state.connections.count(),
+            streams: self.state.streams.count(),
+            sessions: delivery.map_or(0, |service| service.open_sessions()),
+            limit_buckets: self.state.guard.buckets() + delivery.map_or(0, |service| service.limit_buckets()),
+        }
     }
 
     /// PEM of the development certificate authority, for clients to pin.

@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 
 use crate::{
     clock,
+    connections::Connections,
     invites::Spool,
+    limits::Guard,
     streams::{Source, Streams},
 };
 
@@ -21,6 +23,9 @@ pub(crate) struct State {
     pub(crate) authentication: Option<Arc<AuthenticationService>>,
     pub(crate) delivery: Option<Arc<DeliveryService>>,
     pub(crate) streams: Streams,
+    /// What network addresses may ask for.
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) connections: Connections,
     pub(crate) spool: Spool,
     /// Told when the outbox has rows.
     pub(crate) outbox: Notify,

@@ -22,13 +22,17 @@ use conclave_protocol::{
 use conclave_storage::Database;
 use prost::bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{
+        Notify,
+        mpsc::{self, error::SendTimeoutError},
+        watch,
+    },
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::{clock, state::stopped};
+use crate::{clock, connections::Peer, state::stopped};
 use event::{Piece, encode};
 use feed::{Budget, Feed};
 
@@ -36,6 +40,9 @@ pub(crate) use event::EventCodec;
 
 /// A heartbeat comes after so much silence.
 const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// How long the client of a stream that is ended may take to hear of it.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Open streams.
 const STREAMS: usize = 50_000;
@@ -55,6 +62,26 @@ struct Shared {
     news: Mutex<HashSet<ChannelId>>,
     detached: Mutex<HashSet<ChannelId>>,
     notify: Notify,
+    /// When the client was heard last; none before the stream is open.
+    heard: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    fn hear(&self) {
+        *lock(&self.heard) = Some(Instant::now());
+    }
+
+    /// Ends when the client was silent for so long.
+    async fn silent_for(&self, silence: Option<Duration>) {
+        let Some(silence) = silence else { return std::future::pending().await };
+        loop {
+            let until = lock(&self.heard).unwrap_or_else(Instant::now) + silence;
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
 }
 
 /// A channel that a stream carries.
@@ -79,8 +106,8 @@ struct Registry {
 }
 
 /// All open streams. Clones share them.
-#[derive(Clone, Default)]
-pub(crate) struct Streams(Arc<Mutex<Registry>>);
+#[derive(Clone)]
+pub(crate) struct Streams(Arc<Mutex<Registry>>, Option<Duration>);
 
 /// Where entries are read.
 #[derive(Clone)]
@@ -103,6 +130,17 @@ fn unknown() -> Refusal {
 }
 
 impl Streams {
+    /// None yet. One whose client is silent for so long is ended.
+    pub(crate) fn new(silence: Option<Duration>) -> Self {
+        Self(Arc::default(), silence)
+    }
+
+    /// The client of a stream is there.
+    pub(crate) fn keep_alive(&self, handle: &StreamHandle) -> Result<(), Refusal> {
+        lock(&self.0).streams.get(handle).ok_or_else(unknown)?.hear();
+        Ok(())
+    }
+
     pub(crate) fn count(&self) -> usize {
         lock(&self.0).streams.len()
     }
@@ -138,6 +176,7 @@ impl Streams {
     pub(crate) fn attach(&self, attached: &Attached) -> Result<(), Refusal> {
         let mut registry = lock(&self.0);
         let stream = Arc::clone(registry.streams.get(&attached.handle).ok_or_else(unknown)?);
+        stream.hear();
         let channel = *attached.subscription.channel();
         let feed = registry.watched.get(&channel).map(|watched| Arc::clone(&watched.feed));
         let feed = feed.unwrap_or_else(|| Arc::new(Feed::new(&registry.budget)));
@@ -162,6 +201,7 @@ impl Streams {
     pub(crate) fn detach(&self, detached: &Detached) -> Result<(), Refusal> {
         let mut registry = lock(&self.0);
         let stream = Arc::clone(registry.streams.get(&detached.handle).ok_or_else(unknown)?);
+        stream.hear();
         if lock(&stream.channels).contains_key(&detached.channel) {
             let mut pending = lock(&stream.detached);
             if pending.len() >= CHANNELS_PER_STREAM {
@@ -182,12 +222,14 @@ impl Streams {
         &self,
         source: Source,
         stopping: watch::Receiver<bool>,
+        peer: Option<Peer>,
     ) -> Result<ReceiverStream<Result<Bytes, Status>>, Refusal> {
         let mut bytes = [0; StreamHandle::LEN];
         getrandom::fill(&mut bytes)
             .map_err(|_| Refusal::new(Code::Unavailable, "the operating system gave no random bytes: try again"))?;
         let handle = StreamHandle::new(bytes);
         let shared = Arc::new(Shared::default());
+        shared.hear();
         {
             let mut registry = lock(&self.0);
             if registry.streams.len() >= STREAMS {
@@ -197,7 +239,7 @@ impl Streams {
         }
         let (out, events) = mpsc::channel(1);
         let place = Place { streams: self.clone(), handle };
-        let carrier = Carrier { shared, out, source, place };
+        let carrier = Carrier { shared, out, source, place, peer };
         tokio::spawn(carrier.run(stopping));
         Ok(ReceiverStream::new(events))
     }
@@ -283,6 +325,7 @@ struct Carrier {
     out: mpsc::Sender<Result<Bytes, Status>>,
     source: Source,
     place: Place,
+    peer: Option<Peer>,
 }
 
 /// The reader is gone, or the store failed.
@@ -291,7 +334,9 @@ struct Over;
 impl Carrier {
     async fn run(self, mut stopping: watch::Receiver<bool>) {
         let heartbeat_ms = u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX);
-        let opened = StreamOpened { handle: self.place.handle.to_vec(), heartbeat_ms };
+        let silence = self.place.streams.1;
+        let silence_ms = silence.map_or(0, |silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
+        let opened = StreamOpened { handle: self.place.handle.to_vec(), heartbeat_ms, silence_ms };
         if self.send(Event::Opened(opened)).await.is_err() {
             return;
         }
@@ -302,6 +347,7 @@ impl Carrier {
                 () = sleep_until(silent_until) => false,
                 () = self.out.closed() => return,
                 () = stopped(&mut stopping) => return,
+                () = self.shared.silent_for(silence) => return self.give_up(stopping).await,
             };
             let work = async {
                 if news {
@@ -314,10 +360,29 @@ impl Carrier {
             let sent = tokio::select! {
                 sent = work => sent,
                 () = stopped(&mut stopping) => return,
+                () = self.shared.silent_for(silence) => return self.give_up(stopping).await,
             };
             if sent.is_err() {
                 return;
             }
+        }
+    }
+
+    /// The client was silent for too long: the stream is forgotten, and the client told, if it reads.
+    async fn give_up(self, mut stopping: watch::Receiver<bool>) {
+        let Self { out, place, peer, .. } = self;
+        drop(place);
+        let message =
+            "the stream's client was silent for too long (it sends KeepAlive, Attach or Detach): open another";
+        let end = Err(Status::from(Refusal::new(Code::StreamUnknown, message)));
+        let told = tokio::select! {
+            told = out.send_timeout(end, GOODBYE) => told,
+            () = stopped(&mut stopping) => return,
+        };
+        tracing::debug!(reads = told.is_ok(), "the client of a stream is silent: the stream is ended");
+        if let (Err(SendTimeoutError::Timeout(_)), Some(peer)) = (told, peer) {
+            // What waits for a reader that takes nothing is freed with the connection only.
+            peer.close();
         }
     }
 
@@ -391,5 +456,106 @@ impl Carrier {
             self.shared.tell(channel);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_mls::identity::Identities;
+    use conclave_protocol::v1::StreamEvent;
+    use prost::Message as _;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::connections::{Connections, tests::line};
+
+    const SILENCE: Duration = Duration::from_secs(60);
+
+    struct World {
+        _directory: tempfile::TempDir,
+        database: Database,
+        delivery: Arc<DeliveryService>,
+        stopping: watch::Sender<bool>,
+        streams: Streams,
+    }
+
+    type Events = ReceiverStream<Result<Bytes, Status>>;
+
+    impl World {
+        fn new(silence: Option<Duration>) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let database = Database::open(directory.path(), conclave_storage::Options::default()).unwrap();
+            let domain = "example.com".parse().unwrap();
+            let config = conclave_delivery::Config::default();
+            let delivery = Arc::new(DeliveryService::new(domain, Identities::default(), config).unwrap());
+            let stopping = watch::Sender::new(false);
+            Self { _directory: directory, database, delivery, stopping, streams: Streams::new(silence) }
+        }
+
+        fn open(&self, peer: Option<Peer>) -> Events {
+            let source = Source { delivery: Arc::clone(&self.delivery), database: self.database.clone() };
+            self.streams.open(source, self.stopping.subscribe(), peer).unwrap()
+        }
+    }
+
+    fn decode(event: Bytes) -> Option<Event> {
+        StreamEvent::decode(event).unwrap().event
+    }
+
+    async fn opened(events: &mut Events) -> StreamOpened {
+        match decode(events.next().await.unwrap().unwrap()) {
+            Some(Event::Opened(opened)) => opened,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_lives_as_long_as_its_client_is_heard() {
+        let world = World::new(Some(SILENCE));
+        let mut events = world.open(None);
+        let opened = opened(&mut events).await;
+        assert_eq!(opened.silence_ms, 60_000);
+        let handle = StreamHandle::try_from(opened.handle.as_slice()).unwrap();
+        for _ in 0..20 {
+            let event = decode(events.next().await.unwrap().unwrap());
+            assert!(matches!(event, Some(Event::Heartbeat(_))), "{event:?}");
+            world.streams.keep_alive(&handle).unwrap();
+        }
+        let silent_since = Instant::now();
+        let end = loop {
+            match events.next().await.unwrap() {
+                Ok(event) => assert!(matches!(decode(event), Some(Event::Heartbeat(_)))),
+                Err(status) => break Refusal::from_status(&status).unwrap(),
+            }
+        };
+        assert_eq!((end.code, silent_since.elapsed().as_secs()), (Code::StreamUnknown, 60));
+        assert!(events.next().await.is_none());
+        assert_eq!(world.streams.count(), 0);
+        assert_eq!(world.streams.keep_alive(&handle).unwrap_err().code, Code::StreamUnknown);
+        world.database.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_and_reads_nothing_loses_the_connection_and_who_reads_does_not() {
+        let world = World::new(Some(SILENCE));
+        let (deaf, reading) = (Connections::default(), Connections::default());
+        let (deaf_line, reading_line) = (line(&deaf), line(&reading));
+        let _nobody_reads = world.open(Some(deaf_line.peer.clone()));
+        let mut events = world.open(Some(reading_line.peer.clone()));
+        while let Some(Ok(_)) = events.next().await {}
+        tokio::time::sleep(GOODBYE * 2).await;
+        assert_eq!((deaf.count(), reading.count(), world.streams.count()), (0, 1, 0));
+        world.database.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_that_bound_a_stream_stays() {
+        let world = World::new(None);
+        let mut events = world.open(None);
+        assert_eq!(opened(&mut events).await.silence_ms, 0);
+        for _ in 0..100 {
+            events.next().await.unwrap().unwrap();
+        }
+        world.database.close().await;
     }
 }

@@ -24,6 +24,9 @@ const OUTBOX: Duration = Duration::from_secs(5);
 /// How often histograms are summed up: without it every call's time would be kept until somebody asks for metrics.
 const SUM_UP: Duration = Duration::from_secs(10);
 
+/// How often idle connections are looked for.
+const IDLE: Duration = Duration::from_secs(15);
+
 /// How often issuers are asked for anew.
 const ISSUERS: Duration = Duration::from_secs(600);
 
@@ -38,8 +41,16 @@ pub(crate) async fn maintain(state: &State) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(crate) fn spawn(state: &Arc<State>, refresh: Option<(IssuerSource, Domain, Identities)>) {
+pub(crate) fn spawn(state: &Arc<State>, idle: Duration, refresh: Option<(IssuerSource, Domain, Identities)>) {
     let stopping = state.stopping.subscribe();
+    let shared = Arc::clone(state);
+    every(stopping.clone(), IDLE, move || {
+        let state = Arc::clone(&shared);
+        async move {
+            state.connections.close_idle(idle);
+            state.guard.forget_full();
+        }
+    });
     let shared = Arc::clone(state);
     every(stopping.clone(), MAINTAIN, move || {
         let state = Arc::clone(&shared);

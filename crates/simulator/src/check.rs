@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::{EntryKind, chain};
-use conclave_delivery::store::EntryRow;
+use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_engine::group::Status;
 use conclave_mls::content::Content;
 use conclave_names::{ClientUri, Epoch, Seq};
@@ -22,17 +22,28 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         members: 0,
         sent: 0,
         read: 0,
+        broken: world.around.ledger.broken.len() as u64,
         wishes_failed: world.around.ledger.failures,
         trace: Vec::new(),
     };
+    let mut commits = 0;
     for slot in 0..world.around.ledger.slots.len() {
         let Some(known) = world.around.ledger.slot(slot).cloned() else { continue };
         let (row, entries) = world.around.server.log(&known.channel).map_err(Stop::Refused)?;
         chain_recomputes(&known, &entries, row.head, &row.head_hash)?;
-        let epoch = Epoch(entries.iter().filter(|entry| entry.kind == EntryKind::Commit).count() as u64);
+        let ChannelKind::Group { ledger } = &row.kind else { continue };
+        let epoch = ledger.epoch();
+        commits += entries.iter().filter(|entry| entry.kind == EntryKind::Commit).count() as u64;
         report.epochs += epoch.0;
         report.members += members_agree(world, slot, epoch)?;
         messages(world, slot, &known, &entries, &mut report)?;
+    }
+    // Every commit stands but those that nobody could apply.
+    if commits != report.epochs + report.broken {
+        return Err(Stop::violation(format!(
+            "{commits} commits made {} epochs, but {} were broken",
+            report.epochs, report.broken
+        )));
     }
     Ok(report)
 }
@@ -136,7 +147,7 @@ fn messages(world: &World, slot: usize, known: &Slot, entries: &[EntryRow], repo
     let mut places: BTreeMap<String, u64> = BTreeMap::new();
     let mut last: BTreeMap<ClientUri, usize> = BTreeMap::new();
     for entry in entries {
-        if entry.kind == EntryKind::Commit {
+        if entry.kind == EntryKind::Commit && !world.around.ledger.broken.contains(&(slot, entry.seq)) {
             removals.insert(entry.epoch.next(), entry.seq);
         }
         if entry.kind != EntryKind::Message {

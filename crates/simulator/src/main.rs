@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let seeds = args.seed.map_or(args.seeds.clone(), |seed| seed..seed.saturating_add(1));
     let total = seeds.end - seeds.start;
     let (started, progress) = (Instant::now(), std::io::stderr().is_terminal());
-    let (mut failed, mut epochs, mut sent, mut read, mut wishes) = (0_u64, 0, 0, 0, 0);
+    let (mut failed, mut epochs, mut sent, mut read, mut wishes, mut broken) = (0_u64, 0, 0, 0, 0, 0);
     for (done, seed) in (1..).zip(seeds) {
         let plan = Plan { seed, steps: args.steps, fault_percent: args.faults, sabotage: args.sabotage };
         let trace = match simulate(&plan) {
@@ -58,6 +58,7 @@ fn main() -> ExitCode {
                 sent += report.sent;
                 read += report.read;
                 wishes += report.wishes_failed;
+                broken += report.broken;
                 report.trace
             }
             Err(violation) => {
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
     }
     println!(
         "{total} seeds, {failed} failed, in {:.1} s: {epochs} epochs, {sent} messages sent and {read} read, \
-         {wishes} wishes given up with a reason",
+         {wishes} wishes given up with a reason, {broken} commits that nobody could apply",
         started.elapsed().as_secs_f64()
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -41,11 +41,18 @@ impl Stop {
 pub(crate) struct Weather {
     death: Option<u64>,
     fault: Option<(u64, NetworkFault)>,
+    /// Whether the next commit is one that nobody can apply.
+    broken: bool,
 }
 
 impl Weather {
-    pub(crate) fn new(death: Option<u64>, fault: Option<(u64, NetworkFault)>) -> Self {
-        Self { death, fault }
+    pub(crate) fn new(death: Option<u64>, fault: Option<(u64, NetworkFault)>, broken: bool) -> Self {
+        Self { death, fault, broken }
+    }
+
+    /// Whether the commit that is made now is one that nobody can apply.
+    pub(crate) fn breaks(&mut self) -> bool {
+        std::mem::take(&mut self.broken)
     }
 
     /// A place between two effects, where the client may die.
@@ -102,6 +109,9 @@ impl fmt::Display for Weather {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((after, fault)) = self.fault {
             write!(f, "; request {after}: {fault:?}")?;
+        }
+        if self.broken {
+            f.write_str("; a broken commit")?;
         }
         if let Some(after) = self.death {
             write!(f, "; dies after {after} effects")?;

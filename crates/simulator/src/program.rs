@@ -164,6 +164,6 @@ impl Program {
             };
             (dice.below(8), fault)
         });
-        Weather::new(death, fault)
+        Weather::new(death, fault, dice.percent(fault_percent / 10))
     }
 }

@@ -3,6 +3,7 @@
 use conclave_authentication::CertificateAuthority;
 use conclave_delivery::{
     Config, DeliveryService,
+    limits::Limits,
     memory::MemoryStore,
     store::{ChannelRow, EntryRow, RangeLimit},
 };
@@ -63,7 +64,11 @@ impl Server {
         let domain: Domain = "example.com".parse().map_err(broken)?;
         let authority = CertificateAuthority::generate(&domain, now).map_err(broken)?;
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
-        let service = DeliveryService::new(domain.clone(), Identities::new(issuers), Config::default())?;
+        let service = DeliveryService::new(
+            domain.clone(),
+            Identities::new(issuers),
+            Config { limits: Limits::none(), ..Config::default() },
+        )?;
         let mut server =
             Self { domain, authority, service, store: MemoryStore::new(), now, nonce: 0, late: Vec::new() };
         server.store.write(|tx| server.service.maintain(tx, now))?;

@@ -1,6 +1,9 @@
 //! One simulation from its first step to the checks.
 
-use conclave_engine::intent::Wish;
+use conclave_engine::{
+    group::{Group, Status},
+    intent::Wish,
+};
 use conclave_names::Timestamp;
 
 use crate::{
@@ -30,6 +33,8 @@ pub struct Report {
     pub sent: usize,
     /// Messages that clients have, their own included.
     pub read: usize,
+    /// Commits that nobody could apply, and that were annulled.
+    pub broken: u64,
     /// Wishes that came to nothing for a good reason, with the user told.
     pub wishes_failed: usize,
     /// What happened, step by step. It is the same each time.
@@ -162,7 +167,11 @@ impl World {
             let pending = |actor: &Actor| {
                 (0..heads.len()).any(|slot| actor.group(slot).is_some_and(|group| group.intents().count() > 0))
             };
-            if before.as_ref() == Some(&heads) && !self.actors.iter().any(pending) {
+            let stuck = |actor: &Actor| {
+                let stuck = |group: &Group| matches!(group.status(), Status::Stuck { .. });
+                (0..heads.len()).any(|slot| actor.group(slot).is_some_and(stuck))
+            };
+            if before.as_ref() == Some(&heads) && !self.actors.iter().any(|actor| pending(actor) || stuck(actor)) {
                 return Ok(());
             }
             before = Some(heads);
@@ -174,6 +183,20 @@ impl World {
                     open.extend(
                         group.intents().map(|intent| format!("{} of {}", intent_name(&intent.wish), actor.name())),
                     );
+                }
+            }
+        }
+        for actor in &self.actors {
+            for slot in 0..self.around.ledger.slots.len() {
+                if let Some(group) = actor.group(slot) {
+                    open.push(format!(
+                        "{} at epoch {} of group {slot}: {:?}, settled {}, {} open",
+                        actor.name(),
+                        group.epoch(),
+                        group.status(),
+                        group.settled_epoch(),
+                        group.open_commits()
+                    ));
                 }
             }
         }

@@ -31,8 +31,8 @@ pub const CREDENTIAL_LIFETIME_SECS: u64 = 30 * 24 * 3600;
 /// Life of a link, in milliseconds: 10 minutes.
 pub const LINK_LIFETIME_MS: u64 = 10 * 60 * 1000;
 
-/// Links of one user that may be open at a time.
-pub const LINKS_PER_USER: u64 = 16;
+/// Links of one user that may be open at a time. Beyond, the oldest that nobody approved gives way.
+pub const LINKS_PER_USER: u64 = 128;
 
 /// Largest context or body of a signed request that is read here, in bytes.
 const REQUEST_MAX: usize = 4096;

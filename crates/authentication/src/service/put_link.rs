@@ -9,6 +9,10 @@ use crate::store::{LinkRow, Tx};
 
 impl AuthenticationService {
     /// `PutLink`: leaves what a new device asks, for 10 minutes. Repeating it changes nothing.
+    ///
+    /// Anybody can ask, in any user's name. So where there are too many links of a user, the oldest that nobody approved
+    /// gives way: strangers who leave many do not keep the user's new device out, but must keep leaving more of them,
+    /// and at what rate they can is for whoever knows their network addresses to limit.
     pub fn put_link(
         &self,
         tx: &mut dyn Tx,
@@ -31,8 +35,8 @@ impl AuthenticationService {
             let same = (&old.client, old.signature_key, old.mac) == (&row.client, row.signature_key, row.mac);
             return if same { Ok(PutLinkResponse { expires_ms: old.expires.0 }) } else { Err(link_unknown()) };
         }
-        if tx.count_links(user, now)? >= LINKS_PER_USER {
-            let message = format!("{LINKS_PER_USER} links of this user are open: wait until one has expired");
+        if tx.count_links(user, now)? >= LINKS_PER_USER && !tx.drop_oldest_link(user, now)? {
+            let message = format!("{LINKS_PER_USER} links of this user were approved: wait until one has expired");
             return Err(Refusal::new(Code::QuotaExceeded, message).with("limit", LINKS_PER_USER));
         }
         tx.put_link(&row)?;

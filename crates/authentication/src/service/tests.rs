@@ -33,7 +33,7 @@ type Answer = Result<Vec<u8>, Refusal>;
 struct World {
     service: AuthenticationService,
     store: MemoryStore,
-    nonce: Cell<u8>,
+    nonce: Cell<u128>,
 }
 
 impl World {
@@ -65,7 +65,7 @@ impl World {
         at: Timestamp,
     ) -> Sent {
         self.nonce.set(self.nonce.get() + 1);
-        let (nonce, body) = ([self.nonce.get(); 16], body.encode_to_vec());
+        let (nonce, body) = (self.nonce.get().to_be_bytes(), body.encode_to_vec());
         let domain = self.service.domain();
         Sent { method, request: signed::sign(key, method, domain, at, nonce, body, certificate.to_vec()) }
     }
@@ -489,9 +489,6 @@ fn links_expire_and_are_limited() {
     for id in 0..u8::try_from(LINKS_PER_USER).unwrap() {
         world.send(&world.put_link(id, &key(3)), NOW).unwrap();
     }
-    let refusal = world.refused(&world.put_link(99, &key(3)), Code::QuotaExceeded);
-    assert_eq!(refusal.number("limit"), Some(LINKS_PER_USER));
-
     let end = NOW.plus_ms(LINK_LIFETIME_MS);
     let poll = world.sign_at(&key(3), method::POLL_LINK, &v1::PollLinkRequest { link_id: vec![0; 16] }, &[], end);
     assert!(world.send(&poll, Timestamp(end.0 - 1)).is_ok());
@@ -500,6 +497,38 @@ fn links_expire_and_are_limited() {
     // The id is free again, even for another device, before anything is pruned.
     let put = world.sign_at(&key(6), method::PUT_LINK, &link_body(0, &key(6)), &[], end);
     world.send(&put, end).unwrap();
+}
+
+#[test]
+fn strangers_links_push_out_one_another_and_never_one_that_was_approved() {
+    let (world, _) = World::with_alice();
+    let until = NOW.plus_ms(DAY);
+    let later = |n: u64| NOW.plus_ms(n);
+    let put = |id: u8, at: Timestamp| {
+        world.send(&world.sign_at(&key(3), method::PUT_LINK, &link_body(id, &key(3)), &[], at), at).unwrap();
+    };
+    let is_there = |id: u8, at: Timestamp| {
+        let poll = v1::PollLinkRequest { link_id: vec![id; 16] };
+        world.send(&world.sign_at(&key(3), method::POLL_LINK, &poll, &[], at), at).is_ok()
+    };
+    put(0, NOW);
+    world.send(&world.approve(0, &key(1), &bind("alice/phone", &key(1), &key(3), until)), NOW).unwrap();
+    // Strangers fill all places; a new device finds one all the same, and so does the next.
+    for id in 1..128 {
+        put(id, later(u64::from(id)));
+    }
+    put(200, later(200));
+    put(201, later(201));
+    for (id, there) in [(0, true), (1, false), (2, false), (3, true), (200, true), (201, true)] {
+        assert_eq!(is_there(id, later(300)), there, "{id}");
+    }
+    // Where all were approved, nobody gives way.
+    let binding = bind("alice/phone", &key(1), &key(3), until);
+    for id in (3..128).chain([200, 201]) {
+        world.send(&world.approve(id, &key(1), &binding), NOW).unwrap();
+    }
+    let refusal = world.refused(&world.put_link(250, &key(3)), Code::QuotaExceeded);
+    assert_eq!(refusal.number("limit"), Some(LINKS_PER_USER));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `ds-commit-storm`: all members of a group commit on the same epoch, again and again, in one group and in many. The log
-//! is read afterwards: each epoch was ended once, by whom the server said, and no accepted commit is missing.
+//! is read afterwards: each epoch was ended once, by whom the server said, and no accepted commit is missing. Accepted
+//! commits are acknowledged by another member, as by real ones.
 
 use std::{
     collections::BTreeMap,
@@ -7,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_channel::{Entry, EntryKind};
+use conclave_channel::{Entry, EntryKind, Position, chain};
+use conclave_names::Seq;
 use conclave_protocol::{Code, Refusal};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::{
     ds::{Common, Connection, Failure, Figures, Group, Process, Session, number, quantile, random},
@@ -31,6 +34,13 @@ pub(crate) struct Options {
     /// Seconds of storm, for each number of groups
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+}
+
+/// An accepted commit: who made it, and where it stands.
+struct Accepted {
+    member: usize,
+    ended: u64,
+    place: Position,
 }
 
 /// What one member was told.
@@ -94,10 +104,17 @@ async fn storm(
         all.push((group, sessions));
     }
     let end = Instant::now() + Duration::from_secs_f64(seconds);
-    let mut storms = Vec::new();
+    let (mut storms, mut storms_acks) = (Vec::new(), Vec::new());
     for (group, sessions) in &all {
-        let tasks: Vec<_> =
-            sessions.iter().map(|session| tokio::spawn(commit(Arc::clone(group), Arc::clone(session), end))).collect();
+        let (accepted, commits) = mpsc::unbounded_channel();
+        storms_acks.push(tokio::spawn(acknowledge(Arc::clone(group), sessions.clone(), commits)));
+        let tasks: Vec<_> = sessions
+            .iter()
+            .enumerate()
+            .map(|(member, session)| {
+                tokio::spawn(commit(Arc::clone(group), member, Arc::clone(session), accepted.clone(), end))
+            })
+            .collect();
         storms.push(tasks);
     }
     let (mut accepted, mut refused, mut times) = (0, 0, Vec::new());
@@ -114,16 +131,25 @@ async fn storm(
             times.extend(one.times);
         }
     }
+    for acks in storms_acks {
+        acks.await??;
+    }
     Ok((accepted, refused, times))
 }
 
 /// Commits until the end, each time on the newest epoch that it was told of.
-async fn commit(group: Arc<Group>, session: Arc<Session>, end: Instant) -> Result<Told, Failure> {
+async fn commit(
+    group: Arc<Group>,
+    member: usize,
+    session: Arc<Session>,
+    accepted: UnboundedSender<Accepted>,
+    end: Instant,
+) -> Result<Told, Failure> {
     let mut told = Told::default();
     // A commit ended epoch 0, at place 1.
     let (mut epoch, base) = (1, 1);
     loop {
-        let bundle = group.commit(epoch, base, random::<1024>()?.to_vec())?;
+        let bundle = group.commit(member, epoch, base, random::<1024>()?.to_vec())?;
         let start = Instant::now();
         if start >= end {
             return Ok(told);
@@ -132,13 +158,22 @@ async fn commit(group: Arc<Group>, session: Arc<Session>, end: Instant) -> Resul
         told.times.push(start.elapsed());
         match answer {
             Ok(reply) => {
+                let place = Position { seq: Seq(reply.seq), hash: chain::entry_hash(&bundle.entry) };
+                // Once nobody acknowledges any more, the acknowledging has failed, and says why.
+                let _ = accepted.send(Accepted { member, ended: epoch, place });
                 told.won.push((reply.seq, bundle.entry));
                 epoch += 1;
             }
             Err(status) => {
-                let refusal = Refusal::from_status(&status)
-                    .filter(|refusal| refusal.code == Code::EpochConflict)
-                    .ok_or_else(|| format!("a commit was refused otherwise: {status}"))?;
+                let refusal = Refusal::from_status(&status).ok_or_else(|| format!("no refusal: {status}"))?;
+                if refusal.code == Code::QuotaExceeded {
+                    // Too many commits wait to be acknowledged.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    continue;
+                }
+                if refusal.code != Code::EpochConflict {
+                    return Err(format!("a commit was refused otherwise: {refusal}").into());
+                }
                 let number = |key| refusal.number(key).ok_or_else(|| format!("a loser was not told the {key}"));
                 let (current, winner) = (number("epoch")?, number("winner")?);
                 told.lost.push((epoch, current, winner));
@@ -146,6 +181,26 @@ async fn commit(group: Arc<Group>, session: Arc<Session>, end: Instant) -> Resul
             }
         }
     }
+}
+
+/// Acknowledges a group's commits in their order, by a member that did not make them.
+async fn acknowledge(
+    group: Arc<Group>,
+    sessions: Vec<Arc<Session>>,
+    mut commits: UnboundedReceiver<Accepted>,
+) -> Result<(), Failure> {
+    let mut waiting = BTreeMap::new();
+    let mut next = 1;
+    while let Some(accepted) = commits.recv().await {
+        waiting.insert(accepted.ended, accepted);
+        while let Some(accepted) = waiting.remove(&next) {
+            let member = usize::from(accepted.member == 0);
+            let session = sessions.get(member).ok_or("a group has two members")?;
+            session.submit(group.acknowledge(member, accepted.ended, &accepted.place)?).await?;
+            next += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Compares what members were told with the log.
@@ -166,8 +221,15 @@ async fn verify(reader: &Session, told: &[Told]) -> Result<(), Failure> {
         }
     }
     let mut epoch_of = BTreeMap::new();
-    for (expected, (seq, bytes)) in (log.first_key_value().map_or(1, |(seq, _)| *seq - 1)..).zip(&log) {
+    // What acknowledges a commit stands between commits.
+    let mut commits = Vec::new();
+    for (seq, bytes) in &log {
         let entry = Entry::parse(bytes)?;
+        if !entry.kind.is_verdict() {
+            commits.push((seq, entry));
+        }
+    }
+    for (expected, (seq, entry)) in (0..).zip(commits) {
         if entry.kind != EntryKind::Commit || entry.epoch.0 != expected {
             return Err(format!("the entry at {seq} does not end epoch {expected}: a double or missing winner").into());
         }
@@ -187,8 +249,8 @@ async fn verify(reader: &Session, told: &[Told]) -> Result<(), Failure> {
             }
         }
     }
-    // The one that made the group, before the storm, may not be readable by all.
-    let storms = log.keys().filter(|seq| **seq > 1).count();
+    // The first made the group, before the storm.
+    let storms = epoch_of.keys().filter(|seq| **seq > 1).count();
     if winners != storms {
         return Err(format!("{winners} commits were accepted, and {storms} are in the log").into());
     }

@@ -69,7 +69,7 @@ impl Connection {
         let request = self.sign(group.key(0)?, method::CREATE_CHANNEL, &create)?;
         self.delivery.clone().create_channel(request).await?;
         let creator = self.session_in(group, 0, 0).await?;
-        creator.commit(&group.commit(0, 0, random::<1024>()?.to_vec())?).await?;
+        creator.commit(&group.commit(0, 0, 0, random::<1024>()?.to_vec())?).await?;
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! Groups with made-up members: real channel keys in a real key tree, sealed bodies of random bytes.
 
 use conclave_channel::{
-    Body, CommitHeader, Entry, EntryKind,
+    Body, CommitHeader, Entry, EntryKind, Position,
     access::{ChannelKey, KeyTree},
+    verdict::Verdict,
 };
 use conclave_names::{ChannelId, Epoch, Hash};
 use conclave_protocol::{
@@ -17,13 +18,16 @@ pub(crate) struct Group {
     pub(crate) channel: ChannelId,
     keys: Vec<SigningKey>,
     tree: KeyTree,
+    /// Of the tree.
+    root: Hash,
 }
 
 impl Group {
     pub(crate) fn new(members: usize) -> Result<Self, Failure> {
         let keys = (0..members).map(|_| Ok(SigningKey::from_bytes(&random()?))).collect::<Result<Vec<_>, Failure>>()?;
         let tree = KeyTree::new(keys.iter().map(public))?;
-        Ok(Self { channel: ChannelId::new(random()?), keys, tree })
+        let root = tree.root();
+        Ok(Self { channel: ChannelId::new(random()?), keys, tree, root })
     }
 
     /// How many members it has.
@@ -52,9 +56,20 @@ impl Group {
         Ok(KeyTree::new([public(self.key(0)?)])?.root())
     }
 
-    /// A commit that ends an epoch and keeps everybody, with a GroupInfo of the usual size.
-    pub(crate) fn commit(&self, epoch: u64, base: u64, body: Vec<u8>) -> Result<SubmitBundleRequest, Failure> {
-        let header = CommitHeader { removes: false, key_root: self.tree.root() };
+    /// A member's commit that ends an epoch, after which all are there, with a GroupInfo of the usual size.
+    pub(crate) fn commit(
+        &self,
+        member: usize,
+        epoch: u64,
+        base: u64,
+        body: Vec<u8>,
+    ) -> Result<SubmitBundleRequest, Failure> {
+        let header = CommitHeader {
+            committer: public(self.key(member)?),
+            removed: 0,
+            members: self.tree.len(),
+            key_root: self.root,
+        };
         Ok(SubmitBundleRequest {
             idempotency_key: random::<16>()?.to_vec(),
             entry: Entry::commit(Epoch(epoch), header, Body::Inline(body)).to_bytes()?,
@@ -63,6 +78,16 @@ impl Group {
             join_key: random::<32>()?.to_vec(),
             ..Default::default()
         })
+    }
+}
+
+impl Group {
+    /// A member's word that it applied a commit, which ended this epoch.
+    pub(crate) fn acknowledge(&self, member: usize, epoch: u64, commit: &Position) -> Result<Vec<u8>, Failure> {
+        let key = self.key(member)?;
+        let path = self.tree.path(&public(key))?;
+        let body = random::<256>()?.to_vec();
+        Ok(Verdict::sign(&self.channel, EntryKind::Ack, Epoch(epoch), commit, key, path, body).to_bytes()?)
     }
 }
 

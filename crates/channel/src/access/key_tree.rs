@@ -42,7 +42,7 @@ pub enum KeyTreeError {
 }
 
 /// From a key to the root.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
 pub struct KeyPath {
     /// The key's place among the sorted keys.
     pub index: u64,
@@ -122,6 +122,19 @@ impl KeyTree {
     #[must_use]
     pub fn root(&self) -> Hash {
         root(self.keys.len() as u64, &top(&self.keys))
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        // Bounded by `limits::MEMBERS`.
+        u32::try_from(self.keys.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Never: a tree has a key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// The path of a key.

@@ -7,6 +7,7 @@ use conclave_engine::{
     outcome::ProcessError,
 };
 use conclave_names::{GroupUri, UserUri};
+use conclave_protocol::Code;
 
 use crate::{
     profile::ProfileError,
@@ -115,6 +116,17 @@ impl ClientError {
             Self::Call(error) => error.is_transient(),
             Self::Unconfirmed | Self::Randomness => true,
             _ => false,
+        }
+    }
+}
+
+impl ClientError {
+    /// The service's code, if a service refused.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Call(error) => error.code(),
+            _ => None,
         }
     }
 }

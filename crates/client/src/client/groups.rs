@@ -199,6 +199,12 @@ impl Client {
         Ok(session)
     }
 
+    /// A session on the group's channel, of the newest settled epoch; none if that is the one that we are in.
+    pub(super) fn settled_session(&mut self, name: &GroupUri) -> Result<Option<Session>, ClientError> {
+        let access = self.group(name)?.settled_access()?;
+        Ok(access.map(|access| Session::new(&self.delivery, opener(access))))
+    }
+
     /// Submits what there is to submit, reading the channel in between, until nothing is left. With an intent, until
     /// that one is settled.
     pub(super) async fn drive(

@@ -66,7 +66,8 @@ impl Listener<'_> {
                     tracing::info!(%error, "the connection is lost; trying again");
                     self.stream = None;
                     self.channels.clear();
-                    tokio::time::sleep(self.backoff.next_pause()).await;
+                    let asked = if let ClientError::Call(call) = &error { call.retry_after() } else { Duration::ZERO };
+                    tokio::time::sleep(self.backoff.next_pause() + asked).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -93,7 +94,7 @@ impl Listener<'_> {
         let event = tokio::select! {
             event = stream.next() => event,
             () = sleep_until(due.unwrap_or_else(far)), if due.is_some() => {
-                return self.commit_proposals().await;
+                return self.do_what_is_due().await;
             }
         };
         match event {
@@ -211,24 +212,24 @@ impl Listener<'_> {
         }
     }
 
-    /// When somebody's proposal falls to us to commit.
+    /// When time alone gives us something to do in a group.
     fn next_due(&self) -> Option<Instant> {
         let now = self.client.delivery.now();
         self.client
             .groups
             .values()
-            .filter_map(conclave_engine::group::Group::commit_due)
+            .filter_map(|group| group.due(now))
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
 
-    async fn commit_proposals(&mut self) -> Result<(), ClientError> {
+    async fn do_what_is_due(&mut self) -> Result<(), ClientError> {
         let now: Timestamp = self.client.delivery.now();
         let due: Vec<_> = self
             .client
             .groups
             .values()
-            .filter(|group| group.commit_due().is_some_and(|due| due <= now))
+            .filter(|group| group.due(now).is_some_and(|due| due <= now))
             .map(|group| group.name().clone())
             .collect();
         for name in due {

@@ -2,10 +2,12 @@
 
 use conclave_channel::{Body, Entry};
 use conclave_engine::{
-    group::{Incoming, Status},
+    group::{Incoming, KIND_MESSAGE, Status},
+    intent::Wish,
     invitation::{Invitation, JoinError},
     outcome::Event,
 };
+use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp, limits};
 use conclave_protocol::{Code, v1};
 
@@ -26,7 +28,7 @@ impl Client {
         self.renew_if_due().await?;
         events.extend(self.sync_inbox().await?);
         for summary in self.groups()? {
-            if summary.status == Status::Removed {
+            if summary.status == Status::Removed && !summary.may_return {
                 continue;
             }
             events.extend(self.sync_group(&summary.name).await?);
@@ -121,18 +123,20 @@ impl Client {
     /// [`ClientError::Log`] if the server's log is not one; what came before counts.
     pub async fn sync_group(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = Vec::new();
+        let mut refetched = false;
         loop {
-            if *self.group(name)?.status() == Status::Removed {
+            let group = self.group(name)?;
+            if *group.status() == Status::Removed && !group.may_return() {
                 return Ok(events);
             }
-            let session = self.session(name)?;
-            let after = self.group(name)?.position().seq;
-            let page = match session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await {
-                Ok(page) => page,
-                Err(error) => {
-                    self.sessions.remove(name);
-                    return Err(error.into());
+            let page = match self.page(name).await {
+                Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.is_unproven() => {
+                    let event = self.group(name)?.void_invitation();
+                    self.save(name)?;
+                    events.push(ClientEvent { group: name.clone(), event });
+                    return Ok(events);
                 }
+                page => page?,
             };
             if page.entries.is_empty() {
                 return Ok(events);
@@ -140,10 +144,31 @@ impl Client {
             let before = self.group(name)?.position();
             events.extend(self.process(name, page.entries).await?);
             if self.group(name)?.position() == before {
-                // Stuck: the next sync tries again.
-                return Ok(events);
+                // What cannot be applied is read once more: it may have been changed on its way.
+                if refetched || !self.group(name)?.wants_refetch() {
+                    return Ok(events);
+                }
+                refetched = true;
             }
         }
+    }
+
+    /// The entries after our place in a group's channel.
+    async fn page(&mut self, name: &GroupUri) -> Result<v1::FetchResponse, ClientError> {
+        let after = self.group(name)?.position().seq;
+        let request = v1::FetchRequest { after: after.0, limit: 0 };
+        let session = self.session(name)?;
+        let refused = match session.fetch(&request).await {
+            Ok(page) => return Ok(page),
+            Err(error) => error,
+        };
+        self.sessions.remove(name);
+        if refused.code() != Some(Code::AccessRefused) {
+            return Err(refused.into());
+        }
+        // The epoch that we are in may have been annulled: that of the newest settled epoch lets us read of it.
+        let Some(session) = self.settled_session(name)? else { return Err(refused.into()) };
+        Ok(session.fetch(&request).await?)
     }
 
     /// Processes entries that follow our place in a group's channel.
@@ -165,14 +190,38 @@ impl Client {
             batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });
         }
         let done = self.group(name)?.process(&batch);
+        let mut events = Vec::with_capacity(done.events.len());
+        for event in done.events {
+            match &event {
+                // Sent again after it had been in a void epoch, or replayed: it was told of before.
+                Event::Message { id, .. } if self.store.has_message(&name.to_string(), id.as_bytes())? => continue,
+                Event::Annulled { commit, .. } => self.send_again(name, *commit)?,
+                _ => {}
+            }
+            events.push(ClientEvent { group: name.clone(), event });
+        }
         self.save(name)?;
-        let mut events: Vec<_> =
-            done.events.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect();
         self.watch_identities(name, &mut events)?;
         match done.fault {
             Some(fault) => Err(fault.into()),
             None => Ok(events),
         }
+    }
+
+    /// What we said after a commit that was annulled was read in void epochs only, if at all: it is said again, under
+    /// its name, so that nobody reads it twice.
+    fn send_again(&mut self, name: &GroupUri, commit: Seq) -> Result<(), ClientError> {
+        let own = self.account.client.to_string();
+        let stored = self.store.messages(&name.to_string(), commit.0, usize::MAX)?;
+        let ours = stored.into_iter().filter(|stored| stored.kind == KIND_MESSAGE && stored.sender == own);
+        let group = self.group(name)?;
+        for stored in ours {
+            // Who is no member any more has nobody to say it to.
+            if group.wish(Wish::Send { content: stored.body, id: MessageId::new(stored.id) }).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Remembers the identity keys of new members, and tells of one that is another than before.

@@ -6,7 +6,10 @@ use std::{
     ops::Bound::{Excluded, Included, Unbounded},
 };
 
-use conclave_engine::writes::{Room, StoredMessage, Write};
+use conclave_engine::{
+    group::KIND_MESSAGE,
+    writes::{Room, StoredMessage, Write},
+};
 use zeroize::Zeroizing;
 
 use super::{ProfileStore, Row, StoreError};
@@ -50,7 +53,11 @@ impl ProfileStore for MemoryStore {
                     self.rows.remove(&(*room, key.clone()));
                 }
                 Write::Message(m) => {
-                    self.messages.entry(m.group.clone()).or_default().insert((m.seq, m.id), m.clone());
+                    let of_group = self.messages.entry(m.group.clone()).or_default();
+                    let same = |known: &StoredMessage| known.id == m.id && known.seq != m.seq && known.kind == m.kind;
+                    if m.kind != KIND_MESSAGE || !of_group.values().any(same) {
+                        of_group.insert((m.seq, m.id), m.clone());
+                    }
                 }
             }
         }
@@ -84,6 +91,11 @@ impl ProfileStore for MemoryStore {
         let mut last: Vec<_> = of_group.rev().take(limit).cloned().collect();
         last.reverse();
         Ok(last)
+    }
+
+    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
+        let same = |known: &StoredMessage| known.id == *id && known.kind == KIND_MESSAGE;
+        Ok(self.messages.get(group).is_some_and(|messages| messages.values().any(same)))
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {

@@ -41,6 +41,9 @@ pub trait ProfileStore: Send {
     /// The last `limit` messages of a group, in order.
     fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError>;
 
+    /// Whether a message of this name is kept. One that comes again, in whatever place, is not kept twice.
+    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError>;
+
     /// How many messages of a group there are.
     fn message_count(&self, group: &str) -> Result<u64, StoreError>;
 }

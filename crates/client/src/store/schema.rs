@@ -25,6 +25,7 @@ const TABLES: &str = "
         body BLOB NOT NULL,
         PRIMARY KEY (grp, seq, id)
     ) STRICT;
+    CREATE INDEX messages_by_id ON messages (grp, id);
     PRAGMA user_version = 1;
 ";
 

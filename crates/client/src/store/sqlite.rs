@@ -2,7 +2,10 @@
 
 use std::{fmt, fs::File, sync::Arc, time::Duration};
 
-use conclave_engine::writes::{Room, StoredMessage, Write};
+use conclave_engine::{
+    group::KIND_MESSAGE,
+    writes::{Room, StoredMessage, Write},
+};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row as SqlRow, params};
 use zeroize::Zeroizing;
 
@@ -120,7 +123,9 @@ fn write(connection: &Connection, write: &Write) -> Result<(), StoreError> {
             .execute(params![room.code(), key])?,
         Write::Message(m) => connection
             .prepare_cached(&format!(
-                "INSERT OR REPLACE INTO messages ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+                "INSERT OR REPLACE INTO messages ({COLUMNS}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+                 WHERE ?6 <> {KIND_MESSAGE} OR NOT EXISTS (
+                     SELECT 1 FROM messages WHERE grp = ?1 AND id = ?3 AND seq <> ?2 AND kind = {KIND_MESSAGE})"
             ))?
             .execute(params![m.group, signed(m.seq)?, m.id, m.sender, signed(m.time_ms)?, m.kind, m.body])?,
     };
@@ -170,6 +175,12 @@ impl ProfileStore for Store {
         let mut messages = self.query(&sql, params![group, clamped(limit as u64)])?;
         messages.reverse();
         Ok(messages)
+    }
+
+    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
+        let sql =
+            format!("SELECT EXISTS (SELECT 1 FROM messages WHERE grp = ?1 AND id = ?2 AND kind = {KIND_MESSAGE})");
+        Ok(self.connection.prepare_cached(&sql)?.query_row(params![group, id], |row| row.get(0))?)
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {

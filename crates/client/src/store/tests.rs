@@ -1,5 +1,6 @@
 use std::{fs, path::Path};
 
+use conclave_engine::group::{KIND_EVENT, KIND_MESSAGE};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -195,9 +196,9 @@ fn a_transaction_is_applied_whole_or_not_at_all() {
 }
 
 fn pages(store: &mut impl ProfileStore) {
-    let all: Vec<_> = [(1, 1), (2, 1), (2, 2), (2, 3), (3, 1)].map(|(seq, id)| message("g", seq, id)).into();
+    let all: Vec<_> = [(1, 1), (2, 2), (2, 3), (2, 4), (3, 5)].map(|(seq, id)| message("g", seq, id)).into();
     store.apply(&all.iter().cloned().map(Write::Message).collect::<Vec<_>>()).unwrap();
-    store.apply(&[Write::Message(message("h", 9, 9)), Write::Message(message("g", 2, 2))]).unwrap();
+    store.apply(&[Write::Message(message("h", 9, 9)), Write::Message(message("g", 2, 3))]).unwrap();
     assert_eq!(store.message_count("g").unwrap(), 5);
     // Messages of one place are not torn apart.
     assert_eq!(store.messages("g", 0, 2).unwrap(), all[..4]);
@@ -206,6 +207,24 @@ fn pages(store: &mut impl ProfileStore) {
     assert_eq!(store.messages("g", u64::MAX, 1).unwrap(), []);
     assert_eq!(store.last_messages("g", 2).unwrap(), all[3..]);
     assert_eq!(store.last_messages("nobody's", 2).unwrap(), []);
+}
+
+fn once(store: &mut impl ProfileStore) {
+    let change = StoredMessage { kind: KIND_EVENT, ..message("g", 1, 7) };
+    store.apply(&[Write::Message(message("g", 1, 8)), Write::Message(change.clone())]).unwrap();
+    assert!(store.has_message("g", &message("g", 1, 8).id).unwrap());
+    assert!(!store.has_message("g", &change.id).unwrap(), "a change is no message");
+    assert!(!store.has_message("h", &message("g", 1, 8).id).unwrap());
+    // The same message at another place is the one that is there; changes may be alike.
+    store.apply(&[Write::Message(message("g", 5, 8)), Write::Message(StoredMessage { seq: 5, ..change })]).unwrap();
+    let kept: Vec<_> = store.messages("g", 0, 9).unwrap().iter().map(|kept| (kept.seq, kept.kind)).collect();
+    assert_eq!(kept, [(1, KIND_EVENT), (1, KIND_MESSAGE), (5, KIND_EVENT)]);
+}
+
+#[test]
+fn a_message_that_comes_again_is_kept_once() {
+    once(&mut Fixture::new().1);
+    once(&mut MemoryStore::new());
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Transport {
                 backoff.reset();
                 end = Instant::now() + self.deadline;
             }
-            let pause = backoff.next_pause();
+            let pause = backoff.next_pause() + error.retry_after();
             if !error.is_short() || Instant::now() + pause >= end {
                 return Err(error);
             }

@@ -1,12 +1,15 @@
 //! Why a call failed.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use conclave_names::Hash;
 use conclave_protocol::{Code, Refusal, Retry};
 use tonic::{Code as Grpc, Status};
 
 use super::connector::ConnectFailure;
+
+/// The longest time that a server can have us wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,11 +45,24 @@ impl CallError {
         }
     }
 
+    /// How long the server wants us to wait before the same call: at most five minutes, whatever it says. Zero if it
+    /// wants nothing.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Refused(refusal) if refusal.code == Code::RateLimited => {
+                Duration::from_millis(refusal.number("retry_after_ms").unwrap_or(1000)).min(LONGEST_WAIT)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether to send it again within seconds. A full server or a used-up quota takes longer: the caller should
     /// hear of that.
     pub(super) fn is_short(&self) -> bool {
         match self {
-            Self::Refused(refusal) => matches!(refusal.code, Code::Unavailable | Code::Internal),
+            Self::Refused(refusal) => {
+                matches!(refusal.code, Code::Unavailable | Code::Internal | Code::RateLimited)
+            }
             _ => self.is_transient(),
         }
     }
@@ -117,6 +133,11 @@ mod tests {
             assert_eq!(error.is_transient(), code.retry() == Retry::Later);
             assert!(error.is_transient() || !error.is_short());
         }
+        for (ms, wait) in [("70", 70), ("18446744073709551615", 300_000), ("soon", 1000)] {
+            let error = CallError::Refused(Refusal::new(Code::RateLimited, "why").with("retry_after_ms", ms));
+            assert_eq!(error.retry_after(), Duration::from_millis(wait));
+        }
+        assert_eq!(CallError::unreachable("x").retry_after(), Duration::ZERO);
         assert!(CallError::from(Status::unavailable("a proxy's words")).is_transient());
         for status in [Status::unimplemented("x"), Status::unknown("x"), Status::internal("x"), Status::not_found("x")]
         {

@@ -53,7 +53,8 @@ where
             Ok(done) => return done,
             Err(_) => break,
         };
-        let pause = backoff.next_pause();
+        // What the server asks for, and something random upon it.
+        let pause = backoff.next_pause() + error.retry_after();
         if Instant::now() + pause >= end {
             tracing::warn!(call, attempts, %error, "gave up");
             return Err(error);

@@ -2,21 +2,32 @@
 
 use std::{
     fmt,
+    future::Future as _,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use conclave_names::{ChannelId, StreamHandle, Timestamp};
-use conclave_protocol::v1::{LoggedEntry, OpenStreamRequest, StreamEvent, stream_event::Event as Wire};
+use conclave_protocol::{
+    Code,
+    v1::{KeepAliveRequest, LoggedEntry, OpenStreamRequest, StreamEvent, stream_event::Event as Wire},
+};
 use futures::Stream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    sync::oneshot,
+    task::AbortHandle,
+    time::{Instant, Sleep, sleep, timeout},
+};
 use tonic::Streaming;
 
 use super::{CallError, Transport, retry::retry};
 
 /// Bounds of the heartbeat that a server may announce, in milliseconds.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 1_000..=300_000;
+
+/// Bounds of the silence that it may announce, in milliseconds.
+const SILENCE_MS: std::ops::RangeInclusive<u64> = 3_000..=24 * 3600 * 1000;
 
 /// What a stream brings.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +71,8 @@ impl StreamError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Silent(_) | Self::Closed => true,
-            Self::Broken(error) => error.is_transient(),
+            // Of the latter kind is the end of a stream on which the server did not hear us.
+            Self::Broken(error) => error.is_transient() || error.code() == Some(Code::StreamUnknown),
         }
     }
 }
@@ -72,6 +84,47 @@ pub struct EventStream {
     /// After this much silence the stream is dead.
     patience: Duration,
     watchdog: Pin<Box<Sleep>>,
+    keeper: Option<Keeper>,
+}
+
+/// Tells the server that we are there for as long as it lives, and us when the server knows of no such stream.
+struct Keeper {
+    gone: oneshot::Receiver<CallError>,
+    task: AbortHandle,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Keeper {
+    /// Three times in the time after which the server would end the stream, so that one may be lost.
+    fn start(transport: &Transport, handle: StreamHandle, silence: Duration) -> Self {
+        let (tell, gone) = oneshot::channel();
+        let transport = transport.clone();
+        let pause = silence / 3;
+        let keep = async move {
+            loop {
+                sleep(pause).await;
+                let request = KeepAliveRequest { handle: handle.to_vec() };
+                let mut client = transport.delivery();
+                let error = match timeout(pause, client.keep_alive(request)).await {
+                    Ok(Err(status)) => CallError::from(status),
+                    Ok(Ok(_)) => continue,
+                    Err(_) => CallError::unreachable("no answer to KeepAlive"),
+                };
+                if !error.is_transient() {
+                    // If nobody listens, the stream has ended already.
+                    let _ = tell.send(error);
+                    return;
+                }
+                tracing::debug!(%error, "the server did not hear that we are there; it is told again");
+            }
+        };
+        Self { gone, task: tokio::spawn(keep).abort_handle() }
+    }
 }
 
 impl fmt::Debug for EventStream {
@@ -103,7 +156,12 @@ impl Transport {
                 return Err(wrong("`heartbeat_ms` is not between 1 s and 5 min"));
             }
             let patience = Duration::from_millis(opened.heartbeat_ms * 5 / 2);
-            Ok(EventStream { handle, events: Some(events), patience, watchdog: Box::pin(sleep(patience)) })
+            let keeper = match opened.silence_ms {
+                0 => None,
+                ms if SILENCE_MS.contains(&ms) => Some(Keeper::start(self, handle, Duration::from_millis(ms))),
+                _ => return Err(wrong("`silence_ms` is not between 3 s and a day")),
+            };
+            Ok(EventStream { handle, events: Some(events), patience, watchdog: Box::pin(sleep(patience)), keeper })
         })
         .await
     }
@@ -129,6 +187,7 @@ impl EventStream {
     fn end(&mut self, error: StreamError) -> Poll<Option<Result<Event, StreamError>>> {
         tracing::info!(%error, "a stream ended");
         self.events = None;
+        self.keeper = None;
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -153,7 +212,18 @@ impl Stream for EventStream {
                 Poll::Pending if this.watchdog.as_mut().poll(cx).is_ready() => {
                     return this.end(StreamError::Silent(this.patience));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let gone = this.keeper.as_mut().map(|keeper| Pin::new(&mut keeper.gone).poll(cx));
+                    return match gone {
+                        Some(Poll::Ready(Ok(error))) => this.end(error.into()),
+                        Some(Poll::Ready(Err(_))) => {
+                            // It says nothing more; the watchdog is there still.
+                            this.keeper = None;
+                            Poll::Pending
+                        }
+                        _ => Poll::Pending,
+                    };
+                }
             }
         }
         Poll::Ready(None)

@@ -4,12 +4,13 @@ use conclave_channel::{
     access::ReadRange,
     law::{self, Refused},
 };
-use conclave_names::{ChannelId, Epoch, Seq};
+use conclave_names::{ChannelId, Epoch, Seq, Timestamp};
 use conclave_protocol::{Code, Refusal};
 
+use super::standing;
 use crate::{
     session::Place,
-    store::{ChannelKind, ChannelRow, RangeLimit, Read, StoreError},
+    store::{ChannelKind, ChannelRow, RangeLimit, Read, StoreError, Tx},
 };
 
 /// The one answer to strangers. It must not tell whether the channel exists.
@@ -47,14 +48,21 @@ impl Access {
     pub(super) fn of(read: &mut dyn Read, channel: &ChannelId, place: Place) -> Result<Self, Refusal> {
         let row = read.channel(channel)?.ok_or_else(stranger)?;
         match (&row.kind, place) {
-            (ChannelKind::Group { epoch }, Place::Member(of)) => {
-                let base = read.epoch(channel, of)?.ok_or_else(stranger)?.base;
-                let range = ReadRange { after: base, until: read.first_removal(channel, of)? };
-                Ok(Self { epoch: Some(*epoch), range, row })
+            (ChannelKind::Group { ledger }, Place::Member { epoch, started }) => {
+                // Another commit may have begun the epoch since, if the first was annulled.
+                let of = read.epoch(channel, epoch)?.filter(|row| row.started == started).ok_or_else(stranger)?;
+                let range = ReadRange { after: of.base, until: read.first_removal(channel, epoch)? };
+                Ok(Self { epoch: Some(ledger.epoch()), range, row })
             }
             (ChannelKind::Inbox { .. }, Place::Owner) => Ok(Self { epoch: None, range: ReadRange::ALL, row }),
             _ => Err(stranger()),
         }
+    }
+
+    /// Brings the channel to the time of the entry that comes next, and looks access up anew if that annulled commits.
+    pub(super) fn advanced(mut self, tx: &mut dyn Tx, place: Place, now: Timestamp) -> Result<Self, Refusal> {
+        let id = self.row.id;
+        if standing::advance(tx, &mut self.row, now)? { Self::of(tx, &id, place) } else { Ok(self) }
     }
 
     /// The newest entry that may be read.

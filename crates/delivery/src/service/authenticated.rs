@@ -79,7 +79,7 @@ impl Request for SignedRequest {}
 
 impl sealed::Sealed for SessionRequest {
     fn prove(&self, service: &DeliveryService, method: &str, now: Timestamp) -> Result<Proved, Refusal> {
-        let caller = service.sessions.authenticate(method, self, now)?;
+        let caller = service.caller(self, method, now)?;
         let addresses = if method == method::SUBMIT_BUNDLE { addresses(self) } else { None };
         Ok(Proved(Proof::Session { caller, addresses, opened: Opened::new() }))
     }
@@ -192,7 +192,7 @@ impl DeliveryService {
         let Proof::Session { caller, addresses, opened } = &mut request.proof else { return Ok(()) };
         let Some((epoch, addresses)) = addresses.take() else { return Ok(()) };
         let kind = read.channel(&caller.channel)?.map(|row| row.kind);
-        if kind != Some(ChannelKind::Group { epoch }) {
+        if !matches!(kind, Some(ChannelKind::Group { ledger }) if ledger.epoch() == epoch) {
             return Ok(());
         }
         for bytes in addresses {

@@ -53,15 +53,26 @@ impl DeliveryService {
             ));
         }
         let mut reply = ClaimResponse::default();
-        for client in clients {
-            match take(tx, &keyed, &client, &suites, now)? {
-                Some(row) => reply.key_packages.push(ClaimedKeyPackage {
-                    client: client.to_string(),
+        let mut withheld = None;
+        for target in clients {
+            // Beyond the limit the pool is left alone, and the last resort keeps the client reachable.
+            let wait = self.limiter.pool(&caller, &target, now);
+            if let Some(row) = take(tx, &keyed, &target, &suites, wait.is_none(), now)? {
+                if !row.last_resort {
+                    self.limiter.took(&caller, &target, now);
+                }
+                reply.key_packages.push(ClaimedKeyPackage {
+                    client: target.to_string(),
                     last_resort: row.last_resort,
                     key_package: row.bytes,
-                }),
-                None => reply.without.push(client.to_string()),
+                });
+            } else {
+                withheld = withheld.max(wait);
+                reply.without.push(target.to_string());
             }
+        }
+        if let (Some(wait), true) = (withheld, reply.key_packages.is_empty()) {
+            return Err(self.limiter.pool_refusal(wait));
         }
         claim.remember(tx, &reply, now, CLAIM_MS)?;
         Ok(Done::quiet(reply))
@@ -94,16 +105,19 @@ fn suites(numbers: &[u32]) -> Result<Vec<u16>, Refusal> {
     numbers.iter().map(number).collect()
 }
 
-/// Takes one KeyPackage of a client, of the first suite in which it has one.
+/// Takes one KeyPackage of a client, of the first suite in which it has one; a one-time one only if the pool may be
+/// touched.
 fn take(
     tx: &mut dyn Tx,
     keyed: &Keyed,
     client: &ClientUri,
     suites: &[u16],
+    pool: bool,
     now: Timestamp,
 ) -> Result<Option<KeyPackageRow>, Refusal> {
     for suite in suites {
-        if let Some(row) = tx.next_key_package(client, *suite, now)? {
+        let next = if pool { tx.next_key_package(client, *suite, now)? } else { None };
+        if let Some(row) = next {
             tx.delete_key_package(&row.reference)?;
             tx.put_claimed(&keyed.hash(Purpose::Claimed, &[row.reference.as_bytes()]), row.expires)?;
             return Ok(Some(row));

@@ -1,6 +1,7 @@
 use conclave_channel::{
     access::{ChannelKey, KeyTree},
     chain,
+    law::Ledger,
 };
 use conclave_names::{Epoch, Hash, Seq, Timestamp};
 use conclave_protocol::{
@@ -43,7 +44,7 @@ impl DeliveryService {
         }
         tx.put_channel(&ChannelRow {
             id,
-            kind: ChannelKind::Group { epoch: Epoch(0) },
+            kind: ChannelKind::Group { ledger: Ledger::new(Epoch(0), key_root, 1) },
             head: Seq(0),
             head_hash: chain::start(&id),
             head_time: now,

@@ -19,6 +19,7 @@ impl DeliveryService {
             address_key: key.public.clone(),
             address_key_id: key.id.to_vec(),
             address_key_rotates_ms: key.rotates.0,
+            receipt_key: self.receipt_key(),
             software: concat!("conclaved ", env!("CARGO_PKG_VERSION")).to_owned(),
         })
     }

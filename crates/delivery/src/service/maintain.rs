@@ -15,7 +15,7 @@ impl DeliveryService {
     /// What is due from time to time: makes the server's secret and the address key (a new one each week), and deletes
     /// what expired. To be called at start, before anything else, and every few minutes.
     pub fn maintain(&self, tx: &mut dyn Tx, now: Timestamp) -> Result<Done<()>, Refusal> {
-        Keyed::of(tx)?;
+        self.make_receipt_key(&Keyed::of(tx)?);
         if tx.newest_address_key()?.is_none_or(|key| key.rotates <= now) {
             let (secret, public) = self
                 .suite
@@ -34,7 +34,8 @@ impl DeliveryService {
         }
         tx.prune(now)?;
         self.sessions.forget_idle(now);
+        self.limiter.forget_full(now);
         let outbox = !tx.outbox(1)?.is_empty();
-        Ok(Done { reply: (), wake: Vec::new(), outbox })
+        Ok(Done { outbox, ..Done::quiet(()) })
     }
 }

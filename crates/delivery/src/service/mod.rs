@@ -17,8 +17,10 @@ mod outbox;
 mod purge;
 mod read_blob;
 mod read_group_info;
+mod receipt;
 mod request;
 mod stage_blob;
+mod standing;
 mod stream;
 mod submit;
 mod submit_bundle;
@@ -26,31 +28,47 @@ mod trim;
 mod upload;
 mod welcome;
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use conclave_mls::{crypto, identity::Identities};
 use conclave_names::{ChannelId, Domain};
-use conclave_protocol::{Code, Refusal};
+use conclave_protocol::{Code, Refusal, SigningKey};
 
 pub use authenticated::{Authenticated, Found, Incoming, Request};
 pub use read_blob::BlobPart;
 pub use stream::{Attached, Batch, Detached, StreamEnd, Subscription};
 
-use crate::session::Sessions;
+use crate::{
+    limits::{Limiter, Limits},
+    session::{Bounds, Sessions},
+};
 
 /// What an operator may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Sessions that are remembered; beyond, the least recently used is forgotten.
+    /// Sessions that are remembered. Beyond, the place that has most of them loses its least recently used.
     pub max_sessions: usize,
+    /// Sessions that are remembered of one place ([`Origin`](crate::Origin)); beyond, its own least recently used is
+    /// forgotten.
+    pub max_sessions_per_origin: usize,
+    /// Sessions that are remembered of one key; beyond, its own least recently used is forgotten.
+    pub max_sessions_per_key: usize,
     /// Silence after which a session is forgotten, in milliseconds.
     pub session_idle_ms: u64,
+    /// How much each may ask for.
+    pub limits: Limits,
 }
 
 impl Default for Config {
-    /// 100,000 sessions (about 300 bytes each), 10 minutes.
+    /// 100,000 sessions (about 500 bytes each), 20,000 of one place and 8 of one key, 10 minutes, the default limits.
     fn default() -> Self {
-        Self { max_sessions: 100_000, session_idle_ms: 10 * 60 * 1000 }
+        Self {
+            max_sessions: 100_000,
+            max_sessions_per_origin: 20_000,
+            max_sessions_per_key: 8,
+            session_idle_ms: 10 * 60 * 1000,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -63,12 +81,14 @@ pub struct Done<R> {
     pub wake: Vec<ChannelId>,
     /// Whether the outbox has rows: call [`DeliveryService::deliver_outbox`].
     pub outbox: bool,
+    /// The channel of an accepted submission: give the answer to [`DeliveryService::sign_receipt`].
+    pub accepted: Option<ChannelId>,
 }
 
 impl<R> Done<R> {
     /// An answer that leads to nothing more.
     fn quiet(reply: R) -> Self {
-        Self { reply, wake: Vec::new(), outbox: false }
+        Self { reply, wake: Vec::new(), outbox: false, accepted: None }
     }
 }
 
@@ -81,6 +101,9 @@ pub struct DeliveryService {
     suite: crypto::SuiteProvider,
     config: Config,
     sessions: Sessions,
+    limiter: Limiter,
+    /// Signs receipts; made of the server's secret at the first maintenance.
+    receipts: OnceLock<SigningKey>,
 }
 
 impl fmt::Debug for DeliveryService {
@@ -101,8 +124,14 @@ impl DeliveryService {
     pub fn new(domain: Domain, identities: Identities, config: Config) -> Result<Self, Refusal> {
         let suite =
             crypto::suite(crypto::DEFAULT_SUITE).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-        let sessions = Sessions::new(config.max_sessions, config.session_idle_ms);
-        Ok(Self { domain, identities, suite, config, sessions })
+        let sessions = Sessions::new(Bounds {
+            all: config.max_sessions,
+            per_origin: config.max_sessions_per_origin,
+            per_key: config.max_sessions_per_key,
+            idle_ms: config.session_idle_ms,
+        });
+        let limiter = Limiter::new(&config.limits);
+        Ok(Self { domain, identities, suite, config, sessions, limiter, receipts: OnceLock::new() })
     }
 
     /// The domain that it serves.
@@ -115,5 +144,11 @@ impl DeliveryService {
     #[must_use]
     pub fn open_sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// How many buckets of limits are in use, for metrics.
+    #[must_use]
+    pub fn limit_buckets(&self) -> usize {
+        self.limiter.len()
     }
 }

@@ -1,5 +1,5 @@
 use conclave_channel::access::{ChannelKey, KeyPath};
-use conclave_names::{Epoch, Hash, SessionId, Timestamp, limits};
+use conclave_names::{Epoch, Hash, Seq, SessionId, Timestamp, limits};
 use conclave_protocol::{
     Refusal, method,
     session::SessionKey,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     keyed::{Purpose, random},
-    session::{Caller, Place},
+    session::{Caller, Origin, Place},
     store::{ChannelKind, Tx},
 };
 
@@ -35,6 +35,18 @@ impl DeliveryService {
         request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<OpenSessionResponse>, Refusal> {
+        self.open_session_from(tx, request, Origin::default(), now)
+    }
+
+    /// [`open_session`](Self::open_session) for a caller at a place. Where sessions are too many, those of one place
+    /// give way to one another before they do to other places'.
+    pub fn open_session_from(
+        &self,
+        tx: &mut dyn Tx,
+        request: &impl Incoming<SignedRequest>,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Done<OpenSessionResponse>, Refusal> {
         let Signed { verified, message, keyed } =
             self.signed::<OpenSessionRequest>(tx, request, method::OPEN_SESSION, now)?;
         let id = channel_id(&message.channel)?;
@@ -43,7 +55,7 @@ impl DeliveryService {
         let key = verified.key.to_bytes();
 
         let kind = tx.channel(&id)?.map(|row| row.kind);
-        let root = tx.epoch(&id, epoch)?.map_or(NO_ROOT, |row| row.key_root);
+        let (root, started) = tx.epoch(&id, epoch)?.map_or((NO_ROOT, Seq(0)), |row| (row.key_root, row.started));
         let owner = match &kind {
             Some(ChannelKind::Inbox { owner, .. }) => owner,
             _ => &NO_OWNER,
@@ -51,7 +63,7 @@ impl DeliveryService {
         let member = path.verify(&ChannelKey(key), &root).is_ok();
         let owns = bool::from(owner.ct_eq(&key));
         let place = match kind {
-            Some(ChannelKind::Group { .. }) if member => Place::Member(epoch),
+            Some(ChannelKind::Group { .. }) if member => Place::Member { epoch, started },
             Some(ChannelKind::Inbox { .. }) if owns => Place::Owner,
             _ => return Err(stranger()),
         };
@@ -60,7 +72,7 @@ impl DeliveryService {
         let session = SessionId::new(random()?);
         let mac_key = Zeroizing::new(random::<32>()?);
         let pseudonym = keyed.hash(Purpose::Submitter, &[id.as_bytes(), &key]);
-        self.sessions.open(session, SessionKey::new(*mac_key), Caller { channel: id, place, pseudonym }, now);
+        self.sessions.open(session, SessionKey::new(*mac_key), Caller { channel: id, place, pseudonym }, origin, now);
         Ok(Done::quiet(OpenSessionResponse {
             session: session.to_vec(),
             mac_key: mac_key.to_vec(),

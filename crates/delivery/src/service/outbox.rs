@@ -25,7 +25,7 @@ impl DeliveryService {
         wake.sort_unstable();
         wake.dedup();
         let outbox = !tx.outbox(1)?.is_empty();
-        Ok(Done { reply: rows.len(), wake, outbox })
+        Ok(Done { wake, outbox, ..Done::quiet(rows.len()) })
     }
 }
 

@@ -84,6 +84,7 @@ impl DeliveryService {
             Some(Found(Proof::Signed { client: Some(client), .. })) => client.clone()?,
             _ => self.identified(&signed.verified, now)?,
         };
+        self.limiter.certified(method, &client, now)?;
         Ok((client, signed))
     }
 
@@ -98,6 +99,13 @@ impl DeliveryService {
         ))
     }
 
+    /// Whose session a request is in, within what that one may do.
+    pub(super) fn caller(&self, request: &SessionRequest, method: &str, now: Timestamp) -> Result<Caller, Refusal> {
+        let caller = self.sessions.authenticate(method, request, now)?;
+        self.limiter.in_session(method, &caller.pseudonym, request.body.len(), now)?;
+        Ok(caller)
+    }
+
     /// Authenticates a request in a session.
     pub(super) fn in_session<M: Message + Default>(
         &self,
@@ -107,7 +115,7 @@ impl DeliveryService {
     ) -> Result<(Caller, M), Refusal> {
         let caller = match request.proof(method) {
             Some(Found(Proof::Session { caller, .. })) => *caller,
-            _ => self.sessions.authenticate(method, request.request(), now)?,
+            _ => self.caller(request.request(), method, now)?,
         };
         Ok((caller, session::decode(request.request())?))
     }

@@ -11,12 +11,12 @@ use super::{
     blobs,
     idempotency::{SUBMISSION_MS, Submission},
     request::idempotency_key,
+    standing,
 };
 use crate::store::{ChannelRow, EntryRow, StoreError, Tx};
 
 impl DeliveryService {
-    /// Appends a message or a proposal. It refuses before it writes, or not at all: its transaction needs no means to
-    /// undo it by itself.
+    /// Appends a message, a proposal, or a member's word about a commit.
     pub fn submit(
         &self,
         tx: &mut dyn Tx,
@@ -28,19 +28,26 @@ impl DeliveryService {
         let access = Access::of(tx, &caller.channel, caller.place)?;
         let submission = Submission::new(caller.pseudonym, key, method::SUBMIT, &request.request().body);
         if let Some(reply) = submission.earlier(tx, now)? {
-            return Ok(Done::quiet(reply));
+            return Ok(Done { accepted: Some(caller.channel), ..Done::quiet(reply) });
         }
         let entry = parse(&message.entry)?;
-        if !matches!(entry.kind, EntryKind::Message | EntryKind::Proposal) {
+        if matches!(entry.kind, EntryKind::Commit | EntryKind::Welcome) {
             return Err(Refusal::new(
                 Code::EntryInvalid,
-                "this call takes messages and proposals: commits go in a bundle, Welcomes within one",
+                "this call takes messages, proposals and verdicts: commits go in a bundle, Welcomes within one",
             ));
         }
-        access.admit(tx, entry.kind, entry.epoch)?;
-        let reply = append(tx, access.row, &entry, message.entry, now)?;
+        let access = access.advanced(tx, caller.place, now)?;
+        // A verdict proves by itself whose it is: also that of a member for whom the disputed commit ends the access.
+        if !entry.kind.is_verdict() {
+            access.admit(tx, entry.kind, entry.epoch)?;
+        }
+        let row = standing::admit(&access.row, &entry, &message.entry, now)?;
+        // What appending refuses, it refuses before it writes.
+        tx.decided()?;
+        let reply = append(tx, row, &entry, message.entry, now)?;
         submission.remember(tx, &reply, now, SUBMISSION_MS)?;
-        Ok(Done { reply, wake: vec![caller.channel], outbox: false })
+        Ok(Done { reply, wake: vec![caller.channel], outbox: false, accepted: Some(caller.channel) })
     }
 }
 
@@ -84,5 +91,5 @@ pub(super) fn append(
         bytes,
     })?;
     tx.put_channel(&ChannelRow { head: seq, head_hash, head_time: time, ..channel })?;
-    Ok(SubmitResponse { seq: seq.0, time_ms: time.0, chain: head_hash.to_vec() })
+    Ok(SubmitResponse { seq: seq.0, time_ms: time.0, chain: head_hash.to_vec(), receipt: Vec::new() })
 }

@@ -12,11 +12,12 @@ use super::{
     blobs,
     idempotency::{SUBMISSION_MS, Submission},
     request::{field, idempotency_key, malformed, too_large},
+    standing,
     submit::{append, parse},
 };
 use crate::{
-    keyed::Keyed,
-    store::{ChannelKind, ChannelRow, EpochRow, GroupInfoRow, Tx},
+    keyed::{Keyed, Purpose},
+    store::{EpochRow, GroupInfoRow, Tx},
 };
 
 impl DeliveryService {
@@ -33,14 +34,22 @@ impl DeliveryService {
         let access = Access::of(tx, &caller.channel, caller.place)?;
         let submission = Submission::new(caller.pseudonym, key, method::SUBMIT_BUNDLE, &request.request().body);
         if let Some(reply) = submission.earlier(tx, now)? {
-            return Ok(Done { reply, wake: Vec::new(), outbox: true });
+            return Ok(Done { reply, wake: Vec::new(), outbox: true, accepted: Some(caller.channel) });
         }
         let entry = parse(&message.entry)?;
-        let Some(CommitHeader { key_root, .. }) = entry.commit else {
+        let Some(CommitHeader { committer, key_root, .. }) = entry.commit else {
             return Err(Refusal::new(Code::EntryInvalid, "a bundle's entry is a commit: submit others by themselves"));
         };
         let tree = checked(&message)?;
+        let access = access.advanced(tx, caller.place, now)?;
         let ended = access.admit(tx, entry.kind, entry.epoch)?;
+        let keyed = Keyed::of(tx)?;
+        if keyed.hash(Purpose::Submitter, &[caller.channel.as_bytes(), &committer.0]) != caller.pseudonym {
+            return Err(Refusal::new(
+                Code::EntryInvalid,
+                "the commit names another channel key as its committer's than the one that opened this session",
+            ));
+        }
         let base = Seq(message.base_seq);
         if base > access.row.head || base < access.range.after {
             return Err(Refusal::new(
@@ -49,7 +58,6 @@ impl DeliveryService {
             ));
         }
         // What costs more comes after it is known that the commit wins.
-        let keyed = Keyed::of(tx)?;
         let posts = match &message.welcome {
             Some(welcome) => {
                 let opened = request.proof(method::SUBMIT_BUNDLE).and_then(Found::opened);
@@ -57,7 +65,7 @@ impl DeliveryService {
             }
             None => Vec::new(),
         };
-        let channel = ChannelRow { kind: ChannelKind::Group { epoch: ended.next() }, ..access.row };
+        let channel = standing::admit(&access.row, &entry, &message.entry, now)?;
         let reply = append(tx, channel, &entry, message.entry, now)?;
         let started = Seq(reply.seq);
         tx.put_epoch(&EpochRow { channel: caller.channel, epoch: ended.next(), key_root, base, started })?;
@@ -76,7 +84,7 @@ impl DeliveryService {
             tx.push_outbox(crate::store::OutboxKind::Welcome, post)?;
         }
         submission.remember(tx, &reply, now, SUBMISSION_MS)?;
-        Ok(Done { reply, wake: vec![caller.channel], outbox: !posts.is_empty() })
+        Ok(Done { reply, wake: vec![caller.channel], outbox: !posts.is_empty(), accepted: Some(caller.channel) })
     }
 }
 

@@ -65,7 +65,7 @@ fn addresses_opened_ahead_change_no_answer() {
     };
     let (winner, loser) = (bundle(&mut world, 1, 0), bundle(&mut world, 2, 0));
     let ahead = |world: &mut World, message: &v1::SubmitBundleRequest| {
-        let request = alice.request(method::SUBMIT_BUNDLE, message);
+        let request = alice.request(method::SUBMIT_BUNDLE, &committed_by(message, 1));
         let mut request = world.service.authenticate(request, method::SUBMIT_BUNDLE, world.now).unwrap();
         world.store.read(|read| world.service.open_addresses(read, &mut request, world.now)).unwrap();
         request

@@ -216,11 +216,11 @@ fn oversized_and_impossible_bundles_are_refused() {
     let address = world.address(INBOX, DROP, 1, 1);
     let big = Entry::commit(
         Epoch(1),
-        CommitHeader { removes: false, key_root: tree(&[1]).root() },
+        CommitHeader { committer: channel_key(&key(1)), removed: 0, members: 1, key_root: tree(&[1]).root() },
         Body::Inline(vec![0; 10]),
     );
     let mut big = big.to_bytes().unwrap();
-    big.resize(limits::INLINE_BODY + 500, 0);
+    big.resize(limits::INLINE_BODY + 2000, 0);
     for (message, code) in [
         (with(&|m| m.group_info = vec![0; limits::GROUP_INFO + 1]), Code::TooLarge),
         (with(&|m| m.join_key = vec![0; 31]), Code::Malformed),

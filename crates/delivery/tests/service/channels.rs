@@ -128,7 +128,7 @@ fn what_is_no_submission_is_refused() {
     refused(world.submit(&session, &submission(1, entry(EntryKind::Welcome, 0, b"w"))), Code::EntryInvalid);
     refused(world.submit(&session, &submission(1, vec![])), Code::EntryInvalid);
     refused(world.submit(&session, &submission(1, vec![2; 40])), Code::UnsupportedVersion);
-    refused(world.submit(&session, &submission(1, vec![1; limits::INLINE_BODY + 1000])), Code::TooLarge);
+    refused(world.submit(&session, &submission(1, vec![1; limits::INLINE_BODY + 2000])), Code::TooLarge);
     let mut no_key = submission(1, entry(EntryKind::Message, 0, b"x"));
     no_key.idempotency_key.clear();
     refused(world.submit(&session, &no_key), Code::Malformed);

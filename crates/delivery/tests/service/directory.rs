@@ -9,7 +9,7 @@ use super::{
     world::*,
 };
 
-fn upload(
+pub(crate) fn upload(
     world: &mut World,
     who: &Certified,
     key_packages: Vec<Vec<u8>>,
@@ -19,21 +19,25 @@ fn upload(
     call!(world, upload, UPLOAD, request).map(|done| done.reply.available)
 }
 
-fn claim_request(n: u8, target: &str) -> v1::ClaimRequest {
+pub(crate) fn claim_request(n: u8, target: &str) -> v1::ClaimRequest {
     v1::ClaimRequest { target: target.to_owned(), cipher_suites: vec![1], idempotency_key: vec![n; 16] }
 }
 
-fn claim(world: &mut World, who: &Certified, message: &v1::ClaimRequest) -> Result<v1::ClaimResponse, Refusal> {
+pub(crate) fn claim(
+    world: &mut World,
+    who: &Certified,
+    message: &v1::ClaimRequest,
+) -> Result<v1::ClaimResponse, Refusal> {
     let request = world.sign_as(who, method::CLAIM, message);
     call!(world, claim, CLAIM, request).map(|done| done.reply)
 }
 
-fn count(world: &mut World, who: &Certified) -> Vec<v1::SuiteCount> {
+pub(crate) fn count(world: &mut World, who: &Certified) -> Vec<v1::SuiteCount> {
     let request = world.sign_as(who, method::COUNT, &v1::CountRequest {});
     call!(world, count, COUNT, request).unwrap().reply.suites
 }
 
-const ALICE: &str = "mimi://example.com/u/alice";
+pub(crate) const ALICE: &str = "mimi://example.com/u/alice";
 
 #[test]
 fn each_key_package_is_served_once_and_then_the_last_resort() {

@@ -9,5 +9,7 @@ mod channels;
 mod directory;
 mod inboxes;
 mod key_packages;
+mod limits;
 mod random;
+mod verdicts;
 mod world;

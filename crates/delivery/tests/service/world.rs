@@ -7,7 +7,7 @@ use conclave_channel::{
     Body, CommitHeader, Entry, EntryKind,
     access::{ChannelKey, KeyTree},
 };
-use conclave_delivery::{Config, DeliveryService, Done, memory::MemoryStore};
+use conclave_delivery::{Config, DeliveryService, Done, Origin, limits::Limits, memory::MemoryStore};
 use conclave_mls::{
     address::{DropToken, SealedAddress},
     credential::{IdentityBinding, Issuers},
@@ -51,6 +51,8 @@ pub(crate) struct Session {
     key: SessionKey,
     counter: Cell<u64>,
     pub(crate) head: u64,
+    /// Whose it is.
+    pub(crate) member: u8,
 }
 
 impl Session {
@@ -87,13 +89,37 @@ macro_rules! call {
 }
 pub(crate) use call;
 
+/// A bundle that names its committer.
+pub(crate) fn committed_by(message: &v1::SubmitBundleRequest, member: u8) -> v1::SubmitBundleRequest {
+    let mut message = message.clone();
+    if let Ok(mut entry) = Entry::parse(&message.entry) {
+        if let Some(header) = &mut entry.commit {
+            header.committer = channel_key(&key(member));
+        }
+        message.entry = entry.to_bytes().unwrap();
+    }
+    message
+}
+
+fn session_of(reply: &v1::OpenSessionResponse) -> Session {
+    Session {
+        id: reply.session.as_slice().try_into().unwrap(),
+        key: SessionKey::from_slice(&reply.mac_key).unwrap(),
+        counter: Cell::new(0),
+        head: reply.head,
+        member: 0,
+    }
+}
+
 /// A bundle to be filled in.
 pub(crate) fn bundle(n: u8, epoch: u64, members: &[u8], base: u64) -> v1::SubmitBundleRequest {
     bundle_of(n, epoch, members, base, false)
 }
 
 pub(crate) fn bundle_of(n: u8, epoch: u64, members: &[u8], base: u64, removes: bool) -> v1::SubmitBundleRequest {
-    let header = CommitHeader { removes, key_root: tree(members).root() };
+    // Who commits is filled in by `World::commit`.
+    let (committer, tree) = (channel_key(&key(0)), tree(members));
+    let header = CommitHeader { committer, removed: removes.into(), members: tree.len(), key_root: tree.root() };
     let entry = Entry::commit(Epoch(epoch), header, Body::Inline(vec![n; 256]));
     v1::SubmitBundleRequest {
         idempotency_key: vec![n; 16],
@@ -115,10 +141,15 @@ pub(crate) fn submission(n: u8, entry: Vec<u8>) -> v1::SubmitRequest {
 
 impl World {
     pub(crate) fn new() -> Self {
+        let config = Config { limits: Limits::none(), ..Config::default() };
+        Self::with(config)
+    }
+
+    pub(crate) fn with(config: Config) -> Self {
         let authority = CertificateAuthority::self_signed(&domain(), &[200; 32], NOW).unwrap();
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
         let identities = Identities::new(issuers);
-        let service = DeliveryService::new(domain(), identities.clone(), Config::default()).unwrap();
+        let service = DeliveryService::new(domain(), identities.clone(), config).unwrap();
         let mut world =
             Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0, calls: 0 };
         world.maintain();
@@ -173,17 +204,17 @@ impl World {
 
     pub(crate) fn open_with(&mut self, n: u8, message: &v1::OpenSessionRequest) -> Result<Session, Refusal> {
         let request = self.sign(&key(n), method::OPEN_SESSION, message);
-        self.open_signed(&request)
+        Ok(Session { member: n, ..self.open_signed(&request)? })
     }
 
     pub(crate) fn open_signed(&mut self, request: &v1::SignedRequest) -> Result<Session, Refusal> {
         let reply = call!(self, open_session, OPEN_SESSION, request.clone())?.reply;
-        Ok(Session {
-            id: reply.session.as_slice().try_into().unwrap(),
-            key: SessionKey::from_slice(&reply.mac_key).unwrap(),
-            counter: Cell::new(0),
-            head: reply.head,
-        })
+        Ok(session_of(&reply))
+    }
+
+    pub(crate) fn open_from(&mut self, request: &v1::SignedRequest, origin: Origin) -> Result<Session, Refusal> {
+        let reply = self.store.write(|tx| self.service.open_session_from(tx, request, origin, self.now))?.reply;
+        Ok(session_of(&reply))
     }
 
     /// Opens a session of member `n` of an epoch with these members.
@@ -213,7 +244,17 @@ impl World {
         session: &Session,
         message: &v1::SubmitBundleRequest,
     ) -> Result<Done<v1::SubmitResponse>, Refusal> {
-        let request = session.request(method::SUBMIT_BUNDLE, message);
+        self.commit_as(session, message, session.member)
+    }
+
+    /// Commits, naming another member as the committer.
+    pub(crate) fn commit_as(
+        &mut self,
+        session: &Session,
+        message: &v1::SubmitBundleRequest,
+        member: u8,
+    ) -> Result<Done<v1::SubmitResponse>, Refusal> {
+        let request = session.request(method::SUBMIT_BUNDLE, &committed_by(message, member));
         if !self.next_is_ahead() {
             return self.store.write(|tx| self.service.submit_bundle(tx, &request, self.now));
         }

@@ -58,7 +58,7 @@ struct Built {
     secrets: CommitSecrets,
     /// The group after it.
     next: MlsGroup,
-    removes: bool,
+    removed: u32,
     joiner_key: JoinerKey,
 }
 
@@ -66,7 +66,14 @@ struct Built {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Foretold {
     key_root: Hash,
-    removes: bool,
+    members: u32,
+    removed: u32,
+}
+
+impl Foretold {
+    fn removes(self) -> bool {
+        self.removed > 0
+    }
 }
 
 /// Keeps a body inline if it fits, else makes it a blob.
@@ -116,7 +123,7 @@ impl Group {
         let next_epoch = epoch.next();
         let channel = self.profile.channel;
         let sealing = self.seed(epoch).cloned().ok_or_else(|| fault("no group seed"))?;
-        let (seed_epoch, next_seed) = if foretold.removes {
+        let (seed_epoch, next_seed) = if foretold.removes() {
             (next_epoch, export_seed(&built.next, &channel)?)
         } else {
             let since = self.seeds.range(..=epoch).next_back().map_or(epoch, |(since, _)| *since);
@@ -141,14 +148,17 @@ impl Group {
         let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
         let group_info = next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?;
 
-        let joiner = JoinerInfo::new(seed_epoch, &next_seed, self.window.position(), tree_hash);
-        let welcome = self.welcome(&built, change, &joiner, &provider)?;
-
         let commit = built.output.commit_message().to_bytes()?;
         let context = entry_context(&channel, EntryKind::Commit.code(), epoch);
         let sealed = sealing.seal(&provider, Purpose::Entry, &context, commit).map_err(fault)?;
-        let header = CommitHeader { removes: foretold.removes, key_root: foretold.key_root };
+        let committer = own_channel_key(&self.mls)?;
+        let Foretold { key_root, members, removed } = foretold;
+        let header = CommitHeader { committer, removed, members, key_root };
         let entry = Entry::commit(epoch, header, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
+        let commit = chain::entry_hash(&entry);
+        let (position, ledger) = (self.window.position(), self.ledger.clone());
+        let joiner = JoinerInfo::new((seed_epoch, &next_seed), position, tree_hash, ledger, commit);
+        let welcome = self.welcome(&built, change, &joiner, &provider)?;
         let bundle = SubmitBundleRequest {
             idempotency_key: key.to_vec(),
             entry: entry.clone(),
@@ -176,18 +186,18 @@ impl Group {
         let mut leaves: BTreeMap<u32, ExtensionList> =
             self.mls.roster().members_iter().map(|member| (member.index, member.extensions)).collect();
         let mut added: Vec<ExtensionList> = Vec::new();
-        let mut removes = !change.remove.is_empty();
+        let mut removed = 0_u32;
+        let mut remove = |leaves: &mut BTreeMap<u32, ExtensionList>, index: u32| {
+            removed += u32::from(leaves.remove(&index).is_some());
+        };
         for index in &change.remove {
-            leaves.remove(index);
+            remove(&mut leaves, *index);
         }
         for cached in self.mls.get_cached_proposals() {
             match cached.proposal() {
                 // Nobody commits its own removal: MLS leaves it out.
                 Proposal::Remove(remove) if remove.to_remove() == self.mls.current_member_index() => {}
-                Proposal::Remove(remove) => {
-                    removes = true;
-                    leaves.remove(&remove.to_remove());
-                }
+                Proposal::Remove(proposal) => remove(&mut leaves, proposal.to_remove()),
                 Proposal::Add(add) => added.push(add.leaf_node_extensions()),
                 Proposal::Update(update) => {
                     if let mls_rs::group::Sender::Member(index) = cached.sender() {
@@ -207,7 +217,7 @@ impl Group {
         // A proposal of somebody else may have no valid key; the commit will leave it out.
         let keyed = |extensions: &&ExtensionList| ChannelKeyExtension::of(extensions).is_ok();
         let tree = roster_keys(leaves.values().chain(&added).filter(keyed)).map_err(fault)?;
-        Ok(Foretold { key_root: tree.root(), removes })
+        Ok(Foretold { key_root: tree.root(), members: tree.len(), removed })
     }
 
     fn build(
@@ -222,7 +232,7 @@ impl Group {
         let joiner_key = JoinerKey::generate(provider).map_err(fault)?;
         let aad = HandshakeAad {
             position: self.window.position(),
-            commit: Some(CommitAad { key_root: foretold.key_root, renews_seed: foretold.removes }),
+            commit: Some(CommitAad { key_root: foretold.key_root, renews_seed: foretold.removes() }),
         };
         let mut builder = work
             .commit_builder()
@@ -244,13 +254,14 @@ impl Group {
         let (output, secrets) = builder.build_detached()?;
         let mut next = work.clone();
         let description = next.apply_detached_commit(secrets.clone())?;
-        let removes = match &description.effect {
+        let removed = match &description.effect {
             CommitEffect::NewEpoch(epoch) => {
-                epoch.applied_proposals.iter().any(|info| matches!(info.proposal, Proposal::Remove(_)))
+                epoch.applied_proposals.iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count()
             }
             _ => return Err(fault("a commit of ours must start an epoch for us")),
         };
-        Ok(Built { output, secrets, next, removes, joiner_key })
+        let removed = u32::try_from(removed).map_err(fault)?;
+        Ok(Built { output, secrets, next, removed, joiner_key })
     }
 
     fn welcome(
@@ -291,7 +302,8 @@ impl Group {
 
     /// Forgets channel keys that no leaf of ours has or will have.
     pub(super) fn prune_channel_keys(&mut self) {
-        let under_way = self.intents.values().any(|intent| intent.prepared.is_some());
+        // Verdicts are proven by the settled epoch's key, and the group may go back to it.
+        let under_way = !self.ledger.open().is_empty() || self.intents.values().any(|intent| intent.prepared.is_some());
         if let (false, Ok(own)) = (under_way, own_channel_key(&self.mls)) {
             self.channel_keys.retain(|key| key.verifying_key().to_bytes() == own.0);
         }
@@ -308,7 +320,8 @@ fn leaf_of(package: &mls_rs::KeyPackage) -> Result<ExtensionList, MlsError> {
 
 /// What really is so after a commit.
 fn actual(built: &Built) -> Result<Foretold, MlsError> {
-    Ok(Foretold { key_root: super::access::key_tree(&built.next)?.root(), removes: built.removes })
+    let tree = super::access::key_tree(&built.next)?;
+    Ok(Foretold { key_root: tree.root(), members: tree.len(), removed: built.removed })
 }
 
 /// The epoch that a prepared change belongs to is over.

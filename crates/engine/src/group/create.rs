@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{HashWindow, Position};
+use conclave_channel::{HashWindow, Position, law::Ledger};
 use conclave_mls::{
     components::{GroupProfile, HandshakeMode},
     crypto,
@@ -86,11 +86,22 @@ impl Group {
             Some(mls_time(now)),
         )?;
         let seed = export_seed(&mls, &profile.channel)?;
+        let tree = key_tree(&mls)?;
         Ok(Self {
             name,
             incarnation: 0,
             status: Status::Active,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
+            ledger: Ledger::new(Epoch(0), tree.root(), tree.len()),
+            parents: Vec::new(),
+            lost: None,
+            removed_at: None,
+            joined_by: None,
+            joined_at: None,
+            void: false,
+            saved: None,
+            unsaved_proposals: false,
+            unable: None,
             profile,
             joined: Epoch(0),
             last_added: Epoch(0),
@@ -123,6 +134,16 @@ impl Group {
             status: Status::Active,
             mls,
             window: joined.window,
+            ledger: joined.ledger,
+            parents: Vec::new(),
+            lost: None,
+            removed_at: None,
+            joined_by: Some(joined.joined_by),
+            joined_at: None,
+            void: false,
+            saved: None,
+            unsaved_proposals: false,
+            unable: None,
             joined: joined.epoch,
             last_added: joined.epoch,
             seeds: joined.seeds,

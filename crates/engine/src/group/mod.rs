@@ -5,14 +5,15 @@ mod commit;
 mod create;
 mod process;
 pub(crate) mod row;
+mod standing;
 mod submit;
 mod view;
 
 use std::collections::BTreeMap;
 
-use conclave_channel::HashWindow;
+use conclave_channel::{HashWindow, law::Ledger};
 use conclave_mls::{components::GroupProfile, seal::Seed};
-use conclave_names::{ClientUri, Epoch, GroupUri, Timestamp};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 
 pub use access::Access;
@@ -40,7 +41,7 @@ pub enum Status {
     Active,
     /// Removed; what was read stays readable.
     Removed,
-    /// A commit could not be followed. Each sync tries again.
+    /// A commit could not be applied. Either it is annulled, and the group goes on, or this client must rejoin.
     Stuck {
         /// Why.
         reason: String,
@@ -58,6 +59,25 @@ pub struct Group {
     status: Status,
     mls: MlsGroup,
     window: HashWindow,
+    /// Which commits stand.
+    ledger: Ledger,
+    /// States before open commits, in order.
+    parents: Vec<standing::Parent>,
+    /// The commit that we could not apply.
+    lost: Option<standing::Lost>,
+    /// The commit that removed us, while it may be annulled.
+    removed_at: Option<Seq>,
+    /// Hash of the commit's entry that added us, and its place once it was read.
+    joined_by: Option<Hash>,
+    joined_at: Option<Seq>,
+    /// Whether we were members by an invitation that is void.
+    void: bool,
+    /// The epoch of the MLS state in the store.
+    saved: Option<Epoch>,
+    /// The commit that we cannot acknowledge, though it is our turn.
+    unable: Option<Seq>,
+    /// Whether proposals came since, which the group must not lose if it goes back to this epoch.
+    unsaved_proposals: bool,
     /// The first epoch that we can read.
     joined: Epoch,
     /// The newest epoch that began with members whom others added.
@@ -139,7 +159,9 @@ impl Group {
 
     fn add_seed(&mut self, epoch: Epoch, seed: Seed) {
         self.seeds.insert(epoch, seed);
-        while self.seeds.len() > SEEDS_KEPT {
+        // The settled epoch's must stay: the group may go back to it.
+        let needed = self.seeds.range(..=self.ledger.settled()).next_back().map(|(since, _)| *since);
+        while self.seeds.len() > SEEDS_KEPT && self.seeds.first_key_value().map(|(since, _)| *since) < needed {
             self.seeds.pop_first();
         }
     }

@@ -1,8 +1,8 @@
 //! What comes from the channel.
 
-use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain};
+use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain, law::SETTLED_MS};
 use conclave_mls::{
-    components::HandshakeAad,
+    components::{ChannelKeyExtension, HandshakeAad},
     content::{Content, MessageId},
     frame::Frame,
     seal::{Purpose, entry_context},
@@ -19,7 +19,7 @@ use mls_rs::{
 
 use super::{Group, Status, access::key_tree, create::export_seed};
 use crate::{
-    intent::Wish,
+    intent::{Prepared, Wish},
     mls_client::{MlsError, MlsGroup, mls_time, suite},
     outcome::{Event, Outcome, ProcessError, Rejection},
     writes::{StoredMessage, Write},
@@ -55,6 +55,31 @@ pub struct Processed {
     pub fault: Option<ProcessError>,
 }
 
+/// What is known of the entries after the present one.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// Time of the last one.
+    until: Timestamp,
+    /// Whether one of them disputes a commit.
+    nacks: bool,
+}
+
+impl Ahead {
+    fn of(batch: &[Incoming]) -> Self {
+        let kind = |incoming: &Incoming| incoming.entry.get(1).copied();
+        Self {
+            until: batch.last().map_or(Timestamp(0), |last| last.time),
+            nacks: batch.iter().any(|incoming| kind(incoming) == Some(EntryKind::Nack.code())),
+        }
+    }
+
+    /// Whether the state before a commit of this time may be needed again. When catching up, most are settled by what
+    /// follows, and a copy of each would be dear.
+    fn may_annul(self, commit: Timestamp) -> bool {
+        self.nacks || commit.plus_ms(SETTLED_MS) >= self.until
+    }
+}
+
 /// A group to fall back to, and the messages that were read since.
 struct Checkpoint {
     mls: MlsGroup,
@@ -73,15 +98,17 @@ impl Group {
     pub fn process(&mut self, batch: &[Incoming]) -> Processed {
         let mut done = Processed::default();
         let mut checkpoint = None;
+        let ahead = Ahead::of(batch);
         for incoming in batch {
             let before = self.window.position().hash;
             let told = done.events.len();
-            match self.process_one(incoming, &mut checkpoint, &mut done.events) {
+            match self.process_one(incoming, ahead, &mut checkpoint, &mut done.events) {
                 Ok((kind, outcome)) => {
                     for event in done.events.iter().skip(told) {
                         self.note(event, incoming.seq, incoming.time);
                     }
-                    if matches!(outcome, Outcome::NeedsRecovery(_)) {
+                    // It is read once more: it may have been changed on its way.
+                    if matches!(outcome, Outcome::NeedsRecovery(_)) && self.wants_refetch() {
                         done.outcomes.push((incoming.seq, outcome));
                         break;
                     }
@@ -90,7 +117,7 @@ impl Group {
                         self.save_hash(incoming.seq, before);
                     }
                     done.outcomes.push((incoming.seq, outcome));
-                    if self.status == Status::Removed {
+                    if self.status == Status::Removed && self.removed_at.is_none() {
                         break;
                     }
                 }
@@ -106,49 +133,95 @@ impl Group {
     fn process_one(
         &mut self,
         incoming: &Incoming,
+        ahead: Ahead,
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Result<(EntryKind, Outcome), ProcessError> {
         self.window.expect(incoming.seq, incoming.time)?;
         let entry = Entry::parse(&incoming.entry).map_err(|_| ProcessError::Entry(incoming.seq))?;
+        let hash = chain::entry_hash(&incoming.entry);
+        let state = |error: MlsError| ProcessError::State { seq: incoming.seq, reason: error.to_string() };
+        // What the log has decided comes first: it says in which epoch the entry finds the group.
+        let mut ledger = self.ledger.clone();
+        let passed = ledger.advance(incoming.time);
+        let mut admitted = ledger.clone();
+        let decided = admitted
+            .admit(&self.profile.channel, incoming.seq, incoming.time, &entry, hash)
+            .map_err(|refused| ProcessError::Law { seq: incoming.seq, refused })?;
+        self.ledger = ledger;
+        if !passed.is_empty() {
+            *checkpoint = None;
+            self.take_changes(&passed, events).map_err(state)?;
+        }
+        let stays_open = admitted.find(incoming.seq).is_some() && ahead.may_annul(incoming.time);
+        let outcome = self.outcome_of(&entry, incoming, stays_open, checkpoint, events);
+        match &outcome {
+            Outcome::Rejected(rejection) => {
+                events.push(Event::Refused { seq: incoming.seq, reason: rejection.to_string() });
+            }
+            // Without its blob nothing is known of it.
+            Outcome::NeedsRecovery(rejection) => {
+                let again = self.lose(incoming.seq, hash, &rejection.to_string(), events);
+                if !again || *rejection == Rejection::Blob {
+                    self.lost.iter_mut().for_each(|lost| lost.certain = false);
+                    return Ok((entry.kind, outcome));
+                }
+            }
+            // What could not be applied as it first came could be now.
+            _ if self.lost.as_ref().is_some_and(|lost| lost.commit == incoming.seq) => {
+                self.lost = None;
+                self.status = Status::Active;
+            }
+            _ => {}
+        }
+        self.ledger = admitted;
+        if self.joined_by == Some(hash) {
+            self.joined_at.get_or_insert(incoming.seq);
+        }
+        self.take_changes(&decided, events).map_err(state)?;
+        if matches!(outcome, Outcome::NeedsRecovery(_)) {
+            self.dispute().map_err(state)?;
+        }
+        Ok((entry.kind, outcome))
+    }
+
+    fn outcome_of(
+        &mut self,
+        entry: &Entry,
+        incoming: &Incoming,
+        stays_open: bool,
+        checkpoint: &mut Option<Checkpoint>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
         let own = self
             .intents
             .iter()
             .find(|(_, intent)| intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == incoming.entry))
             .map(|(order, _)| *order);
-        let outcome = if let Some(order) = own {
-            self.confirm(order, &entry, incoming, checkpoint, events)
-        } else if entry.epoch < self.joined {
-            Outcome::Stale
-        } else {
-            match self.open(&entry, incoming) {
-                Opened::Refused(rejection) if entry.kind == EntryKind::Commit => Outcome::NeedsRecovery(rejection),
-                Opened::Refused(rejection) => Outcome::Rejected(rejection),
-                Opened::Message(message) => match entry.kind {
-                    EntryKind::Commit if entry.epoch < self.epoch() => Outcome::Stale,
-                    EntryKind::Commit => self.follow(&entry, *message, incoming, checkpoint, events),
-                    EntryKind::Message => self.read(*message, incoming, checkpoint, events),
-                    EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
-                    EntryKind::Welcome => Outcome::Rejected(Rejection::Mismatch),
-                },
-            }
-        };
-        match &outcome {
-            Outcome::Rejected(rejection) => {
-                events.push(Event::Refused { seq: incoming.seq, reason: rejection.to_string() });
-            }
-            Outcome::NeedsRecovery(rejection) => {
-                let reason = rejection.to_string();
-                events.push(Event::Stuck { seq: incoming.seq, reason: reason.clone() });
-                self.status = Status::Stuck { reason };
-                self.dirty = true;
-            }
-            _ if entry.kind == EntryKind::Commit && matches!(self.status, Status::Stuck { .. }) => {
-                self.status = Status::Active;
-            }
-            _ => {}
+        if let Some(order) = own {
+            return self.confirm(order, entry, incoming, stays_open, checkpoint, events);
         }
-        Ok((entry.kind, outcome))
+        if entry.kind.is_verdict() {
+            self.tell_verdict(incoming.seq, entry, events);
+            return Outcome::Counted;
+        }
+        if self.status == Status::Removed || entry.epoch < self.joined {
+            return Outcome::Stale;
+        }
+        // Of an epoch that we cannot be in: it began by a commit that we could not apply.
+        if entry.epoch > self.epoch() {
+            return Outcome::Unfollowed;
+        }
+        match self.open(entry, incoming) {
+            Opened::Refused(rejection) if entry.kind == EntryKind::Commit => Outcome::NeedsRecovery(rejection),
+            Opened::Refused(rejection) => Outcome::Rejected(rejection),
+            Opened::Message(message) => match entry.kind {
+                EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
+                EntryKind::Message => self.read(*message, incoming, checkpoint, events),
+                EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
+                EntryKind::Welcome | EntryKind::Nack | EntryKind::Ack => Outcome::Rejected(Rejection::Mismatch),
+            },
+        }
     }
 
     /// Opens what an entry seals and checks that it is what the entry says outside.
@@ -282,6 +355,7 @@ impl Group {
             Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
         };
         self.proposed_at.get_or_insert(incoming.time);
+        self.unsaved_proposals = true;
         let ProposalSender::Member(index) = description.sender else { return Outcome::Applied };
         let Ok(sender) = self.client_at(index) else { return Outcome::Rejected(Rejection::Mismatch) };
         if let Ok(aad) = HandshakeAad::of_proposal(&description.authenticated_data) {
@@ -299,6 +373,7 @@ impl Group {
         order: u64,
         entry: &Entry,
         incoming: &Incoming,
+        stays_open: bool,
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
@@ -309,6 +384,11 @@ impl Group {
                     let sender = self.account.client.clone();
                     self.store_message(incoming.seq, incoming.time, sender, &parsed, content.clone(), events);
                 }
+                self.drop_intent(order);
+                Outcome::Confirmed
+            }
+            wish if wish.is_verdict() => {
+                self.tell_verdict(incoming.seq, entry, events);
                 self.drop_intent(order);
                 Outcome::Confirmed
             }
@@ -327,11 +407,12 @@ impl Group {
                 let applied = CommitSecrets::from_bytes(&secrets)
                     .and_then(|secrets| next.apply_detached_commit(secrets))
                     .map_err(|error| Rejection::Mls(error.to_string()));
-                match applied.and_then(|description| self.accept(next, &description, entry, incoming, events)) {
+                match applied
+                    .and_then(|description| self.accept(next, &description, entry, incoming, stays_open, events))
+                {
                     Ok(()) => {
                         *checkpoint = None;
                         self.drop_intent(order);
-                        self.prune_channel_keys();
                         Outcome::Confirmed
                     }
                     Err(rejection) => Outcome::NeedsRecovery(rejection),
@@ -346,6 +427,7 @@ impl Group {
         entry: &Entry,
         message: MlsMessage,
         incoming: &Incoming,
+        stays_open: bool,
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
@@ -355,7 +437,7 @@ impl Group {
             Ok(_) => return Outcome::NeedsRecovery(Rejection::Mismatch),
             Err(error) => return Outcome::NeedsRecovery(Rejection::Mls(error.to_string())),
         };
-        match self.accept(next, &description, entry, incoming, events) {
+        match self.accept(next, &description, entry, incoming, stays_open, events) {
             Ok(()) => {
                 *checkpoint = None;
                 Outcome::Applied
@@ -371,6 +453,7 @@ impl Group {
         description: &CommitMessageDescription,
         entry: &Entry,
         incoming: &Incoming,
+        stays_open: bool,
         events: &mut Vec<Event>,
     ) -> Result<(), Rejection> {
         let header = entry.commit.ok_or(Rejection::Mismatch)?;
@@ -401,18 +484,23 @@ impl Group {
                 _ => {}
             }
         }
-        if header.removes == removed.is_empty() || (header.removes && !aad.renews_seed) {
+        if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
+        }
+        let committer = self.mls.member_at_index(description.committer).ok_or(Rejection::Mismatch)?;
+        if ChannelKeyExtension::of(&committer.extensions) != Ok(header.committer) {
+            return Err(Rejection::Committer);
         }
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
         self.compare(&position, &by, events);
         if removed_us {
             self.end();
+            self.removed_at = stays_open.then_some(incoming.seq);
             events.push(Event::RemovedFromGroup { by });
             return Ok(());
         }
-        let root = key_tree(&next).map_err(|_| Rejection::KeyRoot)?.root();
-        if root != header.key_root {
+        let tree = key_tree(&next).map_err(|_| Rejection::KeyRoot)?;
+        if tree.root() != header.key_root || tree.len() != header.members {
             return Err(Rejection::KeyRoot);
         }
         let new_epoch = Epoch(next.current_epoch());
@@ -420,8 +508,12 @@ impl Group {
             let seed = export_seed(&next, &self.profile.channel).map_err(|error| Rejection::Mls(error.to_string()))?;
             self.add_seed(new_epoch, seed);
         }
+        if stays_open {
+            self.keep_parent(incoming.seq).map_err(|error| Rejection::Mls(error.to_string()))?;
+        }
         self.mls = next;
         self.dirty = true;
+        self.unsaved_proposals = false;
         self.proposed_at = None;
         if added.is_empty() && removed.is_empty() {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
@@ -447,16 +539,31 @@ impl Group {
         self.intents.keys().copied().collect::<Vec<_>>().into_iter().for_each(|order| self.drop_intent(order));
     }
 
-    /// A new epoch: what was prepared in the old one is made anew, but for messages that may still be ordered.
+    /// A new epoch: what was prepared in the old one is made anew, but for messages that may still be ordered, and for
+    /// words about commits.
     fn rebase(&mut self) {
         let current = self.epoch();
         let mut changed = Vec::new();
         for (order, intent) in &mut self.intents {
-            let outdated = intent
-                .prepared
-                .as_ref()
-                .is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !is_message(&intent.wish));
+            let kept = is_message(&intent.wish) || intent.wish.is_verdict();
+            let outdated =
+                intent.prepared.as_ref().is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !kept);
             if outdated {
+                intent.prepared = None;
+                intent.ordered = false;
+                changed.push(*order);
+            }
+        }
+        for order in changed {
+            self.save_intent(order);
+        }
+    }
+
+    /// The group went back to an earlier epoch: what was prepared in void ones is made anew.
+    pub(super) fn unprepare(&mut self, void: impl Fn(&Prepared) -> bool) {
+        let mut changed = Vec::new();
+        for (order, intent) in &mut self.intents {
+            if intent.prepared.as_ref().is_some_and(&void) {
                 intent.prepared = None;
                 intent.ordered = false;
                 changed.push(*order);

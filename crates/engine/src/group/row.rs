@@ -1,13 +1,16 @@
 //! A group's rows in the store.
 
-use conclave_channel::{HashWindow, Position};
+use conclave_channel::{HashWindow, Position, law::Ledger};
 use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Group, Status};
+use super::{
+    Group, Status,
+    standing::{Lost, Parent},
+};
 use crate::{
     account::Account,
     intent::Intent,
@@ -39,6 +42,22 @@ struct SeedRow {
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
+struct ParentRow {
+    commit: Seq,
+    ended: Epoch,
+    last_added: Epoch,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct LostRow {
+    commit: Seq,
+    hash: Hash,
+    reason: Text,
+    certain: bool,
+    settled: bool,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Row {
     group: Text,
     incarnation: u64,
@@ -58,6 +77,13 @@ struct Row {
     proposed_at: Option<Timestamp>,
     seeds: Vec<SeedRow>,
     channel_keys: Vec<[u8; 32]>,
+    ledger: Ledger,
+    parents: Vec<ParentRow>,
+    lost: Option<LostRow>,
+    removed_at: Option<Seq>,
+    joined_by: Option<Hash>,
+    joined_at: Option<Seq>,
+    void: bool,
 }
 
 impl Drop for Row {
@@ -84,6 +110,8 @@ pub struct GroupSummary {
     pub members: u32,
     /// How we stand to it.
     pub status: Status,
+    /// Whether we were removed by a commit that may yet be annulled: it is worth while to read on.
+    pub may_return: bool,
 }
 
 fn status_of(row: &Row) -> Result<Status, RecordError> {
@@ -105,11 +133,12 @@ fn key(group: &GroupUri, rest: &[u8]) -> Vec<u8> {
 
 const META: &[u8] = b"meta";
 
-fn state_key(group: &GroupUri, incarnation: u64) -> Vec<u8> {
-    key(group, &[b"state".as_slice(), &incarnation.to_be_bytes()].concat())
+/// The row of an MLS state. Those of earlier epochs stay while the commit that ended them is open.
+pub(super) fn state_key(group: &GroupUri, incarnation: u64, epoch: Epoch) -> Vec<u8> {
+    key(group, &[b"state".as_slice(), &incarnation.to_be_bytes(), &epoch.0.to_be_bytes()].concat())
 }
 
-fn epoch_key(group: &GroupUri, incarnation: u64, epoch: u64) -> Vec<u8> {
+pub(super) fn epoch_key(group: &GroupUri, incarnation: u64, epoch: u64) -> Vec<u8> {
     key(group, &[incarnation.to_be_bytes(), epoch.to_be_bytes()].concat())
 }
 
@@ -129,6 +158,7 @@ pub fn list<R: Rows>(rows: &R) -> Result<Vec<GroupSummary>, LoadError<R::Error>>
             epoch: row.epoch,
             members: row.members,
             status: status_of(&row)?,
+            may_return: row.removed_at.is_some(),
         });
     }
     Ok(groups)
@@ -146,7 +176,9 @@ pub(crate) struct Incarnation {
 pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<Incarnation>, LoadError<R::Error>> {
     let Some(meta) = rows.get(Room::GROUP, &key(name, META)).map_err(LoadError::Store)? else { return Ok(None) };
     let row: Row = record::decode(&meta)?;
-    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch: row.epoch }))
+    // The epochs of a void invitation may begin anew, by another commit.
+    let epoch = if row.void { Epoch(row.joined.0.saturating_sub(1)) } else { row.epoch };
+    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch }))
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more.
@@ -178,7 +210,16 @@ impl Group {
         let scan = |room, key: &[u8]| rows.scan(room, key).map_err(LoadError::Store);
         let Some(meta) = get(Room::GROUP, &key(name, META))? else { return Ok(None) };
         let row: Row = record::decode(&meta)?;
-        let state = get(Room::GROUP, &state_key(name, row.incarnation))?.ok_or(RecordError::Damaged)?;
+        let state_of = |epoch| {
+            let found = get(Room::GROUP, &state_key(name, row.incarnation, epoch))?;
+            Ok::<_, LoadError<R::Error>>(found.ok_or(RecordError::Damaged)?)
+        };
+        let state = state_of(row.epoch)?;
+        let mut parents = Vec::new();
+        for parent in &row.parents {
+            let ParentRow { commit, ended, last_added } = *parent;
+            parents.push(Parent { commit, ended, state: state_of(ended)?, last_added });
+        }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
             let epoch = key.last_chunk::<8>().ok_or(RecordError::Damaged)?;
@@ -199,6 +240,16 @@ impl Group {
                 intents.insert(u64::from_be_bytes(*order), intent);
             }
         }
+        let lost = match &row.lost {
+            Some(lost) => Some(Lost {
+                commit: lost.commit,
+                hash: lost.hash,
+                reason: lost.reason.parse()?,
+                certain: lost.certain,
+                settled: lost.settled,
+            }),
+            None => None,
+        };
         let profile = GroupProfile::of(&mls.context().extensions).map_err(|error| MlsError(error.to_string()))?;
         let mut seeds = std::collections::BTreeMap::new();
         for seed in &row.seeds {
@@ -211,6 +262,16 @@ impl Group {
             status: status_of(&row)?,
             mls,
             window: HashWindow::with_history(row.position, row.time, history),
+            ledger: row.ledger.clone(),
+            parents,
+            lost,
+            removed_at: row.removed_at,
+            joined_by: row.joined_by,
+            joined_at: row.joined_at,
+            void: row.void,
+            saved: Some(row.epoch),
+            unsaved_proposals: false,
+            unable: None,
             joined: row.joined,
             last_added: row.last_added,
             seeds,
@@ -226,22 +287,9 @@ impl Group {
 
     /// Adds the rows that describe the group as it is now.
     pub(super) fn save(&mut self) -> Result<(), MlsError> {
-        let group_id = self.mls.group_id().to_vec();
         if self.dirty {
             self.mls.write_to_storage()?;
-            let changes = self.shared.groups.drain(&group_id);
-            if let Some(value) = changes.state {
-                let key = state_key(&self.name, self.incarnation);
-                self.writes.push(Write::Put { room: Room::GROUP, key, value });
-            }
-            for (epoch, value) in changes.epochs {
-                let key = epoch_key(&self.name, self.incarnation, epoch);
-                self.writes.push(Write::Put { room: Room::EPOCH, key, value });
-            }
-            for epoch in changes.dropped {
-                let key = epoch_key(&self.name, self.incarnation, epoch);
-                self.writes.push(Write::Delete { room: Room::EPOCH, key });
-            }
+            self.drain_state(self.epoch());
             self.dirty = false;
         } else if self.writes.is_empty() {
             return Ok(());
@@ -249,6 +297,31 @@ impl Group {
         let meta = self.meta()?;
         self.writes.push(meta);
         Ok(())
+    }
+
+    /// Takes over what mls-rs wrote in an epoch.
+    pub(super) fn drain_state(&mut self, epoch: Epoch) {
+        let changes = self.shared.groups.drain(self.mls.group_id());
+        if let Some(value) = changes.state {
+            self.unsaved_proposals = false;
+            let key = state_key(&self.name, self.incarnation, epoch);
+            self.writes.push(Write::Put { room: Room::GROUP, key, value });
+            // That of the epoch before stays only while the group may go back to it.
+            if let Some(before) = self.saved.replace(epoch).filter(|before| *before != epoch)
+                && !self.parents.iter().any(|parent| parent.ended == before)
+            {
+                let key = state_key(&self.name, self.incarnation, before);
+                self.writes.push(Write::Delete { room: Room::GROUP, key });
+            }
+        }
+        for (epoch, value) in changes.epochs {
+            let key = epoch_key(&self.name, self.incarnation, epoch);
+            self.writes.push(Write::Put { room: Room::EPOCH, key, value });
+        }
+        for epoch in changes.dropped {
+            let key = epoch_key(&self.name, self.incarnation, epoch);
+            self.writes.push(Write::Delete { room: Room::EPOCH, key });
+        }
     }
 
     fn meta(&self) -> Result<Write, MlsError> {
@@ -276,6 +349,23 @@ impl Group {
             proposed_at: self.proposed_at,
             seeds: self.seeds.iter().map(|(epoch, seed)| SeedRow { epoch: *epoch, seed: *seed.expose() }).collect(),
             channel_keys: self.channel_keys.iter().map(SigningKey::to_bytes).collect(),
+            ledger: self.ledger.clone(),
+            parents: self
+                .parents
+                .iter()
+                .map(|parent| ParentRow { commit: parent.commit, ended: parent.ended, last_added: parent.last_added })
+                .collect(),
+            lost: self.lost.as_ref().map(|lost| LostRow {
+                commit: lost.commit,
+                hash: lost.hash,
+                reason: Text::new(&lost.reason),
+                certain: lost.certain,
+                settled: lost.settled,
+            }),
+            removed_at: self.removed_at,
+            joined_by: self.joined_by,
+            joined_at: self.joined_at,
+            void: self.void,
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })
     }

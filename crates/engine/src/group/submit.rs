@@ -119,6 +119,14 @@ impl Group {
         Some(self.proposed_at?.plus_ms((last + before.min(COMMIT_DELAY_RANKS)) * COMMIT_DELAY_MS))
     }
 
+    /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, or an epoch
+    /// to go on with once what nobody could apply is annulled.
+    #[must_use]
+    pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        let ack = self.ack_due(now).map(|(_, due)| due);
+        [self.commit_due(), ack, self.revival_due()].into_iter().flatten().min()
+    }
+
     /// Whether there are proposals that we can commit. Our own removal is for others to commit.
     fn may_commit(&self) -> bool {
         let own = self.mls.current_member_index();
@@ -141,11 +149,13 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it.
     pub fn next_submission(&mut self, now: Timestamp, events: &mut Vec<Event>) -> Result<Option<Submission>, MlsError> {
-        if self.status != Status::Active {
+        // Who cannot go on may still say so.
+        let active = self.is_active(now);
+        if self.status == Status::Removed {
             return Ok(None);
         }
         loop {
-            let Some(order) = self.next_order(now)? else { return Ok(None) };
+            let Some(order) = self.next_order(now, active)? else { return Ok(None) };
             let Some(intent) = self.intents.get(&order).cloned() else { return Ok(None) };
             let prepared = match intent.prepared {
                 Some(prepared) if !is_outdated(&prepared, self.epoch()) => prepared,
@@ -162,6 +172,12 @@ impl Group {
                         self.drop_intent(order);
                         continue;
                     }
+                    // Others will say it; our own changes must not wait for that.
+                    Err(_) if intent.wish.is_verdict() => {
+                        self.unable = intent.wish.about();
+                        self.drop_intent(order);
+                        continue;
+                    }
                     Err(error) => {
                         self.drop_intent(order);
                         events.push(Event::IntentFailed { reason: error.to_string() });
@@ -174,7 +190,21 @@ impl Group {
     }
 
     /// The intent whose turn it is.
-    fn next_order(&mut self, now: Timestamp) -> Result<Option<u64>, MlsError> {
+    fn next_order(&mut self, now: Timestamp, active: bool) -> Result<Option<u64>, MlsError> {
+        let verdict = self.intents.iter().find(|(_, intent)| intent.wish.is_verdict()).map(|(order, _)| *order);
+        if verdict.is_some() {
+            return Ok(verdict);
+        }
+        if let Some((commit, _)) = self.ack_due(now).filter(|(_, due)| *due <= now) {
+            return self.wish_first(Wish::Ack { commit }).map(Some);
+        }
+        if !active {
+            return Ok(None);
+        }
+        if self.lost.is_some() && !self.intents.values().any(|intent| !intent.ordered) {
+            // The epoch that we are left in needs another commit than the one that nobody could apply.
+            return self.wish_first(Wish::Update).map(Some);
+        }
         let next = self
             .intents
             .iter()
@@ -194,14 +224,7 @@ impl Group {
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => return Ok(None),
         }
-        let order = self.intents.keys().next().copied().unwrap_or(1);
-        // In front of what waits, so that it is submitted first.
-        let order = order.checked_sub(1).unwrap_or_else(|| self.intents.keys().next_back().map_or(0, |last| last + 1));
-        let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
-        let intent = Intent { id, wish: Wish::CommitProposals, wished: self.epoch(), prepared: None, ordered: false };
-        self.intents.insert(order, intent);
-        self.save_intent(order);
-        Ok(Some(order))
+        self.wish_first(Wish::CommitProposals).map(Some)
     }
 
     /// Makes of a wish what is to be submitted in the present epoch; none if there is nothing left to do.
@@ -241,6 +264,8 @@ impl Group {
                 self.prepare_commit(&Change { remove, ..Change::default() }, now).map(Some)
             }
             Wish::Update => self.prepare_commit(&Change { renew_own_keys: true, ..Change::default() }, now).map(Some),
+            Wish::Nack { commit, reason } => self.prepare_verdict(EntryKind::Nack, *commit, reason, now),
+            Wish::Ack { commit } => self.prepare_verdict(EntryKind::Ack, *commit, "", now),
             Wish::CommitProposals => {
                 if !self.may_commit() {
                     return Ok(None);
@@ -289,6 +314,7 @@ impl Group {
         let prepared = self.seal_entry(EntryKind::Proposal, &message)?;
         self.mls = work;
         self.dirty = true;
+        self.unsaved_proposals = true;
         Ok(prepared)
     }
 
@@ -318,6 +344,12 @@ impl Group {
         let order = *order;
         let current = intent.prepared.as_ref().is_some_and(|prepared| prepared.epoch == epoch);
         match refusal.code {
+            // What it is about was decided meanwhile: the channel tells how.
+            Code::VerdictRefused => {
+                self.unable = intent.wish.about();
+                self.drop_intent(order);
+                Ok(())
+            }
             // The server speaks of an epoch that its channel does not show: its word is a hint only.
             Code::EpochConflict | Code::EpochStale if current => Err(refusal.clone()),
             // After a removal, access needs a key of the new epoch: so what was refused was of an older one.

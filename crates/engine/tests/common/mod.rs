@@ -6,7 +6,11 @@
 use std::collections::BTreeMap;
 
 use conclave_authentication::CertificateAuthority;
-use conclave_channel::{Body, Entry, EntryKind, chain, law, size_class};
+use conclave_channel::{
+    Body, Entry, EntryKind, chain,
+    law::{self, Ledger},
+    size_class,
+};
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
@@ -37,7 +41,9 @@ pub fn random<const N: usize>() -> [u8; N] {
 #[derive(Default)]
 pub struct Ds {
     pub channel: Option<ChannelId>,
-    pub epoch: Epoch,
+    pub ledger: Option<Ledger>,
+    /// How far the clock is ahead of the entries, in milliseconds.
+    pub ahead: u64,
     pub entries: Vec<(Timestamp, Vec<u8>)>,
     pub blobs: BTreeMap<Hash, Vec<u8>>,
     pub welcomes: Vec<InboxWelcome>,
@@ -57,19 +63,26 @@ impl Ds {
             return Ok(*seq);
         }
         let entry = Entry::parse(&bytes).unwrap();
-        law::admit(entry.kind, entry.epoch, self.epoch).map_err(|refused| match refused {
+        let time = self.now();
+        let seq = Seq(self.entries.len() as u64 + 1);
+        let (channel, mut ledger) = (self.channel.unwrap(), self.ledger.clone().unwrap());
+        ledger.advance(time);
+        ledger.admit(&channel, seq, time, &entry, chain::entry_hash(&bytes)).map_err(|refused| match refused {
             law::Refused::Conflict { .. } => Refusal::new(Code::EpochConflict, refused.to_string()),
+            law::Refused::Verdict(_) => Refusal::new(Code::VerdictRefused, refused.to_string()),
             _ => Refusal::new(Code::EpochStale, refused.to_string()),
         })?;
-        let time = NOW.plus_ms(self.entries.len() as u64);
+        self.ledger = Some(ledger);
         self.entries.push((time, bytes.clone()));
-        let seq = Seq(self.entries.len() as u64);
         self.seen.insert(bytes, seq);
         if let Some(bundle) = bundle {
-            self.epoch = self.epoch.next();
             self.post(bundle);
         }
         Ok(seq)
+    }
+
+    pub fn now(&self) -> Timestamp {
+        NOW.plus_ms(self.entries.len() as u64 + self.ahead)
     }
 
     fn post(&mut self, bundle: &SubmitBundleRequest) {
@@ -164,6 +177,11 @@ impl World {
     }
 
     pub fn person(&self, name: &str) -> Person {
+        self.person_of(name, &self.ca, &[&self.ca])
+    }
+
+    /// Certified by one authority, believing these.
+    pub fn person_of(&self, name: &str, ca: &CertificateAuthority, believed: &[&CertificateAuthority]) -> Person {
         let user = UserUri::new(domain(), name).unwrap();
         let client = user.client("laptop").unwrap();
         let identity = SigningKey::from_bytes(&random());
@@ -171,14 +189,14 @@ impl World {
         let public = signature_key.verifying_key().to_bytes();
         let end = NOW.plus_ms(86_400_000 * 30);
         let binding = IdentityBinding::sign(&identity, &client, &public, end);
-        let certificate = self.ca.issue(&client, &public, &binding, NOW, end, random()).unwrap();
+        let certificate = ca.issue(&client, &public, &binding, NOW, end, random()).unwrap();
         let account = Account {
             client,
             signature_key,
             identity_secret: Some(identity),
             binding,
             certificate,
-            issuers: vec![self.ca.certificate().to_vec()],
+            issuers: believed.iter().map(|ca| ca.certificate().to_vec()).collect(),
             inbox: Inbox {
                 id: ChannelId::new(random()),
                 key: SigningKey::from_bytes(&random()),
@@ -219,6 +237,7 @@ impl Person {
         let new = NewGroup { hub: domain(), title: title.into(), cipher_suite: crypto::DEFAULT_SUITE };
         let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
         world.ds.channel = Some(group.profile().channel);
+        world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1));
         let name = group.name().clone();
         self.group = Some(group);
         self.save();
@@ -247,18 +266,36 @@ impl Person {
     /// Reads the channel to its end.
     pub fn sync(&mut self, ds: &Ds) -> Processed {
         let group = self.group.as_mut().unwrap();
-        let done = group.process(&ds.after(group.position().seq));
+        let mut done = group.process(&ds.after(group.position().seq));
+        if group.wants_refetch() {
+            let again = group.process(&ds.after(group.position().seq));
+            done.outcomes.extend(again.outcomes);
+            done.events.extend(again.events);
+            done.fault = again.fault;
+        }
         self.events.append(&mut done.events.clone());
         self.save();
         done
     }
 
-    /// Submits what there is to submit until nothing is left, reading in between.
+    /// Submits what there is to submit until nothing is left, reading in between. The clock is an hour ahead, so that
+    /// nobody waits for others.
     pub fn drive(&mut self, world: &mut World) {
+        let now = NOW.plus_ms(3_600_000).max(world.ds.now());
+        self.drive_at(world, now);
+    }
+
+    /// The same at the time that the DS's clock shows and a minute.
+    pub fn drive_now(&mut self, world: &mut World) {
+        let now = world.ds.now().plus_ms(60_000);
+        self.drive_at(world, now);
+    }
+
+    fn drive_at(&mut self, world: &mut World, now: Timestamp) {
         for _ in 0..50 {
             self.sync(&world.ds);
             let mut events = Vec::new();
-            let next = self.group().next_submission(NOW.plus_ms(3_600_000), &mut events);
+            let next = self.group().next_submission(now, &mut events);
             self.events.append(&mut events);
             self.save();
             let Ok(Some(submission)) = next else { return };

@@ -8,7 +8,10 @@ use std::{
 use conclave_names::Domain;
 use serde::Deserialize;
 
-use super::{LogFormat, RegistrationPolicy};
+use super::{
+    LogFormat, RegistrationPolicy,
+    limits::{AddressSection, ServiceSection},
+};
 
 /// The file. Unknown keys are refused: a misspelt setting must not be passed over.
 #[derive(Debug, Default, Deserialize)]
@@ -66,6 +69,14 @@ pub(super) struct LogSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsSection {
     pub(super) connections: Option<usize>,
+    pub(super) sessions: Option<usize>,
+    pub(super) sessions_per_address: Option<usize>,
+    pub(super) idle_seconds: Option<u64>,
+    pub(super) stream_silence_seconds: Option<u64>,
+    #[serde(default)]
+    pub(super) address: AddressSection,
+    #[serde(default)]
+    pub(super) service: ServiceSection,
     pub(super) database_bytes: Option<u64>,
     pub(super) shutdown_seconds: Option<u64>,
 }

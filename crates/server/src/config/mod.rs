@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod limits;
 mod overrides;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use conclave_delivery::limits::Limits;
 use conclave_names::Domain;
 use serde::Deserialize;
 
@@ -20,6 +22,10 @@ pub(crate) use overrides::Overrides;
 
 use error::{Contradiction, together};
 use file::{File, place};
+
+use crate::limits::AddressLimits;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How the server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +106,18 @@ pub struct Config {
     pub log: String,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Sessions that are remembered; beyond, the network address with most of them loses its least recently used.
+    pub max_sessions: usize,
+    /// Sessions that are remembered of one network address.
+    pub max_sessions_per_address: usize,
+    /// How long a connection without calls is kept.
+    pub idle: Duration,
+    /// Silence of its client after which a stream is ended; none: it is not.
+    pub stream_silence: Option<Duration>,
+    /// What one network address may ask for.
+    pub address_limits: AddressLimits,
+    /// What one user, member or claimed client may.
+    pub service_limits: Limits,
     /// How large the database may become, in bytes; none: as large as the disk.
     pub max_database_bytes: Option<u64>,
     /// How long requests may take to finish after a signal to stop.
@@ -126,6 +144,12 @@ impl Default for Config {
             log_format: LogFormat::Text,
             log: "info".into(),
             max_connections: 10_000,
+            max_sessions: 100_000,
+            max_sessions_per_address: 20_000,
+            idle: Duration::from_secs(600),
+            stream_silence: Some(Duration::from_secs(60)),
+            address_limits: AddressLimits::default(),
+            service_limits: Limits::default(),
             max_database_bytes: None,
             shutdown_grace: Duration::from_secs(10),
         }
@@ -136,13 +160,18 @@ impl Default for Config {
 pub(crate) const EXAMPLE: &str = include_str!("../example.toml");
 
 impl Config {
-    /// A server for tests in this process: all services, on a free port of loopback, with a development authority.
+    /// A server for tests and benchmarks in this process: all services, on a free port of loopback, with a development
+    /// authority, without limits on what one caller may ask for and for how long a stream's client may be silent.
     #[must_use]
     pub fn for_tests(data_dir: &Path, domain: Domain) -> Self {
         Self {
             data_dir: data_dir.to_owned(),
             domain,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            max_sessions_per_address: usize::MAX,
+            stream_silence: None,
+            address_limits: AddressLimits::none(),
+            service_limits: Limits::none(),
             ..Self::default()
         }
     }
@@ -221,6 +250,16 @@ impl Config {
             log_format: over.log_format.or(read.log.format).unwrap_or(default.log_format),
             log: over.log.or(read.log.level).unwrap_or(default.log),
             max_connections: over.max_connections.or(read.limits.connections).unwrap_or(default.max_connections),
+            max_sessions: read.limits.sessions.unwrap_or(default.max_sessions),
+            max_sessions_per_address: read.limits.sessions_per_address.unwrap_or(default.max_sessions_per_address),
+            idle: read.limits.idle_seconds.map_or(default.idle, Duration::from_secs),
+            stream_silence: match read.limits.stream_silence_seconds {
+                None => default.stream_silence,
+                Some(0) => None,
+                Some(seconds) => Some(Duration::from_secs(seconds)),
+            },
+            address_limits: read.limits.address.over(default.address_limits),
+            service_limits: read.limits.service.over(default.service_limits),
             max_database_bytes: over.max_database_bytes.or(read.limits.database_bytes),
             shutdown_grace: over
                 .shutdown_seconds
@@ -278,6 +317,29 @@ impl Config {
         }
         if self.max_connections == 0 {
             return Err(together(&["limits.connections"], "limits.connections must be at least 1"));
+        }
+        let address = &self.address_limits;
+        if [address.connections, address.requests, address.streams, address.readers].contains(&0) {
+            return Err(together(
+                &["limits.address"],
+                "connections, requests, streams and readers of limits.address must be at least 1: nobody could be \
+                 served",
+            ));
+        }
+        if self.max_sessions == 0 || self.max_sessions_per_address == 0 {
+            return Err(together(
+                &["limits.sessions", "limits.sessions_per_address"],
+                "limits.sessions and limits.sessions_per_address must be at least 1",
+            ));
+        }
+        if self.stream_silence.is_some_and(|silence| !(Duration::from_secs(10)..=DAY).contains(&silence)) {
+            return Err(together(
+                &["limits.stream_silence_seconds"],
+                "limits.stream_silence_seconds is between 10 and 86400, or 0 for never",
+            ));
+        }
+        if !(Duration::from_secs(10)..=DAY).contains(&self.idle) {
+            return Err(together(&["limits.idle_seconds"], "limits.idle_seconds is between 10 and 86400"));
         }
         Ok(())
     }

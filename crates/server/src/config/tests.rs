@@ -1,6 +1,9 @@
 //! Files, flags and what does not go together.
 
+use conclave_delivery::limits::{Limits, Rate};
+
 use super::*;
+use crate::limits::AddressLimits;
 
 fn load(text: &str, over: Overrides) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
@@ -31,10 +34,23 @@ fn a_wrong_file_is_refused_with_line_and_remedy() {
         ("\n\nregistration = \"maybe\"", "line 3", "invite"),
         ("listen = 7", "line 1", "listen"),
         ("[tls\n", "line 1", "tls"),
+        ("[limits.address]\nlinks = \"5 a minute\"", "line 2", "200 + 10/min"),
+        ("[limits.service]\n\nlinks = \"5 + 1/s\"", "line 3", "user_claims"),
     ] {
         let error = load(text, Overrides::default()).unwrap_err().to_string();
         assert!(error.contains(line) && error.contains(word) && error.contains("conclaved init"), "{error}");
     }
+}
+
+#[test]
+fn limits_are_set_one_by_one() {
+    let text = "[limits.address]\nconnections = 7\nlinks = \"3 + 4/h\"\n[limits.service]\nuser_claims = \"unlimited\"";
+    let config = load(text, Overrides::default()).unwrap();
+    let expected = AddressLimits { connections: 7, links: Rate::per_hour(3, 4), ..AddressLimits::default() };
+    assert_eq!(config.address_limits, expected);
+    assert_eq!(config.service_limits, Limits { user_claims: Rate::UNLIMITED, ..Limits::default() });
+    let never = load("[limits]\nstream_silence_seconds = 0", Overrides::default()).unwrap();
+    assert_eq!(never.stream_silence, None);
 }
 
 #[test]
@@ -50,6 +66,10 @@ fn settings_that_do_not_go_together_are_refused() {
         ("[services]\nauthentication = false\n[issuers]\nfile = \"x\"\nca = \"y\"", "line 5"),
         ("[issuers]\nca = \"y\"", "issuers.url"),
         ("credential_lifetime_days = 0", "365"),
+        ("[limits.address]\nreaders = 0", "nobody"),
+        ("[limits]\nsessions_per_address = 0", "line 2"),
+        ("[limits]\nidle_seconds = 9", "line 2"),
+        ("[limits]\nstream_silence_seconds = 100000", "86400"),
     ] {
         match load(text, Overrides::default()) {
             Ok(_) => assert!(word.is_empty(), "{text}"),

@@ -13,11 +13,12 @@ use super::count;
 const CALL: Duration = Duration::from_secs(60);
 
 /// The calls that need no signature, and so are not in [`method::ALL`].
-const UNSIGNED: [&str; 4] = [
+const UNSIGNED: [&str; 5] = [
     "conclave.v1.AuthenticationService/GetIssuers",
     "conclave.v1.DeliveryService/GetServerInfo",
     "conclave.v1.DeliveryService/ReadBlob",
     "conclave.v1.DeliveryService/OpenStream",
+    "conclave.v1.DeliveryService/KeepAlive",
 ];
 
 /// Bounds a call in time, and puts what gRPC itself refuses (bytes that are no message, too many of them) into a
@@ -56,13 +57,13 @@ fn refused_by_grpc(status: &Status) -> Option<Refusal> {
 }
 
 /// The name under which a call is counted: as its handler counts it. None for what is no call of ours.
-fn label(path: &str) -> Option<&'static str> {
+pub(super) fn label(path: &str) -> Option<&'static str> {
     let known = method::ALL.iter().chain(&UNSIGNED).find(|known| **known == path)?;
     LABELS.iter().find(|(_, name)| known.ends_with(&format!("/{name}"))).map(|(label, _)| *label)
 }
 
 /// Labels, which must be constants, of the calls' names.
-const LABELS: [(&str, &str); 26] = [
+const LABELS: [(&str, &str); 27] = [
     ("get_issuers", "GetIssuers"),
     ("register_user", "RegisterUser"),
     ("issue_credential", "IssueCredential"),
@@ -89,6 +90,7 @@ const LABELS: [(&str, &str); 26] = [
     ("open_stream", "OpenStream"),
     ("attach", "Attach"),
     ("detach", "Detach"),
+    ("keep_alive", "KeepAlive"),
 ];
 
 #[cfg(test)]

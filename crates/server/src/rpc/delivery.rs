@@ -9,13 +9,12 @@ use conclave_protocol::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, attach, detach, observe, read_blob, submit_bundle, to_the_end};
-use crate::clock;
+use super::{Rpc, attach, detach, keep_alive, observe, open_session, read_blob, submit_bundle, to_the_end};
+use crate::{clock, connections::Peer};
 
 macro_rules! service {
     (
-        decided { $($decided:ident($decided_method:ident): $decided_request:ident => $decided_response:ident;)* }
-        write { $($write:ident($write_method:ident): $write_request:ident => $write_response:ident;)* }
+        write { $($write:ident($method:ident): $write_request:ident => $write_response:ident;)* }
         read { $($read:ident: $read_request:ident => $read_response:ident;)* }
     ) => {
         #[tonic::async_trait]
@@ -24,32 +23,13 @@ macro_rules! service {
             type OpenStreamStream = tokio_stream::Empty<Result<v1::StreamEvent, Status>>;
 
             $(
-                async fn $decided(&self, request: Request<v1::$decided_request>) -> Result<Response<v1::$decided_response>, Status> {
-                    observe(stringify!($decided), async {
-                        let service = self.delivery()?;
-                        let request = request.into_inner();
-                        let state = Arc::clone(&self.0);
-                        to_the_end(async move {
-                            let request = service.authenticate(request, method::$decided_method, clock::now())?;
-                            let store = state.database.delivery();
-                            let done =
-                                store.write_decided(move |tx| service.$decided(tx, &request, clock::now())).await?;
-                            Ok(state.settle(done))
-                        })
-                        .await
-                    })
-                    .await
-                }
-            )*
-
-            $(
                 async fn $write(&self, request: Request<v1::$write_request>) -> Result<Response<v1::$write_response>, Status> {
                     observe(stringify!($write), async {
                         let service = self.delivery()?;
                         let request = request.into_inner();
                         let state = Arc::clone(&self.0);
                         to_the_end(async move {
-                            let request = service.authenticate(request, method::$write_method, clock::now())?;
+                            let request = service.authenticate(request, method::$method, clock::now())?;
                             let store = state.database.delivery();
                             let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
                             Ok(state.settle(done))
@@ -84,13 +64,6 @@ macro_rules! service {
                 .await
             }
 
-            async fn submit_bundle(
-                &self,
-                request: Request<v1::SessionRequest>,
-            ) -> Result<Response<v1::SubmitResponse>, Status> {
-                observe("submit_bundle", submit_bundle::handle(self, request.into_inner())).await
-            }
-
             async fn attach(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::AttachResponse>, Status> {
                 observe("attach", attach::handle(self, request.into_inner())).await
             }
@@ -103,7 +76,8 @@ macro_rules! service {
                 &self,
                 request: Request<v1::ReadBlobRequest>,
             ) -> Result<Response<Self::ReadBlobStream>, Status> {
-                observe("read_blob", read_blob::handle(self, request.into_inner())).await
+                let peer = request.extensions().get::<Peer>().cloned();
+                observe("read_blob", read_blob::handle(self, request.into_inner(), peer)).await
             }
 
             async fn open_stream(
@@ -113,19 +87,54 @@ macro_rules! service {
                 // The route of `open_stream` comes before this one.
                 Err(Status::unimplemented("streams are served elsewhere"))
             }
+
+            async fn submit(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+                observe("submit", async {
+                    let service = self.delivery()?;
+                    let request = request.into_inner();
+                    let state = Arc::clone(&self.0);
+                    to_the_end(async move {
+                        let request = service.authenticate(request, method::SUBMIT, clock::now())?;
+                        let store = state.database.delivery();
+                        let signer = Arc::clone(&service);
+                        let mut done = store.write(move |tx| service.submit(tx, &request, clock::now())).await?;
+                        // It is durable now.
+                        signer.sign_receipt(&mut done);
+                        Ok(state.settle(done))
+                    })
+                    .await
+                })
+                .await
+            }
+
+            async fn submit_bundle(
+                &self,
+                request: Request<v1::SessionRequest>,
+            ) -> Result<Response<v1::SubmitResponse>, Status> {
+                observe("submit_bundle", submit_bundle::handle(self, request.into_inner())).await
+            }
+
+            async fn open_session(
+                &self,
+                request: Request<v1::SignedRequest>,
+            ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+                observe("open_session", open_session::handle(self, request)).await
+            }
+
+            async fn keep_alive(
+                &self,
+                request: Request<v1::KeepAliveRequest>,
+            ) -> Result<Response<v1::KeepAliveResponse>, Status> {
+                observe("keep_alive", async { keep_alive::handle(self, &request.into_inner()) }).await
+            }
         }
     };
 }
 
 service! {
-    // They refuse before they write, or not at all.
-    decided {
-        submit(SUBMIT): SessionRequest => SubmitResponse;
-    }
     write {
         create_channel(CREATE_CHANNEL): SignedRequest => CreateChannelResponse;
         create_inbox(CREATE_INBOX): SignedRequest => CreateInboxResponse;
-        open_session(OPEN_SESSION): SignedRequest => OpenSessionResponse;
         trim(TRIM): SessionRequest => TrimResponse;
         stage_blob(STAGE_BLOB): SessionRequest => StageBlobResponse;
     }

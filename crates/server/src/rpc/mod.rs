@@ -1,12 +1,15 @@
 //! The calls. Most hand the request to their service within one transaction; those with a life of their own have a
 //! file of their own.
 
+mod admission;
 mod answers;
 mod attach;
 mod authentication;
 mod delivery;
 mod detach;
 mod directory;
+mod keep_alive;
+mod open_session;
 mod open_stream;
 mod read_blob;
 mod register_user;
@@ -21,6 +24,7 @@ use tonic::{Response, Status};
 
 use crate::state::State;
 
+pub(crate) use admission::admit;
 pub(crate) use answers::in_our_words;
 pub(crate) use open_stream::route as with_streams;
 

@@ -14,7 +14,7 @@ use tonic::{
 };
 
 use super::{Rpc, disabled, observe};
-use crate::streams::EventCodec;
+use crate::{connections::Peer, streams::EventCodec};
 
 /// Where gRPC clients call it.
 const PATH: &str = "/conclave.v1.DeliveryService/OpenStream";
@@ -41,13 +41,14 @@ impl ServerStreamingService<OpenStreamRequest> for OpenStream {
     type ResponseStream = Events;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Events>, Status>> + Send>>;
 
-    fn call(&mut self, _: tonic::Request<OpenStreamRequest>) -> Self::Future {
+    fn call(&mut self, request: tonic::Request<OpenStreamRequest>) -> Self::Future {
         let rpc = self.0.clone();
-        Box::pin(async move { observe("open_stream", async { handle(&rpc) }).await })
+        let peer = request.extensions().get::<Peer>().cloned();
+        Box::pin(async move { observe("open_stream", async { handle(&rpc, peer) }).await })
     }
 }
 
-fn handle(rpc: &Rpc) -> Result<Events, Refusal> {
+fn handle(rpc: &Rpc, peer: Option<Peer>) -> Result<Events, Refusal> {
     let source = rpc.0.source().ok_or_else(|| disabled("Delivery"))?;
-    rpc.0.streams.open(source, rpc.0.stopping.subscribe())
+    rpc.0.streams.open(source, rpc.0.stopping.subscribe(), peer)
 }

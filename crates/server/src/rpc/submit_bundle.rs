@@ -25,7 +25,10 @@ pub(super) async fn handle(rpc: &Rpc, request: SessionRequest) -> Result<SubmitR
                 })
                 .await?;
         }
-        let done = store.write(move |tx| service.submit_bundle(tx, &request, clock::now())).await?;
+        let signer = Arc::clone(&service);
+        let mut done = store.write(move |tx| service.submit_bundle(tx, &request, clock::now())).await?;
+        // It is durable now.
+        signer.sign_receipt(&mut done);
         Ok(state.settle(done))
     })
     .await

@@ -131,6 +131,10 @@ impl Feed {
     /// Keeps what was read at a place in this round. Nothing new there is known as well: then the piece before it is the
     /// newest.
     pub(super) fn keep(&self, subscription: &Subscription, after: Seq, piece: &Piece) {
+        // Each finds the end of its own access for itself: it is judged anew, and it may be taken back.
+        if piece.ended.is_some() {
+            return;
+        }
         let mut recent = lock(&self.recent);
         let round = recent.round;
         let share = match &piece.event {

@@ -87,7 +87,7 @@ async fn wrong_entries_and_epochs_leave_the_channel_as_it_was() {
         (vec![1; 40], Code::EntryInvalid),
         (longer, Code::EntryInvalid),
         (version, Code::UnsupportedVersion),
-        (vec![1; limits::INLINE_BODY + 1000], Code::TooLarge),
+        (vec![1; limits::INLINE_BODY + 2000], Code::TooLarge),
         (entry(EntryKind::Welcome, 0, small()), Code::EntryInvalid),
         (bundle(1, 0, &[1], false).entry, Code::EntryInvalid),
         (entry(EntryKind::Message, 0, absent), Code::BlobUnknown),

@@ -59,15 +59,35 @@ pub(crate) fn refusal<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -
 #[derive(Clone)]
 pub(crate) struct Client(pub(crate) Channel);
 
+fn endpoint(addr: &str, ca_pem: &str) -> Endpoint {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem));
+    Endpoint::from_shared(format!("https://{addr}")).unwrap().tls_config(tls).unwrap()
+}
+
+/// The server, called from an address of loopback's own network (127.0.0.n).
+pub(crate) fn endpoint_from(running: &Running, n: u8) -> Endpoint {
+    endpoint(&running.addr().to_string(), running.ca_pem().unwrap()).local_address(Some([127, 0, 0, n].into()))
+}
+
+/// Lets time pass, at once. Not twice in a row without a call on each connection: an unanswered ping ends it.
+pub(crate) async fn pass(time: std::time::Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 impl Client {
     pub(crate) async fn of(running: &Running) -> Self {
         Self::to(&running.addr().to_string(), running.ca_pem().unwrap()).await
     }
 
     pub(crate) async fn to(addr: &str, ca_pem: &str) -> Self {
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem));
-        let endpoint = Endpoint::from_shared(format!("https://{addr}")).unwrap().tls_config(tls).unwrap();
-        Self(endpoint.connect().await.unwrap())
+        Self(endpoint(addr, ca_pem).connect().await.unwrap())
+    }
+
+    /// One that calls from an address of loopback's own network (127.0.0.n).
+    pub(crate) async fn from(running: &Running, n: u8) -> Result<Self, tonic::transport::Error> {
+        Ok(Self(endpoint_from(running, n).connect().await?))
     }
 
     pub(crate) fn authentication(&self) -> AuthenticationServiceClient<Channel> {
@@ -114,6 +134,7 @@ impl Client {
             client: self.clone(),
             channel: open.channel.as_slice().try_into().unwrap(),
             id: reply.session.as_slice().try_into().unwrap(),
+            member: n,
             key: SessionKey::from_slice(&reply.mac_key).unwrap(),
             counter: AtomicU64::new(0),
         })
@@ -153,7 +174,9 @@ pub(crate) fn member_of(channel: ChannelId, n: u8, epoch: u64, members: &[u8]) -
 
 /// A commit that ends an epoch and leaves these members.
 pub(crate) fn bundle(n: u8, epoch: u64, members: &[u8], removes: bool) -> v1::SubmitBundleRequest {
-    let header = CommitHeader { removes, key_root: tree(members).root() };
+    // Who commits is filled in by `Session::commit`.
+    let (committer, tree) = (channel_key(0), tree(members));
+    let header = CommitHeader { committer, removed: removes.into(), members: tree.len(), key_root: tree.root() };
     let entry = Entry::commit(Epoch(epoch), header, Body::Inline(vec![n; 256]));
     v1::SubmitBundleRequest {
         idempotency_key: vec![n; 16],
@@ -182,6 +205,8 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) channel: ChannelId,
     pub(crate) id: SessionId,
+    /// Whose it is.
+    member: u8,
     key: SessionKey,
     counter: AtomicU64,
 }
@@ -203,7 +228,12 @@ impl Session {
     }
 
     pub(crate) async fn commit(&self, bundle: &v1::SubmitBundleRequest) -> Result<u64, Status> {
-        let request = self.request(method::SUBMIT_BUNDLE, bundle);
+        let mut entry = Entry::parse(&bundle.entry).unwrap();
+        if let Some(header) = &mut entry.commit {
+            header.committer = channel_key(self.member);
+        }
+        let bundle = v1::SubmitBundleRequest { entry: entry.to_bytes().unwrap(), ..bundle.clone() };
+        let request = self.request(method::SUBMIT_BUNDLE, &bundle);
         self.client.delivery().submit_bundle(request).await.map(|reply| reply.into_inner().seq)
     }
 
@@ -252,6 +282,14 @@ pub(crate) async fn raw(client: &Client, path: &str, bytes: Vec<u8>) -> Result<R
     let mut grpc = tonic::client::Grpc::new(client.0.clone());
     grpc.ready().await.unwrap();
     grpc.unary(Request::new(bytes), path.parse::<PathAndQuery>().unwrap(), Raw).await
+}
+
+/// A call whose request never ends.
+pub(crate) async fn endless(client: &Client, path: &str) -> Result<Response<()>, Status> {
+    let mut grpc = tonic::client::Grpc::new(client.0.clone());
+    grpc.ready().await.unwrap();
+    let request = Request::new(futures::stream::pending::<Vec<u8>>());
+    grpc.client_streaming(request, path.parse::<PathAndQuery>().unwrap(), Raw).await
 }
 
 /// A codec that takes bytes for messages, and answers for nothing.

@@ -11,6 +11,10 @@ mod client;
 #[cfg(test)]
 mod conversation;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod operations;

@@ -46,7 +46,7 @@ async fn each_gets_all_of_the_channel_in_order_from_wherever_it_stands() {
         let client = if n % 4 == 0 { Client::of(&running).await } else { client.clone() };
         let (handle, mut events) = client.stream().await;
         let after = n % 6 * 4;
-        client.session(1, session.channel).await.attach(&handle, after).await.unwrap();
+        session.attach(&handle, after).await.unwrap();
         if n % 4 == 0 {
             // Read only when everything was sent.
             late.push((events, after));

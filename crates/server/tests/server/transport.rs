@@ -14,7 +14,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::client::*;
 
-async fn handshake(
+pub(crate) async fn handshake(
     running: &conclave_server::Running,
     version: &'static SupportedProtocolVersion,
     name: &str,

@@ -1,5 +1,6 @@
 //! Carrying out what was wished.
 
+use conclave_channel::{Entry, chain};
 use conclave_engine::{
     group::{Group, Status, SubmissionBody},
     intent::Wish,
@@ -48,14 +49,14 @@ impl Actor {
     /// Submits the next thing.
     pub(crate) fn submit(&mut self, around: &mut Surroundings, slot: usize) -> Result<Submitted, Stop> {
         let long_ago = self.caught_up.get(slot).is_some_and(|at| at.plus_ms(UNREAD_MS) < around.server.now);
-        if long_ago && self.is_active(slot) && self.sabotage != Sabotage::SubmitUnread {
+        if long_ago && self.member(slot).is_some() && self.sabotage != Sabotage::SubmitUnread {
             // What was submitted before may stand in the channel, and the service have forgotten that it took it.
             self.read_group(around, slot)?;
         }
         let now = self.now(&around.server);
         let persist = self.sabotage != Sabotage::SkipPersist;
         let lazy = self.sabotage == Sabotage::NeverCommit;
-        let Some(group) = self.active(slot) else { return Ok(Submitted::Nothing) };
+        let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
         let mut events: Vec<Event> = Vec::new();
         let next = group.next_submission(now, &mut events);
         let ended = *group.status() == Status::Removed;
@@ -72,7 +73,7 @@ impl Actor {
         }
         if persist {
             self.save(around, slot)?;
-        } else if let Some(group) = self.active(slot) {
+        } else if let Some(group) = self.member(slot) {
             let _lost = group.take_writes().map_err(Stop::violation)?;
         }
         // The wish was dropped; the event told why.
@@ -90,7 +91,7 @@ impl Actor {
                 around.ledger.tell(format!("    {} is refused in group {slot}: {}", self.name(), refusal.code));
                 self.close_session(slot);
                 self.read_group(around, slot)?;
-                let Some(group) = self.active(slot) else { return Ok(Submitted::Refused) };
+                let Some(group) = self.member(slot) else { return Ok(Submitted::Refused) };
                 let mut events = Vec::new();
                 // If the channel does not show why, the same is sent again.
                 let _hint = group.refused(submission.intent, &refusal, &mut events);
@@ -102,7 +103,7 @@ impl Actor {
                 let pending = self.group(slot).and_then(|group| {
                     group.intents().find(|intent| intent.id == submission.intent).map(|intent| intent.wish.clone())
                 });
-                if let (Some(group), Some(wish @ Wish::Send { .. })) = (self.active(slot), pending) {
+                if let (Some(group), Some(wish @ Wish::Send { .. })) = (self.member(slot), pending) {
                     group.wish(wish).map_err(Stop::violation)?;
                     self.save(around, slot)?;
                 }
@@ -131,6 +132,22 @@ impl Actor {
         }
     }
 
+    /// A commit in place of ours that nobody can apply, ourselves included: it promises channel keys that nobody has.
+    /// Not of somebody who is alone (nobody could dispute it), nor a removal (the removed would be counted out).
+    fn break_commit(&self, slot: usize, body: &SubmissionBody) -> Option<SubmissionBody> {
+        let SubmissionBody::Bundle(bundle) = body else { return None };
+        let mut entry = Entry::parse(&bundle.entry).ok()?;
+        let header = entry.commit.as_mut().filter(|header| header.removed == 0)?;
+        if self.group(slot)?.members().ok()?.len() < 2 {
+            return None;
+        }
+        header.key_root = chain::entry_hash(&bundle.entry);
+        let mut broken = bundle.clone();
+        broken.entry = entry.to_bytes().ok()?;
+        broken.idempotency_key.iter_mut().for_each(|byte| *byte = !*byte);
+        Some(SubmissionBody::Bundle(broken))
+    }
+
     fn try_send(
         &mut self,
         around: &mut Surroundings,
@@ -140,13 +157,20 @@ impl Actor {
     ) -> Result<Seq, Stop> {
         let mut session = self.session(around, slot)?;
         let staged = blobs.iter().try_for_each(|blob| around.call(|server| server.stage(&mut session, blob)));
-        let submission = session.submission(body);
+        let fault = around.weather.fault();
+        let bundle = matches!(body, SubmissionBody::Bundle(_));
+        let broken = (bundle && around.weather.breaks()).then(|| self.break_commit(slot, body)).flatten();
+        let submission = session.submission(broken.as_ref().unwrap_or(body));
         if let Some(epoch) = self.group(slot).map(Group::epoch) {
             self.keep_session(slot, epoch, session);
         }
         staged?;
-        let fault = around.weather.fault();
         let server = &mut around.server;
+        if broken.is_some() {
+            around.ledger.tell(format!("    {} breaks its commit", self.name()));
+            around.ledger.broken.extend(server.submit(&submission).map(|seq| (slot, seq)));
+            return Err(Stop::Unreachable);
+        }
         if fault == Some(NetworkFault::Delayed) {
             server.delay(submission.clone());
         }

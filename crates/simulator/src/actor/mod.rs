@@ -135,6 +135,11 @@ impl Actor {
         self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() == Status::Active)
     }
 
+    /// The group, if this client may still submit to it: who cannot follow may dispute.
+    fn member(&mut self, slot: usize) -> Option<&mut Group> {
+        self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() != Status::Removed)
+    }
+
     fn put_group(&mut self, slot: usize, group: Group) {
         if let Some(place) = self.groups.get_mut(slot) {
             *place = Some(group);

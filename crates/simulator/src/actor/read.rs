@@ -98,9 +98,25 @@ impl Actor {
                 return Ok(());
             };
             let (after, epoch) = (group.position().seq, group.epoch());
-            let mut session = self.session(around, slot)?;
-            let page = around.call(|server| server.fetch(&mut session, after, PAGE));
-            self.keep_session(slot, epoch, session);
+            let page = match self.session(around, slot) {
+                Ok(mut session) => {
+                    let page = around.call(|server| server.fetch(&mut session, after, PAGE));
+                    self.keep_session(slot, epoch, session);
+                    page
+                }
+                Err(stop) => Err(stop),
+            };
+            if matches!(&page, Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused) {
+                self.close_session(slot);
+                let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+                if group.is_unproven() && !around.ledger.broken.is_empty() {
+                    let event = group.void_invitation();
+                    self.hear(around, slot, &[event])?;
+                    let actor = self.index;
+                    around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
+                    return self.save(around, slot);
+                }
+            }
             if matches!(&page, Err(Stop::Refused(refusal)) if refusal.code == Code::SessionUnknown) && again {
                 again = false;
                 self.close_session(slot);
@@ -135,7 +151,7 @@ impl Actor {
         if let Some(fault) = done.fault {
             return Err(Stop::violation(format!("{}: {fault}", self.client)));
         }
-        if group.position() == before {
+        if group.position() == before && !group.wants_refetch() {
             return Err(Stop::violation(format!("{} does not get on: {:?}", self.client, done.outcomes)));
         }
         let removed = *group.status() == Status::Removed;

@@ -129,6 +129,16 @@ impl Tx for Transaction<'_> {
         Ok(())
     }
 
+    fn drop_oldest_link(&mut self, user: &UserUri, now: Timestamp) -> Result<bool, StoreError> {
+        let dropped = self.execute(
+            "DELETE FROM as_links WHERE link_id = (
+                SELECT link_id FROM as_links WHERE user = ?1 AND expires > ?2 AND approval_binding IS NULL
+                ORDER BY expires, link_id LIMIT 1)",
+            (user.to_string(), stored(now.0)),
+        )?;
+        Ok(dropped == 1)
+    }
+
     fn note_nonce(&mut self, key: &[u8; 32], nonce: &[u8; 16], expires: Timestamp) -> Result<bool, StoreError> {
         let noted = self.execute(
             "INSERT INTO as_nonces (key, nonce, expires) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",

@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{failure::Failure, transaction::Transaction};
+use super::{
+    failure::Failure,
+    transaction::{Transaction, Undo},
+};
 
 /// What goes to the thread of the writer or of a reader.
 pub(super) enum Message {
@@ -39,29 +42,26 @@ pub(super) trait Job: Send {
     fn kind(&self) -> Kind;
 }
 
-/// What a job may do, and so how it is undone.
+/// What a job may do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// It only reads: writing fails.
     Reads,
-    /// It may refuse after it has written: a savepoint undoes it.
+    /// It writes as well.
     Writes,
-    /// It refuses before it writes, or not at all. It gets no savepoint, for which SQLite would copy each page that
-    /// it changes.
-    Decided,
 }
 
-/// Runs a job; says how it ended, and whether it may have written. A panic ends the job, not the thread.
-pub(super) fn run(job: &mut dyn Job, connection: &Connection) -> (Ended, bool) {
+/// Runs a job; says how it ended, and how it is undone. A panic ends the job, not the thread.
+pub(super) fn run(job: &mut dyn Job, connection: &Connection) -> (Ended, Undo) {
     let mut transaction = Transaction::new(connection);
     let result = catch_unwind(AssertUnwindSafe(|| job.run(&mut transaction)));
-    let wrote = transaction.wrote();
+    let undo = transaction.undo();
     let Ok(ended) = result else {
         tracing::error!("a transaction panicked; it is undone");
-        return (Ended::Failed(Failure::Unavailable("the transaction panicked".to_owned())), wrote);
+        return (Ended::Failed(Failure::Unavailable("the transaction panicked".to_owned())), undo);
     };
     // Where the store failed, part of the closure's writes is missing, whatever the closure made of it.
-    (transaction.into_failure().map_or(ended, Ended::Failed), wrote)
+    (transaction.into_failure().map_or(ended, Ended::Failed), undo)
 }
 
 /// The one implementation of [`Job`].

@@ -175,20 +175,6 @@ macro_rules! service {
                 self.run(move |transaction| work(transaction), Kind::Writes).await
             }
 
-            /// Runs a transaction that refuses before it writes, or not at all. That spares a savepoint; if it breaks
-            /// the promise, all transactions of its durable commit are undone and answered with `StoreError`.
-            ///
-            /// # Errors
-            /// The closure's own, or what the caller makes of a `StoreError`.
-            pub async fn write_decided<T, E, F>(&self, work: F) -> Result<T, E>
-            where
-                F: FnOnce(&mut dyn $store::Tx) -> Result<T, E> + Send + 'static,
-                T: Send + 'static,
-                E: From<$store::StoreError> + Send + 'static,
-            {
-                self.run(move |transaction| work(transaction), Kind::Decided).await
-            }
-
             /// Runs a transaction that only reads, beside the writer: it sees one state, with everything that was
             /// answered before. Writing in it fails.
             ///

@@ -179,6 +179,6 @@ fn a_job_runs_once() {
     let connection = open::in_memory(&Options::default()).unwrap();
     let (mut task, _answer) =
         Task::new(|_: &mut Transaction<'_>| Ok::<_, Failure>(()), |failure| failure, Kind::Writes);
-    assert!(matches!(job::run(&mut task, &connection), (Ended::Kept, false)));
-    assert!(matches!(job::run(&mut task, &connection), (Ended::Refused, false)));
+    assert!(matches!(job::run(&mut task, &connection), (Ended::Kept, transaction::Undo::Nothing)));
+    assert!(matches!(job::run(&mut task, &connection), (Ended::Refused, transaction::Undo::Nothing)));
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 use super::{
     failure::Failure,
     job::{self, Ended, Job, Kind, Message},
-    transaction::number,
+    transaction::{Undo, number},
 };
 
 pub(super) struct Writer {
@@ -94,11 +94,7 @@ impl Writer {
             self.execute("BEGIN IMMEDIATE")?;
             *begun = true;
         }
-        let savepoint = job.kind() == Kind::Writes;
-        if savepoint {
-            self.execute("SAVEPOINT job")?;
-        }
-        let (ended, wrote) = if job.kind() == Kind::Reads {
+        let (ended, undo) = if job.kind() == Kind::Reads {
             // Never through the statement cache: SQLite carries this pragma out when it compiles it.
             self.connection.pragma_update(None, "query_only", true)?;
             let ended = job::run(job, &self.connection);
@@ -114,17 +110,21 @@ impl Writer {
             });
         }
         let kept = matches!(ended, Ended::Kept);
-        if savepoint {
-            if !kept {
-                self.execute("ROLLBACK TO job")?;
+        match undo {
+            Undo::Nothing => {}
+            Undo::Savepoint => {
+                if !kept {
+                    self.execute("ROLLBACK TO job")?;
+                }
+                self.execute("RELEASE job")?;
             }
-            self.execute("RELEASE job")?;
-        } else if wrote && !kept && job.kind() == Kind::Decided {
-            // Nothing can undo it alone.
-            return Err(match ended {
-                Ended::Failed(failure) => failure,
-                _ => Failure::Unavailable("a transaction refused after it had written".to_owned()),
-            });
+            Undo::All if kept => {}
+            Undo::All => {
+                return Err(match ended {
+                    Ended::Failed(failure) => failure,
+                    _ => Failure::Unavailable("a transaction refused after it had decided".to_owned()),
+                });
+            }
         }
         Ok(ended)
     }

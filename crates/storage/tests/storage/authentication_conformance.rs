@@ -20,6 +20,7 @@ enum Op {
     PutInvite(InviteRow),
     PutLink(LinkRow),
     NoteNonce(u8, u8, Timestamp),
+    DropOldestLink(UserUri, Timestamp),
     Prune(Timestamp),
 }
 
@@ -33,6 +34,7 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<bool, StoreError> {
         Op::PutLink(row) => tx.put_link(row)?,
         Op::PutInvite(row) => tx.put_invite(row)?,
         Op::NoteNonce(key, nonce, expires) => return tx.note_nonce(&[*key; 32], &[*nonce; 16], *expires),
+        Op::DropOldestLink(user, now) => return tx.drop_oldest_link(user, *now),
         Op::Prune(now) => tx.prune(*now)?,
     }
     Ok(true)
@@ -112,6 +114,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             },
         ),
         3 => (0..NAMES, 0..NAMES, any_time()).prop_map(|(key, nonce, expires)| Op::NoteNonce(key, nonce, expires)),
+        2 => (any_user(), any_time()).prop_map(|(user, now)| Op::DropOldestLink(user, now)),
         1 => any_time().prop_map(Op::Prune),
     ]
 }

@@ -1,6 +1,6 @@
 //! The same operations on the Delivery Service's store in memory and on SQLite answer the same.
 
-use conclave_channel::EntryKind;
+use conclave_channel::{EntryKind, law::Ledger};
 use conclave_delivery::{
     memory::MemoryStore,
     store::{
@@ -19,7 +19,10 @@ use crate::support::{client, user};
 enum Op {
     PutChannel(ChannelRow),
     PutEpoch(EpochRow),
+    DeleteEpochs(ChannelId, Epoch),
     PutGroupInfo(GroupInfoRow),
+    DeleteGroupInfo(ChannelId),
+    ClearRemoves(ChannelId, Seq),
     AppendEntry(EntryRow),
     DeleteEntries(ChannelId, Seq),
     PutIdempotency(IdempotencyRow),
@@ -56,7 +59,10 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<Answer, StoreError> {
     match op {
         Op::PutChannel(row) => tx.put_channel(row)?,
         Op::PutEpoch(row) => tx.put_epoch(row)?,
+        Op::DeleteEpochs(channel, after) => tx.delete_epochs(channel, *after)?,
         Op::PutGroupInfo(row) => tx.put_group_info(row)?,
+        Op::DeleteGroupInfo(channel) => tx.delete_group_info(channel)?,
+        Op::ClearRemoves(channel, seq) => tx.clear_removes(channel, *seq)?,
         Op::AppendEntry(row) => tx.append_entry(row)?,
         Op::DeleteEntries(channel, up_to) => tx.delete_entries(channel, *up_to)?,
         Op::PutIdempotency(row) => tx.put_idempotency(row)?,
@@ -223,7 +229,8 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 fn channel_row() -> impl Strategy<Value = ChannelRow> {
     let kind = prop_oneof![
-        any_epoch().prop_map(|epoch| ChannelKind::Group { epoch }),
+        (any_epoch(), any_hash(), any::<u32>())
+            .prop_map(|(epoch, root, members)| ChannelKind::Group { ledger: Ledger::new(epoch, root, members) }),
         (any_keyed(), any_keyed()).prop_map(|(owner, drop_key)| ChannelKind::Inbox { owner, drop_key }),
     ];
     (any_channel(), kind, any_seq(), any_hash(), any_time())
@@ -242,7 +249,7 @@ fn group_info_row() -> impl Strategy<Value = GroupInfoRow> {
 }
 
 fn entry_row() -> impl Strategy<Value = EntryRow> {
-    (any_channel(), (1..8_u64).prop_map(Seq), 1..=4_u8, any_epoch(), any::<bool>(), any_time(), any_bytes()).prop_map(
+    (any_channel(), (1..8_u64).prop_map(Seq), 1..=6_u8, any_epoch(), any::<bool>(), any_time(), any_bytes()).prop_map(
         |(channel, seq, kind, epoch, removes, time, bytes)| {
             let kind = EntryKind::from_code(kind).unwrap();
             EntryRow { channel, seq, kind, epoch, removes, time, bytes }
@@ -289,7 +296,10 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => channel_row().prop_map(Op::PutChannel),
         3 => epoch_row().prop_map(Op::PutEpoch),
+        1 => (any_channel(), any_epoch()).prop_map(|(channel, after)| Op::DeleteEpochs(channel, after)),
         2 => group_info_row().prop_map(Op::PutGroupInfo),
+        1 => any_channel().prop_map(Op::DeleteGroupInfo),
+        1 => (any_channel(), any_seq()).prop_map(|(channel, seq)| Op::ClearRemoves(channel, seq)),
         8 => entry_row().prop_map(Op::AppendEntry),
         1 => (any_channel(), any_seq()).prop_map(|(channel, up_to)| Op::DeleteEntries(channel, up_to)),
         2 => idempotency_row().prop_map(Op::PutIdempotency),

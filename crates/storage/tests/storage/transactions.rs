@@ -212,31 +212,54 @@ async fn the_last_clone_may_end_inside_a_transaction() {
 }
 
 #[tokio::test]
-async fn a_decided_transaction_that_breaks_its_promise_undoes_its_batch_and_no_other() {
+async fn a_transaction_that_refuses_after_it_decided_undoes_its_batch_and_no_other() {
+    use conclave_delivery::store::{OutboxKind, Tx};
+    use conclave_protocol::{Code, Refusal};
+
+    async fn rows(database: &Database) -> Vec<Vec<u8>> {
+        let rows = database.delivery().read(|read| read.outbox(100)).await;
+        rows.unwrap_or_else(|error: DeliveryError| panic!("{error}")).into_iter().map(|row| row.payload).collect()
+    }
+
+    fn refuses() -> Refusal {
+        Refusal::new(Code::QuotaExceeded, "as the test wants it")
+    }
+
     for (database, _directory) in databases() {
-        register(&database, "before").await.unwrap();
-        let (go, wait) = mpsc::channel::<()>();
-        let store = database.authentication();
-        let first =
-            tokio::spawn(async move { store.write(move |_| wait.recv().map_err(|_| Refused::Service(0))).await });
-        tokio::task::yield_now().await;
-        let decided = |name: &'static str, answer: Result<(), Refused>, writes: bool| {
-            let store = database.authentication();
-            tokio::spawn(async move {
-                let work = move |tx: &mut dyn conclave_authentication::store::Tx| {
-                    if writes {
-                        tx.put_user(&user_row(name))?;
-                    }
-                    answer
-                };
-                store.write_decided(work).await
-            })
+        let run = |work: fn(&mut dyn Tx) -> Result<(), Refusal>| {
+            let store = database.delivery();
+            tokio::spawn(async move { store.write(move |tx| work(tx)).await })
         };
-        // One batch: one that writes, one that refuses without having written, and then one that breaks the promise.
+        fn push(tx: &mut dyn Tx, payload: &[u8]) -> Result<(), Refusal> {
+            Ok(tx.push_outbox(OutboxKind::Welcome, payload)?)
+        }
+        run(|tx| push(tx, b"before")).await.unwrap().unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let store = database.delivery();
+        let first = tokio::spawn(async move { store.write(move |_| wait.recv().map_err(|_| refuses())).await });
+        tokio::task::yield_now().await;
+        // One batch: what decides and keeps its word, what refuses before and after it wrote without having decided, what
+        // wrote before it decided (and so can be undone), and at last what breaks its word.
         let batch = [
-            decided("alice", Ok(()), true),
-            decided("bob", Err(Refused::Service(1)), false),
-            decided("carol", Err(Refused::Service(2)), true),
+            run(|tx| {
+                tx.decided()?;
+                push(tx, b"kept")
+            }),
+            run(|_| Err(refuses())),
+            run(|tx| {
+                push(tx, b"undone")?;
+                Err(refuses())
+            }),
+            run(|tx| {
+                push(tx, b"undone, too")?;
+                tx.decided()?;
+                Err(refuses())
+            }),
+            run(|tx| {
+                tx.decided()?;
+                push(tx, b"never")?;
+                Err(refuses())
+            }),
         ];
         tokio::task::yield_now().await;
         go.send(()).unwrap();
@@ -245,17 +268,13 @@ async fn a_decided_transaction_that_breaks_its_promise_undoes_its_batch_and_no_o
         for job in batch {
             answers.push(job.await.unwrap());
         }
-        assert!(matches!(answers[2], Err(Refused::Store(StoreError::Unavailable(_)))), "{answers:?}");
+        assert_eq!(answers[4].as_ref().unwrap_err().code, Code::Unavailable, "{answers:?}");
         // Whether they were one commit or several, what was answered with success is there and nothing else.
-        assert_eq!(is_registered(&database, "alice").await, answers[0].is_ok(), "{answers:?}");
-        assert!(!is_registered(&database, "carol").await);
-        assert!(is_registered(&database, "before").await);
-        register(&database, "after").await.unwrap();
-
-        // A refusal before the first write harms nobody.
-        let (kept, refused) =
-            tokio::join!(decided("dora", Ok(()), true), decided("emil", Err(Refused::Service(3)), false));
-        assert_eq!((kept.unwrap(), refused.unwrap()), (Ok(()), Err(Refused::Service(3))));
-        assert!(is_registered(&database, "dora").await);
+        let mut expected = vec![b"before".to_vec()];
+        expected.extend(answers[0].is_ok().then(|| b"kept".to_vec()));
+        assert_eq!(rows(&database).await, expected, "{answers:?}");
+        run(|tx| push(tx, b"after")).await.unwrap().unwrap();
+        expected.push(b"after".to_vec());
+        assert_eq!(rows(&database).await, expected);
     }
 }

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conclave_channel::{Body, Entry, EntryKind, chain};
-use conclave_names::{ChannelId, Epoch, Seq, Timestamp};
+use conclave_channel::{Body, Entry, EntryKind, chain, law::Ledger};
+use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp};
 use conclave_storage::{Database, Options};
 use rusqlite::Connection;
 
@@ -26,14 +26,15 @@ pub(super) fn appends(beside: &Path, channels: usize, size: usize, batch: f64, s
     let connection = Connection::open(directory.path().join("conclave.db"))?;
     settings(&connection)?;
 
+    let ledger = Ledger::new(Epoch(1), Hash::new(random()?), 2).to_bytes()?;
     let mut channels = (0..channels)
         .map(|_| {
             let id = ChannelId::new(random()?);
             connection.execute(
-                "INSERT INTO ds_channels (id, head, head_hash, head_time, epoch) VALUES (?1, 0, ?2, 0, 1)",
-                (id.as_bytes(), chain::start(&id).as_bytes()),
+                "INSERT INTO ds_channels (id, head, head_hash, head_time, ledger) VALUES (?1, 0, ?2, 0, ?3)",
+                (id.as_bytes(), chain::start(&id).as_bytes(), &ledger),
             )?;
-            Ok((id, Seq(0), chain::start(&id)))
+            Ok((id, Seq(0), chain::start(&id), random::<32>()?))
         })
         .collect::<Result<Vec<_>, Failure>>()?;
     let entry = Entry::new(EntryKind::Message, Epoch(1), Body::Inline(random::<64>()?.repeat(size.div_ceil(64))));
@@ -53,11 +54,14 @@ pub(super) fn appends(beside: &Path, channels: usize, size: usize, batch: f64, s
         while owed >= 1.0 {
             owed -= 1.0;
             let index = done % channels.len().max(1);
-            let (id, head, hash) = channels.get_mut(index).ok_or("there is no channel")?;
+            let (id, head, hash, submitter) = channels.get_mut(index).ok_or("there is no channel")?;
             *head = head.next();
             let time = now();
             *hash = chain::next(hash, *head, EntryKind::Message, time, &chain::entry_hash(&bytes));
-            append(&connection, id, *head, hash.as_bytes(), time, &bytes)?;
+            append(
+                &connection,
+                &Row { channel: id, seq: *head, hash, time, bytes: &bytes, ledger: &ledger, submitter },
+            )?;
             done += 1;
             if start >= begin {
                 counted += 1;
@@ -67,28 +71,33 @@ pub(super) fn appends(beside: &Path, channels: usize, size: usize, batch: f64, s
     }
 }
 
-/// The rows of one message.
-fn append(
-    connection: &Connection,
-    channel: &ChannelId,
+/// What one message makes rows of.
+struct Row<'a> {
+    channel: &'a ChannelId,
     seq: Seq,
-    hash: &[u8; 32],
+    hash: &'a Hash,
     time: Timestamp,
-    bytes: &[u8],
-) -> Result<(), Failure> {
-    let (seq, time) = (i64::try_from(seq.0)?, i64::try_from(time.0)?);
+    bytes: &'a [u8],
+    ledger: &'a [u8],
+    submitter: &'a [u8; 32],
+}
+
+/// The rows of one message.
+fn append(connection: &Connection, row: &Row<'_>) -> Result<(), Failure> {
+    let (channel, hash) = (row.channel.as_bytes(), row.hash.as_bytes());
+    let (seq, time) = (i64::try_from(row.seq.0)?, i64::try_from(row.time.0)?);
     connection
         .prepare_cached(
             "INSERT INTO ds_entries (channel, seq, kind, epoch, removes, time, bytes) VALUES (?1, ?2, 1, 1, 0, ?3, ?4)",
         )?
-        .execute((channel.as_bytes(), seq, time, bytes))?;
+        .execute((channel, seq, time, row.bytes))?;
     connection
-        .prepare_cached("UPDATE ds_channels SET head = ?2, head_hash = ?3, head_time = ?4 WHERE id = ?1")?
-        .execute((channel.as_bytes(), seq, hash, time))?;
+        .prepare_cached("UPDATE ds_channels SET head = ?2, head_hash = ?3, head_time = ?4, ledger = ?5 WHERE id = ?1")?
+        .execute((channel, seq, hash, time, row.ledger))?;
     // An encoded answer has about this length.
     connection
         .prepare_cached("INSERT INTO ds_idempotency (scope, key, request, reply, expires) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute((random::<32>()?, random::<16>()?, hash, [0_u8; 46], time + i64::try_from(REMEMBERED)?))?;
+        .execute((row.submitter, random::<16>()?, hash, [0_u8; 46], time + i64::try_from(REMEMBERED)?))?;
     Ok(())
 }
 

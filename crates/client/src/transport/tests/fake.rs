@@ -65,6 +65,8 @@ pub(super) struct State {
     /// How many heartbeats a stream brings before it falls silent. Then it is closed, if `close` says so.
     pub(super) heartbeats: usize,
     pub(super) close: bool,
+    /// The silence after which it says that it ends a stream.
+    pub(super) silence_ms: u64,
     /// What `stage_blob` says instead of the truth.
     pub(super) received: Option<u64>,
 }
@@ -270,6 +272,15 @@ serve! { DeliveryService,
             Ok(Response::new(stream::iter(parts).boxed()))
         }
 
+        async fn keep_alive(
+            &self,
+            request: Request<v1::KeepAliveRequest>,
+        ) -> Result<Response<v1::KeepAliveResponse>, Status> {
+            assert_eq!(request.into_inner().handle, [5; 16]);
+            self.enter("KeepAlive")?;
+            Ok(Response::new(v1::KeepAliveResponse {}))
+        }
+
         async fn open_stream(
             &self,
             _: Request<v1::OpenStreamRequest>,
@@ -277,8 +288,9 @@ serve! { DeliveryService,
             self.enter("OpenStream")?;
             let event = |event| Ok(v1::StreamEvent { event: Some(event) });
             let heartbeat_ms = u64::try_from(HEARTBEAT.as_millis()).unwrap();
-            let opened = event(Wire::Opened(v1::StreamOpened { handle: vec![5; 16], heartbeat_ms }));
             let state = self.state();
+            let silence_ms = state.silence_ms;
+            let opened = event(Wire::Opened(v1::StreamOpened { handle: vec![5; 16], heartbeat_ms, silence_ms }));
             let beats = stream::iter(0..state.heartbeats).then(move |_| async move {
                 sleep(HEARTBEAT).await;
                 event(Wire::Heartbeat(v1::Heartbeat { time_ms: 1 }))

@@ -57,6 +57,25 @@ async fn a_permanent_refusal_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_that_a_limit_names_is_waited_for() {
+    let limited = |ms: u64| Status::from(Refusal::new(Code::RateLimited, "too much").with("retry_after_ms", ms));
+    let fake = Fake::default();
+    let transport = fake.transport();
+    fake.fail([limited(7000), limited(500)]);
+    let before = Instant::now();
+    count(&transport).await.unwrap();
+    let took = before.elapsed();
+    assert!(took >= Duration::from_millis(7500) && took < Duration::from_secs(8), "{took:?}");
+    // What is beyond the deadline is told at once, with the time.
+    fake.fail([limited(3_600_000)]);
+    let before = Instant::now();
+    let error = count(&transport).await.unwrap_err();
+    assert_eq!((error.code(), before.elapsed()), (Some(Code::RateLimited), Duration::ZERO));
+    assert!(error.is_transient());
+    assert_eq!(error.retry_after(), Duration::from_secs(300));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_deadline_bounds_the_attempts() {
     let fake = Fake::default();
     fake.fail((0..1000).map(|_| refused(Code::Unavailable)));
@@ -206,6 +225,51 @@ async fn a_silent_stream_is_taken_for_dead() {
     let expected = HEARTBEAT * 3 + patience;
     assert!(took >= expected && took < expected + Duration::from_secs(1), "{took:?}");
     assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_kept_alive_and_known_to_be_gone_when_the_server_does_not_know_it() {
+    let fake = Fake::default();
+    fake.state().heartbeats = 100;
+    fake.state().silence_ms = 60_000;
+    let mut stream = fake.transport().open_stream().await.unwrap();
+    assert!(matches!(stream.next().await, Some(Ok(Event::Entries { .. }))));
+    for beats in 1..=6 {
+        assert!(matches!(stream.next().await, Some(Ok(Event::Heartbeat(_)))));
+        assert!(fake.calls("KeepAlive") + 1 >= beats, "one each 20 s");
+    }
+    // One that is lost is sent again; the answer that there is no such stream ends ours.
+    fake.fail([refused(Code::Unavailable), refused(Code::StreamUnknown)]);
+    let before = Instant::now();
+    let error = loop {
+        match stream.next().await.unwrap() {
+            Ok(Event::Heartbeat(_)) => {}
+            Ok(event) => panic!("{event:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(before.elapsed() <= Duration::from_secs(41), "{:?}", before.elapsed());
+    assert!(error.is_transient(), "{error}");
+    assert!(matches!(error, StreamError::Broken(error) if error.code() == Some(Code::StreamUnknown)));
+    assert_eq!(stream.next().await, None);
+    // Nobody says any more that we are there.
+    let calls = fake.calls("KeepAlive");
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(fake.calls("KeepAlive"), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_stream_is_kept_alive_no_longer() {
+    let fake = Fake::default();
+    fake.state().silence_ms = 60_000;
+    let stream = fake.transport().open_stream().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(fake.calls("KeepAlive"), 2);
+    drop(stream);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(fake.calls("KeepAlive"), 2);
+    fake.state().silence_ms = 1;
+    assert!(matches!(fake.transport().open_stream().await, Err(CallError::Protocol(_))));
 }
 
 #[tokio::test(start_paused = true)]

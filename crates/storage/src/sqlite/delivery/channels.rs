@@ -1,37 +1,40 @@
 //! Channels, their epochs, and what members need of the current one.
 
+use conclave_channel::law::Ledger;
 use conclave_delivery::store::{ChannelKind, ChannelRow, EpochRow, GroupInfoRow};
 use conclave_names::{ChannelId, Epoch, Hash, Seq};
 
 use super::super::{
     failure::Failure,
-    transaction::{Transaction, hash, number, optional_hash, stored, time},
+    transaction::{Transaction, decoded, hash, number, optional_hash, stored, time},
 };
 
 pub(super) fn channel(tx: &mut Transaction<'_>, id: &ChannelId) -> Result<Option<ChannelRow>, Failure> {
-    let sql = "SELECT head, head_hash, head_time, epoch, owner, drop_key_secret FROM ds_channels WHERE id = ?1";
+    let sql = "SELECT head, head_hash, head_time, ledger, owner, drop_key_secret FROM ds_channels WHERE id = ?1";
     tx.first(sql, [id.as_bytes()], |row| {
         let kind = match row.get(4)? {
             Some(owner) => ChannelKind::Inbox { owner, drop_key: row.get(5)? },
-            None => ChannelKind::Group { epoch: Epoch(number(row, 3)?) },
+            None => ChannelKind::Group { ledger: decoded(row, 3, |bytes| Ledger::parse(bytes).ok())? },
         };
         Ok(ChannelRow { id: *id, kind, head: Seq(number(row, 0)?), head_hash: hash(row, 1)?, head_time: time(row, 2)? })
     })
 }
 
 pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<(), Failure> {
-    let (epoch, owner, drop_key) = match &row.kind {
-        ChannelKind::Group { epoch } => (Some(stored(epoch.0)), None, None),
+    let (ledger, owner, drop_key) = match &row.kind {
+        ChannelKind::Group { ledger } => {
+            (Some(ledger.to_bytes().map_err(|error| Failure::Corrupt(error.to_string()))?), None, None)
+        }
         ChannelKind::Inbox { owner, drop_key } => (None, Some(owner), Some(drop_key)),
     };
     tx.execute(
-        "INSERT INTO ds_channels (id, head, head_hash, head_time, epoch, owner, drop_key_secret)
+        "INSERT INTO ds_channels (id, head, head_hash, head_time, ledger, owner, drop_key_secret)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (id) DO UPDATE SET
             head = excluded.head,
             head_hash = excluded.head_hash,
             head_time = excluded.head_time,
-            epoch = excluded.epoch,
+            ledger = excluded.ledger,
             owner = excluded.owner,
             drop_key_secret = excluded.drop_key_secret",
         (
@@ -39,7 +42,7 @@ pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<
             stored(row.head.0),
             row.head_hash.as_bytes(),
             stored(row.head_time.0),
-            epoch,
+            ledger,
             owner,
             drop_key,
         ),
@@ -73,6 +76,16 @@ pub(super) fn put_epoch(tx: &mut Transaction<'_>, row: &EpochRow) -> Result<(), 
             stored(row.started.0),
         ),
     )?;
+    Ok(())
+}
+
+pub(super) fn delete_epochs(tx: &mut Transaction<'_>, channel: &ChannelId, after: Epoch) -> Result<(), Failure> {
+    tx.execute("DELETE FROM ds_epochs WHERE channel = ?1 AND epoch > ?2", (channel.as_bytes(), stored(after.0)))?;
+    Ok(())
+}
+
+pub(super) fn delete_group_info(tx: &mut Transaction<'_>, channel: &ChannelId) -> Result<(), Failure> {
+    tx.execute("DELETE FROM ds_group_infos WHERE channel = ?1", [channel.as_bytes()])?;
     Ok(())
 }
 

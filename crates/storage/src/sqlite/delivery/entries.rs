@@ -74,6 +74,14 @@ pub(super) fn append_entry(tx: &mut Transaction<'_>, row: &EntryRow) -> Result<(
     Ok(())
 }
 
+pub(super) fn clear_removes(tx: &mut Transaction<'_>, channel: &ChannelId, seq: Seq) -> Result<(), Failure> {
+    tx.execute(
+        "UPDATE ds_entries SET removes = 0 WHERE channel = ?1 AND seq = ?2",
+        (channel.as_bytes(), stored(seq.0)),
+    )?;
+    Ok(())
+}
+
 pub(super) fn delete_entries(tx: &mut Transaction<'_>, channel: &ChannelId, up_to: Seq) -> Result<(), Failure> {
     tx.execute("DELETE FROM ds_entries WHERE channel = ?1 AND seq <= ?2", (channel.as_bytes(), stored(up_to.0)))?;
     Ok(())

@@ -52,9 +52,13 @@ hand_on! {
 
 hand_on! {
     Tx {
+        service::decided() -> ();
         channels::put_channel(row: &ChannelRow) -> ();
         channels::put_epoch(row: &EpochRow) -> ();
+        channels::delete_epochs(channel: &ChannelId, after: Epoch) -> ();
         channels::put_group_info(row: &GroupInfoRow) -> ();
+        channels::delete_group_info(channel: &ChannelId) -> ();
+        entries::clear_removes(channel: &ChannelId, seq: Seq) -> ();
         entries::append_entry(row: &EntryRow) -> ();
         entries::delete_entries(channel: &ChannelId, up_to: Seq) -> ();
         entries::put_idempotency(row: &IdempotencyRow) -> ();

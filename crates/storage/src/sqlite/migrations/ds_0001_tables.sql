@@ -9,12 +9,12 @@ CREATE TABLE ds_channels (
     head INTEGER NOT NULL,
     head_hash BLOB NOT NULL,
     head_time INTEGER NOT NULL,
-    -- Of a group.
-    epoch INTEGER,
+    -- Of a group: which commits stand, encoded as conclave_channel::law::Ledger.
+    ledger BLOB,
     -- Of an inbox.
     owner BLOB,
     drop_key_secret BLOB,
-    CHECK ((epoch IS NULL) = (owner IS NOT NULL) AND (owner IS NULL) = (drop_key_secret IS NULL))
+    CHECK ((ledger IS NULL) = (owner IS NOT NULL) AND (owner IS NULL) = (drop_key_secret IS NULL))
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE ds_epochs (

@@ -1,9 +1,13 @@
-//! Which entry may follow which in a group's channel (RFC 9750, section 5.2.1): judged by kind and epoch alone, the
-//! same way by the DS that orders and by the members that read.
+//! Which entry may follow which in a group's channel (RFC 9750, section 5.2.1), and which commit stands: judged by what
+//! is in the clear alone, the same way by the DS that orders and by the members that read.
+
+mod ledger;
 
 use conclave_names::Epoch;
 
 use crate::EntryKind;
+
+pub use ledger::{Change, DISPUTE_MS, Ledger, OPEN_MAX, OpenCommit, SETTLED_MS};
 
 /// Why an entry may not follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,18 +32,50 @@ pub enum Refused {
     /// Entries of this kind have no place in a group's channel.
     #[error("entries of this kind have no place in a group's channel")]
     Kind,
+    /// Too many commits in a row that no other member has acknowledged.
+    #[error("{OPEN_MAX} commits wait for another member to acknowledge them: try again when one is online")]
+    Unsettled,
+    /// A member's word about a commit does not count.
+    #[error(transparent)]
+    Verdict(#[from] VerdictError),
+}
+
+/// Why a member's word about a commit does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerdictError {
+    /// The commit is settled, annulled, or was never there.
+    #[error("the commit is not open: it stands, was annulled, or is none of this channel")]
+    NotOpen,
+    /// An Ack is about the oldest open commit.
+    #[error("an older commit is open: acknowledge that first")]
+    NotOldest,
+    /// The committer's own word does not count.
+    #[error("a committer's word about its own commit does not count")]
+    Own,
+    /// The key is not one of the epoch that the commit ended.
+    #[error("the channel key is not of the epoch that the commit ended")]
+    Key,
+    /// The signature does not verify.
+    #[error("the signature of the verdict does not verify")]
+    Signature,
+    /// The key has said so before, or enough others have.
+    #[error("the commit is disputed already, or this key has disputed it before")]
+    Repeated,
 }
 
 /// Whether an entry of this kind and epoch may follow while the group is in epoch `current`.
 ///
 /// A commit ends the current epoch, and so comes first; a proposal is of the current epoch; a message is of the
-/// current epoch or of the one before (it was under way when the epoch ended).
+/// current epoch or of the one before (it was under way when the epoch ended). The rest is for the [`Ledger`] to say.
 ///
 /// # Errors
 /// Any [`Refused`].
 pub fn admit(kind: EntryKind, epoch: Epoch, current: Epoch) -> Result<(), Refused> {
     match kind {
         EntryKind::Commit if epoch < current => Err(Refused::Conflict { ended: epoch, current }),
+        // Of which commit they may be is for the ledger to say.
+        EntryKind::Nack | EntryKind::Ack => Ok(()),
         EntryKind::Commit | EntryKind::Proposal if epoch == current => Ok(()),
         EntryKind::Message if epoch == current || epoch.next() == current => Ok(()),
         EntryKind::Welcome => Err(Refused::Kind),

@@ -1,0 +1,175 @@
+//! Commits that members dispute or acknowledge, as the server orders them; and what the server signs.
+
+use conclave_channel::{
+    Entry, EntryKind, Position, chain,
+    law::DISPUTE_MS,
+    receipt::{Equivocation, Receipt, ReceiptKey},
+    verdict::{Signature, Verdict},
+};
+use conclave_names::{Epoch, Hash, Seq};
+use conclave_protocol::{Code, v1};
+
+use crate::world::*;
+
+/// A group of 1, 2 and 3 in epoch 1, which is settled: entry 1 added the others.
+fn group() -> (World, Vec<Session>) {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let first = world.open(1, 0, &[1]).unwrap();
+    world.commit(&first, &bundle(1, 0, &[1, 2, 3], 0)).unwrap();
+    let sessions = (1..=3).map(|n| world.open(n, 1, &[1, 2, 3]).unwrap()).collect();
+    (world, sessions)
+}
+
+/// What member `n` of epoch 1 says about the commit at `seq`.
+fn verdict(world: &mut World, kind: EntryKind, n: u8, session: &Session, seq: u64) -> v1::SubmitRequest {
+    let logged = world.fetch(session, seq - 1).unwrap().entries.remove(0);
+    let ended = Entry::parse(&logged.entry).unwrap().epoch;
+    let about = Position { seq: Seq(seq), hash: chain::entry_hash(&logged.entry) };
+    let path = tree(&[1, 2, 3]).path(&channel_key(&key(n))).unwrap();
+    let entry = Verdict::sign(&GROUP, kind, ended, &about, &key(n), path, vec![n; 256]);
+    submission(100 + n + kind.code(), entry.to_bytes().unwrap())
+}
+
+#[test]
+fn a_commit_that_nobody_acknowledges_is_annulled_and_the_epoch_takes_another() {
+    let (mut world, sessions) = group();
+    let [alice, bob, carol] = sessions.as_slice() else { panic!() };
+    let bad = bundle(2, 1, &[1, 2, 3, 4], 1);
+    assert_eq!(world.commit(alice, &bad).unwrap().reply.seq, 2);
+    world.send(alice, 3, 2).unwrap(); // 3, in the epoch that will not have been
+
+    let nack = verdict(&mut world, EntryKind::Nack, 2, bob, 2);
+    assert_eq!(world.submit(bob, &nack).unwrap().reply.seq, 4);
+    let again = verdict(&mut world, EntryKind::Nack, 3, carol, 2);
+    refused(world.submit(carol, &again), Code::VerdictRefused);
+    let early = refused(world.commit(bob, &bundle(5, 1, &[1, 2, 3], 2)), Code::EpochConflict);
+    assert_eq!(early.number("epoch"), Some(2));
+
+    world.now = world.now.plus_ms(DISPUTE_MS);
+    let dave = world.open(4, 2, &[1, 2, 3, 4]).unwrap();
+    world.now = world.now.plus_ms(1);
+    let bob = world.open(2, 1, &[1, 2, 3]).unwrap();
+    assert_eq!(world.commit(&bob, &bundle(6, 1, &[1, 2, 3], 4)).unwrap().reply.seq, 5);
+    assert_eq!(world.group_info(&bob).unwrap().epoch, 2);
+
+    // Who was added by the annulled commit is a member of nothing; nor is its key tree that of the new epoch 2.
+    refused(world.fetch(&dave, 0), Code::AccessRefused);
+    refused(world.open(4, 2, &[1, 2, 3, 4]), Code::AccessRefused);
+    let carol = world.open(3, 2, &[1, 2, 3]).unwrap();
+    world.send(&carol, 7, 2).unwrap();
+    assert_eq!(world.seqs(&carol, 4), [5, 6]);
+}
+
+#[test]
+fn an_annulled_removal_gives_the_access_back() {
+    let (mut world, sessions) = group();
+    let [alice, _, carol] = sessions.as_slice() else { panic!() };
+    world.commit(alice, &bundle_of(2, 1, &[1, 2], 1, true)).unwrap();
+    assert_eq!(world.seqs(carol, 1), [2]);
+    // The removed member's word alone disputes nothing.
+    let removed = verdict(&mut world, EntryKind::Nack, 3, carol, 2);
+    world.submit(carol, &removed).unwrap();
+    world.now = world.now.plus_ms(DISPUTE_MS + 1);
+    let carol = world.open(3, 1, &[1, 2, 3]).unwrap();
+    refused(world.send(&carol, 9, 1), Code::AccessRefused);
+    assert_eq!(world.seqs(&carol, 1), [2], "the removal stands");
+
+    let bob = bob_again(&mut world);
+    let bob_says = verdict(&mut world, EntryKind::Nack, 2, &bob, 2);
+    world.submit(&bob, &bob_says).unwrap();
+    world.now = world.now.plus_ms(DISPUTE_MS + 1);
+    let carol = world.open(3, 1, &[1, 2, 3]).unwrap();
+    let bob = bob_again(&mut world);
+    world.send(&bob, 10, 1).unwrap();
+    assert_eq!(world.seqs(&carol, 1), [2, 3, 4, 5]);
+    world.send(&carol, 11, 1).unwrap();
+    let info = world.group_info(&carol).unwrap();
+    assert_eq!((info.epoch, info.group_info.len()), (1, 0), "the annulled epoch's is never served");
+}
+
+fn bob_again(world: &mut World) -> Session {
+    world.open(2, 1, &[1, 2, 3]).unwrap()
+}
+
+#[test]
+fn an_acknowledged_commit_stands_and_later_words_do_not_count() {
+    let (mut world, sessions) = group();
+    let [alice, bob, carol] = sessions.as_slice() else { panic!() };
+    world.commit(alice, &bundle(2, 1, &[1, 2, 3], 1)).unwrap();
+    let nack = verdict(&mut world, EntryKind::Nack, 2, bob, 2);
+    world.submit(bob, &nack).unwrap();
+    let own = verdict(&mut world, EntryKind::Ack, 1, alice, 2);
+    refused(world.submit(alice, &own), Code::VerdictRefused);
+    let ack = verdict(&mut world, EntryKind::Ack, 3, carol, 2);
+    world.submit(carol, &ack).unwrap();
+    // The same again is the same submission, and another is refused.
+    assert_eq!(world.submit(carol, &ack).unwrap().reply.seq, 4);
+    let late = verdict(&mut world, EntryKind::Nack, 3, carol, 2);
+    refused(world.submit(carol, &late), Code::VerdictRefused);
+    world.now = world.now.plus_ms(10 * DISPUTE_MS);
+    let alice = world.open(1, 2, &[1, 2, 3]).unwrap();
+    world.send(&alice, 9, 2).unwrap();
+}
+
+#[test]
+fn a_forged_verdict_and_a_borrowed_committer_are_refused() {
+    let (mut world, sessions) = group();
+    let [alice, bob, _] = sessions.as_slice() else { panic!() };
+    refused(world.commit_as(alice, &bundle(2, 1, &[1, 2, 3], 1), 2), Code::EntryInvalid);
+    world.commit(alice, &bundle(2, 1, &[1, 2, 3], 1)).unwrap();
+    let mut request = verdict(&mut world, EntryKind::Nack, 2, bob, 2);
+    let mut entry = Entry::parse(&request.entry).unwrap();
+    entry.verdict.as_mut().unwrap().signature = Signature([1; 64]);
+    request.entry = entry.to_bytes().unwrap();
+    refused(world.submit(bob, &request), Code::VerdictRefused);
+    // A key of another epoch proves nothing.
+    let path = tree(&[2, 9]).path(&channel_key(&key(9))).unwrap();
+    let about = Position { seq: Seq(2), hash: Hash::new([0; 32]) };
+    let entry = Verdict::sign(&GROUP, EntryKind::Nack, Epoch(1), &about, &key(9), path, vec![]);
+    refused(world.submit(bob, &submission(50, entry.to_bytes().unwrap())), Code::VerdictRefused);
+    assert_eq!(world.seqs(bob, 1), [2]);
+}
+
+#[test]
+fn every_accepted_submission_has_a_receipt_and_two_of_one_place_prove_a_lie() {
+    let (mut world, sessions) = group();
+    let info = world.store.read(|read| world.service.get_server_info(read, world.now)).unwrap();
+    let public = ReceiptKey(info.receipt_key.as_slice().try_into().unwrap());
+    let receipt_of = |world: &World, mut done: conclave_delivery::Done<v1::SubmitResponse>| {
+        world.service.sign_receipt(&mut done);
+        let hash = done.reply.chain.as_slice().try_into().unwrap();
+        let position = Position { seq: Seq(done.reply.seq), hash };
+        let signature = Signature(done.reply.receipt.as_slice().try_into().unwrap());
+        Receipt { channel: GROUP, position, signature }
+    };
+    let message = submission(9, entry(EntryKind::Message, 1, b"hello"));
+    let done = world.submit(&sessions[1], &message).unwrap();
+    let first = receipt_of(&world, done);
+    first.verify(&public).unwrap();
+    let log = world.fetch(&sessions[0], 1).unwrap().entries;
+    assert_eq!(first.position.seq, Seq(log[0].seq));
+    let done = world.submit(&sessions[1], &message).unwrap();
+    assert_eq!(receipt_of(&world, done), first, "the answer to a retry has it too");
+    let done = world.commit(&sessions[0], &bundle(2, 1, &[1, 2, 3], 1)).unwrap();
+    let second = receipt_of(&world, done);
+    second.verify(&public).unwrap();
+    assert!(Equivocation { one: first, other: second }.verify(&public).is_err());
+
+    // The same server, having forgotten: it orders another entry in the same place.
+    let (mut other, sessions) = group();
+    let secret = world.store.read(|read| read.server_secret()).unwrap().unwrap();
+    other.store.write(|tx| tx.put_server_secret(&secret)).unwrap();
+    other.service = conclave_delivery::DeliveryService::new(
+        domain(),
+        other.identities.clone(),
+        conclave_delivery::Config::default(),
+    )
+    .unwrap();
+    other.maintain();
+    let session = other.open(1, 1, &[1, 2, 3]).unwrap();
+    let done = other.submit(&session, &submission(9, entry(EntryKind::Message, 1, b"goodbye"))).unwrap();
+    let lie = receipt_of(&other, done);
+    assert_eq!(Equivocation { one: first, other: lie }.verify(&public), Ok(()));
+    drop(sessions);
+}

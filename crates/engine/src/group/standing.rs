@@ -1,0 +1,407 @@
+//! Which commits stand (`conclave_channel::law`), as a member carries it out.
+//!
+//! The state before each open commit is kept until the commit is settled, so that the member can go back if it is
+//! annulled. Who cannot apply a commit disputes it and stays in the epoch that it ended; who applied one that is
+//! disputed says so, unless another member did before.
+
+use conclave_channel::{
+    Entry, EntryKind, Position,
+    access::{ChannelKey, KeyTree},
+    law::{Change, DISPUTE_MS},
+    verdict::Verdict,
+};
+use conclave_mls::seal::{Purpose, entry_context};
+use conclave_names::{Epoch, Hash, IdempotencyKey, Seq, Timestamp};
+use ed25519_dalek::SigningKey;
+use zeroize::Zeroizing;
+
+use super::{
+    Access, Group, Status,
+    access::{fault, key_tree, own_channel_key},
+};
+use crate::{
+    intent::{Intent, Prepared, Wish},
+    mls_client::{Mls, MlsError, MlsGroup, random, suite},
+    outcome::Event,
+    stores::{GroupRows, GroupStates, KeyPackages},
+    writes::{Room, Write},
+};
+
+/// Open commits from which on a member acknowledges the oldest without being asked.
+const CROWDED: usize = 8;
+
+/// Age of an open commit from which on a member does so, in milliseconds: the state before it is of no use any more.
+const AGED_MS: u64 = 3600 * 1000;
+
+/// How long a member that could answer a dispute waits for each one that stands before it, in milliseconds.
+const ACK_DELAY_MS: u64 = 1000;
+
+/// Members that are waited for.
+const ACK_DELAY_RANKS: u64 = 10;
+
+/// The state before an open commit.
+#[derive(Clone)]
+pub(super) struct Parent {
+    /// The commit.
+    pub(super) commit: Seq,
+    /// The epoch that it ended.
+    pub(super) ended: Epoch,
+    /// The MLS state, as mls-rs wrote it in that epoch.
+    pub(super) state: Zeroizing<Vec<u8>>,
+    pub(super) last_added: Epoch,
+}
+
+/// A commit that we could not apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Its place.
+    pub(super) commit: Seq,
+    /// Hash of its entry as we were given it.
+    pub(super) hash: Hash,
+    /// Why.
+    pub(super) reason: String,
+    /// Whether we were given the same again, so that our place is behind it. At first it is read once more.
+    pub(super) certain: bool,
+    /// Whether others could apply it: then we must rejoin.
+    pub(super) settled: bool,
+}
+
+impl Group {
+    /// Commits of which the log has not decided yet whether they stand.
+    #[must_use]
+    pub fn open_commits(&self) -> usize {
+        self.ledger.open().len()
+    }
+
+    /// The newest epoch of which it is certain that it stands.
+    #[must_use]
+    pub fn settled_epoch(&self) -> Epoch {
+        self.ledger.settled()
+    }
+
+    /// Whether the removal that ended our membership may yet be annulled, so that reading on is worth while.
+    #[must_use]
+    pub fn may_return(&self) -> bool {
+        self.status == Status::Removed && self.removed_at.is_some_and(|commit| self.ledger.find(commit).is_some())
+    }
+
+    /// Whether the entry after our place is to be read once more: it could not be applied, and may have been changed on
+    /// its way.
+    #[must_use]
+    pub fn wants_refetch(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| !lost.certain)
+    }
+
+    /// Whether the group can be written to at this time: always, unless we could not apply a commit that may yet stand.
+    pub(super) fn is_active(&self, now: Timestamp) -> bool {
+        match (&self.status, &self.lost) {
+            (Status::Active, _) => true,
+            // By then the commit is annulled, as soon as the next entry comes: let it be ours.
+            (Status::Stuck { .. }, Some(lost)) => {
+                lost.certain && !lost.settled && self.ledger.at(now).epoch() == self.epoch()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether we were invited and have read nothing of the channel since. If the DS does not let us read then, the
+    /// commit that invited us is void, or promised other channel keys than ours.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.joined > Epoch(0) && self.window.time() == Timestamp(0) && self.status == Status::Active
+    }
+
+    /// Ends our membership by an invitation that came to nothing. We can be invited again.
+    pub fn void_invitation(&mut self) -> Event {
+        self.end();
+        self.void = true;
+        Event::InvitationAnnulled {}
+    }
+
+    /// Keeps the present state, which a commit that stays open is about to replace.
+    pub(super) fn keep_parent(&mut self, commit: Seq) -> Result<(), MlsError> {
+        let group_id = self.mls.group_id().to_vec();
+        let ended = self.epoch();
+        if self.saved != Some(ended) || self.unsaved_proposals {
+            // mls-rs writes the state to memory; the rows follow with the rest.
+            self.mls.write_to_storage()?;
+            self.drain_state(ended);
+        }
+        let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
+        self.parents.push(Parent { commit, ended, state, last_added: self.last_added });
+        Ok(())
+    }
+
+    /// Carries out what the log has decided.
+    pub(super) fn take_changes(&mut self, changes: &[Change], events: &mut Vec<Event>) -> Result<(), MlsError> {
+        for change in changes {
+            match change {
+                Change::Disputed { commit } => events.push(Event::Disputed { commit: *commit }),
+                Change::Settled { commit, .. } => self.settled(*commit, events),
+                Change::Annulled { commits, epoch } => self.annulled(commits, *epoch, events)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self, commit: Seq, events: &mut Vec<Event>) {
+        let (done, open) = std::mem::take(&mut self.parents).into_iter().partition(|parent| parent.commit <= commit);
+        self.parents = open;
+        self.forget_states(done);
+        self.drop_verdicts(&[commit]);
+        if self.removed_at == Some(commit) {
+            self.removed_at = None;
+        }
+        self.prune_channel_keys();
+        if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
+            lost.settled = true;
+            let reason = format!(
+                "other members could apply the commit that this client could not ({}): it must be removed and added \
+                 again",
+                lost.reason
+            );
+            events.push(Event::Stuck { seq: commit, reason: reason.clone() });
+            self.status = Status::Stuck { reason };
+        }
+    }
+
+    fn annulled(&mut self, commits: &[Seq], epoch: Epoch, events: &mut Vec<Event>) -> Result<(), MlsError> {
+        self.drop_verdicts(commits);
+        if let Some(first) = commits.first() {
+            events.push(Event::Annulled { commit: *first, epoch });
+        }
+        if self.lost.as_ref().is_some_and(|lost| commits.contains(&lost.commit)) {
+            self.lost = None;
+            self.status = Status::Active;
+        }
+        if self.removed_at.is_some_and(|commit| commits.contains(&commit)) {
+            self.removed_at = None;
+            self.status = Status::Active;
+        }
+        // What came before the commit that added us is none of ours.
+        let before_us = self.joined_by.is_some() && self.joined_at.is_none_or(|at| commits.last() < Some(&at));
+        if self.epoch() <= epoch || before_us {
+            return Ok(());
+        }
+        let Some(index) = self.parents.iter().position(|parent| parent.ended == epoch) else {
+            // What added us was annulled with the rest.
+            events.push(self.void_invitation());
+            return Ok(());
+        };
+        let mut void = self.parents.split_off(index);
+        let newest = self.epoch();
+        let parent = void.remove(0);
+        self.mls = self.load_parent(&parent)?;
+        self.seeds.retain(|since, _| *since <= epoch);
+        self.last_added = parent.last_added;
+        self.proposed_at = None;
+        self.dirty = true;
+        self.forget_states(void);
+        if let Some(saved) = self.saved.filter(|saved| *saved > epoch) {
+            self.delete_state(saved);
+        }
+        self.saved = Some(epoch);
+        for void in epoch.0..newest.0 {
+            self.delete_epoch(Epoch(void));
+        }
+        self.unprepare(|prepared| prepared.epoch > epoch || prepared.bundle.is_some());
+        Ok(())
+    }
+
+    /// The group as it was before an open commit, in place of the one that mls-rs has in memory.
+    fn load_parent(&self, parent: &Parent) -> Result<MlsGroup, MlsError> {
+        let group_id = self.name.to_string().into_bytes();
+        let epochs = self.shared.groups.epochs_before(&group_id, parent.ended.0);
+        self.shared.groups.load(&group_id, GroupRows { state: parent.state.clone(), epochs });
+        Ok(self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?)
+    }
+
+    /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
+    fn keys_of(&self, epoch: Epoch) -> Result<(KeyTree, ChannelKey), MlsError> {
+        if self.epoch() == epoch {
+            return Ok((key_tree(&self.mls)?, own_channel_key(&self.mls)?));
+        }
+        let parent = self.parents.iter().find(|parent| parent.ended == epoch);
+        let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
+        // Apart from the group that is open.
+        let apart = Mls {
+            identities: self.shared.identities.clone(),
+            groups: GroupStates::default(),
+            key_packages: KeyPackages::default(),
+        };
+        let group_id = self.name.to_string().into_bytes();
+        apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
+        let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
+        Ok((key_tree(&mls)?, own_channel_key(&mls)?))
+    }
+
+    fn secret_of(&self, key: &ChannelKey) -> Result<&SigningKey, MlsError> {
+        let found = self.channel_keys.iter().find(|own| own.verifying_key().to_bytes() == key.0);
+        found.ok_or_else(|| fault("the channel key of our leaf is not in the profile"))
+    }
+
+    /// What opens a session by our leaf of the newest settled epoch: for when the present epoch was annulled, which we
+    /// have yet to read. None if that is the present epoch.
+    ///
+    /// # Errors
+    /// [`MlsError`] if we were no member then.
+    pub fn settled_access(&self) -> Result<Option<Access>, MlsError> {
+        if self.epoch() == self.ledger.settled() || self.joined > self.ledger.settled() {
+            return Ok(None);
+        }
+        let (tree, public) = self.keys_of(self.ledger.settled())?;
+        let path = tree.path(&public).map_err(fault)?;
+        let (channel, epoch) = (self.profile.channel, self.ledger.settled());
+        Ok(Some(Access { channel, epoch, key: self.secret_of(&public)?.clone(), path }))
+    }
+
+    /// Notes a commit that we cannot apply. Says whether our place moves on behind it.
+    pub(super) fn lose(&mut self, commit: Seq, hash: Hash, reason: &str, events: &mut Vec<Event>) -> bool {
+        let again = self.lost.as_ref().is_some_and(|lost| lost.commit == commit && lost.hash == hash);
+        self.lost = Some(Lost { commit, hash, reason: reason.to_owned(), certain: again, settled: false });
+        self.status = Status::Stuck { reason: reason.to_owned() };
+        self.dirty = true;
+        if !again {
+            events.push(Event::Stuck { seq: commit, reason: reason.to_owned() });
+        }
+        again
+    }
+
+    /// Has us dispute the commit that we lost. The committer's own word would not count.
+    pub(super) fn dispute(&mut self) -> Result<(), MlsError> {
+        let Some(lost) = self.lost.clone() else { return Ok(()) };
+        let own = |key: &ChannelKey| self.secret_of(key).is_ok();
+        let open = self.ledger.find(lost.commit).is_some_and(|(_, open)| !own(&open.committer));
+        if open {
+            self.wish_first(Wish::Nack { commit: lost.commit, reason: lost.reason })?;
+        }
+        Ok(())
+    }
+
+    /// The commit that we are to acknowledge now, if there is one: the oldest open one, when one that we applied is
+    /// disputed, many are open, or it is old.
+    pub(super) fn ack_due(&self, now: Timestamp) -> Option<(Seq, Timestamp)> {
+        // What time has decided needs no word of ours.
+        let ledger = self.ledger.at(now);
+        let front = ledger.open().first()?;
+        let applied = |index: usize| self.epoch().0 > ledger.settled().0.saturating_add(index as u64);
+        let mut open = ledger.open().iter().enumerate();
+        let disputed = open.find_map(|(index, open)| open.disputed().filter(|_| applied(index)));
+        let crowded = ledger.open().get(CROWDED - 1).map(|open| open.time);
+        let since = disputed.or(crowded).unwrap_or_else(|| front.time.plus_ms(AGED_MS));
+        let said = self.intents.values().any(|intent| matches!(intent.wish, Wish::Ack { .. }));
+        let able = applied(0) && self.joined <= ledger.settled() && self.secret_of(&front.committer).is_err();
+        if said || !able || self.status != Status::Active || self.unable == Some(front.seq) {
+            return None;
+        }
+        let own = self.mls.current_member_index();
+        let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
+        Some((front.seq, since.plus_ms(before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS)))
+    }
+
+    /// When the commit that we could not apply will be annulled, if nobody acknowledges it. Our place among the members
+    /// says who goes first.
+    pub(super) fn revival_due(&self) -> Option<Timestamp> {
+        let lost = self.lost.as_ref().filter(|lost| !lost.settled)?;
+        let (_, open) = self.ledger.find(lost.commit)?;
+        let own = self.mls.current_member_index();
+        let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
+        Some(open.disputed()?.plus_ms(DISPUTE_MS + 1 + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))
+    }
+
+    /// Makes the entry of a verdict. None if the commit is open no more.
+    pub(super) fn prepare_verdict(
+        &self,
+        kind: EntryKind,
+        commit: Seq,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Option<Prepared>, MlsError> {
+        // By then some may be settled that are open now.
+        let ledger = self.ledger.at(now);
+        let Some((epoch, open)) = ledger.find(commit) else { return Ok(None) };
+        let provider = suite(self.mls.cipher_suite())?;
+        let (tree, public) = self.keys_of(epoch)?;
+        let path = tree.path(&public).map_err(fault)?;
+        let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
+        let context = entry_context(&self.profile.channel, kind.code(), epoch);
+        let body = seed.seal(&provider, Purpose::Entry, &context, reason.as_bytes().to_vec()).map_err(fault)?;
+        let about = Position { seq: commit, hash: open.hash };
+        let entry = Verdict::sign(&self.profile.channel, kind, epoch, &about, self.secret_of(&public)?, path, body);
+        Ok(Some(Prepared {
+            key: IdempotencyKey::new(random(&provider)?),
+            epoch,
+            entry: entry.to_bytes().map_err(fault)?,
+            bundle: None,
+            blobs: Vec::new(),
+            secrets: Zeroizing::default(),
+        }))
+    }
+
+    /// Tells of a verdict that counted: whose it is, and the reason if we can read it.
+    pub(super) fn tell_verdict(&self, seq: Seq, entry: &Entry, events: &mut Vec<Event>) {
+        let Some(verdict) = &entry.verdict else { return };
+        let of = |extensions: &_| conclave_mls::components::ChannelKeyExtension::of(extensions) == Ok(verdict.key);
+        let member = self.mls.roster().members_iter().find(|member| of(&member.extensions));
+        let by = member.and_then(|member| self.client_at(member.index).ok());
+        let reason = match &entry.body {
+            conclave_channel::Body::Inline(sealed) if entry.kind == EntryKind::Nack => {
+                let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
+                let provider = suite(self.mls.cipher_suite()).ok();
+                let seed = self.seed(entry.epoch);
+                let open = provider.zip(seed);
+                let opened = open.and_then(|(suite, seed)| seed.open(&suite, Purpose::Entry, &context, sealed).ok());
+                opened.and_then(|reason| String::from_utf8(reason).ok())
+            }
+            _ => None,
+        };
+        let commit = verdict.commit;
+        events.push(match entry.kind {
+            EntryKind::Ack => Event::Acknowledged { seq, commit, by },
+            _ => Event::NotApplied { seq, commit, by, reason },
+        });
+    }
+
+    /// Puts a wish before all others.
+    pub(super) fn wish_first(&mut self, wish: Wish) -> Result<u64, MlsError> {
+        let first = self.intents.keys().next().copied();
+        // Where no place is left in front, the end must do.
+        let order = match first.map(|first| first.checked_sub(1)) {
+            Some(Some(before)) => before,
+            Some(None) => self.intents.keys().next_back().map_or(0, |last| last.saturating_add(1)),
+            None => u64::MAX / 2,
+        };
+        let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
+        self.intents.insert(order, Intent { id, wish, wished: self.epoch(), prepared: None, ordered: false });
+        self.save_intent(order);
+        Ok(order)
+    }
+
+    fn drop_verdicts(&mut self, commits: &[Seq]) {
+        let about = |wish: &Wish| match wish {
+            Wish::Nack { commit, .. } | Wish::Ack { commit } => commits.contains(commit),
+            _ => false,
+        };
+        let done: Vec<_> =
+            self.intents.iter().filter(|(_, intent)| about(&intent.wish)).map(|(order, _)| *order).collect();
+        done.into_iter().for_each(|order| self.drop_intent(order));
+    }
+
+    fn forget_states(&mut self, parents: Vec<Parent>) {
+        for parent in parents {
+            if self.saved != Some(parent.ended) {
+                self.delete_state(parent.ended);
+            }
+        }
+    }
+
+    fn delete_state(&mut self, epoch: Epoch) {
+        let key = super::row::state_key(&self.name, self.incarnation, epoch);
+        self.writes.push(Write::Delete { room: Room::GROUP, key });
+    }
+
+    fn delete_epoch(&mut self, epoch: Epoch) {
+        let key = super::row::epoch_key(&self.name, self.incarnation, epoch.0);
+        self.writes.push(Write::Delete { room: Room::EPOCH, key });
+    }
+}

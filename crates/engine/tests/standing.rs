@@ -1,0 +1,240 @@
+//! Commits that some or all members cannot apply: who stands where in the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::*;
+use conclave_authentication::CertificateAuthority;
+use conclave_channel::{Entry, law::DISPUTE_MS};
+use conclave_engine::{
+    group::{Status, SubmissionBody},
+    intent::Wish,
+    outcome::Event,
+};
+use conclave_names::{Epoch, Hash};
+
+/// Alice and Carol believe two authorities, Bob only the first. So Bob cannot apply a commit that adds Dave.
+struct Cast {
+    world: World,
+    alice: Person,
+    bob: Person,
+    carol: Person,
+    dave: Person,
+}
+
+fn cast() -> Cast {
+    let mut world = World::new();
+    let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
+    let both = [&world.ca, &other];
+    let mut alice = world.person_of("alice", &world.ca, &both);
+    let mut bob = world.person("bob");
+    let mut carol = world.person_of("carol", &world.ca, &both);
+    let dave = world.person_of("dave", &other, &both);
+    group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol]);
+    Cast { world, alice, bob, carol, dave }
+}
+
+impl Cast {
+    /// Alice adds Dave, and says something after that.
+    fn add_dave(&mut self) {
+        let package = self.dave.key_package(&self.world);
+        self.alice.wish(Wish::Add { key_packages: vec![package] });
+        self.alice.drive_now(&mut self.world);
+        self.alice.say("welcome, Dave");
+        self.alice.drive_now(&mut self.world);
+    }
+
+    fn wait(&mut self) {
+        self.world.ds.ahead += DISPUTE_MS + 60_001;
+    }
+}
+
+fn annulled(person: &Person) -> usize {
+    person.events.iter().filter(|event| matches!(event, Event::Annulled { .. })).count()
+}
+
+fn is_stuck(person: &mut Person) -> bool {
+    matches!(person.group().status(), Status::Stuck { .. })
+}
+
+#[test]
+fn a_commit_that_some_applied_stands_and_the_victim_is_told_to_rejoin() {
+    let mut cast = cast();
+    cast.add_dave();
+    cast.bob.drive_now(&mut cast.world);
+    assert!(is_stuck(&mut cast.bob));
+    assert!(cast.bob.group().wish(Wish::Update).is_err());
+    // Alice reads of the dispute; her word does not count, and she says none.
+    cast.alice.drive_now(&mut cast.world);
+    assert_eq!(cast.alice.group().settled_epoch(), Epoch(1));
+    cast.carol.drive_now(&mut cast.world);
+    assert!(cast.carol.events.iter().any(|event| {
+        matches!(event, Event::NotApplied { by: Some(by), reason: Some(_), .. } if by == &cast.bob.account.client)
+    }));
+    cast.wait();
+    cast.alice.say("after the window");
+    cast.alice.drive_now(&mut cast.world);
+    cast.dave.join(&cast.world);
+    for person in [&mut cast.carol, &mut cast.dave, &mut cast.bob] {
+        person.sync(&cast.world.ds);
+        assert_eq!(person.group().settled_epoch(), Epoch(2));
+    }
+    agree(&mut [&mut cast.alice, &mut cast.carol, &mut cast.dave]);
+    assert_eq!(annulled(&cast.alice) + annulled(&cast.carol), 0);
+    let Status::Stuck { reason } = cast.bob.group().status() else { panic!() };
+    assert!(reason.contains("added again"), "{reason}");
+}
+
+#[test]
+fn without_an_answer_the_commit_is_annulled_for_everybody_whenever_they_come() {
+    let mut cast = cast();
+    cast.add_dave();
+    cast.dave.join(&cast.world);
+    cast.dave.sync(&cast.world.ds);
+    cast.bob.drive_now(&mut cast.world);
+    assert!(is_stuck(&mut cast.bob));
+    cast.wait();
+    // Bob's own commit is the next entry: it is what annuls Alice's.
+    cast.bob.drive_now(&mut cast.world);
+    assert_eq!(*cast.bob.group().status(), Status::Active);
+    cast.bob.say("we go on");
+    cast.bob.drive_now(&mut cast.world);
+
+    // Alice applied it and went back; Carol reads all of it at once; Dave is a member of nothing.
+    cast.alice.restart();
+    cast.alice.sync(&cast.world.ds);
+    cast.carol.sync(&cast.world.ds);
+    cast.dave.sync(&cast.world.ds);
+    for person in [&cast.alice, &cast.bob, &cast.carol] {
+        assert_eq!(annulled(person), 1, "{:?}", person.account.client);
+    }
+    assert!(cast.dave.events.iter().any(|event| matches!(event, Event::InvitationAnnulled {})));
+    assert_eq!(*cast.dave.group().status(), Status::Removed);
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+    assert_eq!(cast.carol.texts().last().unwrap(), "we go on");
+    assert_eq!(cast.alice.texts().last().unwrap(), "we go on");
+
+    // And everybody can commit and talk.
+    for round in 0..3 {
+        for person in [&mut cast.alice, &mut cast.bob, &mut cast.carol] {
+            person.wish(Wish::Update);
+            person.say(&format!("round {round}"));
+            person.drive(&mut cast.world);
+        }
+    }
+    cast.alice.sync(&cast.world.ds);
+    cast.bob.sync(&cast.world.ds);
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+}
+
+#[test]
+fn a_crash_at_any_moment_changes_nothing_of_that() {
+    let mut cast = cast();
+    cast.add_dave();
+    cast.bob.sync(&cast.world.ds);
+    cast.bob.restart();
+    cast.bob.drive_now(&mut cast.world);
+    cast.bob.restart();
+    assert!(is_stuck(&mut cast.bob));
+    cast.carol.sync(&cast.world.ds);
+    cast.carol.restart();
+    cast.wait();
+    cast.bob.drive_now(&mut cast.world);
+    cast.bob.restart();
+    cast.carol.sync(&cast.world.ds);
+    cast.carol.restart();
+    cast.alice.restart();
+    cast.alice.sync(&cast.world.ds);
+    cast.alice.restart();
+    cast.carol.say("here");
+    cast.carol.drive_now(&mut cast.world);
+    cast.alice.sync(&cast.world.ds);
+    cast.bob.sync(&cast.world.ds);
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+    assert_eq!(cast.alice.texts().last().unwrap(), "here");
+    // No state of a void or settled epoch is left behind.
+    let states = |person: &Person| {
+        person.store.rows.keys().filter(|(_, key)| key.windows(6).any(|part| part == b"\0state")).count()
+    };
+    for person in [&mut cast.alice, &mut cast.bob, &mut cast.carol] {
+        let open = person.group().open_commits();
+        assert_eq!(states(person), 1 + open, "{:?}", person.account.client);
+    }
+}
+
+/// A commit whose key root is nobody's: nobody can apply it, its committer included.
+#[test]
+fn a_commit_that_nobody_can_apply_does_not_end_the_group() {
+    let mut world = World::new();
+    let (mut alice, mut bob, mut carol) = (world.person("alice"), world.person("bob"), world.person("carol"));
+    group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol]);
+    alice.wish(Wish::Update);
+    let mut submission = alice.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+    alice.save();
+    let SubmissionBody::Bundle(bundle) = &mut submission.body else { panic!() };
+    let mut entry = Entry::parse(&bundle.entry).unwrap();
+    entry.commit.as_mut().unwrap().key_root = Hash::new([7; 32]);
+    bundle.entry = entry.to_bytes().unwrap();
+    world.ds.submit(&submission).unwrap();
+
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.sync(&world.ds);
+        assert!(is_stuck(person));
+    }
+    // The second dispute is one too many, and its author takes that for what it is.
+    bob.drive_now(&mut world);
+    carol.drive_now(&mut world);
+    assert_eq!(world.ds.ledger.as_ref().unwrap().open().len(), 1);
+    world.ds.ahead += DISPUTE_MS + 60_001;
+    carol.drive_now(&mut world);
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.drive(&mut world);
+    }
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.sync(&world.ds);
+        assert_eq!(*person.group().status(), Status::Active);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
+
+#[test]
+fn many_commits_of_one_member_are_acknowledged_unasked() {
+    let mut world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    group_of(&mut world, &mut [&mut alice, &mut bob]);
+    for _ in 0..20 {
+        alice.wish(Wish::Update);
+        alice.drive_now(&mut world);
+    }
+    assert_eq!(world.ds.ledger.as_ref().unwrap().open().len(), 20);
+    bob.drive_now(&mut world);
+    alice.sync(&world.ds);
+    assert!(alice.group().open_commits() < 8);
+    agree(&mut [&mut alice, &mut bob]);
+}
+
+#[test]
+fn an_annulled_removal_leaves_the_member_in_place() {
+    let mut cast = cast();
+    cast.add_dave();
+    // Carol is removed in an epoch that Bob cannot follow into, so that both commits fall together.
+    let carol = cast.carol.user();
+    cast.alice.wish(Wish::Remove { users: vec![carol] });
+    cast.alice.drive_now(&mut cast.world);
+    cast.bob.drive_now(&mut cast.world);
+    cast.wait();
+    cast.bob.drive_now(&mut cast.world);
+    let seen: Vec<_> = cast.world.ds.after(cast.carol.group().position().seq);
+    // Carol reads up to her removal first.
+    let removal = seen.iter().position(|incoming| Entry::parse(&incoming.entry).unwrap().removes()).unwrap();
+    let group = cast.carol.group();
+    let done = group.process(&seen[..=removal]);
+    assert_eq!(*group.status(), Status::Removed, "{done:?}");
+    assert!(group.may_return());
+    cast.carol.save();
+    cast.carol.restart();
+    cast.carol.sync(&cast.world.ds);
+    assert_eq!(*cast.carol.group().status(), Status::Active);
+    cast.alice.sync(&cast.world.ds);
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+}
