@@ -34,6 +34,8 @@ pub enum Wish {
     Leave,
     /// Commit what others have proposed.
     CommitProposals,
+    /// Say nothing but where in the channel we stand, so that members who were shown another log learn of it.
+    Heartbeat,
     /// Say that we could not apply a commit.
     Nack {
         /// Its place.
@@ -73,6 +75,7 @@ impl std::fmt::Debug for Wish {
             Self::Update => f.write_str("Update"),
             Self::Leave => f.write_str("Leave"),
             Self::CommitProposals => f.write_str("CommitProposals"),
+            Self::Heartbeat => f.write_str("Heartbeat"),
             Self::Nack { commit, .. } => write!(f, "Nack({commit})"),
             Self::Ack { commit } => write!(f, "Ack({commit})"),
         }
@@ -185,6 +188,7 @@ impl Intent {
                 about = *commit;
                 8
             }
+            Wish::Heartbeat => 9,
         };
         let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
             key: prepared.key,
@@ -223,6 +227,7 @@ impl Intent {
                 reason: items.next().and_then(|text| String::from_utf8(text).ok()).ok_or(RecordError::Damaged)?,
             },
             8 => Wish::Ack { commit: row.about },
+            9 => Wish::Heartbeat,
             _ => return Ok(None),
         };
         let prepared = row.prepared.map(|mut prepared| Prepared {

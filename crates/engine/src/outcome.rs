@@ -177,6 +177,25 @@ pub enum Event {
         /// About which place.
         seq: Seq,
     },
+    /// The server did not sign for what it accepted, or not with the key that the group knows.
+    ReceiptInvalid {
+        /// Which place it gave.
+        seq: Seq,
+    },
+    /// The server shows another log than it signed for.
+    ReceiptBroken {
+        /// At which place.
+        seq: Seq,
+        /// The receipt (`conclave_channel::receipt::Receipt`, in hexadecimal).
+        receipt: String,
+    },
+    /// The server signed for two logs. Anybody can verify the proof.
+    Equivocation {
+        /// At which place.
+        seq: Seq,
+        /// The proof (`conclave_channel::receipt::Equivocation`, in hexadecimal).
+        proof: String,
+    },
     /// A user's identity key is another than this profile has seen before.
     IdentityChanged {
         /// Whose.

@@ -6,6 +6,9 @@ use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 /// Version of the frame that this code writes and reads.
 const VERSION: u8 = 1;
 
+/// Media type of a heartbeat: no content, but where its sender stands.
+pub const HEARTBEAT: &str = "application/vnd.conclave.heartbeat";
+
 /// Why a decrypted message has no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

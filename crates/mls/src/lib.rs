@@ -18,4 +18,5 @@ pub mod frame;
 pub mod identity;
 pub mod rules;
 pub mod seal;
+pub mod tree_chunks;
 pub mod welcome;

@@ -6,7 +6,8 @@
 //!
 //! Sealed bytes: `struct { uint8 version = 1; opaque salt[16]; opaque ciphertext[rest]; }` with
 //! key ‖ nonce = KDF.Expand(seed, "conclave/v1/seal" 0x00 ‖ u8(purpose) ‖ salt, Nk + Nn) of the group's cipher suite, and
-//! the caller's context as associated data. The salt is random, so no key and nonce come twice.
+//! the caller's context as associated data. The salt is random, so no key and nonce come twice (of tree chunks it is
+//! derived from the content, so that they come twice for the same content only).
 
 use conclave_channel::size_class;
 use conclave_names::{ChannelId, Epoch};
@@ -128,12 +129,43 @@ impl Seed {
         plaintext: Vec<u8>,
     ) -> Result<Vec<u8>, SealError> {
         let salt = suite.random_bytes_vec(SALT).map_err(|_| SealError::Crypto)?;
-        let (key, nonce) = self.key(suite, purpose, &salt)?;
+        self.seal_with(suite, purpose, context, plaintext, &salt)
+    }
+
+    /// The same for what has to have the same sealed bytes whoever seals it. The salt is derived from `content`, which
+    /// must stand for the plaintext (its hash): then key and nonce come twice for the same plaintext only.
+    ///
+    /// # Errors
+    /// [`SealError::Crypto`].
+    pub fn seal_again<P: CipherSuiteProvider>(
+        &self,
+        suite: &P,
+        purpose: Purpose,
+        context: &[u8],
+        plaintext: Vec<u8>,
+        content: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        let mut info = b"conclave/v1/seal-salt\0".to_vec();
+        info.push(purpose as u8);
+        info.extend_from_slice(content);
+        let salt = suite.kdf_expand(&self.0, &info, SALT).map_err(|_| SealError::Crypto)?;
+        self.seal_with(suite, purpose, context, plaintext, &salt)
+    }
+
+    fn seal_with<P: CipherSuiteProvider>(
+        &self,
+        suite: &P,
+        purpose: Purpose,
+        context: &[u8],
+        plaintext: Vec<u8>,
+        salt: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        let (key, nonce) = self.key(suite, purpose, salt)?;
         let padded = Zeroizing::new(size_class::pad(plaintext, OVERHEAD));
         let ciphertext = suite.aead_seal(&key, &padded, Some(context), &nonce).map_err(|_| SealError::Crypto)?;
         let mut sealed = Vec::with_capacity(1 + SALT + ciphertext.len());
         sealed.push(VERSION);
-        sealed.extend_from_slice(&salt);
+        sealed.extend_from_slice(salt);
         sealed.extend_from_slice(&ciphertext);
         Ok(sealed)
     }

@@ -95,6 +95,9 @@ impl Ledger {
                 Event::Stuck { seq, reason } if self.broken.is_empty() => {
                     return Err(Stop::violation(format!("{client} cannot follow the honest entry {seq}: {reason}")));
                 }
+                Event::ReceiptInvalid { seq } | Event::ReceiptBroken { seq, .. } | Event::Equivocation { seq, .. } => {
+                    return Err(Stop::violation(format!("{client} raises a false alarm about the receipt of {seq}")));
+                }
                 Event::LogsDiffer { member, seq } => {
                     return Err(Stop::violation(format!(
                         "{client} raises a false alarm about {member}'s word of entry {seq}"

@@ -1,6 +1,7 @@
 //! The Delivery Service on a store in memory, reached by signed requests and sessions like any other.
 
 use conclave_authentication::CertificateAuthority;
+use conclave_channel::receipt::ReceiptKey;
 use conclave_delivery::{
     Config, DeliveryService,
     limits::Limits,
@@ -113,6 +114,11 @@ impl Server {
         Ok(AddressKey { id: info.address_key_id.as_slice().try_into().map_err(broken)?, public: info.address_key })
     }
 
+    pub(crate) fn receipt_key(&mut self) -> Result<ReceiptKey, Refusal> {
+        let info = self.store.read(|read| self.service.get_server_info(read, self.now))?;
+        Ok(ReceiptKey(info.receipt_key.as_slice().try_into().map_err(broken)?))
+    }
+
     pub(crate) fn create_channel(&mut self, skew: i64, access: &Access, root: &Hash) -> Result<(), Refusal> {
         let message = v1::CreateChannelRequest { channel: access.channel.to_vec(), key_root: root.to_vec() };
         let request = self.sign(skew, &access.key, &[], method::CREATE_CHANNEL, &message);
@@ -194,9 +200,9 @@ impl Server {
         self.store.write(|tx| self.service.trim(tx, &request, self.now)).map(drop)
     }
 
-    pub(crate) fn submit(&mut self, submission: &Submission) -> Result<Seq, Refusal> {
+    pub(crate) fn submit(&mut self, submission: &Submission) -> Result<v1::SubmitResponse, Refusal> {
         let request = &submission.request;
-        let done = if submission.bundle {
+        let mut done = if submission.bundle {
             self.store.write(|tx| self.service.submit_bundle(tx, request, self.now))?
         } else {
             self.store.write(|tx| self.service.submit(tx, request, self.now))?
@@ -204,7 +210,8 @@ impl Server {
         if done.outbox {
             self.store.write(|tx| self.service.deliver_outbox(tx, self.now))?;
         }
-        Ok(Seq(done.reply.seq))
+        self.service.sign_receipt(&mut done);
+        Ok(done.reply)
     }
 
     pub(crate) fn stage(&mut self, session: &mut Session, blob: &[u8]) -> Result<(), Refusal> {

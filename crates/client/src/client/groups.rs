@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use conclave_channel::receipt::ReceiptKey;
 use conclave_engine::{
     group::{Access, Group, NewGroup, SubmissionBody},
     intent::Wish,
@@ -37,8 +38,12 @@ fn opener(access: Access) -> SessionOpener {
 impl Client {
     /// Makes a group with this client as its only member.
     pub async fn create_group(&mut self, title: &str) -> Result<GroupUri, ClientError> {
+        let info = self.delivery.get_server_info().await?;
+        let key = info.receipt_key.as_slice().try_into();
+        let key = key.map_err(|_| ClientError::Answer("`receipt_key` is not 32 bytes".into()))?;
         let new = NewGroup {
             hub: self.delivery.domain().clone(),
+            receipt_key: ReceiptKey(key),
             title: title.to_owned(),
             cipher_suite: crypto::DEFAULT_SUITE,
         };
@@ -164,6 +169,16 @@ impl Client {
         Ok(message)
     }
 
+    /// Says nothing but where in the channel this client stands: members that the server has shown another log learn of
+    /// it, also in a group where nobody talks.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn heartbeat(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+        self.sync_group(group).await?;
+        self.carry_out(group, Wish::Heartbeat).await
+    }
+
     fn wish(&mut self, group: &GroupUri, wish: Wish) -> Result<IdempotencyKey, ClientError> {
         let id = self.group(group)?.wish(wish)?;
         self.save(group)?;
@@ -241,8 +256,12 @@ impl Client {
             }
             .await;
             match sent {
-                // What the channel shows counts, not the reply.
-                Ok(_) => all.extend(self.sync_group(name).await?),
+                // What the channel shows counts, not the reply; but the reply's signature binds the server.
+                Ok(reply) => {
+                    let told = self.group(name)?.accepted(&reply);
+                    all.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                    all.extend(self.sync_group(name).await?);
+                }
                 Err(CallError::Refused(refusal)) if !CallError::Refused(refusal.clone()).is_transient() => {
                     self.sessions.remove(name);
                     all.extend(self.sync_group(name).await?);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{HashWindow, Position, law::Ledger};
+use conclave_channel::{HashWindow, Position, law::Ledger, receipt::ReceiptKey};
 use conclave_mls::{
     components::{GroupProfile, HandshakeMode},
     crypto,
@@ -33,6 +33,8 @@ use crate::{
 pub struct NewGroup {
     /// The provider whose DS will order its messages.
     pub hub: Domain,
+    /// The key by which that DS signs receipts, as it says itself.
+    pub receipt_key: ReceiptKey,
     /// What people call it.
     pub title: String,
     /// Its cipher suite; [`crypto::DEFAULT_SUITE`] unless there is a reason.
@@ -63,6 +65,7 @@ impl Group {
             room: RoomUri::new(new.hub.clone(), &hex(random(&provider)?)).map_err(fault)?,
             hub: new.hub,
             channel: ChannelId::new(random(&provider)?),
+            receipt_key: new.receipt_key,
             mode: HandshakeMode::Private,
             title: new.title,
         };
@@ -96,6 +99,7 @@ impl Group {
             parents: Vec::new(),
             lost: None,
             removed_at: None,
+            receipts: BTreeMap::new(),
             joined_by: None,
             joined_at: None,
             void: false,
@@ -138,6 +142,7 @@ impl Group {
             parents: Vec::new(),
             lost: None,
             removed_at: None,
+            receipts: BTreeMap::new(),
             joined_by: Some(joined.joined_by),
             joined_at: None,
             void: false,

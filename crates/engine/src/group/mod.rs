@@ -4,6 +4,7 @@ mod access;
 mod commit;
 mod create;
 mod process;
+mod receipts;
 pub(crate) mod row;
 mod standing;
 mod submit;
@@ -11,7 +12,7 @@ mod view;
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{HashWindow, law::Ledger};
+use conclave_channel::{HashWindow, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
@@ -65,6 +66,8 @@ pub struct Group {
     parents: Vec<standing::Parent>,
     /// The commit that we could not apply.
     lost: Option<standing::Lost>,
+    /// What the DS signed of submissions of ours: the newest few.
+    receipts: BTreeMap<Seq, Receipt>,
     /// The commit that removed us, while it may be annulled.
     removed_at: Option<Seq>,
     /// Hash of the commit's entry that added us, and its place once it was read.

@@ -4,7 +4,7 @@ use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain, law::SETT
 use conclave_mls::{
     components::{ChannelKeyExtension, HandshakeAad},
     content::{Content, MessageId},
-    frame::Frame,
+    frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
 };
 use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
@@ -115,6 +115,7 @@ impl Group {
                     // It was checked that this is the next entry.
                     if self.window.advance(incoming.seq, kind, incoming.time, &incoming.entry).is_ok() {
                         self.save_hash(incoming.seq, before);
+                        self.compare_receipt(&mut done.events);
                     }
                     done.outcomes.push((incoming.seq, outcome));
                     if self.status == Status::Removed && self.removed_at.is_none() {
@@ -307,6 +308,10 @@ impl Group {
             return Outcome::Rejected(Rejection::Mismatch);
         };
         let Ok(frame) = Frame::parse(description.data()) else { return Outcome::Rejected(Rejection::Content) };
+        if frame.media_type == HEARTBEAT {
+            self.compare(&frame.position, &sender, events);
+            return Outcome::Applied;
+        }
         let Ok(content) = Content::parse(&frame.content) else { return Outcome::Rejected(Rejection::Content) };
         self.compare(&frame.position, &sender, events);
         self.store_message(incoming.seq, incoming.time, sender, &content, frame.content, events);
@@ -337,7 +342,9 @@ impl Group {
 
     /// Compares where another member stood with what we saw there (RFC 9750, section 5.2: a DS that reorders).
     fn compare(&self, claim: &Position, member: &ClientUri, events: &mut Vec<Event>) {
-        if self.window.check(claim) == Claim::Different {
+        // Nobody has seen a place that is not before its own entry's: a server that left something out is caught by that.
+        let impossible = claim.seq > self.window.position().seq;
+        if impossible || self.window.check(claim) == Claim::Different {
             events.push(Event::LogsDiffer { member: member.clone(), seq: claim.seq });
         }
     }
@@ -384,6 +391,10 @@ impl Group {
                     let sender = self.account.client.clone();
                     self.store_message(incoming.seq, incoming.time, sender, &parsed, content.clone(), events);
                 }
+                self.drop_intent(order);
+                Outcome::Confirmed
+            }
+            Wish::Heartbeat => {
                 self.drop_intent(order);
                 Outcome::Confirmed
             }
@@ -545,7 +556,7 @@ impl Group {
         let current = self.epoch();
         let mut changed = Vec::new();
         for (order, intent) in &mut self.intents {
-            let kept = is_message(&intent.wish) || intent.wish.is_verdict();
+            let kept = super::submit::is_message(&intent.wish) || intent.wish.is_verdict();
             let outdated =
                 intent.prepared.as_ref().is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !kept);
             if outdated {
@@ -590,8 +601,4 @@ impl Group {
             body,
         }));
     }
-}
-
-fn is_message(wish: &Wish) -> bool {
-    matches!(wish, Wish::Send { .. })
 }

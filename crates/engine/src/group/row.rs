@@ -1,6 +1,6 @@
 //! A group's rows in the store.
 
-use conclave_channel::{HashWindow, Position, law::Ledger};
+use conclave_channel::{HashWindow, Position, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
@@ -80,6 +80,7 @@ struct Row {
     ledger: Ledger,
     parents: Vec<ParentRow>,
     lost: Option<LostRow>,
+    receipts: Vec<Receipt>,
     removed_at: Option<Seq>,
     joined_by: Option<Hash>,
     joined_at: Option<Seq>,
@@ -265,6 +266,7 @@ impl Group {
             ledger: row.ledger.clone(),
             parents,
             lost,
+            receipts: row.receipts.iter().map(|receipt| (receipt.position.seq, *receipt)).collect(),
             removed_at: row.removed_at,
             joined_by: row.joined_by,
             joined_at: row.joined_at,
@@ -362,6 +364,7 @@ impl Group {
                 certain: lost.certain,
                 settled: lost.settled,
             }),
+            receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,
             joined_by: self.joined_by,
             joined_at: self.joined_at,

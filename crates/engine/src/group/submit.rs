@@ -4,7 +4,7 @@ use conclave_channel::{Entry, EntryKind};
 use conclave_mls::{
     components::HandshakeAad,
     content::{Content, MEDIA_TYPE, MessageId},
-    frame::Frame,
+    frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
 };
 use conclave_names::{IdempotencyKey, Timestamp};
@@ -209,7 +209,7 @@ impl Group {
             .intents
             .iter()
             .find(|(_, intent)| !intent.ordered)
-            .map(|(order, intent)| (*order, matches!(intent.wish, Wish::Send { .. }) && intent.prepared.is_none()));
+            .map(|(order, intent)| (*order, is_message(&intent.wish) && intent.prepared.is_none()));
         let may_commit = self.may_commit();
         match next {
             // MLS forbids messages while proposals wait: commit them first.
@@ -236,8 +236,9 @@ impl Group {
                         "members joined since this message was written; read who they are and send it again",
                     ));
                 }
-                self.prepare_message(content).map(Some)
+                self.prepare_message(MEDIA_TYPE, content).map(Some)
             }
+            Wish::Heartbeat => self.prepare_message(HEARTBEAT, &[]).map(Some),
             Wish::Leave => {
                 if self.mls.roster().members_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
@@ -293,9 +294,9 @@ impl Group {
         Ok(add)
     }
 
-    fn prepare_message(&mut self, content: &[u8]) -> Result<Prepared, MlsError> {
+    fn prepare_message(&mut self, media_type: &str, content: &[u8]) -> Result<Prepared, MlsError> {
         let frame =
-            Frame { position: self.window.position(), media_type: MEDIA_TYPE.to_owned(), content: content.to_vec() };
+            Frame { position: self.window.position(), media_type: media_type.to_owned(), content: content.to_vec() };
         let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
         let aad = conclave_mls::components::SafeAad::default();
         let aad = mls_rs_codec::MlsEncode::mls_encode_to_vec(&aad).map_err(fault)?;
@@ -367,6 +368,11 @@ impl Group {
             _ => Err(refusal.clone()),
         }
     }
+}
+
+/// Whether it becomes an application message.
+pub(super) fn is_message(wish: &Wish) -> bool {
+    matches!(wish, Wish::Send { .. } | Wish::Heartbeat)
 }
 
 fn submission(intent: IdempotencyKey, prepared: Prepared) -> Result<Submission, MlsError> {

@@ -9,6 +9,7 @@ use conclave_authentication::CertificateAuthority;
 use conclave_channel::{
     Body, Entry, EntryKind, chain,
     law::{self, Ledger},
+    receipt::ReceiptKey,
     size_class,
 };
 use conclave_engine::{
@@ -31,6 +32,11 @@ pub const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
 pub fn domain() -> Domain {
     "example.com".parse().unwrap()
+}
+
+/// By which the DS signs.
+pub fn receipt_signer() -> SigningKey {
+    SigningKey::from_bytes(&[77; 32])
 }
 
 pub fn random<const N: usize>() -> [u8; N] {
@@ -234,7 +240,8 @@ impl Person {
     }
 
     pub fn create(&mut self, world: &mut World, title: &str) -> GroupUri {
-        let new = NewGroup { hub: domain(), title: title.into(), cipher_suite: crypto::DEFAULT_SUITE };
+        let receipt_key = ReceiptKey(receipt_signer().verifying_key().to_bytes());
+        let new = NewGroup { hub: domain(), receipt_key, title: title.into(), cipher_suite: crypto::DEFAULT_SUITE };
         let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
         world.ds.channel = Some(group.profile().channel);
         world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1));

@@ -1,5 +1,6 @@
 //! The component of the GroupContext that says where a group lives and in which formats.
 
+use conclave_channel::receipt::ReceiptKey;
 use conclave_names::{ChannelId, Domain, NameError, RoomUri, code_points, limits};
 use mls_rs::ExtensionList;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -47,6 +48,8 @@ pub struct GroupProfile {
     pub hub: Domain,
     /// The group's channel there.
     pub channel: ChannelId,
+    /// The key by which that DS signs receipts: all members, and whoever is shown the GroupContext, hold it to the same.
+    pub receipt_key: ReceiptKey,
     /// Private or visible handshakes.
     pub mode: HandshakeMode,
     /// The room that the group carries.
@@ -61,6 +64,7 @@ struct Wire {
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     hub: Vec<u8>,
     channel: ChannelId,
+    receipt_key: ReceiptKey,
     mode: HandshakeMode,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     room: Vec<u8>,
@@ -96,6 +100,7 @@ impl GroupProfile {
                 version: VERSION,
                 hub: self.hub.to_string().into_bytes(),
                 channel: self.channel,
+                receipt_key: self.receipt_key,
                 mode: self.mode,
                 room: self.room.to_string().into_bytes(),
                 title: self.title.clone().into_bytes(),
@@ -129,6 +134,7 @@ impl GroupProfile {
         Ok(Self {
             hub: text(wire.hub)?.parse()?,
             channel: wire.channel,
+            receipt_key: wire.receipt_key,
             mode: wire.mode,
             room: text(wire.room)?.parse()?,
             title: text(wire.title)?,
@@ -149,6 +155,7 @@ mod tests {
         GroupProfile {
             hub: "hub.example.com".parse().unwrap(),
             channel: ChannelId::new([3; 16]),
+            receipt_key: ReceiptKey([4; 32]),
             mode: HandshakeMode::Private,
             room: "mimi://hub.example.com/r/club".parse().unwrap(),
             title: "The Club".into(),

@@ -7,7 +7,7 @@ use conclave_engine::{
     outcome::Event,
 };
 use conclave_names::Seq;
-use conclave_protocol::{Code, Retry};
+use conclave_protocol::{Code, Retry, v1::SubmitResponse};
 
 use super::{Actor, Surroundings};
 use crate::{
@@ -81,7 +81,10 @@ impl Actor {
         let Some(submission) = next else { return Ok(Submitted::Nothing) };
         let sent = self.send(around, slot, &submission.blobs, &submission.body);
         match sent {
-            Ok(seq) => {
+            Ok(reply) => {
+                let seq = Seq(reply.seq);
+                let told = self.member(slot).map(|group| group.accepted(&reply)).unwrap_or_default();
+                self.hear(around, slot, &told)?;
                 around.ledger.tell(format!("    {} submits entry {seq} of group {slot}", self.name()));
                 around.ledger.acknowledged(submission.intent, seq);
                 Ok(Submitted::Taken)
@@ -119,7 +122,7 @@ impl Actor {
         slot: usize,
         blobs: &[Vec<u8>],
         body: &SubmissionBody,
-    ) -> Result<Seq, Stop> {
+    ) -> Result<SubmitResponse, Stop> {
         let mut again = true;
         loop {
             match self.try_send(around, slot, blobs, body) {
@@ -154,7 +157,7 @@ impl Actor {
         slot: usize,
         blobs: &[Vec<u8>],
         body: &SubmissionBody,
-    ) -> Result<Seq, Stop> {
+    ) -> Result<SubmitResponse, Stop> {
         let mut session = self.session(around, slot)?;
         let staged = blobs.iter().try_for_each(|blob| around.call(|server| server.stage(&mut session, blob)));
         let fault = around.weather.fault();
@@ -168,7 +171,7 @@ impl Actor {
         let server = &mut around.server;
         if broken.is_some() {
             around.ledger.tell(format!("    {} breaks its commit", self.name()));
-            around.ledger.broken.extend(server.submit(&submission).map(|seq| (slot, seq)));
+            around.ledger.broken.extend(server.submit(&submission).map(|reply| (slot, Seq(reply.seq))));
             return Err(Stop::Unreachable);
         }
         if fault == Some(NetworkFault::Delayed) {

@@ -25,7 +25,8 @@ impl Actor {
             return Ok(());
         }
         let hub = around.server.domain.clone();
-        let new = NewGroup { hub, title: format!("group {slot}"), cipher_suite: crypto::DEFAULT_SUITE };
+        let receipt_key = around.call(Server::receipt_key)?;
+        let new = NewGroup { hub, receipt_key, title: format!("group {slot}"), cipher_suite: crypto::DEFAULT_SUITE };
         let now = self.now(&around.server);
         let group = Group::create(&self.account, &self.mls, new, now).map_err(Stop::violation)?;
         let access = group.access().map_err(Stop::violation)?;

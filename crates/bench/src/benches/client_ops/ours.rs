@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use conclave_channel::{Body, Entry, EntryKind, chain, size_class};
+use conclave_channel::{Body, Entry, EntryKind, chain, receipt::ReceiptKey, size_class};
 use conclave_client::{
     profile::{NewKey, NewProfile, Profile},
     store::{ProfileStore as _, Store, StoreError},
@@ -145,7 +145,12 @@ pub(super) fn measure(
 ) -> Result<Vec<(&'static str, usize)>> {
     let mut alice = Client::new(world, "alice")?;
     let mut bob = Client::new(world, "bob")?;
-    let new = || NewGroup { hub: world.domain.clone(), title: "Bench".into(), cipher_suite: crypto::DEFAULT_SUITE };
+    let new = || NewGroup {
+        hub: world.domain.clone(),
+        receipt_key: ReceiptKey([0; 32]),
+        title: "Bench".into(),
+        cipher_suite: crypto::DEFAULT_SUITE,
+    };
     for _ in 0..repetitions {
         times.take("create", || -> Result<()> {
             alice.group = Some(Group::create(&alice.account, &alice.mls, new(), NOW)?);

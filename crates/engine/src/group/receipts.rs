@@ -1,0 +1,68 @@
+//! What the DS signs, held against what it shows.
+
+use conclave_channel::{
+    Claim, Position,
+    receipt::{Equivocation, Receipt},
+    verdict::Signature,
+};
+use conclave_names::{Hash, Seq};
+use conclave_protocol::v1::SubmitResponse;
+
+use super::Group;
+use crate::outcome::Event;
+
+/// Receipts that are kept, so that they can be compared with those of other members.
+const RECEIPTS_KEPT: usize = 64;
+
+impl Group {
+    /// Takes the DS's answer to a submission. What it signed there is held against the channel, now or when the entry is
+    /// read. To be made durable with the rest.
+    pub fn accepted(&mut self, reply: &SubmitResponse) -> Vec<Event> {
+        let seq = Seq(reply.seq);
+        let receipt = Hash::try_from(reply.chain.as_slice()).ok().and_then(|hash| {
+            let signature = Signature(reply.receipt.as_slice().try_into().ok()?);
+            let receipt = Receipt { channel: self.profile.channel, position: Position { seq, hash }, signature };
+            receipt.verify(&self.profile.receipt_key).ok().map(|()| receipt)
+        });
+        let Some(receipt) = receipt else {
+            let event = Event::ReceiptInvalid { seq };
+            self.note(&event, seq, self.window.time());
+            return vec![event];
+        };
+        let mut events = Vec::new();
+        if let Some(earlier) = self.receipts.get(&seq).filter(|earlier| earlier.position != receipt.position) {
+            let proof = Equivocation { one: *earlier, other: receipt };
+            events.push(Event::Equivocation { seq, proof: encode(&proof) });
+        } else if self.window.check(&receipt.position) == Claim::Different {
+            events.push(Event::ReceiptBroken { seq, receipt: encode(&receipt) });
+        }
+        for event in &events {
+            self.note(event, seq, self.window.time());
+        }
+        self.receipts.insert(seq, receipt);
+        while self.receipts.len() > RECEIPTS_KEPT {
+            self.receipts.pop_first();
+        }
+        self.dirty = true;
+        events
+    }
+
+    /// What the DS signed of submissions of ours, the newest few: two of one place by two members, with two hashes, prove
+    /// that the DS showed two logs ([`Equivocation`]).
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        self.receipts.values()
+    }
+
+    /// Holds the entry that was just read against what the DS signed of its place.
+    pub(super) fn compare_receipt(&self, events: &mut Vec<Event>) {
+        let position = self.window.position();
+        if let Some(receipt) = self.receipts.get(&position.seq).filter(|receipt| receipt.position != position) {
+            events.push(Event::ReceiptBroken { seq: position.seq, receipt: encode(receipt) });
+        }
+    }
+}
+
+/// In hexadecimal, for people to hand on.
+fn encode(value: &impl mls_rs_codec::MlsEncode) -> String {
+    value.mls_encode_to_vec().unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect()
+}
