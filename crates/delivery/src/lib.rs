@@ -5,6 +5,9 @@
 //! and answer with [`Done`], which says what to wake once the transaction is durable. A refusal is a
 //! `conclave_protocol::Refusal`; its transaction must be undone.
 //!
+//! A store runs one writing transaction at a time. What needs none of it can be done before, by
+//! [`DeliveryService::authenticate`]; calls take its result in place of the request.
+//!
 //! Sessions live in memory: a restart forgets them, and clients open new ones. A call must not be run twice for one
 //! request (the session's counter would be found used); a transaction that was undone is answered with an error.
 //!
@@ -29,5 +32,8 @@ mod service;
 mod session;
 pub mod store;
 
-pub use service::{Attached, Batch, BlobPart, Config, DeliveryService, Detached, Done, StreamEnd, Subscription};
+pub use service::{
+    Attached, Authenticated, Batch, BlobPart, Config, DeliveryService, Detached, Done, Found, Incoming, Request,
+    StreamEnd, Subscription,
+};
 pub use session::Origin;

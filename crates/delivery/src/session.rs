@@ -14,7 +14,7 @@ use conclave_protocol::{
 use crate::store::KeyedHash;
 
 /// Whose key opened a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// A member's of a group.
     Member {

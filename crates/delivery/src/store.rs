@@ -363,6 +363,13 @@ pub trait Read {
 
 /// One transaction. `put_…` inserts a row or replaces the one with the same name.
 pub trait Tx: Read {
+    /// What this transaction writes from here on will not be refused by its service: only the store can undo it. That
+    /// spares a store the means to undo it by itself. One that refuses all the same undoes what was to become durable
+    /// with it. It says so before it writes for the first time, or for nothing.
+    fn decided(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Inserts or replaces a channel.
     fn put_channel(&mut self, row: &ChannelRow) -> Result<(), StoreError>;
 

@@ -21,6 +21,7 @@ pub mod args;
 mod authority;
 mod clock;
 mod config;
+mod connection;
 mod connections;
 mod http;
 mod invites;

@@ -1,28 +1,20 @@
 //! Connections: bounded in number, in all and from one address; encrypted; handed to gRPC once their handshake is done.
 
-use std::{
-    future::Future as _,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
-    time::{Sleep, sleep, timeout},
+    time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
 use crate::{
-    connections::{Connections, Entry, Peer},
-    limits::{Address, Guard, Place, Surface},
+    connection::{Connection, Io},
+    connections::Connections,
+    limits::{Address, Guard, Surface},
     state::stopped,
 };
 
@@ -30,83 +22,11 @@ use crate::{
 /// connection.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Length of those first words.
-const PREFACE: usize = 24;
-
 /// How long a connection may wait for a place among those that may be open.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Connections that may wait for it at a time.
 const WAITING: usize = 64;
-
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// A connection, and its place among those that may be open.
-pub(crate) struct Connection {
-    io: Io,
-    /// Until the client has spoken: how many bytes are missing, and until when they must be there.
-    silent: Option<(usize, Pin<Box<Sleep>>)>,
-    entry: Entry,
-    /// Its place among those of its address.
-    _own: Place<Address>,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.entry.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.entry.peer.is_closed(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        let before = buf.filled().len();
-        let read = match &mut this.io {
-            Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
-        };
-        if let Some((missing, until)) = &mut this.silent {
-            *missing = missing.saturating_sub(buf.filled().len() - before);
-            if *missing == 0 {
-                this.silent = None;
-            } else if until.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_flush(cx),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-        }
-    }
-}
 
 /// What connections are accepted under.
 pub(crate) struct Terms {
@@ -174,9 +94,8 @@ pub(crate) fn accept(
                 drop(queue);
                 let Some(entry) = entry else { return };
                 if let Some(io) = handshake(stream, tls).await {
-                    let silent = Some((PREFACE, Box::pin(sleep(HANDSHAKE))));
                     // If nobody takes it, the server has stopped.
-                    let _ = ready.send(Ok(Connection { io, silent, entry, _own: own })).await;
+                    let _ = ready.send(Ok(Connection::new(io, HANDSHAKE, entry, own))).await;
                 }
             });
         }

@@ -32,7 +32,7 @@ use crate::{
     issuers::{self, IssuersError},
     limits::Guard,
     listener::{self, Terms},
-    rpc::{Rpc, admit, in_our_words},
+    rpc::{Rpc, admit, in_our_words, with_streams},
     state::State,
     streams::Streams,
     tasks, telemetry,
@@ -205,7 +205,8 @@ impl Server {
             .add_service(bounded!(AuthenticationServiceServer))
             .add_service(bounded!(KeyPackageDirectoryServer))
             .add_service(bounded!(DeliveryServiceServer))
-            .into_axum_router()
+            .into_axum_router();
+        let routes = with_streams(routes, rpc)
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), admit))
             .layer(axum::middleware::from_fn(in_our_words));
         let router = tonic::transport::Server::builder()

@@ -9,7 +9,13 @@ use conclave_protocol::Refusal;
 use conclave_storage::Database;
 use tokio::sync::Notify;
 
-use crate::{clock, connections::Connections, invites::Spool, limits::Guard, streams::Streams};
+use crate::{
+    clock,
+    connections::Connections,
+    invites::Spool,
+    limits::Guard,
+    streams::{Source, Streams},
+};
 
 /// The services, their stores, and what wakes streams.
 pub(crate) struct State {
@@ -38,9 +44,15 @@ impl State {
     }
 
     pub(crate) fn wake(&self, channels: &[ChannelId]) {
+        let Some(source) = self.source() else { return };
         for channel in channels {
-            self.streams.wake(channel);
+            self.streams.wake(channel, &source);
         }
+    }
+
+    /// Where streams read, if there is a Delivery Service.
+    pub(crate) fn source(&self) -> Option<Source> {
+        Some(Source { delivery: self.delivery.clone()?, database: self.database.clone() })
     }
 
     /// Delivers what the outbox holds, until it is empty.

@@ -1,7 +1,13 @@
 //! Streams: each carries many channels, at the pace of its reader.
 //!
 //! A stream holds places in channels, not entries: when a channel is woken, or the reader has taken what was sent, the
-//! next batch is read from the store. So a slow reader slows nobody, and costs one batch of memory.
+//! next batch is read: from the channel's feed, where it is kept once for all who stand at the same place, or from the
+//! store. So a slow reader slows nobody, and costs one batch of memory.
+
+mod announce;
+mod carrier;
+mod event;
+mod feed;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,25 +15,25 @@ use std::{
     time::Duration,
 };
 
-use conclave_delivery::{Attached, DeliveryService, Detached, StreamEnd, Subscription};
+use conclave_delivery::{Attached, DeliveryService, Detached, Subscription};
 use conclave_names::{ChannelId, Seq, StreamHandle};
-use conclave_protocol::{
-    Code, Refusal,
-    v1::{Heartbeat, StreamEnded, StreamEntries, StreamEvent, StreamOpened, stream_event::Event},
-};
+use conclave_protocol::{Code, Refusal};
 use conclave_storage::Database;
+use prost::bytes::Bytes;
 use tokio::{
-    sync::{
-        Notify,
-        mpsc::{self, error::SendTimeoutError},
-        watch,
-    },
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::{clock, connections::Peer, state::stopped};
+use crate::connections::Peer;
+use announce::announce;
+use carrier::Carrier;
+use event::Piece;
+use feed::{Budget, Feed};
+
+pub(crate) use event::EventCodec;
 
 /// A heartbeat comes after so much silence.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -48,7 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One stream as others see it: what it carries, and what has news.
 #[derive(Default)]
 struct Shared {
-    channels: Mutex<HashMap<ChannelId, (Subscription, Seq)>>,
+    channels: Mutex<HashMap<ChannelId, Carried>>,
     /// Channels with news, and those that the client detached.
     news: Mutex<HashSet<ChannelId>>,
     detached: Mutex<HashSet<ChannelId>>,
@@ -75,15 +81,46 @@ impl Shared {
     }
 }
 
+/// A channel that a stream carries.
+struct Carried {
+    subscription: Subscription,
+    /// Entries after this one are next.
+    after: Seq,
+    feed: Arc<Feed>,
+}
+
+/// A channel that streams carry.
+struct Watched {
+    streams: HashMap<StreamHandle, Arc<Shared>>,
+    feed: Arc<Feed>,
+}
+
 #[derive(Default)]
 struct Registry {
     streams: HashMap<StreamHandle, Arc<Shared>>,
-    watchers: HashMap<ChannelId, HashSet<StreamHandle>>,
+    watched: HashMap<ChannelId, Watched>,
+    budget: Budget,
 }
 
 /// All open streams. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Streams(Arc<Mutex<Registry>>, Option<Duration>);
+
+/// Where entries are read.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) delivery: Arc<DeliveryService>,
+    pub(crate) database: Database,
+}
+
+impl Source {
+    async fn read(&self, channel: &ChannelId, subscription: Subscription, after: Seq) -> Result<Piece, Refusal> {
+        let delivery = Arc::clone(&self.delivery);
+        let batch =
+            self.database.delivery().read(move |read| delivery.stream_batch(read, &subscription, after)).await?;
+        Ok(Piece::of(channel, batch))
+    }
+}
 
 fn unknown() -> Refusal {
     Refusal::new(Code::StreamUnknown, "no open stream has this handle: open one")
@@ -106,14 +143,30 @@ impl Streams {
     }
 
     /// A channel has new entries.
-    pub(crate) fn wake(&self, channel: &ChannelId) {
-        let registry = lock(&self.0);
-        for handle in registry.watchers.get(channel).into_iter().flatten() {
-            if let Some(stream) = registry.streams.get(handle) {
-                lock(&stream.news).insert(*channel);
-                stream.notify.notify_one();
+    pub(crate) fn wake(&self, channel: &ChannelId, source: &Source) {
+        let feed = {
+            let registry = lock(&self.0);
+            let Some(watched) = registry.watched.get(channel) else { return };
+            if watched.streams.len() < 2 {
+                // It reads for itself.
+                watched.feed.outdate();
+                watched.streams.values().for_each(|stream| stream.tell(*channel));
+                return;
             }
+            Arc::clone(&watched.feed)
+        };
+        if feed.news() {
+            tokio::spawn(announce(self.clone(), *channel, feed, source.clone()));
         }
+    }
+
+    /// The streams that carry a channel.
+    fn watching(&self, channel: &ChannelId) -> Vec<Arc<Shared>> {
+        lock(&self.0)
+            .watched
+            .get(channel)
+            .map(|watched| watched.streams.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Has a stream carry a channel; attaching it again moves its place.
@@ -122,19 +175,22 @@ impl Streams {
         let stream = Arc::clone(registry.streams.get(&attached.handle).ok_or_else(unknown)?);
         stream.hear();
         let channel = *attached.subscription.channel();
+        let feed = registry.watched.get(&channel).map(|watched| Arc::clone(&watched.feed));
+        let feed = feed.unwrap_or_else(|| Arc::new(Feed::new(&registry.budget)));
         {
             let mut channels = lock(&stream.channels);
             if channels.len() >= CHANNELS_PER_STREAM && !channels.contains_key(&channel) {
                 let message = format!("a stream carries at most {CHANNELS_PER_STREAM} channels: open another");
                 return Err(Refusal::new(Code::QuotaExceeded, message));
             }
-            channels.insert(channel, (attached.subscription, attached.after));
+            let (subscription, after) = (attached.subscription, attached.after);
+            channels.insert(channel, Carried { subscription, after, feed: Arc::clone(&feed) });
             // The reader wants it again: that it was detached is no news any more.
             lock(&stream.detached).remove(&channel);
         }
-        registry.watchers.entry(channel).or_default().insert(attached.handle);
-        lock(&stream.news).insert(channel);
-        stream.notify.notify_one();
+        let watched = registry.watched.entry(channel).or_insert_with(|| Watched { streams: HashMap::new(), feed });
+        watched.streams.insert(attached.handle, Arc::clone(&stream));
+        stream.tell(channel);
         Ok(())
     }
 
@@ -161,11 +217,10 @@ impl Streams {
     /// Opens a stream.
     pub(crate) fn open(
         &self,
-        delivery: Arc<DeliveryService>,
-        database: Database,
+        source: Source,
         stopping: watch::Receiver<bool>,
         peer: Option<Peer>,
-    ) -> Result<ReceiverStream<Result<StreamEvent, Status>>, Refusal> {
+    ) -> Result<ReceiverStream<Result<Bytes, Status>>, Refusal> {
         let mut bytes = [0; StreamHandle::LEN];
         getrandom::fill(&mut bytes)
             .map_err(|_| Refusal::new(Code::Unavailable, "the operating system gave no random bytes: try again"))?;
@@ -181,7 +236,7 @@ impl Streams {
         }
         let (out, events) = mpsc::channel(1);
         let place = Place { streams: self.clone(), handle };
-        let carrier = Carrier { shared, out, delivery, database, place, peer };
+        let carrier = Carrier { shared, out, source, place, peer };
         tokio::spawn(carrier.run(stopping));
         Ok(ReceiverStream::new(events))
     }
@@ -189,12 +244,20 @@ impl Streams {
 
 impl Registry {
     fn unwatch(&mut self, handle: &StreamHandle, channel: &ChannelId) {
-        if let Some(watchers) = self.watchers.get_mut(channel) {
-            watchers.remove(handle);
-            if watchers.is_empty() {
-                self.watchers.remove(channel);
+        if let Some(watched) = self.watched.get_mut(channel) {
+            watched.streams.remove(handle);
+            if watched.streams.is_empty() {
+                self.watched.remove(channel);
             }
         }
+    }
+}
+
+impl Shared {
+    /// A channel has something for the stream.
+    fn tell(&self, channel: ChannelId) {
+        lock(&self.news).insert(channel);
+        self.notify.notify_one();
     }
 }
 
@@ -215,144 +278,11 @@ impl Drop for Place {
     }
 }
 
-/// The task of one stream.
-struct Carrier {
-    shared: Arc<Shared>,
-    out: mpsc::Sender<Result<StreamEvent, Status>>,
-    delivery: Arc<DeliveryService>,
-    database: Database,
-    place: Place,
-    peer: Option<Peer>,
-}
-
-/// The reader is gone, or the store failed.
-struct Over;
-
-impl Carrier {
-    async fn run(self, mut stopping: watch::Receiver<bool>) {
-        let heartbeat_ms = u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX);
-        let silence = self.place.streams.1;
-        let silence_ms = silence.map_or(0, |silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
-        let opened = StreamOpened { handle: self.place.handle.to_vec(), heartbeat_ms, silence_ms };
-        if self.send(Event::Opened(opened)).await.is_err() {
-            return;
-        }
-        loop {
-            let silent_until = Instant::now() + HEARTBEAT;
-            let news = tokio::select! {
-                () = self.shared.notify.notified() => true,
-                () = sleep_until(silent_until) => false,
-                () = self.out.closed() => return,
-                () = stopped(&mut stopping) => return,
-                () = self.shared.silent_for(silence) => return self.give_up(stopping).await,
-            };
-            let work = async {
-                if news {
-                    self.news().await
-                } else {
-                    self.send(Event::Heartbeat(Heartbeat { time_ms: clock::now().0 })).await
-                }
-            };
-            // A reader that takes nothing does not keep the server from stopping.
-            let sent = tokio::select! {
-                sent = work => sent,
-                () = stopped(&mut stopping) => return,
-                () = self.shared.silent_for(silence) => return self.give_up(stopping).await,
-            };
-            if sent.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// The client was silent for too long: the stream is forgotten, and the client told, if it reads.
-    async fn give_up(self, mut stopping: watch::Receiver<bool>) {
-        let Self { out, place, peer, .. } = self;
-        drop(place);
-        let message =
-            "the stream's client was silent for too long (it sends KeepAlive, Attach or Detach): open another";
-        let end = Err(Status::from(Refusal::new(Code::StreamUnknown, message)));
-        let told = tokio::select! {
-            told = out.send_timeout(end, GOODBYE) => told,
-            () = stopped(&mut stopping) => return,
-        };
-        tracing::debug!(reads = told.is_ok(), "the client of a stream is silent: the stream is ended");
-        if let (Err(SendTimeoutError::Timeout(_)), Some(peer)) = (told, peer) {
-            // What waits for a reader that takes nothing is freed with the connection only.
-            peer.close();
-        }
-    }
-
-    async fn send(&self, event: Event) -> Result<(), Over> {
-        self.out.send(Ok(StreamEvent { event: Some(event) })).await.map_err(|_| Over)
-    }
-
-    async fn end(&self, channel: ChannelId, reason: StreamEnd) -> Result<(), Over> {
-        self.send(Event::Ended(StreamEnded { channel: channel.to_vec(), reason: reason.as_str().to_owned() })).await
-    }
-
-    async fn news(&self) -> Result<(), Over> {
-        let detached = std::mem::take(&mut *lock(&self.shared.detached));
-        for channel in detached {
-            self.end(channel, StreamEnd::Detached).await?;
-        }
-        let news = std::mem::take(&mut *lock(&self.shared.news));
-        for channel in news {
-            // One batch at a time, so that a busy channel does not hold up the others.
-            self.carry(channel).await?;
-        }
-        Ok(())
-    }
-
-    /// Sends the next batch of a channel.
-    async fn carry(&self, channel: ChannelId) -> Result<(), Over> {
-        // Nothing is read before there is room for it: a reader that takes nothing costs one batch of memory.
-        let room = self.out.reserve().await.map_err(|_| Over)?;
-        let Some((subscription, after)) = lock(&self.shared.channels).get(&channel).copied() else { return Ok(()) };
-        let delivery = Arc::clone(&self.delivery);
-        let read = self.database.delivery().read(move |read| delivery.stream_batch(read, &subscription, after)).await;
-        let batch = match read {
-            Ok(batch) => batch,
-            Err(refusal) => {
-                tracing::warn!(code = refusal.code.as_str(), message = %refusal.message, "a stream ends early");
-                // The reader opens a new stream, and goes on from its place.
-                room.send(Err(Status::from(refusal)));
-                return Err(Over);
-            }
-        };
-        {
-            // Before anything is sent: if it was detached or attached anew meanwhile, this batch is none of its any more.
-            let mut registry = lock(&self.place.streams.0);
-            let mut channels = lock(&self.shared.channels);
-            match channels.get_mut(&channel) {
-                Some((same, place)) if *same == subscription && *place == after => *place = batch.position,
-                _ => return Ok(()),
-            }
-            if batch.ended.is_some() {
-                channels.remove(&channel);
-                registry.unwatch(&self.place.handle, &channel);
-            }
-        }
-        if batch.entries.is_empty() {
-            drop(room);
-        } else {
-            let entries = StreamEntries { channel: channel.to_vec(), entries: batch.entries };
-            room.send(Ok(StreamEvent { event: Some(Event::Entries(entries)) }));
-        }
-        if let Some(reason) = batch.ended {
-            return self.end(channel, reason).await;
-        }
-        if batch.more {
-            lock(&self.shared.news).insert(channel);
-            self.shared.notify.notify_one();
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use conclave_mls::identity::Identities;
+    use conclave_protocol::v1::{StreamEvent, StreamOpened, stream_event::Event};
+    use prost::Message as _;
     use tokio_stream::StreamExt as _;
 
     use super::*;
@@ -368,7 +298,7 @@ mod tests {
         streams: Streams,
     }
 
-    type Events = ReceiverStream<Result<StreamEvent, Status>>;
+    type Events = ReceiverStream<Result<Bytes, Status>>;
 
     impl World {
         fn new(silence: Option<Duration>) -> Self {
@@ -382,13 +312,17 @@ mod tests {
         }
 
         fn open(&self, peer: Option<Peer>) -> Events {
-            let (delivery, database) = (Arc::clone(&self.delivery), self.database.clone());
-            self.streams.open(delivery, database, self.stopping.subscribe(), peer).unwrap()
+            let source = Source { delivery: Arc::clone(&self.delivery), database: self.database.clone() };
+            self.streams.open(source, self.stopping.subscribe(), peer).unwrap()
         }
     }
 
+    fn decode(event: Bytes) -> Option<Event> {
+        StreamEvent::decode(event).unwrap().event
+    }
+
     async fn opened(events: &mut Events) -> StreamOpened {
-        match events.next().await.unwrap().unwrap().event {
+        match decode(events.next().await.unwrap().unwrap()) {
             Some(Event::Opened(opened)) => opened,
             other => panic!("{other:?}"),
         }
@@ -402,14 +336,14 @@ mod tests {
         assert_eq!(opened.silence_ms, 60_000);
         let handle = StreamHandle::try_from(opened.handle.as_slice()).unwrap();
         for _ in 0..20 {
-            let event = events.next().await.unwrap().unwrap().event;
+            let event = decode(events.next().await.unwrap().unwrap());
             assert!(matches!(event, Some(Event::Heartbeat(_))), "{event:?}");
             world.streams.keep_alive(&handle).unwrap();
         }
         let silent_since = Instant::now();
         let end = loop {
             match events.next().await.unwrap() {
-                Ok(event) => assert!(matches!(event.event, Some(Event::Heartbeat(_)))),
+                Ok(event) => assert!(matches!(decode(event), Some(Event::Heartbeat(_)))),
                 Err(status) => break Refusal::from_status(&status).unwrap(),
             }
         };

@@ -5,7 +5,7 @@ use conclave_protocol::{
 };
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     idempotency::{CLAIM_MS, Submission},
     request::{Signed, idempotency_key, malformed, too_large},
 };
@@ -29,7 +29,7 @@ impl DeliveryService {
     pub fn claim(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<ClaimResponse>, Refusal> {
         let (caller, Signed { message, keyed, .. }) =
@@ -38,7 +38,7 @@ impl DeliveryService {
         let suites = suites(&message.cipher_suites)?;
         let target = self.target(&message.target)?;
         let scope = keyed.hash(Purpose::Claimer, &[caller.client.to_string().as_bytes(), &caller.identity_key]);
-        let claim = Submission::new(scope, key, method::CLAIM, &request.body);
+        let claim = Submission::new(scope, key, method::CLAIM, &request.request().body);
         if let Some(reply) = claim.earlier(tx, now)? {
             return Ok(Done::quiet(reply));
         }

@@ -4,7 +4,7 @@ use conclave_protocol::{
     v1::{CountRequest, CountResponse, SignedRequest, SuiteCount},
 };
 
-use super::{DeliveryService, Done, request::Signed};
+use super::{DeliveryService, Done, Incoming, request::Signed};
 use crate::store::{KeyPackageCount, Tx};
 
 impl DeliveryService {
@@ -12,7 +12,7 @@ impl DeliveryService {
     pub fn count(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<CountResponse>, Refusal> {
         let (caller, Signed { message: CountRequest {}, .. }) = self.certified(tx, request, method::COUNT, now)?;

@@ -10,7 +10,7 @@ use conclave_protocol::{
 };
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     request::{Signed, channel_id, field, malformed},
 };
 use crate::store::{ChannelKind, ChannelRow, EpochRow, Tx};
@@ -26,7 +26,7 @@ impl DeliveryService {
     pub fn create_channel(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<CreateChannelResponse>, Refusal> {
         let Signed { verified, message, .. } =

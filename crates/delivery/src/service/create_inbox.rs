@@ -7,7 +7,7 @@ use conclave_protocol::{
 use subtle::ConstantTimeEq;
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     create_channel::exists,
     request::{Signed, channel_id, malformed},
 };
@@ -18,7 +18,7 @@ impl DeliveryService {
     pub fn create_inbox(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<CreateInboxResponse>, Refusal> {
         let Signed { verified, message, .. } =

@@ -4,7 +4,7 @@ use conclave_mls::{
     address::DeliveryAddress, components::ChannelKeyExtension, credential::ClientIdentity, crypto, identity::Identities,
 };
 use conclave_names::{Hash, Timestamp, code_points, limits};
-use conclave_protocol::{Code, Refusal};
+use conclave_protocol::{Code, Refusal, v1::UploadRequest};
 use mls_rs::{
     MlsMessage,
     extension::ExtensionType,
@@ -92,6 +92,22 @@ pub(super) fn check(
         expires: Timestamp::from_secs(until).min(identity.not_after),
     })
 }
+
+/// Judges all KeyPackages of an upload, in order, the last resort last. Not more than an upload may have.
+pub(super) fn check_all(
+    upload: &UploadRequest,
+    caller: &ClientIdentity,
+    identities: &Identities,
+    now: Timestamp,
+) -> Vec<Result<KeyPackageRow, Refusal>> {
+    let one_time = upload.key_packages.iter().take(limits::KEY_PACKAGES_PER_UPLOAD).enumerate();
+    let one_time = one_time.map(|(index, bytes)| check(bytes, &index.to_string(), false, caller, identities, now));
+    let last_resort = Some(&upload.last_resort).filter(|bytes| !bytes.is_empty());
+    one_time.chain(last_resort.map(|bytes| check(bytes, LAST_RESORT, true, caller, identities, now))).collect()
+}
+
+/// How the last resort is named in refusals.
+pub(super) const LAST_RESORT: &str = "last_resort";
 
 /// The leaf of a KeyPackage, which mls-rs does not show: after version (16 bits), cipher suite (16 bits) and init key.
 fn leaf(key_package: &[u8]) -> Result<LeafNode, mls_rs_codec::Error> {

@@ -1,6 +1,7 @@
 //! The service: one file a call.
 
 mod access;
+mod authenticated;
 mod blobs;
 mod claim;
 mod count;
@@ -34,6 +35,7 @@ use conclave_mls::{crypto, identity::Identities};
 use conclave_names::{ChannelId, Domain};
 use conclave_protocol::{Code, Refusal, SigningKey};
 
+pub use authenticated::{Authenticated, Found, Incoming, Request};
 pub use read_blob::BlobPart;
 pub use stream::{Attached, Batch, Detached, StreamEnd, Subscription};
 

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     access::{Access, stranger},
     request::{Signed, channel_id, field, malformed},
 };
@@ -32,7 +32,7 @@ impl DeliveryService {
     pub fn open_session(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<OpenSessionResponse>, Refusal> {
         self.open_session_from(tx, request, Origin::default(), now)
@@ -43,7 +43,7 @@ impl DeliveryService {
     pub fn open_session_from(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         origin: Origin,
         now: Timestamp,
     ) -> Result<Done<OpenSessionResponse>, Refusal> {

@@ -4,7 +4,7 @@ use conclave_protocol::{
     v1::{PurgeRequest, PurgeResponse, SignedRequest},
 };
 
-use super::{DeliveryService, Done, request::Signed};
+use super::{DeliveryService, Done, Incoming, request::Signed};
 use crate::store::Tx;
 
 impl DeliveryService {
@@ -12,7 +12,7 @@ impl DeliveryService {
     pub fn purge(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<PurgeResponse>, Refusal> {
         let (caller, Signed { message: PurgeRequest {}, .. }) = self.certified(tx, request, method::PURGE, now)?;

@@ -9,7 +9,10 @@ use conclave_protocol::{
 };
 use prost::Message;
 
-use super::DeliveryService;
+use super::{
+    DeliveryService,
+    authenticated::{Found, Incoming, Proof},
+};
 use crate::{
     keyed::{Keyed, Purpose},
     session::Caller,
@@ -24,15 +27,30 @@ pub(super) struct Signed<M> {
 }
 
 impl DeliveryService {
+    /// Verifies a signed request as far as that needs no store.
+    pub(super) fn verified(&self, request: &SignedRequest, method: &str, now: Timestamp) -> Result<Verified, Refusal> {
+        Ok(signed::verify(request, method, &self.domain, now)?)
+    }
+
+    /// Who signed, by the certificate.
+    pub(super) fn identified(&self, verified: &Verified, now: Timestamp) -> Result<ClientIdentity, Refusal> {
+        let identity = signing_identity(verified.certificate.clone(), verified.key.as_bytes());
+        let judged = self.identities.identify(&identity, Some(now));
+        judged.map_err(|error| Refusal::new(Code::CredentialInvalid, error.to_string()))
+    }
+
     /// Verifies a signed request, and notes that it was seen.
     pub(super) fn signed<M: Message + Default>(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         method: &str,
         now: Timestamp,
     ) -> Result<Signed<M>, Refusal> {
-        let verified = signed::verify(request, method, &self.domain, now)?;
+        let verified = match request.proof(method) {
+            Some(Found(Proof::Signed { verified, .. })) => Verified::clone(verified),
+            _ => self.verified(request.request(), method, now)?,
+        };
         let message = verified.decode()?;
         let keyed = Keyed::of(tx)?;
         let nonce = keyed.hash(Purpose::Nonce, &[verified.key.as_bytes(), &verified.nonce]);
@@ -51,23 +69,21 @@ impl DeliveryService {
     pub(super) fn certified<M: Message + Default>(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         method: &str,
         now: Timestamp,
     ) -> Result<(ClientIdentity, Signed<M>), Refusal> {
         let signed = self.signed(tx, request, method, now)?;
-        let certificate = signed.verified.certificate.clone();
-        if certificate.is_empty() {
+        if signed.verified.certificate.is_empty() {
             return Err(Refusal::new(
                 Code::CredentialInvalid,
                 "this call needs the client's certificate: send it in `certificate`",
             ));
         }
-        let identity = signing_identity(certificate, signed.verified.key.as_bytes());
-        let client = self
-            .identities
-            .identify(&identity, Some(now))
-            .map_err(|error| Refusal::new(Code::CredentialInvalid, error.to_string()))?;
+        let client = match request.proof(method) {
+            Some(Found(Proof::Signed { client: Some(client), .. })) => client.clone()?,
+            _ => self.identified(&signed.verified, now)?,
+        };
         self.limiter.certified(method, &client, now)?;
         Ok((client, signed))
     }
@@ -83,16 +99,25 @@ impl DeliveryService {
         ))
     }
 
+    /// Whose session a request is in, within what that one may do.
+    pub(super) fn caller(&self, request: &SessionRequest, method: &str, now: Timestamp) -> Result<Caller, Refusal> {
+        let caller = self.sessions.authenticate(method, request, now)?;
+        self.limiter.in_session(method, &caller.pseudonym, request.body.len(), now)?;
+        Ok(caller)
+    }
+
     /// Authenticates a request in a session.
     pub(super) fn in_session<M: Message + Default>(
         &self,
-        request: &SessionRequest,
+        request: &impl Incoming<SessionRequest>,
         method: &str,
         now: Timestamp,
     ) -> Result<(Caller, M), Refusal> {
-        let caller = self.sessions.authenticate(method, request, now)?;
-        self.limiter.in_session(method, &caller.pseudonym, request.body.len(), now)?;
-        Ok((caller, session::decode(request)?))
+        let caller = match request.proof(method) {
+            Some(Found(Proof::Session { caller, .. })) => *caller,
+            _ => self.caller(request.request(), method, now)?,
+        };
+        Ok((caller, session::decode(request.request())?))
     }
 }
 

@@ -5,7 +5,7 @@ use conclave_protocol::{
 };
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     access::Access,
     blobs::{UNNAMED_MS, digest, pieces},
     request::{field, malformed, too_large},
@@ -18,7 +18,7 @@ impl DeliveryService {
     pub fn stage_blob(
         &self,
         tx: &mut dyn Tx,
-        request: &SessionRequest,
+        request: &impl Incoming<SessionRequest>,
         now: Timestamp,
     ) -> Result<Done<StageBlobResponse>, Refusal> {
         let (caller, message) = self.in_session::<StageBlobRequest>(request, method::STAGE_BLOB, now)?;

@@ -7,14 +7,20 @@ use conclave_protocol::{
 use super::{
     DeliveryService,
     access::{Access, stranger},
-    fetch::{logged, readable},
+    fetch::logged,
     request::field,
 };
-use crate::{session::Place, store::Read};
+use crate::{
+    session::Place,
+    store::{RangeLimit, Read},
+};
+
+/// Bytes of entries in one batch of a stream. A reader that takes nothing costs one batch that is sent and one that waits.
+const BYTES: usize = 256 * 1024;
 
 /// What a stream carries of a channel: as much as the key may read that attached it, also when the session is
 /// forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subscription {
     channel: ChannelId,
     place: Place,
@@ -74,7 +80,8 @@ impl StreamEnd {
 /// The next that a stream carries of a channel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// In order, without gaps, at most as much as one fetch. Empty if there is nothing new.
+    /// In order, without gaps: at most as many as in one fetch, and 256 KiB of them (or one that is longer). Empty if
+    /// there is nothing new.
     pub entries: Vec<LoggedEntry>,
     /// Entries after this one are next.
     pub position: Seq,
@@ -113,7 +120,8 @@ impl DeliveryService {
             }
             Err(refusal) => return Err(refusal),
         };
-        let rows = readable(read, &access, after, limits::FETCH_ENTRIES)?;
+        let limit = RangeLimit { entries: limits::FETCH_ENTRIES, bytes: BYTES };
+        let rows = read.entries(&access.row.id, access.range.start(after), access.range.until, limit)?;
         let position = rows.last().map_or(access.range.start(after), |row| row.seq);
         let more = position < access.head() && !rows.is_empty();
         let over = access.range.until.is_some_and(|until| position >= until);

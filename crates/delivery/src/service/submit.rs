@@ -6,7 +6,7 @@ use conclave_protocol::{
 };
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     access::Access,
     blobs,
     idempotency::{SUBMISSION_MS, Submission},
@@ -20,13 +20,13 @@ impl DeliveryService {
     pub fn submit(
         &self,
         tx: &mut dyn Tx,
-        request: &SessionRequest,
+        request: &impl Incoming<SessionRequest>,
         now: Timestamp,
     ) -> Result<Done<SubmitResponse>, Refusal> {
         let (caller, message) = self.in_session::<SubmitRequest>(request, method::SUBMIT, now)?;
         let key = idempotency_key(&message.idempotency_key)?;
         let access = Access::of(tx, &caller.channel, caller.place)?;
-        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT, &request.body);
+        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT, &request.request().body);
         if let Some(reply) = submission.earlier(tx, now)? {
             return Ok(Done { accepted: Some(caller.channel), ..Done::quiet(reply) });
         }
@@ -43,6 +43,8 @@ impl DeliveryService {
             access.admit(tx, entry.kind, entry.epoch)?;
         }
         let row = standing::admit(&access.row, &entry, &message.entry, now)?;
+        // What appending refuses, it refuses before it writes.
+        tx.decided()?;
         let reply = append(tx, row, &entry, message.entry, now)?;
         submission.remember(tx, &reply, now, SUBMISSION_MS)?;
         Ok(Done { reply, wake: vec![caller.channel], outbox: false, accepted: Some(caller.channel) })
@@ -69,14 +71,15 @@ pub(super) fn append(
     bytes: Vec<u8>,
     now: Timestamp,
 ) -> Result<SubmitResponse, Refusal> {
-    if let Body::Staged { hash, size } = &entry.body {
-        blobs::pin(tx, hash, Some(*size))?;
-    }
     let seq = channel.head.next();
     let time = channel.head_time.max(now);
     let head_hash = chain::next(&channel.head_hash, seq, entry.kind, time, &chain::entry_hash(&bytes));
     if seq == channel.head {
         return Err(StoreError::Corrupt("a channel has no place left".to_owned()).into());
+    }
+    // It refuses or writes; nothing refuses after it.
+    if let Body::Staged { hash, size } = &entry.body {
+        blobs::pin(tx, hash, Some(*size))?;
     }
     tx.append_entry(&EntryRow {
         channel: channel.id,

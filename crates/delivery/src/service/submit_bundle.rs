@@ -6,8 +6,9 @@ use conclave_protocol::{
 };
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     access::Access,
+    authenticated::Found,
     idempotency::{SUBMISSION_MS, Submission},
     request::{idempotency_key, malformed, too_large},
     standing,
@@ -25,13 +26,13 @@ impl DeliveryService {
     pub fn submit_bundle(
         &self,
         tx: &mut dyn Tx,
-        request: &SessionRequest,
+        request: &impl Incoming<SessionRequest>,
         now: Timestamp,
     ) -> Result<Done<SubmitResponse>, Refusal> {
         let (caller, message) = self.in_session::<SubmitBundleRequest>(request, method::SUBMIT_BUNDLE, now)?;
         let key = idempotency_key(&message.idempotency_key)?;
         let access = Access::of(tx, &caller.channel, caller.place)?;
-        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT_BUNDLE, &request.body);
+        let submission = Submission::new(caller.pseudonym, key, method::SUBMIT_BUNDLE, &request.request().body);
         if let Some(reply) = submission.earlier(tx, now)? {
             return Ok(Done { reply, wake: Vec::new(), outbox: true, accepted: Some(caller.channel) });
         }
@@ -58,7 +59,10 @@ impl DeliveryService {
         }
         // What costs more comes after it is known that the commit wins.
         let posts = match &message.welcome {
-            Some(welcome) => self.welcomes(tx, &keyed, welcome, now)?,
+            Some(welcome) => {
+                let opened = request.proof(method::SUBMIT_BUNDLE).and_then(Found::opened);
+                self.welcomes(tx, &keyed, welcome, opened, now)?
+            }
             None => Vec::new(),
         };
         let channel = standing::admit(&access.row, &entry, &message.entry, now)?;

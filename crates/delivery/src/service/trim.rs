@@ -5,7 +5,7 @@ use conclave_protocol::{
 };
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
     access::{Access, other_kind},
     request::malformed,
 };
@@ -16,7 +16,7 @@ impl DeliveryService {
     pub fn trim(
         &self,
         tx: &mut dyn Tx,
-        request: &SessionRequest,
+        request: &impl Incoming<SessionRequest>,
         now: Timestamp,
     ) -> Result<Done<TrimResponse>, Refusal> {
         let (caller, message) = self.in_session::<TrimRequest>(request, method::TRIM, now)?;

@@ -6,9 +6,10 @@ use conclave_protocol::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    DeliveryService, Done,
+    DeliveryService, Done, Incoming,
+    authenticated::{Found, Proof},
     idempotency::{SUBMISSION_MS, Submission},
-    key_package,
+    key_package::{self, LAST_RESORT},
     request::{Signed, too_large},
 };
 use crate::{
@@ -24,7 +25,7 @@ impl DeliveryService {
     pub fn upload(
         &self,
         tx: &mut dyn Tx,
-        request: &SignedRequest,
+        request: &impl Incoming<SignedRequest>,
         now: Timestamp,
     ) -> Result<Done<UploadResponse>, Refusal> {
         let (caller, Signed { message, keyed, .. }) =
@@ -34,23 +35,22 @@ impl DeliveryService {
             return Err(too_large("the number of KeyPackages", limits::KEY_PACKAGES_PER_UPLOAD));
         }
         let client = caller.client.clone();
-        let repeated = repetition(&keyed, &client, &request.body);
+        let repeated = repetition(&keyed, &client, &request.request().body);
         let again = repeated.earlier::<UploadResponse>(tx, now)?.is_some();
 
-        let check = |bytes: &[u8], index: &str, last_resort| {
-            key_package::check(bytes, index, last_resort, &caller, &self.identities, now)
+        let checked = match request.proof(method::UPLOAD) {
+            Some(Found(Proof::Signed { key_packages, .. })) => key_packages.clone(),
+            _ => key_package::check_all(&message, &caller, &self.identities, now),
         };
-        for (index, bytes) in message.key_packages.iter().enumerate() {
-            let index = index.to_string();
-            let row = check(bytes, &index, false)?;
+        for (index, row) in checked.into_iter().enumerate() {
+            let row = row?;
+            let index = if row.last_resort { LAST_RESORT.to_owned() } else { index.to_string() };
             if admit(tx, &keyed, &row, &index, again)? {
-                tx.put_key_package(&row)?;
-            }
-        }
-        if !message.last_resort.is_empty() {
-            let row = check(&message.last_resort, "last_resort", true)?;
-            if admit(tx, &keyed, &row, "last_resort", again)? {
-                replace_last_resort(tx, &keyed, &row)?;
+                if row.last_resort {
+                    replace_last_resort(tx, &keyed, &row)?;
+                } else {
+                    tx.put_key_package(&row)?;
+                }
             }
         }
 

@@ -13,6 +13,7 @@ use conclave_protocol::{
 
 use super::{
     DeliveryService,
+    authenticated::Opened,
     request::{malformed, too_large},
 };
 use crate::{
@@ -39,6 +40,7 @@ impl DeliveryService {
         tx: &mut dyn Tx,
         keyed: &Keyed,
         bundle: &WelcomeBundle,
+        opened: Option<&Opened>,
         now: Timestamp,
     ) -> Result<Vec<Vec<u8>>, Refusal> {
         let WelcomeBundle { cipher_suite, encrypted_group_info, parts, attachment } = bundle;
@@ -56,7 +58,7 @@ impl DeliveryService {
                 encrypted_group_info: encrypted_group_info.clone(),
                 attachment: attachment.clone(),
             })?;
-            let inbox = self.admit_post(tx, keyed, index, part, now)?;
+            let inbox = self.admit_post(tx, keyed, index, part, opened, now)?;
             let post = [inbox.as_bytes(), entry.as_slice()].concat();
             bytes = bytes.saturating_add(post.len());
             if bytes > WELCOME_BYTES {
@@ -74,12 +76,14 @@ impl DeliveryService {
         keyed: &Keyed,
         index: usize,
         part: &WelcomePart,
+        opened: Option<&Opened>,
         now: Timestamp,
     ) -> Result<ChannelId, Refusal> {
         if part.domain != self.domain.as_str() {
             return Err(bad_address(index, "is at another provider, to which this server does not deliver"));
         }
-        let token = self.open_address(tx, &part.address, now)?.ok_or_else(|| bad_address(index, "does not open"))?;
+        let token =
+            self.open_address(tx, &part.address, opened, now)?.ok_or_else(|| bad_address(index, "does not open"))?;
         if token.expires() <= now {
             return Err(bad_address(index, "has expired"));
         }
@@ -93,11 +97,22 @@ impl DeliveryService {
     }
 
     /// The token in an address, if it was sealed to a key of ours and minted by the owner of an inbox here.
-    fn open_address(&self, tx: &mut dyn Tx, address: &[u8], now: Timestamp) -> Result<Option<DropToken>, Refusal> {
-        let Ok(address) = SealedAddress::parse(address) else { return Ok(None) };
+    fn open_address(
+        &self,
+        tx: &mut dyn Tx,
+        bytes: &[u8],
+        opened: Option<&Opened>,
+        now: Timestamp,
+    ) -> Result<Option<DropToken>, Refusal> {
+        let Ok(address) = SealedAddress::parse(bytes) else { return Ok(None) };
         let Some(key) = tx.address_key(address.key_id())?.filter(|key| key.expires > now) else { return Ok(None) };
-        let (secret, public) = (key.secret.clone().into(), key.public.clone().into());
-        let Ok(token) = address.open(&self.suite, &secret, &public) else { return Ok(None) };
+        let token = if let Some(token) = opened.and_then(|opened| opened.get(bytes)) {
+            token.clone()
+        } else {
+            let (secret, public) = (key.secret.clone().into(), key.public.clone().into());
+            let Ok(token) = address.open(&self.suite, &secret, &public) else { return Ok(None) };
+            token
+        };
         let kind = tx.channel(token.inbox())?.map(|row| row.kind);
         let Some(ChannelKind::Inbox { drop_key, .. }) = kind else { return Ok(None) };
         Ok(token.verify(&drop_key).is_ok().then_some(token))

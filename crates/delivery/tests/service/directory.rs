@@ -16,7 +16,7 @@ pub(crate) fn upload(
     last_resort: Vec<u8>,
 ) -> Result<u64, Refusal> {
     let request = world.sign_as(who, method::UPLOAD, &v1::UploadRequest { key_packages, last_resort });
-    world.store.write(|tx| world.service.upload(tx, &request, world.now)).map(|done| done.reply.available)
+    call!(world, upload, UPLOAD, request).map(|done| done.reply.available)
 }
 
 pub(crate) fn claim_request(n: u8, target: &str) -> v1::ClaimRequest {
@@ -29,12 +29,12 @@ pub(crate) fn claim(
     message: &v1::ClaimRequest,
 ) -> Result<v1::ClaimResponse, Refusal> {
     let request = world.sign_as(who, method::CLAIM, message);
-    world.store.write(|tx| world.service.claim(tx, &request, world.now)).map(|done| done.reply)
+    call!(world, claim, CLAIM, request).map(|done| done.reply)
 }
 
 pub(crate) fn count(world: &mut World, who: &Certified) -> Vec<v1::SuiteCount> {
     let request = world.sign_as(who, method::COUNT, &v1::CountRequest {});
-    world.store.write(|tx| world.service.count(tx, &request, world.now)).unwrap().reply.suites
+    call!(world, count, COUNT, request).unwrap().reply.suites
 }
 
 pub(crate) const ALICE: &str = "mimi://example.com/u/alice";

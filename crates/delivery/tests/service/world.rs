@@ -69,6 +69,46 @@ pub(crate) struct World {
     authority: CertificateAuthority,
     pub(crate) identities: Identities,
     nonce: u128,
+    calls: usize,
+}
+
+/// Makes a call that writes: every other one with a request that was authenticated ahead of its transaction, as servers
+/// do, so that both ways are tested by all tests.
+macro_rules! call {
+    ($world:expr, $call:ident, $method:ident, $request:expr) => {{
+        let (world, request) = (&mut *$world, $request);
+        if world.next_is_ahead() {
+            world
+                .service
+                .authenticate(request.clone(), conclave_protocol::method::$method, world.now)
+                .and_then(|request| world.store.write(|tx| world.service.$call(tx, &request, world.now)))
+        } else {
+            world.store.write(|tx| world.service.$call(tx, &request, world.now))
+        }
+    }};
+}
+pub(crate) use call;
+
+/// A bundle that names its committer.
+pub(crate) fn committed_by(message: &v1::SubmitBundleRequest, member: u8) -> v1::SubmitBundleRequest {
+    let mut message = message.clone();
+    if let Ok(mut entry) = Entry::parse(&message.entry) {
+        if let Some(header) = &mut entry.commit {
+            header.committer = channel_key(&key(member));
+        }
+        message.entry = entry.to_bytes().unwrap();
+    }
+    message
+}
+
+fn session_of(reply: &v1::OpenSessionResponse) -> Session {
+    Session {
+        id: reply.session.as_slice().try_into().unwrap(),
+        key: SessionKey::from_slice(&reply.mac_key).unwrap(),
+        counter: Cell::new(0),
+        head: reply.head,
+        member: 0,
+    }
 }
 
 /// A bundle to be filled in.
@@ -110,9 +150,16 @@ impl World {
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
         let identities = Identities::new(issuers);
         let service = DeliveryService::new(domain(), identities.clone(), config).unwrap();
-        let mut world = Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0 };
+        let mut world =
+            Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0, calls: 0 };
         world.maintain();
         world
+    }
+
+    /// Whether the next call authenticates its request ahead.
+    pub(crate) fn next_is_ahead(&mut self) -> bool {
+        self.calls += 1;
+        self.calls.is_multiple_of(2)
     }
 
     pub(crate) fn maintain(&mut self) {
@@ -146,13 +193,13 @@ impl World {
     pub(crate) fn create(&mut self, channel: ChannelId, n: u8) -> Result<(), Refusal> {
         let message = v1::CreateChannelRequest { channel: channel.to_vec(), key_root: tree(&[n]).root().to_vec() };
         let request = self.sign(&key(n), method::CREATE_CHANNEL, &message);
-        self.store.write(|tx| self.service.create_channel(tx, &request, self.now)).map(drop)
+        call!(self, create_channel, CREATE_CHANNEL, request).map(drop)
     }
 
     pub(crate) fn create_inbox(&mut self, inbox: ChannelId, n: u8, drop_key: [u8; 32]) -> Result<(), Refusal> {
         let message = v1::CreateInboxRequest { inbox: inbox.to_vec(), drop_key: drop_key.to_vec() };
         let request = self.sign(&key(n), method::CREATE_INBOX, &message);
-        self.store.write(|tx| self.service.create_inbox(tx, &request, self.now)).map(drop)
+        call!(self, create_inbox, CREATE_INBOX, request).map(drop)
     }
 
     pub(crate) fn open_with(&mut self, n: u8, message: &v1::OpenSessionRequest) -> Result<Session, Refusal> {
@@ -161,18 +208,13 @@ impl World {
     }
 
     pub(crate) fn open_signed(&mut self, request: &v1::SignedRequest) -> Result<Session, Refusal> {
-        self.open_from(request, Origin::default())
+        let reply = call!(self, open_session, OPEN_SESSION, request.clone())?.reply;
+        Ok(session_of(&reply))
     }
 
     pub(crate) fn open_from(&mut self, request: &v1::SignedRequest, origin: Origin) -> Result<Session, Refusal> {
         let reply = self.store.write(|tx| self.service.open_session_from(tx, request, origin, self.now))?.reply;
-        Ok(Session {
-            id: reply.session.as_slice().try_into().unwrap(),
-            key: SessionKey::from_slice(&reply.mac_key).unwrap(),
-            counter: Cell::new(0),
-            head: reply.head,
-            member: 0,
-        })
+        Ok(session_of(&reply))
     }
 
     /// Opens a session of member `n` of an epoch with these members.
@@ -190,7 +232,7 @@ impl World {
         message: &v1::SubmitRequest,
     ) -> Result<Done<v1::SubmitResponse>, Refusal> {
         let request = session.request(method::SUBMIT, message);
-        self.store.write(|tx| self.service.submit(tx, &request, self.now))
+        call!(self, submit, SUBMIT, request)
     }
 
     pub(crate) fn send(&mut self, session: &Session, n: u8, epoch: u64) -> Result<u64, Refusal> {
@@ -212,14 +254,15 @@ impl World {
         message: &v1::SubmitBundleRequest,
         member: u8,
     ) -> Result<Done<v1::SubmitResponse>, Refusal> {
-        let mut message = message.clone();
-        if let Ok(mut entry) = Entry::parse(&message.entry) {
-            if let Some(header) = &mut entry.commit {
-                header.committer = channel_key(&key(member));
-            }
-            message.entry = entry.to_bytes().unwrap();
+        let request = session.request(method::SUBMIT_BUNDLE, &committed_by(message, member));
+        if !self.next_is_ahead() {
+            return self.store.write(|tx| self.service.submit_bundle(tx, &request, self.now));
         }
-        let request = session.request(method::SUBMIT_BUNDLE, &message);
+        let mut request = self.service.authenticate(request, method::SUBMIT_BUNDLE, self.now)?;
+        if request.has_addresses() {
+            self.store.read(|read| self.service.open_addresses(read, &mut request, self.now))?;
+            assert!(!request.has_addresses());
+        }
         self.store.write(|tx| self.service.submit_bundle(tx, &request, self.now))
     }
 
@@ -246,7 +289,7 @@ impl World {
         let message =
             v1::StageBlobRequest { hash: hash.to_vec(), size: blob.len() as u64, offset: 0, data: blob.to_vec() };
         let request = session.request(method::STAGE_BLOB, &message);
-        let done = self.store.write(|tx| self.service.stage_blob(tx, &request, self.now)).unwrap();
+        let done = call!(self, stage_blob, STAGE_BLOB, request).unwrap();
         assert_eq!(done.reply.received, blob.len() as u64);
         hash
     }

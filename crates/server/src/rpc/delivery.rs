@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
-use conclave_protocol::v1::{self, delivery_service_server::DeliveryService};
+use conclave_protocol::{
+    method,
+    v1::{self, delivery_service_server::DeliveryService},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, attach, detach, keep_alive, observe, open_session, open_stream, read_blob, to_the_end};
+use super::{Rpc, attach, detach, keep_alive, observe, open_session, read_blob, submit_bundle, to_the_end};
 use crate::{clock, connections::Peer};
 
 macro_rules! service {
     (
-        submit { $($submit:ident;)* }
-        write { $($write:ident: $write_request:ident => $write_response:ident;)* }
+        write { $($write:ident($method:ident): $write_request:ident => $write_response:ident;)* }
         read { $($read:ident: $read_request:ident => $read_response:ident;)* }
     ) => {
         #[tonic::async_trait]
         impl DeliveryService for Rpc {
             type ReadBlobStream = ReceiverStream<Result<v1::ReadBlobResponse, Status>>;
-            type OpenStreamStream = ReceiverStream<Result<v1::StreamEvent, Status>>;
+            type OpenStreamStream = tokio_stream::Empty<Result<v1::StreamEvent, Status>>;
 
             $(
                 async fn $write(&self, request: Request<v1::$write_request>) -> Result<Response<v1::$write_response>, Status> {
@@ -27,28 +29,9 @@ macro_rules! service {
                         let request = request.into_inner();
                         let state = Arc::clone(&self.0);
                         to_the_end(async move {
+                            let request = service.authenticate(request, method::$method, clock::now())?;
                             let store = state.database.delivery();
                             let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
-                            Ok(state.settle(done))
-                        })
-                        .await
-                    })
-                    .await
-                }
-            )*
-
-            $(
-                async fn $submit(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-                    observe(stringify!($submit), async {
-                        let service = self.delivery()?;
-                        let request = request.into_inner();
-                        let state = Arc::clone(&self.0);
-                        to_the_end(async move {
-                            let store = state.database.delivery();
-                            let signer = Arc::clone(&service);
-                            let mut done = store.write(move |tx| service.$submit(tx, &request, clock::now())).await?;
-                            // It is durable now.
-                            signer.sign_receipt(&mut done);
                             Ok(state.settle(done))
                         })
                         .await
@@ -99,10 +82,36 @@ macro_rules! service {
 
             async fn open_stream(
                 &self,
-                request: Request<v1::OpenStreamRequest>,
+                _: Request<v1::OpenStreamRequest>,
             ) -> Result<Response<Self::OpenStreamStream>, Status> {
-                let peer = request.extensions().get::<Peer>().cloned();
-                observe("open_stream", async { open_stream::handle(self, peer) }).await
+                // The route of `open_stream` comes before this one.
+                Err(Status::unimplemented("streams are served elsewhere"))
+            }
+
+            async fn submit(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+                observe("submit", async {
+                    let service = self.delivery()?;
+                    let request = request.into_inner();
+                    let state = Arc::clone(&self.0);
+                    to_the_end(async move {
+                        let request = service.authenticate(request, method::SUBMIT, clock::now())?;
+                        let store = state.database.delivery();
+                        let signer = Arc::clone(&service);
+                        let mut done = store.write(move |tx| service.submit(tx, &request, clock::now())).await?;
+                        // It is durable now.
+                        signer.sign_receipt(&mut done);
+                        Ok(state.settle(done))
+                    })
+                    .await
+                })
+                .await
+            }
+
+            async fn submit_bundle(
+                &self,
+                request: Request<v1::SessionRequest>,
+            ) -> Result<Response<v1::SubmitResponse>, Status> {
+                observe("submit_bundle", submit_bundle::handle(self, request.into_inner())).await
             }
 
             async fn open_session(
@@ -123,15 +132,11 @@ macro_rules! service {
 }
 
 service! {
-    submit {
-        submit;
-        submit_bundle;
-    }
     write {
-        create_channel: SignedRequest => CreateChannelResponse;
-        create_inbox: SignedRequest => CreateInboxResponse;
-        trim: SessionRequest => TrimResponse;
-        stage_blob: SessionRequest => StageBlobResponse;
+        create_channel(CREATE_CHANNEL): SignedRequest => CreateChannelResponse;
+        create_inbox(CREATE_INBOX): SignedRequest => CreateInboxResponse;
+        trim(TRIM): SessionRequest => TrimResponse;
+        stage_blob(STAGE_BLOB): SessionRequest => StageBlobResponse;
     }
     read {
         fetch: SessionRequest => FetchResponse;

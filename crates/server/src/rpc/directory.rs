@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use conclave_protocol::v1::{self, key_package_directory_server::KeyPackageDirectory};
+use conclave_protocol::{
+    Code, Refusal, method,
+    v1::{self, key_package_directory_server::KeyPackageDirectory},
+};
 use tonic::{Request, Response, Status};
 
 use super::{Rpc, observe, to_the_end};
 use crate::clock;
 
 macro_rules! service {
-    ($($call:ident: $response:ident;)*) => {
+    ($($call:ident($method:ident): $response:ident;)*) => {
         #[tonic::async_trait]
         impl KeyPackageDirectory for Rpc {
             $(
@@ -19,6 +22,15 @@ macro_rules! service {
                         let request = request.into_inner();
                         let state = Arc::clone(&self.0);
                         to_the_end(async move {
+                            // A certificate, and up to a hundred KeyPackages: too much for the threads of the network.
+                            let judge = Arc::clone(&service);
+                            let judged = tokio::task::spawn_blocking(move || {
+                                judge.authenticate(request, method::$method, clock::now())
+                            });
+                            let request = judged.await.map_err(|error| {
+                                tracing::error!(%error, "a request was not judged");
+                                Refusal::new(Code::Internal, "the server failed: its operator finds the cause in its log")
+                            })??;
                             let store = state.database.delivery();
                             let done = store.write(move |tx| service.$call(tx, &request, clock::now())).await?;
                             Ok(state.settle(done))
@@ -33,8 +45,8 @@ macro_rules! service {
 }
 
 service! {
-    upload: UploadResponse;
-    claim: ClaimResponse;
-    count: CountResponse;
-    purge: PurgeResponse;
+    upload(UPLOAD): UploadResponse;
+    claim(CLAIM): ClaimResponse;
+    count(COUNT): CountResponse;
+    purge(PURGE): PurgeResponse;
 }

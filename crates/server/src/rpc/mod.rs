@@ -13,6 +13,7 @@ mod open_session;
 mod open_stream;
 mod read_blob;
 mod register_user;
+mod submit_bundle;
 
 use std::{future::Future, sync::Arc, time::Instant};
 
@@ -25,6 +26,7 @@ use crate::state::State;
 
 pub(crate) use admission::admit;
 pub(crate) use answers::in_our_words;
+pub(crate) use open_stream::route as with_streams;
 
 /// The three gRPC services. Clones share everything.
 #[derive(Clone)]

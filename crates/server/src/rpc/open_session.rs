@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use conclave_protocol::{
-    Refusal,
+    Refusal, method,
     v1::{OpenSessionResponse, SignedRequest},
 };
 use tonic::Request;
@@ -16,6 +16,7 @@ pub(super) async fn handle(rpc: &Rpc, request: Request<SignedRequest>) -> Result
     let origin = request.extensions().get::<Peer>().map(|peer| rpc.0.guard.origin(peer.address())).unwrap_or_default();
     let (state, request) = (Arc::clone(&rpc.0), request.into_inner());
     to_the_end(async move {
+        let request = service.authenticate(request, method::OPEN_SESSION, clock::now())?;
         let store = state.database.delivery();
         let done = store.write(move |tx| service.open_session_from(tx, &request, origin, clock::now())).await?;
         Ok(state.settle(done))

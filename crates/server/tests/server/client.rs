@@ -253,6 +253,12 @@ impl Session {
         self.client.delivery().submit(self.submission(n, body)).await.unwrap().into_inner().seq
     }
 
+    /// Submits a message of an epoch.
+    pub(crate) async fn submit_in(&self, n: u64, epoch: u64, body: Vec<u8>) -> u64 {
+        let entry = Entry::new(EntryKind::Message, Epoch(epoch), Body::Inline(body)).to_bytes().unwrap();
+        self.client.delivery().submit(self.entry(n, entry)).await.unwrap().into_inner().seq
+    }
+
     pub(crate) async fn fetch(&self, after: u64) -> v1::FetchResponse {
         let request = self.request(method::FETCH, &v1::FetchRequest { after, limit: 0 });
         self.client.delivery().fetch(request).await.unwrap().into_inner()

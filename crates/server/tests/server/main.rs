@@ -23,7 +23,11 @@ mod people;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod shared_streams;
+#[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod slow_readers;
 #[cfg(test)]
 mod split;
 #[cfg(test)]

@@ -60,7 +60,7 @@ async fn a_newer_data_directory_is_refused_and_left_alone() {
     assert!(matches!(error, StartError::Database(_)), "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("version 999") && text.contains("knows version 1 ") && text.contains("newer program"),
+        text.contains("version 999") && text.contains("knows version ") && text.contains("newer program"),
         "{text}"
     );
     assert_eq!(fs::read(&path).unwrap(), bytes);

@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{failure::Failure, transaction::Transaction};
+use super::{
+    failure::Failure,
+    transaction::{Transaction, Undo},
+};
 
 /// What goes to the thread of the writer or of a reader.
 pub(super) enum Message {
@@ -35,19 +38,30 @@ pub(super) trait Job: Send {
     /// Tells the caller: the closure's result, or `failure` in its place.
     fn answer(self: Box<Self>, failure: Option<Failure>);
 
-    /// Whether its writes are to be refused.
-    fn only_reads(&self) -> bool;
+    /// What it may do.
+    fn kind(&self) -> Kind;
 }
 
-/// Runs a job whose savepoint is open. A panic ends the job, not the thread.
-pub(super) fn run(job: &mut dyn Job, connection: &Connection) -> Ended {
+/// What a job may do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It only reads: writing fails.
+    Reads,
+    /// It writes as well.
+    Writes,
+}
+
+/// Runs a job; says how it ended, and how it is undone. A panic ends the job, not the thread.
+pub(super) fn run(job: &mut dyn Job, connection: &Connection) -> (Ended, Undo) {
     let mut transaction = Transaction::new(connection);
-    let Ok(ended) = catch_unwind(AssertUnwindSafe(|| job.run(&mut transaction))) else {
+    let result = catch_unwind(AssertUnwindSafe(|| job.run(&mut transaction)));
+    let undo = transaction.undo();
+    let Ok(ended) = result else {
         tracing::error!("a transaction panicked; it is undone");
-        return Ended::Failed(Failure::Unavailable("the transaction panicked".to_owned()));
+        return (Ended::Failed(Failure::Unavailable("the transaction panicked".to_owned())), undo);
     };
     // Where the store failed, part of the closure's writes is missing, whatever the closure made of it.
-    transaction.into_failure().map_or(ended, Ended::Failed)
+    (transaction.into_failure().map_or(ended, Ended::Failed), undo)
 }
 
 /// The one implementation of [`Job`].
@@ -56,7 +70,7 @@ pub(super) struct Task<F, T, E> {
     result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
     fail: fn(Failure) -> E,
-    only_reads: bool,
+    kind: Kind,
 }
 
 impl<F, T, E> Task<F, T, E>
@@ -64,9 +78,9 @@ where
     F: FnOnce(&mut Transaction<'_>) -> Result<T, E>,
 {
     /// `fail` says a failure of the store in the caller's error type.
-    pub(super) fn new(work: F, fail: fn(Failure) -> E, only_reads: bool) -> (Self, oneshot::Receiver<Result<T, E>>) {
+    pub(super) fn new(work: F, fail: fn(Failure) -> E, kind: Kind) -> (Self, oneshot::Receiver<Result<T, E>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { work: Some(work), result: None, reply, fail, only_reads }, answer)
+        (Self { work: Some(work), result: None, reply, fail, kind }, answer)
     }
 }
 
@@ -96,7 +110,7 @@ where
         drop(self.reply.send(result));
     }
 
-    fn only_reads(&self) -> bool {
-        self.only_reads
+    fn kind(&self) -> Kind {
+        self.kind
     }
 }

@@ -27,7 +27,7 @@ pub use failure::Failure;
 pub use open::OpenError;
 pub use options::{Options, Services};
 
-use job::{Message, Task};
+use job::{Kind, Message, Task};
 use transaction::Transaction;
 
 /// An open database. Clones are the same database; the last one to go waits until everything queued is durable.
@@ -120,17 +120,17 @@ impl Database {
         self.0.threads.alive.closed().await;
     }
 
-    async fn run<F, T, E>(&self, work: F, fail: fn(Failure) -> E, only_reads: bool) -> Result<T, E>
+    async fn run<F, T, E>(&self, work: F, fail: fn(Failure) -> E, kind: Kind) -> Result<T, E>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
         let queue = match &self.0.readers {
-            Some(readers) if only_reads => readers,
+            Some(readers) if kind == Kind::Reads => readers,
             _ => &self.0.writer,
         };
-        let (task, answer) = Task::new(work, fail, only_reads);
+        let (task, answer) = Task::new(work, fail, kind);
         if queue.send(Message::Run(Box::new(task))).await.is_err() {
             return Err(fail(Failure::closed()));
         }
@@ -172,7 +172,7 @@ macro_rules! service {
                 T: Send + 'static,
                 E: From<$store::StoreError> + Send + 'static,
             {
-                self.run(move |transaction| work(transaction), false).await
+                self.run(move |transaction| work(transaction), Kind::Writes).await
             }
 
             /// Runs a transaction that only reads, beside the writer: it sees one state, with everything that was
@@ -186,10 +186,10 @@ macro_rules! service {
                 T: Send + 'static,
                 E: From<$store::StoreError> + Send + 'static,
             {
-                self.run(move |transaction| work(transaction), true).await
+                self.run(move |transaction| work(transaction), Kind::Reads).await
             }
 
-            async fn run<T, E, F>(&self, work: F, only_reads: bool) -> Result<T, E>
+            async fn run<T, E, F>(&self, work: F, kind: Kind) -> Result<T, E>
             where
                 F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
                 T: Send + 'static,
@@ -197,7 +197,7 @@ macro_rules! service {
             {
                 let fail: fn(Failure) -> E = |failure| E::from($store::StoreError::from(failure));
                 self.0.check(Services::$service).map_err(fail)?;
-                self.0.run(work, fail, only_reads).await
+                self.0.run(work, fail, kind).await
             }
         }
     };

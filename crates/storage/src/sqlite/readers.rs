@@ -48,7 +48,7 @@ impl Reader {
             self.execute("ROLLBACK")?;
         }
         self.execute("BEGIN DEFERRED")?;
-        let ended = job::run(job, &self.connection);
+        let (ended, _) = job::run(job, &self.connection);
         if !self.connection.is_autocommit() {
             self.execute("ROLLBACK")?;
         }

@@ -3,15 +3,15 @@
 use std::sync::mpsc;
 
 use super::*;
-use job::Ended;
+use job::{Ended, Kind};
 
 /// Runs raw SQL as a transaction of its own.
 async fn sql(database: &Database, sql: &'static str) -> Result<usize, Failure> {
-    database.run(move |tx| tx.execute(sql, ()), |failure| failure, false).await
+    database.run(move |tx| tx.execute(sql, ()), |failure| failure, Kind::Writes).await
 }
 
 async fn count(database: &Database) -> u64 {
-    database.run(|tx| tx.number("SELECT count(*) FROM child", ()), |failure| failure, true).await.unwrap()
+    database.run(|tx| tx.number("SELECT count(*) FROM child", ()), |failure| failure, Kind::Reads).await.unwrap()
 }
 
 /// A table in which a row without its parent is found at the commit only.
@@ -31,7 +31,7 @@ async fn when_the_commit_fails_everybody_in_it_is_told_and_nothing_is_changed() 
     let holder = database.clone();
     let first = tokio::spawn(async move {
         let hold = move |_: &mut Transaction<'_>| wait.recv().map_err(|_| Failure::closed());
-        holder.run(hold, |failure| failure, false).await
+        holder.run(hold, |failure| failure, Kind::Writes).await
     });
     tokio::task::yield_now().await;
     let spawn = |text| {
@@ -70,7 +70,7 @@ async fn when_sqlite_ends_the_transaction_by_itself_nothing_runs_outside_of_one(
                 Ok::<_, Failure>(())
             },
             |failure| failure,
-            false,
+            Kind::Writes,
         )
         .await;
     assert!(matches!(answer, Err(Failure::Corrupt(_))), "{answer:?}");
@@ -177,7 +177,8 @@ fn each_query_of_the_hot_paths_has_its_index() {
 #[test]
 fn a_job_runs_once() {
     let connection = open::in_memory(&Options::default()).unwrap();
-    let (mut task, _answer) = Task::new(|_: &mut Transaction<'_>| Ok::<_, Failure>(()), |failure| failure, false);
-    assert!(matches!(job::run(&mut task, &connection), Ended::Kept));
-    assert!(matches!(job::run(&mut task, &connection), Ended::Refused));
+    let (mut task, _answer) =
+        Task::new(|_: &mut Transaction<'_>| Ok::<_, Failure>(()), |failure| failure, Kind::Writes);
+    assert!(matches!(job::run(&mut task, &connection), (Ended::Kept, transaction::Undo::Nothing)));
+    assert!(matches!(job::run(&mut task, &connection), (Ended::Refused, transaction::Undo::Nothing)));
 }

@@ -13,16 +13,61 @@ use super::failure::Failure;
 pub(super) struct Transaction<'c> {
     connection: &'c Connection,
     failed: Option<Failure>,
+    /// A statement ran that may have written.
+    wrote: bool,
+    /// Its service says that it refuses no more.
+    decided: bool,
+    /// A savepoint is open, before the first write.
+    savepoint: bool,
+}
+
+/// How what a transaction wrote is undone without the others of its commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// It wrote nothing.
+    Nothing,
+    /// By its savepoint.
+    Savepoint,
+    /// Not at all.
+    All,
 }
 
 impl<'c> Transaction<'c> {
     pub(super) fn new(connection: &'c Connection) -> Self {
-        Self { connection, failed: None }
+        Self { connection, failed: None, wrote: false, decided: false, savepoint: false }
     }
 
     /// The first failure of the store in this transaction.
     pub(super) fn into_failure(self) -> Option<Failure> {
         self.failed
+    }
+
+    /// Its service refuses no more.
+    pub(super) fn decide(&mut self) {
+        self.decided = true;
+    }
+
+    /// How it is undone by itself.
+    pub(super) fn undo(&self) -> Undo {
+        match (self.wrote, self.savepoint) {
+            (false, _) => Undo::Nothing,
+            (true, true) => Undo::Savepoint,
+            (true, false) => Undo::All,
+        }
+    }
+
+    /// Makes ready for the first write: opens the savepoint, for which SQLite copies each page that is changed, unless
+    /// nothing can be refused any more.
+    fn begin_to_write(&mut self) -> Result<(), Failure> {
+        if self.wrote {
+            return Ok(());
+        }
+        if !self.decided {
+            self.run(|connection| connection.prepare_cached("SAVEPOINT job")?.execute(()))?;
+            self.savepoint = true;
+        }
+        self.wrote = true;
+        Ok(())
     }
 
     fn run<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Failure> {
@@ -39,12 +84,14 @@ impl<'c> Transaction<'c> {
 
     /// Runs a statement without a result; answers how many rows it changed.
     pub(super) fn execute(&mut self, sql: &str, params: impl Params) -> Result<usize, Failure> {
+        self.begin_to_write()?;
         self.run(|connection| connection.prepare_cached(sql)?.execute(params))
     }
 
     /// Deletes much of what its senders have sealed. Its pages are not overwritten with zeros, unlike others: that
     /// would write as many bytes as are deleted.
     pub(super) fn delete_sealed(&mut self, sql: &str, params: impl Params) -> Result<usize, Failure> {
+        self.begin_to_write()?;
         self.run(|connection| {
             // Never through the statement cache: SQLite carries this pragma out when it compiles it.
             connection.query_row("PRAGMA secure_delete = FAST", (), |_| Ok(()))?;

@@ -1,16 +1,16 @@
 //! The one thread that writes.
 //!
 //! A durable commit costs a flush of the disk, whatever it commits. So everything that has queued up during one
-//! flush is committed with the next: one SQLite transaction, a savepoint for each job, and the answers only when the
-//! commit is durable.
+//! flush is committed with the next: one SQLite transaction, a savepoint for each job that may have to be undone alone,
+//! and the answers only when the commit is durable.
 
 use rusqlite::Connection;
 use tokio::sync::mpsc::Receiver;
 
 use super::{
     failure::Failure,
-    job::{self, Ended, Job, Message},
-    transaction::number,
+    job::{self, Ended, Job, Kind, Message},
+    transaction::{Undo, number},
 };
 
 pub(super) struct Writer {
@@ -69,6 +69,8 @@ impl Writer {
         }
         match self.execute("COMMIT") {
             Ok(()) => {
+                metrics::counter!("conclave_store_commits_total").increment(1);
+                metrics::counter!("conclave_store_transactions_total").increment(done.len() as u64);
                 for (job, failure) in done {
                     job.answer(failure);
                 }
@@ -82,7 +84,7 @@ impl Writer {
         }
     }
 
-    /// Runs one job in a savepoint. An error is one of the whole transaction.
+    /// Runs one job so that it can be undone by itself. An error is one of the whole transaction.
     fn step(&self, job: &mut dyn Job, begun: &mut bool) -> Result<Ended, Failure> {
         if !*begun {
             // After a rollback that failed, nothing may join what is left of that transaction.
@@ -92,8 +94,7 @@ impl Writer {
             self.execute("BEGIN IMMEDIATE")?;
             *begun = true;
         }
-        self.execute("SAVEPOINT job")?;
-        let ended = if job.only_reads() {
+        let (ended, undo) = if job.kind() == Kind::Reads {
             // Never through the statement cache: SQLite carries this pragma out when it compiles it.
             self.connection.pragma_update(None, "query_only", true)?;
             let ended = job::run(job, &self.connection);
@@ -108,10 +109,23 @@ impl Writer {
                 _ => Failure::Unavailable("the database undid the transaction".to_owned()),
             });
         }
-        if !matches!(ended, Ended::Kept) {
-            self.execute("ROLLBACK TO job")?;
+        let kept = matches!(ended, Ended::Kept);
+        match undo {
+            Undo::Nothing => {}
+            Undo::Savepoint => {
+                if !kept {
+                    self.execute("ROLLBACK TO job")?;
+                }
+                self.execute("RELEASE job")?;
+            }
+            Undo::All if kept => {}
+            Undo::All => {
+                return Err(match ended {
+                    Ended::Failed(failure) => failure,
+                    _ => Failure::Unavailable("a transaction refused after it had decided".to_owned()),
+                });
+            }
         }
-        self.execute("RELEASE job")?;
         Ok(ended)
     }
 

@@ -210,3 +210,71 @@ async fn the_last_clone_may_end_inside_a_transaction() {
     };
     assert!(is_registered(&reopened, "alice").await);
 }
+
+#[tokio::test]
+async fn a_transaction_that_refuses_after_it_decided_undoes_its_batch_and_no_other() {
+    use conclave_delivery::store::{OutboxKind, Tx};
+    use conclave_protocol::{Code, Refusal};
+
+    async fn rows(database: &Database) -> Vec<Vec<u8>> {
+        let rows = database.delivery().read(|read| read.outbox(100)).await;
+        rows.unwrap_or_else(|error: DeliveryError| panic!("{error}")).into_iter().map(|row| row.payload).collect()
+    }
+
+    fn refuses() -> Refusal {
+        Refusal::new(Code::QuotaExceeded, "as the test wants it")
+    }
+
+    for (database, _directory) in databases() {
+        let run = |work: fn(&mut dyn Tx) -> Result<(), Refusal>| {
+            let store = database.delivery();
+            tokio::spawn(async move { store.write(move |tx| work(tx)).await })
+        };
+        fn push(tx: &mut dyn Tx, payload: &[u8]) -> Result<(), Refusal> {
+            Ok(tx.push_outbox(OutboxKind::Welcome, payload)?)
+        }
+        run(|tx| push(tx, b"before")).await.unwrap().unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let store = database.delivery();
+        let first = tokio::spawn(async move { store.write(move |_| wait.recv().map_err(|_| refuses())).await });
+        tokio::task::yield_now().await;
+        // One batch: what decides and keeps its word, what refuses before and after it wrote without having decided, what
+        // wrote before it decided (and so can be undone), and at last what breaks its word.
+        let batch = [
+            run(|tx| {
+                tx.decided()?;
+                push(tx, b"kept")
+            }),
+            run(|_| Err(refuses())),
+            run(|tx| {
+                push(tx, b"undone")?;
+                Err(refuses())
+            }),
+            run(|tx| {
+                push(tx, b"undone, too")?;
+                tx.decided()?;
+                Err(refuses())
+            }),
+            run(|tx| {
+                tx.decided()?;
+                push(tx, b"never")?;
+                Err(refuses())
+            }),
+        ];
+        tokio::task::yield_now().await;
+        go.send(()).unwrap();
+        first.await.unwrap().ok();
+        let mut answers = Vec::new();
+        for job in batch {
+            answers.push(job.await.unwrap());
+        }
+        assert_eq!(answers[4].as_ref().unwrap_err().code, Code::Unavailable, "{answers:?}");
+        // Whether they were one commit or several, what was answered with success is there and nothing else.
+        let mut expected = vec![b"before".to_vec()];
+        expected.extend(answers[0].is_ok().then(|| b"kept".to_vec()));
+        assert_eq!(rows(&database).await, expected, "{answers:?}");
+        run(|tx| push(tx, b"after")).await.unwrap().unwrap();
+        expected.push(b"after".to_vec());
+        assert_eq!(rows(&database).await, expected);
+    }
+}

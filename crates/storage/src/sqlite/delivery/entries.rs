@@ -92,7 +92,8 @@ pub(super) fn idempotency(
     scope: &KeyedHash,
     key: &IdempotencyKey,
 ) -> Result<Option<IdempotencyRow>, Failure> {
-    let sql = "SELECT request, reply, expires FROM ds_idempotency WHERE scope = ?1 AND key = ?2";
+    let sql = "SELECT request, reply, expires FROM ds_idempotency
+               WHERE substr(scope, 1, 4) = substr(?1, 1, 4) AND key = ?2 AND scope = ?1";
     tx.first(sql, (scope, key.as_bytes()), |row| {
         Ok(IdempotencyRow {
             scope: *scope,
@@ -105,11 +106,16 @@ pub(super) fn idempotency(
 }
 
 pub(super) fn put_idempotency(tx: &mut Transaction<'_>, row: &IdempotencyRow) -> Result<(), Failure> {
-    tx.execute(
-        "INSERT INTO ds_idempotency (scope, key, request, reply, expires) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (scope, key) DO UPDATE SET
-            request = excluded.request, reply = excluded.reply, expires = excluded.expires",
-        (row.scope, row.key.as_bytes(), row.request, &row.reply, stored(row.expires.0)),
-    )?;
+    let (scope, key, expires) = (row.scope, row.key.as_bytes(), stored(row.expires.0));
+    // Nearly never there: only where an expired one was not pruned yet.
+    let known = "SELECT id FROM ds_idempotency
+                 WHERE substr(scope, 1, 4) = substr(?1, 1, 4) AND key = ?2 AND scope = ?1";
+    if let Some(id) = tx.first(known, (scope, key), |row| row.get::<_, i64>(0))? {
+        let sql = "UPDATE ds_idempotency SET request = ?2, reply = ?3, expires = ?4 WHERE id = ?1";
+        tx.execute(sql, (id, row.request, &row.reply, expires))?;
+        return Ok(());
+    }
+    let sql = "INSERT INTO ds_idempotency (scope, key, request, reply, expires) VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.execute(sql, (scope, key, row.request, &row.reply, expires))?;
     Ok(())
 }

@@ -54,6 +54,7 @@ hand_on! {
 
 hand_on! {
     Tx {
+        service::decided() -> ();
         channels::put_channel(row: &ChannelRow) -> ();
         channels::put_epoch(row: &EpochRow) -> ();
         channels::delete_epochs(channel: &ChannelId, after: Epoch) -> ();

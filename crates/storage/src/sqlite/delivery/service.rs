@@ -12,6 +12,12 @@ use super::{
     blobs,
 };
 
+#[allow(clippy::unnecessary_wraps)]
+pub(super) fn decided(tx: &mut Transaction<'_>) -> Result<(), Failure> {
+    tx.decide();
+    Ok(())
+}
+
 /// Columns: id, key_secret, public, created, rotates, expires.
 fn address_key_row(row: &Row<'_>) -> rusqlite::Result<AddressKeyRow> {
     Ok(AddressKeyRow {
