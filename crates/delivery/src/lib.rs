@@ -25,9 +25,11 @@
 mod keyed;
 pub mod limits;
 pub mod memory;
+mod retention;
 mod service;
 mod session;
 pub mod store;
 
+pub use retention::Retention;
 pub use service::{Attached, Batch, BlobPart, Config, DeliveryService, Detached, Done, StreamEnd, Subscription};
 pub use session::Origin;

@@ -108,6 +108,8 @@ codes! {
     EpochStale = "EPOCH_STALE", AfterUpdate;
     /// A member's word about a commit does not count; the message says why.
     VerdictRefused = "VERDICT_REFUSED", AfterUpdate;
+    /// Entries that were to be read are no longer kept (metadata `oldest`): the group must be joined anew.
+    PositionGone = "POSITION_GONE", AfterUpdate;
     /// The entry is not of the kind, form or size that the call takes.
     EntryInvalid = "ENTRY_INVALID", Never;
     /// No such blob, or it is not whole.

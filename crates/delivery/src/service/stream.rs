@@ -57,6 +57,8 @@ pub enum StreamEnd {
     Detached,
     /// The channel is gone.
     ChannelGone,
+    /// What was to come next is no longer kept.
+    PositionGone,
 }
 
 impl StreamEnd {
@@ -67,6 +69,7 @@ impl StreamEnd {
             Self::AccessEnded => "ACCESS_ENDED",
             Self::Detached => "DETACHED",
             Self::ChannelGone => "CHANNEL_GONE",
+            Self::PositionGone => "POSITION_GONE",
         }
     }
 }
@@ -90,7 +93,9 @@ impl DeliveryService {
     pub fn attach(&self, read: &mut dyn Read, request: &SessionRequest, now: Timestamp) -> Result<Attached, Refusal> {
         let (caller, message) = self.in_session::<AttachRequest>(request, method::ATTACH, now)?;
         let handle = field(&message.handle, "`handle` is not 16 bytes")?;
-        Access::of(read, &caller.channel, caller.place)?;
+        let access = Access::of(read, &caller.channel, caller.place)?;
+        let oldest = access.oldest(read)?;
+        access.check_place(Seq(message.after), oldest)?;
         let subscription = Subscription { channel: caller.channel, place: caller.place };
         Ok(Attached { handle, subscription, after: Seq(message.after) })
     }
@@ -114,6 +119,13 @@ impl DeliveryService {
             Err(refusal) => return Err(refusal),
         };
         let rows = readable(read, &access, after, limits::FETCH_ENTRIES)?;
+        let start = access.range.start(after);
+        // A reader so slow that retention has overtaken it.
+        let skipped = rows.first().map_or(start < access.head(), |first| first.seq != start.next());
+        if skipped && access.check_place(after, access.oldest(read)?).is_err() {
+            let ended = Some(StreamEnd::PositionGone);
+            return Ok(Batch { entries: Vec::new(), position: after, more: false, ended });
+        }
         let position = rows.last().map_or(access.range.start(after), |row| row.seq);
         let more = position < access.head() && !rows.is_empty();
         let over = access.range.until.is_some_and(|until| position >= until);

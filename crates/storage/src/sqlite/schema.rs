@@ -12,7 +12,7 @@ use super::{open::OpenError, options::Services};
 pub(super) const APPLICATION_ID: i64 = 0x636e_434c;
 
 /// The version of the layout that this program writes. It grows by one with each migration of either series.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 struct Series {
     name: &'static str,
@@ -30,7 +30,10 @@ const SERIES: [Series; 2] = [
     Series {
         name: "delivery",
         wanted: |services| services != Services::Authentication,
-        migrations: &[include_str!("migrations/ds_0001_tables.sql")],
+        migrations: &[
+            include_str!("migrations/ds_0001_tables.sql"),
+            include_str!("migrations/ds_0002_retention.sql"),
+        ],
     },
 ];
 
