@@ -4,11 +4,13 @@
 mod access;
 mod blobs;
 mod bundles;
+mod capabilities;
 mod channels;
 mod directory;
 mod inboxes;
 mod key_packages;
 mod limits;
 mod random;
+mod retention;
 mod verdicts;
 mod world;

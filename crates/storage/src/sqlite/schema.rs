@@ -80,3 +80,6 @@ pub(super) fn migrate(connection: &mut Connection, services: Services) -> Result
     transaction.commit()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
