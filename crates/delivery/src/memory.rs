@@ -7,7 +7,8 @@ use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Tim
 
 use crate::store::{
     AddressKeyRow, BlobRow, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow, KeyPackageCount,
-    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, PRUNED_CHUNKS, RangeLimit, Read, StagedRow, StagedTotal, StoreError, Tx,
+    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, PRUNED_CHUNKS, RangeLimit, Read, StagedRow, StagedTotal,
+    StoreError, Tx,
 };
 
 /// Everything that is stored.

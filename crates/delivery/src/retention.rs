@@ -55,7 +55,8 @@ mod tests {
     #[test]
     fn age_and_size_end_an_entry_at_their_bounds_and_each_alone() {
         let both = Retention { age_ms: Some(DAY), bytes: Some(100) };
-        let at = |retention: &Retention, age, bytes| retention.ends(Timestamp(5 * DAY - age), bytes, Timestamp(5 * DAY));
+        let at =
+            |retention: &Retention, age, bytes| retention.ends(Timestamp(5 * DAY - age), bytes, Timestamp(5 * DAY));
         assert!(!at(&both, DAY - 1, 100));
         assert!(at(&both, DAY, 0));
         assert!(at(&both, 0, 101));

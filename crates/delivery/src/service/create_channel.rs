@@ -50,7 +50,14 @@ impl DeliveryService {
             head_time: now,
             bytes: 0,
         })?;
-        tx.put_epoch(&EpochRow { channel: id, epoch: Epoch(0), key_root, base: Seq(0), started: Seq(0), closed: None })?;
+        tx.put_epoch(&EpochRow {
+            channel: id,
+            epoch: Epoch(0),
+            key_root,
+            base: Seq(0),
+            started: Seq(0),
+            closed: None,
+        })?;
         Ok(Done::quiet(CreateChannelResponse {}))
     }
 }

@@ -64,7 +64,14 @@ impl DeliveryService {
         let channel = standing::admit(&access.row, &entry, &message.entry, now)?;
         let reply = append(tx, channel, &entry, message.entry, now)?;
         let started = Seq(reply.seq);
-        tx.put_epoch(&EpochRow { channel: caller.channel, epoch: ended.next(), key_root, base, started, closed: None })?;
+        tx.put_epoch(&EpochRow {
+            channel: caller.channel,
+            epoch: ended.next(),
+            key_root,
+            base,
+            started,
+            closed: None,
+        })?;
         replace_tree(tx, &caller.channel, tree, now)?;
         if let (Some(tree), false) = (&tree, posts.is_empty()) {
             blobs::keep(tx, tree, now.plus_ms(limits::INVITATION_MS))?;

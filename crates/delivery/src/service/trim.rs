@@ -9,7 +9,10 @@ use super::{
     access::{Access, other_kind},
     request::malformed,
 };
-use crate::{session::Place, store::{ChannelRow, Tx}};
+use crate::{
+    session::Place,
+    store::{ChannelRow, Tx},
+};
 
 impl DeliveryService {
     /// Removes an inbox's entries up to a position. Sequence numbers and running hash go on as they were.

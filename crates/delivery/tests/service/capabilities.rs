@@ -43,7 +43,10 @@ fn what_lacks_a_required_capability_is_neither_served_nor_used_up() {
     assert!(reply.key_packages.is_empty(), "the last resort lacks it, too");
     assert_eq!(reply.without, [alice.uri.to_string()]);
     let unserved = &reply.unserved[0];
-    assert_eq!((unserved.client.as_str(), unserved.reason()), (reply.without[0].as_str(), UnservedReason::Capabilities));
+    assert_eq!(
+        (unserved.client.as_str(), unserved.reason()),
+        (reply.without[0].as_str(), UnservedReason::Capabilities)
+    );
     assert_eq!(unserved.missing, Some(extensions(&[0xF0AA])));
     assert_eq!(claim(&mut world, &bob, &requiring(3, needs)).unwrap(), reply, "a retry gets the same");
     let left = count(&mut world, &alice)[0];
@@ -92,7 +95,8 @@ fn a_client_is_served_from_the_first_suite_that_does_and_each_at_most_once() {
     let able = |who| Maker { extensions: vec![0xF0AA], suite: chacha, ..Maker::new(who, &identities) };
     // The laptop is able in its second suite only, the phone lacks it, the watch has nothing.
     let second = able(&laptop).make(Fault::None);
-    upload(&mut world, &laptop, vec![Maker::new(&laptop, &identities).make(Fault::None), second.clone()], vec![]).unwrap();
+    upload(&mut world, &laptop, vec![Maker::new(&laptop, &identities).make(Fault::None), second.clone()], vec![])
+        .unwrap();
     upload(&mut world, &phone, Maker::new(&phone, &identities).some(2), vec![]).unwrap();
     upload(&mut world, &watch, vec![], vec![]).unwrap();
 

@@ -28,7 +28,11 @@ pub(crate) fn claim_request(n: u8, target: &str) -> v1::ClaimRequest {
     }
 }
 
-pub(crate) fn claim(world: &mut World, who: &Certified, message: &v1::ClaimRequest) -> Result<v1::ClaimResponse, Refusal> {
+pub(crate) fn claim(
+    world: &mut World,
+    who: &Certified,
+    message: &v1::ClaimRequest,
+) -> Result<v1::ClaimResponse, Refusal> {
     let request = world.sign_as(who, method::CLAIM, message);
     world.store.write(|tx| world.service.claim(tx, &request, world.now)).map(|done| done.reply)
 }

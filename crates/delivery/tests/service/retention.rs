@@ -128,7 +128,9 @@ fn one_step_deletes_some_and_the_steps_end() {
 #[test]
 fn every_channel_has_its_turn() {
     let mut world = keeping(Some(1), None);
-    let ids: Vec<_> = (0..1300_u16).map(|n| ChannelId::new([n.to_be_bytes(), [9; 2]].concat().repeat(4).try_into().unwrap())).collect();
+    let ids: Vec<_> = (0..1300_u16)
+        .map(|n| ChannelId::new([n.to_be_bytes(), [9; 2]].concat().repeat(4).try_into().unwrap()))
+        .collect();
     let mut sessions = Vec::new();
     for id in &ids {
         world.create(*id, 1).unwrap();

@@ -1,9 +1,9 @@
 //! What people see of a group.
 
 use conclave_channel::Position;
-use conclave_mls::identity;
+use conclave_mls::{capabilities::Capabilities, identity};
 use conclave_names::{ClientUri, Epoch, Hash, UserUri};
-use mls_rs::identity::SigningIdentity;
+use mls_rs::{extension::built_in::RequiredCapabilitiesExt, identity::SigningIdentity};
 use serde::Serialize;
 
 use super::{Group, access::fault};
@@ -65,6 +65,16 @@ impl Group {
     #[must_use]
     pub fn cipher_suite(&self) -> u16 {
         self.mls.cipher_suite().into()
+    }
+
+    /// What the group requires of its members' leaves.
+    ///
+    /// # Errors
+    /// [`MlsError`] if the extension does not decode, which no admitted commit leaves behind.
+    pub fn required_capabilities(&self) -> Result<Capabilities, MlsError> {
+        let context = self.mls.context();
+        let required = context.extensions.get_as::<RequiredCapabilitiesExt>().map_err(fault)?.unwrap_or_default();
+        Ok(Capabilities::required_by(&required, context.protocol_version.raw_value()))
     }
 
     /// Our place in the channel.

@@ -30,10 +30,7 @@ const SERIES: [Series; 2] = [
     Series {
         name: "delivery",
         wanted: |services| services != Services::Authentication,
-        migrations: &[
-            include_str!("migrations/ds_0001_tables.sql"),
-            include_str!("migrations/ds_0002_retention.sql"),
-        ],
+        migrations: &[include_str!("migrations/ds_0001_tables.sql"), include_str!("migrations/ds_0002_retention.sql")],
     },
 ];
 

@@ -249,7 +249,8 @@ fn persisted(path: &Path) -> BTreeMap<String, Vec<String>> {
         let params: &[&dyn rusqlite::ToSql] = if table.is_empty() { &[] } else { &[&table] };
         statement.query_map(params, |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     };
-    let tables = names("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'", "");
+    let tables =
+        names("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'", "");
     let columns = |table: &String| names("SELECT name FROM pragma_table_xinfo(?1)", table);
     tables.into_iter().map(|table| (table.clone(), columns(&table))).collect()
 }
@@ -299,7 +300,11 @@ fn every_column_has_a_reason_and_every_reason_a_column() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(REASONS.iter().all(|(_, purpose, columns)| !purpose.is_empty() && columns.iter().all(|(_, why)| !why.is_empty())));
+    assert!(
+        REASONS
+            .iter()
+            .all(|(_, purpose, columns)| !purpose.is_empty() && columns.iter().all(|(_, why)| !why.is_empty()))
+    );
 }
 
 #[test]

@@ -154,8 +154,9 @@ async fn a_transaction_that_reads_sees_one_state() {
     // The writer does not wait for the reader.
     let store = database.delivery();
     store.write::<_, DeliveryError, _>(|tx| tx.put_key_package(&key_package(1))).await.unwrap();
-    let read_now =
-        |tx: &mut dyn conclave_delivery::store::Read| tx.next_key_package(&client("alice/laptop"), 1, &Capabilities::default(), Timestamp(0));
+    let read_now = |tx: &mut dyn conclave_delivery::store::Read| {
+        tx.next_key_package(&client("alice/laptop"), 1, &Capabilities::default(), Timestamp(0))
+    };
     assert_eq!(store.read::<_, DeliveryError, _>(read_now).await.unwrap(), Some(key_package(1)));
     go.send(()).unwrap();
     assert_eq!(reading.await.unwrap().unwrap(), (None, None));

@@ -1,7 +1,7 @@
 //! The directory: KeyPackages, the clients that have some, and what was claimed.
 
-use conclave_mls::capabilities::Capabilities;
 use conclave_delivery::store::{KeyPackageCount, KeyPackageRow, KeyedHash};
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ClientUri, Hash, Timestamp, UserUri};
 use rusqlite::Row;
 
@@ -69,8 +69,7 @@ pub(super) fn key_package_capabilities(
 ) -> Result<Vec<Capabilities>, Failure> {
     let sql = "SELECT DISTINCT capabilities FROM ds_key_packages
                WHERE client = ?1 AND cipher_suite = ?2 AND expires > ?3";
-    let mut found =
-        tx.all(sql, (client.to_string(), cipher_suite, stored(now.0)), |row| capabilities(row, 0))?;
+    let mut found = tx.all(sql, (client.to_string(), cipher_suite, stored(now.0)), |row| capabilities(row, 0))?;
     found.sort_unstable();
     Ok(found)
 }
