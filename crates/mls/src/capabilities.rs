@@ -4,7 +4,12 @@
 use std::{collections::BTreeSet, fmt};
 
 use conclave_names::code_points;
-use mls_rs::extension::built_in::RequiredCapabilitiesExt;
+use mls_rs::{
+    ProtocolVersion,
+    extension::{ExtensionType, built_in::RequiredCapabilitiesExt},
+    group::proposal::ProposalType,
+    identity::CredentialType,
+};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
 /// Protocol versions, extension types, proposal types and credential types, by their numbers.
@@ -66,10 +71,10 @@ impl Capabilities {
     #[must_use]
     pub fn of_leaf(leaf: &mls_rs::group::Capabilities) -> Self {
         Self::new(
-            leaf.protocol_versions.iter().map(|version| version.raw_value()),
-            leaf.extensions.iter().map(|kind| kind.raw_value()),
-            leaf.proposals.iter().map(|kind| kind.raw_value()),
-            leaf.credentials.iter().map(|kind| kind.raw_value()),
+            leaf.protocol_versions.iter().map(ProtocolVersion::raw_value),
+            leaf.extensions.iter().map(ExtensionType::raw_value),
+            leaf.proposals.iter().map(ProposalType::raw_value),
+            leaf.credentials.iter().map(CredentialType::raw_value),
         )
     }
 
@@ -78,9 +83,9 @@ impl Capabilities {
     pub fn required_by(group: &RequiredCapabilitiesExt, protocol_version: u16) -> Self {
         Self::new(
             [protocol_version],
-            group.extensions.iter().map(|kind| kind.raw_value()),
-            group.proposals.iter().map(|kind| kind.raw_value()),
-            group.credentials.iter().map(|kind| kind.raw_value()),
+            group.extensions.iter().map(ExtensionType::raw_value),
+            group.proposals.iter().map(ProposalType::raw_value),
+            group.credentials.iter().map(CredentialType::raw_value),
         )
     }
 
