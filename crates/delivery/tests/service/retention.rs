@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use conclave_channel::{Body, Entry, EntryKind};
-use conclave_delivery::{Config, Retention, StreamEnd};
+use conclave_delivery::{Config, Retention, StreamEnd, limits::Limits};
 use conclave_names::{ChannelId, Epoch, limits};
 use conclave_protocol::{Code, Refusal, Retry, method, v1};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ const DROP: [u8; 32] = [3; 32];
 
 fn keeping(age_days: Option<u64>, bytes: Option<u64>) -> World {
     let retention = Retention { age_ms: age_days.map(|days| days * DAY_MS), bytes };
-    let mut world = World::with(Config { retention, ..Config::default() });
+    let mut world = World::with(&Config { retention, limits: Limits::none(), ..Config::default() });
     world.create(GROUP, 1).unwrap();
     world
 }

@@ -102,14 +102,14 @@ pub(crate) fn submission(n: u8, entry: Vec<u8>) -> v1::SubmitRequest {
 impl World {
     pub(crate) fn new() -> Self {
         let config = Config { limits: Limits::none(), ..Config::default() };
-        Self::with(config)
+        Self::with(&config)
     }
 
-    pub(crate) fn with(config: Config) -> Self {
+    pub(crate) fn with(config: &Config) -> Self {
         let authority = CertificateAuthority::self_signed(&domain(), &[200; 32], NOW).unwrap();
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
         let identities = Identities::new(issuers);
-        let service = DeliveryService::new(domain(), identities.clone(), config).unwrap();
+        let service = DeliveryService::new(domain(), identities.clone(), *config).unwrap();
         let mut world = Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0 };
         world.maintain();
         world

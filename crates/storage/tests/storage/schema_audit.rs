@@ -6,8 +6,11 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 use conclave_storage::{Database, Options};
 use rusqlite::Connection;
 
-/// Tables, what they are for, and their columns with the reason of each.
-const REASONS: &[(&str, &str, &[(&str, &str)])] = &[
+/// Columns, each with its reason.
+type Columns = &'static [(&'static str, &'static str)];
+
+/// Tables, what they are for, and their columns.
+const REASONS: &[(&str, &str, Columns)] = &[
     (
         "conclave_schema",
         "how far the tables are migrated",
