@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Body, Entry, EntryKind};
+use conclave_channel::{Body, Entry, EntryKind, law::SETTLED_MS};
 use conclave_delivery::{Config, Retention, StreamEnd, limits::Limits};
 use conclave_names::{ChannelId, Epoch, limits};
 use conclave_protocol::{Code, Refusal, Retry, method, v1};
@@ -157,8 +157,8 @@ fn a_commit_that_is_not_settled_stays_with_what_follows_it() {
     say(&mut world, &bob, 4, 2, 4000);
     world.maintain();
     assert_eq!(world.fetch(&bob, 3).unwrap().oldest, 3, "the open commit stays, whatever its size");
-    // A day later it can no longer be disputed.
-    world.now = NOW.plus_ms(DAY_MS + 1);
+    // Some time later it can no longer be disputed.
+    world.now = NOW.plus_ms(SETTLED_MS + 1);
     world.maintain();
     let bob = world.open(2, 2, &[1, 2]).unwrap();
     assert_eq!(world.fetch(&bob, 4).unwrap().oldest, 5);

@@ -30,7 +30,9 @@ async fn a_blob_goes_on_where_it_was_cut_in_both_directions() {
     let running = start(directory.path()).await;
     let client = Client::of(&running).await;
     let session = client.channel(1).await;
-    let blob: Vec<u8> = (0..u32::try_from(3 * limits::BLOB_CHUNK + 777).unwrap()).map(|n| n.wrapping_mul(31).to_be_bytes()[2]).collect();
+    let blob: Vec<u8> = (0..u32::try_from(3 * limits::BLOB_CHUNK + 777).unwrap())
+        .map(|n| n.wrapping_mul(31).to_be_bytes()[2])
+        .collect();
     let hash = entry_hash(&blob);
     assert_eq!(stage(&session, hash, &blob, 0).await, limits::BLOB_CHUNK as u64);
     assert_eq!(stage(&session, hash, &blob, limits::BLOB_CHUNK).await, 2 * limits::BLOB_CHUNK as u64);
