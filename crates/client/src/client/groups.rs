@@ -42,6 +42,10 @@ pub struct Unable {
     pub reason: String,
 }
 
+fn lacks(missing: &Capabilities) -> String {
+    format!("it lacks what the group requires: {missing}")
+}
+
 /// Why the directory served nothing of a client; none: there is nothing, or no reason was given.
 fn unable(unserved: &v1::Unserved, suite: u32) -> Option<Unable> {
     let client = unserved.client.parse().ok()?;
@@ -55,7 +59,7 @@ fn unable(unserved: &v1::Unserved, suite: u32) -> Option<Unable> {
                 list(missing.proposal_types),
                 list(missing.credential_types),
             );
-            format!("it lacks what the group requires: {missing}")
+            lacks(&missing)
         }
         v1::UnservedReason::CipherSuite => {
             let has: Vec<_> = unserved.cipher_suites.iter().map(|suite| format!("0x{suite:04X}")).collect();
@@ -132,8 +136,15 @@ impl Client {
                 )
                 .await?;
             let mut found = false;
+            let mut lacking: Vec<_> = answer.unserved.iter().filter_map(|unserved| unable(unserved, suite)).collect();
             for claimed in answer.key_packages {
                 let client = self.judge_key_package(user, &claimed.key_package)?;
+                // The directory was told, but is not believed.
+                let missing = self.group(group)?.lacking(&claimed.key_package)?;
+                if !missing.is_empty() {
+                    lacking.push(Unable { client, reason: lacks(&missing) });
+                    continue;
+                }
                 // Our own device is a member, and so may others be.
                 found = true;
                 if !members.contains(&client) {
@@ -141,7 +152,6 @@ impl Client {
                     key_packages.push(claimed.key_package);
                 }
             }
-            let lacking: Vec<_> = answer.unserved.iter().filter_map(|unserved| unable(unserved, suite)).collect();
             if !found {
                 let reasons: Vec<_> = lacking.iter().map(|one| format!("{}: {}", one.client, one.reason)).collect();
                 let reason = if reasons.is_empty() {
