@@ -508,4 +508,4 @@ pub trait Tx: Read {
 }
 
 /// Discarded chunks that one [`Tx::prune`] deletes; each has up to 1 MiB.
-pub const PRUNED_CHUNKS: u32 = 16;
+pub const PRUNED_CHUNKS: u32 = 4;

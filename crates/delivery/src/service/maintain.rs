@@ -12,7 +12,7 @@ use crate::{
 const OFFERED_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// Expired rows of each kind that one call deletes.
-const PRUNED_ROWS: u32 = 1024;
+const PRUNED_ROWS: u32 = 256;
 
 impl DeliveryService {
     /// What is due from time to time: makes the server's secret and the address key (a new one each week), and deletes

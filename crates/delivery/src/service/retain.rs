@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// Channels that one step looks at.
-const CHANNELS: u32 = 512;
+const CHANNELS: u32 = 256;
 
 /// Entries that one step deletes of one channel.
-const ENTRIES: u32 = 512;
+const ENTRIES: u32 = 256;
 
-/// Bytes of entries that one step deletes, but for the last channel's.
-const BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of entries that one step deletes of one channel, and after which it goes to no other.
+const BYTES: usize = 1024 * 1024;
 
 impl DeliveryService {
     /// One step through the channels: deletes what is not kept any more of some. Tells whether it has more to do before
@@ -33,7 +33,7 @@ impl DeliveryService {
         for id in &channels {
             let (bytes, more) = self.retain_channel(tx, id, now)?;
             deleted += bytes;
-            if more || deleted >= BYTES {
+            if more || deleted >= BYTES as u64 {
                 // The rest of this channel, or the next, in another step.
                 place = if more { place } else { Some(*id) };
                 through = false;
@@ -62,7 +62,7 @@ impl DeliveryService {
         if bound.is_some() && until.is_none() {
             return Ok((0, false));
         }
-        let limit = RangeLimit { entries: ENTRIES, bytes: limits::FETCH_BYTES };
+        let limit = RangeLimit { entries: ENTRIES, bytes: BYTES };
         let oldest = tx.entries(id, Seq(0), until, limit)?;
         let mut cut = Cut { bytes: row.bytes, ..Cut::default() };
         let mut more = !oldest.is_empty();
