@@ -18,6 +18,7 @@ use mls_rs::{MlsMessage, group::ExportedTree};
 use crate::{
     account::Account,
     group::{Group, LoadError, Status, fault, row},
+    intent::Wish,
     key_packages,
     mls_client::{Mls, MlsError, suite},
     outcome::Event,
@@ -248,6 +249,7 @@ impl Invitation {
                 channel_key: own,
             },
         );
+        let mut by_last_resort = false;
         for reference in self.message.welcome_key_package_references() {
             let key = [b"package/".as_slice(), reference].concat();
             let stored = rows.get(Room::KEY_PACKAGE, &key).map_err(JoinError::Store)?;
@@ -256,12 +258,18 @@ impl Invitation {
                 None => false,
             };
             // A last resort serves again until it is replaced.
+            by_last_resort |= last_resort;
             if !last_resort {
                 writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
                 shared.key_packages.remove(reference);
             }
         }
         group.began(writes, member.sender, now, events)?;
+        if by_last_resort {
+            // Its keys may be in several groups, and those that open the Welcome stay on this device for a while: our
+            // leaf takes fresh ones at the first opportunity (RFC 9750, section 5.1).
+            group.wish(Wish::Update).map_err(fault)?;
+        }
         Ok(group)
     }
 
