@@ -412,7 +412,9 @@ impl Group {
         };
         let done: Vec<_> =
             self.intents.iter().filter(|(_, intent)| about(&intent.wish)).map(|(order, _)| *order).collect();
-        done.into_iter().for_each(|order| self.drop_intent(order));
+        for order in done {
+            self.drop_intent(order);
+        }
     }
 
     fn forget_states(&mut self, parents: Vec<Parent>) {
