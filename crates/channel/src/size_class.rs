@@ -39,6 +39,22 @@ pub fn pad(mut bytes: Vec<u8>, overhead: usize) -> Vec<u8> {
     bytes
 }
 
+/// The same with [`blob_class`].
+#[must_use]
+pub fn pad_blob(mut bytes: Vec<u8>, overhead: usize) -> Vec<u8> {
+    let target = blob_class(bytes.len().saturating_add(1).saturating_add(overhead));
+    bytes.push(0x80);
+    bytes.resize(target.saturating_sub(overhead).max(bytes.len()), 0);
+    bytes
+}
+
+/// Ends with the mark of padding, and no padding: for what is padded with something else.
+#[must_use]
+pub fn mark(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.push(0x80);
+    bytes
+}
+
 /// Takes the padding off.
 ///
 /// # Errors

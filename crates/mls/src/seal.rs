@@ -117,7 +117,7 @@ impl Seed {
         Ok((key, nonce))
     }
 
-    /// Pads to a size class and seals.
+    /// Pads to a size class (but for [`Purpose::Joiner`]) and seals.
     ///
     /// # Errors
     /// [`SealError::Crypto`].
@@ -161,7 +161,13 @@ impl Seed {
         salt: &[u8],
     ) -> Result<Vec<u8>, SealError> {
         let (key, nonce) = self.key(suite, purpose, salt)?;
-        let padded = Zeroizing::new(size_class::pad(plaintext, OVERHEAD));
+        let padded = Zeroizing::new(match purpose {
+            // It goes into an inbox with the rest of a Welcome, and is padded with that.
+            Purpose::Joiner => size_class::mark(plaintext),
+            // Chunks of a tree are many and of like size.
+            Purpose::Tree => size_class::pad_blob(plaintext, OVERHEAD),
+            Purpose::Entry | Purpose::GroupInfo => size_class::pad(plaintext, OVERHEAD),
+        });
         let ciphertext = suite.aead_seal(&key, &padded, Some(context), &nonce).map_err(|_| SealError::Crypto)?;
         let mut sealed = Vec::with_capacity(1 + SALT + ciphertext.len());
         sealed.push(VERSION);

@@ -1,6 +1,6 @@
 //! The engine, with everything made durable in its encrypted store.
 
-use std::error::Error;
+use std::{collections::BTreeMap, error::Error};
 
 use conclave_channel::{Body, Entry, EntryKind, chain, receipt::ReceiptKey, size_class};
 use conclave_client::{
@@ -17,7 +17,7 @@ use conclave_engine::{
     writes::{Room, Rows, Write},
 };
 use conclave_mls::{crypto, welcome::InboxWelcome};
-use conclave_names::{Epoch, Seq};
+use conclave_names::{Epoch, Hash, Seq, Timestamp};
 use conclave_protocol::v1::WelcomeBundle;
 use indicatif::ProgressBar;
 use tempfile::TempDir;
@@ -27,6 +27,9 @@ use super::{
     Times,
     world::{NOW, World},
 };
+
+/// What the server keeps.
+type Blobs = BTreeMap<Hash, Vec<u8>>;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -88,7 +91,11 @@ impl Client {
 
     /// Makes and stores the next submission.
     fn submit(&mut self) -> Result<Submitted> {
-        let submission = self.group()?.next_submission(NOW, &mut Vec::new())?.ok_or("nothing to submit")?;
+        self.submit_at(NOW)?.ok_or_else(|| "nothing to submit".into())
+    }
+
+    fn submit_at(&mut self, now: Timestamp) -> Result<Option<Submitted>> {
+        let Some(submission) = self.group()?.next_submission(now, &mut Vec::new())? else { return Ok(None) };
         self.save()?;
         let (entry, welcome) = match submission.body {
             SubmissionBody::Entry(request) => (request.entry, None),
@@ -99,7 +106,7 @@ impl Client {
             Body::Inline(_) => None,
         };
         let seq = self.group()?.position().seq.next();
-        Ok(Submitted { incoming: Incoming { seq, time: NOW, entry, blob }, blobs: submission.blobs, welcome })
+        Ok(Some(Submitted { incoming: Incoming { seq, time: NOW, entry, blob }, blobs: submission.blobs, welcome }))
     }
 
     /// Reads what came and makes it durable.
@@ -111,7 +118,7 @@ impl Client {
         self.save()
     }
 
-    fn join(&mut self, welcome: &WelcomeBundle, blobs: &[Vec<u8>]) -> Result<()> {
+    fn join(&mut self, welcome: &WelcomeBundle, blobs: &Blobs) -> Result<()> {
         load_key_packages(&self.mls, &StoreRows(&self.store))?;
         for part in &welcome.parts {
             let inside = InboxWelcome {
@@ -125,8 +132,7 @@ impl Client {
             let Ok(invitation) = Invitation::open(&self.account, &self.mls, &entry) else { continue };
             let mut tree = invitation.tree()?;
             while let Some(name) = tree.wanted().pop() {
-                let chunk = blobs.iter().find(|blob| chain::entry_hash(blob) == name);
-                tree.give(chunk.ok_or("the tree is not among the blobs")?)?;
+                tree.give(blobs.get(&name).ok_or("the tree is not among the blobs")?)?;
             }
             let group =
                 invitation.join(&self.account, &self.mls, &StoreRows(&self.store), &tree, NOW, &mut Vec::new())?;
@@ -169,7 +175,13 @@ pub(super) fn measure(
     alice.group()?.wish(Wish::Add { key_packages })?;
     let added = alice.submit()?;
     alice.read(&added.incoming)?;
-    bob.join(added.welcome.as_ref().ok_or("no Welcome")?, &added.blobs)?;
+    let mut blobs = Blobs::new();
+    let keep = |submitted: &Submitted, blobs: &mut Blobs| {
+        blobs.extend(submitted.blobs.iter().map(|blob| (chain::entry_hash(blob), blob.clone())));
+        submitted.blobs.iter().map(Vec::len).sum::<usize>()
+    };
+    let whole = keep(&added, &mut blobs);
+    bob.join(added.welcome.as_ref().ok_or("no Welcome")?, &blobs)?;
     bob.read(&added.incoming)?;
     let mut sizes = Vec::new();
 
@@ -181,6 +193,7 @@ pub(super) fn measure(
             alice.read(&commit.incoming)?;
             Ok(commit)
         })?;
+        keep(&commit, &mut blobs);
         times.take("process", || bob.read(&commit.incoming))?;
         let message = times.take("send", || -> Result<_> {
             alice.group()?.wish_text("hello, this is a message of an ordinary length")?;
@@ -198,24 +211,32 @@ pub(super) fn measure(
             Ok(added)
         })?;
         let welcome = added.welcome.as_ref().ok_or("no Welcome")?;
-        times.take("join", || carol.join(welcome, &added.blobs))?;
+        let uploaded = keep(&added, &mut blobs);
+        times.take("join", || carol.join(welcome, &blobs))?;
         bob.read(&added.incoming)?;
+        // Bob acknowledges what is open, as he would an hour later.
+        while let Some(ack) = bob.submit_at(NOW.plus_ms(2 * 3600 * 1000))? {
+            alice.read(&ack.incoming)?;
+            bob.read(&ack.incoming)?;
+        }
         let user = carol.account.client.user().clone();
         alice.group()?.wish(Wish::Remove { users: vec![user] })?;
         let removed = alice.submit()?;
+        keep(&removed, &mut blobs);
         alice.read(&removed.incoming)?;
         bob.read(&removed.incoming)?;
 
         if repetition + 1 == repetitions {
             let part = welcome.parts.first().map_or(0, |part| part.secrets.len());
-            let tree = added.blobs.iter().map(Vec::len).max().unwrap_or_default();
             let body = |submitted: &Submitted| {
                 submitted.incoming.blob.as_ref().map_or(submitted.incoming.entry.len(), Vec::len)
             };
             sizes = vec![
                 ("welcome-per-joiner", part + welcome.encrypted_group_info.len() + welcome.attachment.len()),
                 ("commit-size", body(&commit)),
-                ("tree-size", tree),
+                ("tree-size", whole),
+                // Of one more member: changed chunks of the tree, and the commit if it is long.
+                ("add-upload", uploaded),
                 ("message-size", body(&message)),
             ];
         }
