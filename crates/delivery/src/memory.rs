@@ -1,6 +1,6 @@
 //! A store in memory, for tests and the simulator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 
@@ -15,6 +15,7 @@ struct State {
     channels: BTreeMap<ChannelId, ChannelRow>,
     epochs: BTreeMap<(ChannelId, Epoch), EpochRow>,
     group_infos: BTreeMap<ChannelId, GroupInfoRow>,
+    tree_chunks: BTreeSet<(ChannelId, Hash)>,
     entries: BTreeMap<(ChannelId, Seq), EntryRow>,
     idempotency: BTreeMap<(KeyedHash, IdempotencyKey), IdempotencyRow>,
     blobs: BTreeMap<Hash, BlobRow>,
@@ -109,6 +110,15 @@ impl Read for State {
 
     fn group_info(&mut self, channel: &ChannelId) -> Result<Option<GroupInfoRow>, StoreError> {
         Ok(self.group_infos.get(channel).cloned())
+    }
+
+    fn tree_chunks(&mut self, channel: &ChannelId) -> Result<Vec<Hash>, StoreError> {
+        let range = (*channel, Hash::new([0; 32]))..=(*channel, Hash::new([255; 32]));
+        Ok(self.tree_chunks.range(range).map(|(_, chunk)| *chunk).collect())
+    }
+
+    fn has_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<bool, StoreError> {
+        Ok(self.tree_chunks.contains(&(*channel, *chunk)))
     }
 
     fn entries(
@@ -240,6 +250,8 @@ read_through! {
     channel(id: &ChannelId) -> Option<ChannelRow>;
     epoch(channel: &ChannelId, epoch: Epoch) -> Option<EpochRow>;
     group_info(channel: &ChannelId) -> Option<GroupInfoRow>;
+    tree_chunks(channel: &ChannelId) -> Vec<Hash>;
+    has_tree_chunk(channel: &ChannelId, chunk: &Hash) -> bool;
     entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
     first_removal(channel: &ChannelId, from: Epoch) -> Option<Seq>;
     idempotency(scope: &KeyedHash, key: &IdempotencyKey) -> Option<IdempotencyRow>;
@@ -271,6 +283,16 @@ impl Tx for Transaction {
 
     fn delete_epochs(&mut self, channel: &ChannelId, after: Epoch) -> Result<(), StoreError> {
         self.writable()?.epochs.retain(|(of, epoch), _| of != channel || *epoch <= after);
+        Ok(())
+    }
+
+    fn put_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<(), StoreError> {
+        self.writable()?.tree_chunks.insert((*channel, *chunk));
+        Ok(())
+    }
+
+    fn delete_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<(), StoreError> {
+        self.writable()?.tree_chunks.remove(&(*channel, *chunk));
         Ok(())
     }
 

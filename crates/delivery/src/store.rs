@@ -118,7 +118,7 @@ pub struct GroupInfoRow {
     pub epoch: Epoch,
     /// The sealed GroupInfo.
     pub group_info: Vec<u8>,
-    /// Hash of the blob with the sealed ratchet tree, if one was offered.
+    /// Hash of the blob with the chunk at the top of the sealed ratchet tree, if one was offered.
     pub tree: Option<Hash>,
     /// Public half of the epoch's join key.
     pub join_key: Vec<u8>,
@@ -295,6 +295,12 @@ pub trait Read {
     /// What members need of the current epoch.
     fn group_info(&mut self, channel: &ChannelId) -> Result<Option<GroupInfoRow>, StoreError>;
 
+    /// Hashes of the chunks of the tree that a channel's current epoch offers, in their order.
+    fn tree_chunks(&mut self, channel: &ChannelId) -> Result<Vec<Hash>, StoreError>;
+
+    /// Whether that tree has a chunk.
+    fn has_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<bool, StoreError>;
+
     /// Entries with `after < seq`, and `seq <= until` if given, ascending, up to the limits.
     fn entries(
         &mut self,
@@ -375,6 +381,12 @@ pub trait Tx: Read {
 
     /// Inserts or replaces what members need of a channel's current epoch.
     fn put_group_info(&mut self, row: &GroupInfoRow) -> Result<(), StoreError>;
+
+    /// Notes that the tree of a channel's current epoch has a chunk.
+    fn put_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<(), StoreError>;
+
+    /// Notes that it has it no longer.
+    fn delete_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<(), StoreError>;
 
     /// Deletes what members need of a channel's current epoch.
     fn delete_group_info(&mut self, channel: &ChannelId) -> Result<(), StoreError>;

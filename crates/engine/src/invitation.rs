@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, law::Ledger, size_class};
+use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, law::Ledger, size_class};
 use conclave_mls::{
     components::{ChannelKeyExtension, GroupProfile},
     crypto,
-    seal::{Purpose, Seed, epoch_context},
+    crypto::SuiteProvider,
+    seal::Seed,
+    tree_chunks::{Assembly, TreeError},
     welcome::{InboxWelcome, JoinerInfo, JoinerKey, WelcomeError},
 };
 use conclave_names::{Epoch, GroupUri, Hash, Timestamp};
@@ -73,6 +75,37 @@ impl<E> From<LoadError<E>> for JoinError<E> {
             LoadError::Record(error) => Self::Record(error),
             LoadError::Mls(error) => Self::Refused(error),
         }
+    }
+}
+
+/// The tree of a group that we were invited to, on its way.
+pub struct TreeFetch {
+    assembly: Assembly,
+    suite: SuiteProvider,
+}
+
+impl std::fmt::Debug for TreeFetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TreeFetch").field(&self.assembly).finish()
+    }
+}
+
+impl TreeFetch {
+    /// Names of the blobs that are wanted now. When there are none, all are there.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Hash> {
+        let mut wanted: Vec<_> = self.assembly.wanted().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+    }
+
+    /// Takes a blob.
+    ///
+    /// # Errors
+    /// [`TreeError`] if it is none of the tree's.
+    pub fn give(&mut self, blob: &[u8]) -> Result<(), TreeError> {
+        self.assembly.give(&self.suite, blob)
     }
 }
 
@@ -149,17 +182,21 @@ impl Invitation {
         &self.profile
     }
 
-    /// The sealed tree to fetch at the hub.
-    #[must_use]
-    pub fn tree(&self) -> Hash {
-        self.info.tree
+    /// The tree, to be fetched at the hub chunk by chunk.
+    ///
+    /// # Errors
+    /// [`MlsError`] never in practice.
+    pub fn tree(&self) -> Result<TreeFetch, MlsError> {
+        let key = self.info.tree_key().map_err(fault)?;
+        let suite = suite(crypto::suite_by_number(self.cipher_suite).map_err(fault)?)?;
+        Ok(TreeFetch { assembly: Assembly::new(self.info.tree, key), suite })
     }
 
     fn seed(&self) -> Result<Seed, MlsError> {
         self.info.seed().map_err(fault)
     }
 
-    /// Joins, with the sealed tree. The group's writes, and with them the end of the used KeyPackage's private part,
+    /// Joins, with the whole tree. The group's writes, and with them the end of the used KeyPackage's private part,
     /// must become durable before anything else is done.
     ///
     /// # Errors
@@ -169,7 +206,7 @@ impl Invitation {
         account: &Account,
         shared: &Mls,
         rows: &R,
-        sealed_tree: &[u8],
+        tree: &TreeFetch,
         now: Timestamp,
         events: &mut Vec<Event>,
     ) -> Result<Group, JoinError<R::Error>> {
@@ -183,14 +220,10 @@ impl Invitation {
                 earlier.number.saturating_add(1)
             }
         };
-        if chain::entry_hash(sealed_tree) != self.info.tree {
-            return Err(JoinError::Tree);
-        }
         let cipher_suite = crypto::suite_by_number(self.cipher_suite).map_err(fault)?;
         let seed = self.seed()?;
-        let context = epoch_context(&self.profile.channel, self.epoch);
-        let tree =
-            seed.open(&suite(cipher_suite)?, Purpose::Tree, &context, sealed_tree).map_err(|_| JoinError::Tree)?;
+        // If it is another group's, MLS finds that its hash is not the one in the Welcome.
+        let tree = tree.assembly.finish().map_err(|_| JoinError::Tree)?;
         let tree = ExportedTree::from_bytes(&tree).map_err(|_| JoinError::Tree)?;
         shared.groups.forget(self.name.to_string().as_bytes());
         // Joiners judge no lifetimes: each leaf was judged when it was admitted.
@@ -211,6 +244,7 @@ impl Invitation {
                 joined_by: self.info.commit,
                 epoch: self.epoch,
                 seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),
+                tree_keys: BTreeMap::from([(self.info.tree_key_epoch, self.info.tree_key().map_err(fault)?)]),
                 channel_key: own,
             },
         );
@@ -246,6 +280,7 @@ pub(crate) struct Joined {
     pub(crate) joined_by: Hash,
     pub(crate) epoch: Epoch,
     pub(crate) seeds: BTreeMap<Epoch, Seed>,
+    pub(crate) tree_keys: BTreeMap<Epoch, Seed>,
     pub(crate) channel_key: SigningKey,
 }
 

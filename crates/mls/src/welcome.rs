@@ -196,7 +196,10 @@ pub struct JoinerInfo {
     seed: [u8; 32],
     /// Where the committer stood, just before the commit's place: the joiner reads from here.
     pub position: Position,
-    /// Hash of the sealed ratchet tree, a blob at the group's hub.
+    /// Since which epoch the tree key is in force.
+    pub tree_key_epoch: Epoch,
+    tree_key: [u8; 32],
+    /// Name of the sealed ratchet tree: the chunk at its top, a blob at the group's hub.
     pub tree: Hash,
     /// Which commits stood there: what the commit's place in the channel is judged by.
     pub ledger: Ledger,
@@ -213,25 +216,33 @@ impl std::fmt::Debug for JoinerInfo {
 impl Drop for JoinerInfo {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.seed);
+        zeroize::Zeroize::zeroize(&mut self.tree_key);
     }
 }
 
 impl JoinerInfo {
-    /// From its parts; the seed with the epoch since which it is in force.
+    /// From its parts; seed and tree key with the epoch since which each is in force.
     #[must_use]
     pub fn new(
         (seed_epoch, seed): (Epoch, &Seed),
-        position: Position,
+        (tree_key_epoch, tree_key): (Epoch, &Seed),
         tree: Hash,
+        position: Position,
         ledger: Ledger,
         commit: Hash,
     ) -> Self {
-        Self { version: 1, seed_epoch, seed: *seed.expose(), position, tree, ledger, commit }
+        let (seed, tree_key) = (*seed.expose(), *tree_key.expose());
+        Self { version: 1, seed_epoch, seed, position, tree_key_epoch, tree_key, tree, ledger, commit }
     }
 
     /// The group seed.
     pub fn seed(&self) -> Result<Seed, SealError> {
         Seed::from_slice(&self.seed)
+    }
+
+    /// The tree key.
+    pub fn tree_key(&self) -> Result<Seed, SealError> {
+        Seed::from_slice(&self.tree_key)
     }
 }
 
@@ -249,7 +260,14 @@ mod tests {
         let seed = Seed::from_slice(&[7; 32]).unwrap();
         let position = Position { seq: Seq(3), hash: Hash::new([1; 32]) };
         let ledger = Ledger::new(Epoch(3), Hash::new([3; 32]), 2);
-        let info = JoinerInfo::new((Epoch(4), &seed), position, Hash::new([2; 32]), ledger, Hash::new([5; 32]));
+        let info = JoinerInfo::new(
+            (Epoch(4), &seed),
+            (Epoch(2), &seed),
+            Hash::new([2; 32]),
+            position,
+            ledger,
+            Hash::new([5; 32]),
+        );
         let key = JoinerKey::generate(&suite).unwrap();
         let sealed = key.seal(&suite, &info).unwrap();
         let again = JoinerKey::of(&key.to_extensions().unwrap()).unwrap();

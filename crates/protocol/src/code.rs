@@ -108,6 +108,8 @@ codes! {
     EpochStale = "EPOCH_STALE", AfterUpdate;
     /// A member's word about a commit does not count; the message says why.
     VerdictRefused = "VERDICT_REFUSED", AfterUpdate;
+    /// The server has no tree of the epoch that the commit ends: offer all chunks of the new one.
+    TreeIncomplete = "TREE_INCOMPLETE", AfterUpdate;
     /// The entry is not of the kind, form or size that the call takes.
     EntryInvalid = "ENTRY_INVALID", Never;
     /// No such blob, or it is not whole.

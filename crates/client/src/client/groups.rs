@@ -12,12 +12,16 @@ use conclave_engine::{
 use conclave_mls::{content::MessageId, crypto};
 use conclave_names::{ClientUri, GroupUri, IdempotencyKey, UserUri};
 use conclave_protocol::v1;
+use futures::{StreamExt, TryStreamExt, stream};
 use mls_rs::MlsMessage;
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{Client, ClientError, ClientEvent, register::random};
 use crate::transport::{Backoff, CallError, Session, SessionOpener, Signer};
+
+/// Blobs that are staged at the same time.
+const UPLOADS: usize = 8;
 
 /// Submissions of one call, before it leaves the rest to the next sync.
 const ROUNDS: usize = 64;
@@ -246,9 +250,8 @@ impl Client {
             };
             let session = self.session(name)?;
             let sent = async {
-                for blob in &submission.blobs {
-                    session.upload_blob(blob).await?;
-                }
+                let uploads = submission.blobs.iter().map(|blob| session.upload_blob(blob));
+                stream::iter(uploads).buffer_unordered(UPLOADS).try_collect::<Vec<_>>().await?;
                 match &submission.body {
                     SubmissionBody::Entry(request) => session.submit(request).await,
                     SubmissionBody::Bundle(request) => session.submit_bundle(request).await,

@@ -4,18 +4,23 @@ use conclave_channel::{Body, Entry};
 use conclave_engine::{
     group::{Incoming, KIND_MESSAGE, Status},
     intent::Wish,
-    invitation::{Invitation, JoinError},
+    invitation::{Invitation, JoinError, TreeFetch},
     outcome::Event,
 };
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp, limits};
 use conclave_protocol::{Code, v1};
 
+use futures::{StreamExt, stream};
+
 use super::{Client, ClientError, ClientEvent, rows::StoreRows};
 use crate::transport::{CallError, Session, SessionOpener};
 
-/// Largest ratchet tree that a joiner fetches, in bytes.
-const TREE_MAX: u64 = limits::BLOB;
+/// Largest chunk of a ratchet tree that a joiner fetches, in bytes.
+const TREE_MAX: u64 = limits::BLOB_CHUNK as u64;
+
+/// Chunks that are fetched at the same time.
+const DOWNLOADS: usize = 8;
 
 impl Client {
     /// Catches up with everything: joins the groups that this client was added to, reads all channels, carries out
@@ -87,9 +92,9 @@ impl Client {
             // We may have been removed and added again, without having read of either.
             before = self.sync_group(&name).await?;
         }
-        let tree = match self.delivery.download_blob(invitation.tree(), TREE_MAX).await {
+        let tree = match self.fetch_tree(&invitation).await {
             Ok(tree) => tree,
-            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, group = %name, "the group's tree is gone: ask to be added again");
                 return Ok(before);
@@ -115,6 +120,24 @@ impl Client {
         self.watch_identities(&name, &mut all)?;
         all.extend(self.sync_group(&name).await?);
         Ok(all)
+    }
+
+    /// Fetches the tree of a group that we were invited to, several chunks at a time.
+    async fn fetch_tree(&self, invitation: &Invitation) -> Result<TreeFetch, ClientError> {
+        let mut tree = invitation.tree()?;
+        loop {
+            let wanted = tree.wanted();
+            if wanted.is_empty() {
+                return Ok(tree);
+            }
+            let delivery = &self.delivery;
+            let downloads = wanted.into_iter().map(|name| delivery.download_blob(name, TREE_MAX));
+            let mut chunks = stream::iter(downloads).buffer_unordered(DOWNLOADS);
+            while let Some(chunk) = chunks.next().await {
+                // The hash was right: it is the committer who sealed something else.
+                tree.give(&chunk?).map_err(|error| ClientError::Answer(error.to_string()))?;
+            }
+        }
     }
 
     /// Reads a group's channel to its end.

@@ -24,6 +24,7 @@ mod standing;
 mod stream;
 mod submit;
 mod submit_bundle;
+mod tree;
 mod trim;
 mod upload;
 mod welcome;

@@ -7,7 +7,7 @@ use conclave_channel::{
 use conclave_names::Timestamp;
 use conclave_protocol::{Code, Refusal};
 
-use super::{access::other_kind, blobs};
+use super::{access::other_kind, tree};
 use crate::store::{ChannelKind, ChannelRow, Tx};
 
 /// The ledger of a group's channel.
@@ -43,10 +43,8 @@ fn take_back(tx: &mut dyn Tx, row: &ChannelRow, change: &Change, now: Timestamp)
     }
     tx.delete_epochs(&row.id, *epoch)?;
     // That of the epoch before was replaced: the next commit brings another (a stale one is never served).
-    if let Some(info) = tx.group_info(&row.id)?.filter(|info| info.epoch > *epoch) {
-        if let Some(tree) = &info.tree {
-            blobs::unpin(tx, tree, now)?;
-        }
+    if tx.group_info(&row.id)?.is_some_and(|info| info.epoch > *epoch) {
+        tree::forget(tx, &row.id, now)?;
         tx.delete_group_info(&row.id)?;
     }
     Ok(())

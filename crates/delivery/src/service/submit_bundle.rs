@@ -1,5 +1,5 @@
 use conclave_channel::CommitHeader;
-use conclave_names::{ChannelId, Hash, Seq, Timestamp, limits};
+use conclave_names::{Seq, Timestamp, limits};
 use conclave_protocol::{
     Code, Refusal, method,
     v1::{SessionRequest, SubmitBundleRequest, SubmitResponse},
@@ -9,11 +9,11 @@ use super::{
     DeliveryService, Done, Incoming,
     access::Access,
     authenticated::Found,
-    blobs,
     idempotency::{SUBMISSION_MS, Submission},
-    request::{field, idempotency_key, malformed, too_large},
+    request::{idempotency_key, malformed, too_large},
     standing,
     submit::{append, parse},
+    tree::{self, Offer},
 };
 use crate::{
     keyed::{Keyed, Purpose},
@@ -40,7 +40,7 @@ impl DeliveryService {
         let Some(CommitHeader { committer, key_root, .. }) = entry.commit else {
             return Err(Refusal::new(Code::EntryInvalid, "a bundle's entry is a commit: submit others by themselves"));
         };
-        let tree = checked(&message)?;
+        let offer = checked(&message)?;
         let access = access.advanced(tx, caller.place, now)?;
         let ended = access.admit(tx, entry.kind, entry.epoch)?;
         let keyed = Keyed::of(tx)?;
@@ -69,15 +69,12 @@ impl DeliveryService {
         let reply = append(tx, channel, &entry, message.entry, now)?;
         let started = Seq(reply.seq);
         tx.put_epoch(&EpochRow { channel: caller.channel, epoch: ended.next(), key_root, base, started })?;
-        replace_tree(tx, &caller.channel, tree, now)?;
-        if let (Some(tree), false) = (&tree, posts.is_empty()) {
-            blobs::keep(tx, tree, now.plus_ms(limits::INVITATION_MS))?;
-        }
+        tree::replace(tx, &caller.channel, ended, &offer, now)?;
         tx.put_group_info(&GroupInfoRow {
             channel: caller.channel,
             epoch: ended.next(),
             group_info: message.group_info,
-            tree,
+            tree: offer.root,
             join_key: message.join_key,
         })?;
         for post in &posts {
@@ -88,27 +85,13 @@ impl DeliveryService {
     }
 }
 
-/// Checks what can be checked without the store. Gives the tree's hash.
-fn checked(message: &SubmitBundleRequest) -> Result<Option<Hash>, Refusal> {
+/// Checks what can be checked without the store. Gives what is said of the tree.
+fn checked(message: &SubmitBundleRequest) -> Result<Offer, Refusal> {
     if message.group_info.len() > limits::GROUP_INFO {
         return Err(too_large("`group_info`", limits::GROUP_INFO));
     }
     if !matches!(message.join_key.len(), 0 | 32) {
         return Err(malformed("`join_key` is not 32 bytes"));
     }
-    if message.tree.is_empty() {
-        return Ok(None);
-    }
-    field(&message.tree, "`tree` is not 32 bytes").map(Some)
-}
-
-/// Has the new epoch name its tree, and the one before no longer.
-fn replace_tree(tx: &mut dyn Tx, channel: &ChannelId, tree: Option<Hash>, now: Timestamp) -> Result<(), Refusal> {
-    if let Some(hash) = &tree {
-        blobs::pin(tx, hash, None)?;
-    }
-    if let Some(before) = tx.group_info(channel)?.and_then(|row| row.tree) {
-        blobs::unpin(tx, &before, now)?;
-    }
-    Ok(())
+    Offer::of(message)
 }

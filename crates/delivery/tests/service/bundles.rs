@@ -2,7 +2,7 @@
 
 use conclave_channel::{Body, CommitHeader, Entry, size_class};
 use conclave_mls::{address::DropToken, welcome::InboxWelcome};
-use conclave_names::{ChannelId, Epoch, limits};
+use conclave_names::{ChannelId, Epoch, Hash, limits};
 use conclave_protocol::{Code, v1};
 
 use super::world::*;
@@ -158,50 +158,62 @@ impl World {
     }
 }
 
-#[test]
-fn the_tree_must_be_staged_and_is_served_with_the_group_info() {
-    let (mut world, alice, _) = group();
-    let mut message = bundle(11, 1, &[1, 2], 1);
-    message.tree = vec![9; 32];
-    refused(world.commit(&alice, &message), Code::BlobUnknown);
-    message.tree = vec![9; 31];
-    refused(world.commit(&alice, &message), Code::Malformed);
-    let hash = world.stage(&alice, b"a sealed tree");
-    message.tree = hash.to_vec();
-    world.commit(&alice, &message).unwrap();
-    assert_eq!(world.group_info(&alice).unwrap().tree, hash.to_vec());
-    // It stays as long as the epoch, and a day more.
-    world.now = NOW.plus_ms(5 * DAY_MS);
-    world.maintain();
+/// A bundle with a tree: its chunks that are new, and those that are gone.
+fn with_tree(n: u8, epoch: u64, added: &[Hash], dropped: &[Hash], whole: bool) -> v1::SubmitBundleRequest {
+    let mut message = bundle(n, epoch, &[1, 2], 1);
+    message.tree = added[0].to_vec();
+    message.tree_added = added.iter().map(Hash::to_vec).collect();
+    message.tree_dropped = dropped.iter().map(Hash::to_vec).collect();
+    message.tree_whole = whole;
+    message
+}
+
+fn is_there(world: &mut World, hash: &Hash) -> bool {
     let read = v1::ReadBlobRequest { hash: hash.to_vec(), offset: 0 };
-    assert_eq!(world.store.read(|r| world.service.read_blob(r, &read)).unwrap().data, b"a sealed tree");
-    let alice = world.open(1, 0, &[1]).unwrap();
-    world.commit(&alice, &bundle(12, 2, &[1, 2], 1)).unwrap();
-    assert_eq!(world.group_info(&alice).unwrap().tree, Vec::<u8>::new());
-    world.now = NOW.plus_ms(6 * DAY_MS - 1);
-    world.maintain();
-    assert!(world.store.read(|r| world.service.read_blob(r, &read)).is_ok());
-    world.now = NOW.plus_ms(6 * DAY_MS);
-    world.maintain();
-    refused(world.store.read(|r| world.service.read_blob(r, &read)), Code::BlobUnknown);
+    world.store.read(|r| world.service.read_blob(r, &read)).is_ok()
 }
 
 #[test]
-fn the_tree_of_an_invitation_waits_for_who_was_invited() {
+fn a_tree_must_be_staged_and_named_and_of_the_epoch_before() {
     let (mut world, alice, _) = group();
-    let hash = world.stage(&alice, b"a sealed tree");
-    let mut message = bundle(11, 1, &[1, 2, 5], 1);
-    message.tree = hash.to_vec();
-    message.welcome = Some(welcome(vec![(world.address(INBOX, DROP, 1, 1), vec![0xAA; 80])]));
-    world.commit(&alice, &message).unwrap();
-    world.commit(&alice, &bundle(12, 2, &[1, 2, 5], 2)).unwrap();
-    let read = v1::ReadBlobRequest { hash: hash.to_vec(), offset: 0 };
+    let [top, leaf, other] = [b"top".as_slice(), b"leaf", b"other"].map(|chunk| world.stage(&alice, chunk));
+    let mut unstaged = with_tree(11, 1, &[Hash::new([9; 32])], &[], true);
+    refused(world.commit(&alice, &unstaged), Code::BlobUnknown);
+    unstaged.tree = vec![9; 31];
+    refused(world.commit(&alice, &unstaged), Code::Malformed);
+    let mut nameless = with_tree(11, 1, &[top, leaf], &[], true);
+    nameless.tree = other.to_vec();
+    refused(world.commit(&alice, &nameless), Code::Malformed);
+    nameless.tree.clear();
+    refused(world.commit(&alice, &nameless), Code::Malformed);
+    // There is no tree of the epoch that ends.
+    refused(world.commit(&alice, &with_tree(11, 1, &[top, leaf], &[], false)), Code::TreeIncomplete);
+    world.commit(&alice, &with_tree(11, 1, &[top, leaf], &[], true)).unwrap();
+    assert_eq!(world.group_info(&alice).unwrap().tree, top.to_vec());
+    world.commit(&alice, &bundle(12, 2, &[1, 2], 1)).unwrap();
+    assert_eq!(world.group_info(&alice).unwrap().tree, Vec::<u8>::new());
+    refused(world.commit(&alice, &with_tree(13, 3, &[other], &[], false)), Code::TreeIncomplete);
+}
+
+#[test]
+fn chunks_stay_as_long_as_the_tree_has_them_and_an_invitation_lasts_longer() {
+    let (mut world, alice, _) = group();
+    let [top, leaf, other] = [b"top".as_slice(), b"leaf", b"other"].map(|chunk| world.stage(&alice, chunk));
+    world.commit(&alice, &with_tree(11, 1, &[top, leaf], &[], true)).unwrap();
+    // What is dropped twice, or was never there, changes nothing.
+    world.commit(&alice, &with_tree(12, 2, &[other], &[top, top, Hash::new([7; 32])], false)).unwrap();
     world.now = NOW.plus_ms(limits::INVITATION_MS - 1);
     world.maintain();
-    assert!(world.store.read(|r| world.service.read_blob(r, &read)).is_ok());
+    assert!(is_there(&mut world, &top), "who was invited with it may still come");
     world.now = NOW.plus_ms(limits::INVITATION_MS);
     world.maintain();
-    refused(world.store.read(|r| world.service.read_blob(r, &read)), Code::BlobUnknown);
+    assert!(!is_there(&mut world, &top));
+    assert!(is_there(&mut world, &leaf) && is_there(&mut world, &other));
+    let alice = world.open(1, 0, &[1]).unwrap();
+    world.commit(&alice, &with_tree(13, 3, &[other, leaf], &[], true)).unwrap();
+    world.now = NOW.plus_ms(5 * limits::INVITATION_MS);
+    world.maintain();
+    assert!(is_there(&mut world, &leaf) && is_there(&mut world, &other), "taken over by the whole tree");
 }
 
 #[test]

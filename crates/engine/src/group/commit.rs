@@ -25,6 +25,7 @@ use super::{
     Group,
     access::{fault, own_channel_key},
     create::export_seed,
+    tree::renews_key,
     view::client_of,
 };
 use crate::{
@@ -46,7 +47,10 @@ struct SealedGroupInfo {
     version: u8,
     /// Secret half of the epoch's join key.
     join_key: [u8; 32],
-    /// Hash of the sealed tree.
+    /// Since when the tree key is in force, and the key.
+    tree_key_epoch: Epoch,
+    tree_key: [u8; 32],
+    /// Name of the tree.
     tree: Hash,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     group_info: Vec<u8>,
@@ -73,6 +77,10 @@ struct Foretold {
 impl Foretold {
     fn removes(self) -> bool {
         self.removed > 0
+    }
+
+    fn renews_tree_key(self) -> bool {
+        renews_key(self.removed, self.members)
     }
 }
 
@@ -131,18 +139,24 @@ impl Group {
         };
 
         let mut blobs = Vec::new();
-        let tree = built.output.ratchet_tree().ok_or_else(|| fault("no ratchet tree"))?.to_bytes()?;
+        let exported = built.output.ratchet_tree().ok_or_else(|| fault("no ratchet tree"))?.to_bytes()?;
+        let renews_tree_key = foretold.renews_tree_key();
+        let (offer, tree_key) = self.offer_tree(&built.next, &exported, renews_tree_key)?;
+        let tree_key_epoch = if renews_tree_key { next_epoch } else { self.tree_key_since(epoch) };
         let context = epoch_context(&channel, next_epoch);
-        let tree = next_seed.seal(&provider, Purpose::Tree, &context, tree).map_err(fault)?;
-        let tree_hash = chain::entry_hash(&tree);
-        blobs.push(tree);
+        let (tree_added, chunks): (Vec<_>, Vec<_>) =
+            offer.changed.added.into_iter().map(|(name, sealed)| (name.to_vec(), sealed)).unzip();
+        let tree_dropped = offer.changed.dropped.iter().map(Hash::to_vec).collect();
+        blobs.extend(chunks);
 
         let join_key = SigningKey::from_bytes(&random(&provider)?);
         let info = built.output.external_commit_group_info().ok_or_else(|| fault("no GroupInfo"))?;
         let info = SealedGroupInfo {
             version: 1,
             join_key: join_key.to_bytes(),
-            tree: tree_hash,
+            tree_key_epoch,
+            tree_key: *tree_key.expose(),
+            tree: offer.root,
             group_info: info.to_bytes()?,
         };
         let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
@@ -157,17 +171,22 @@ impl Group {
         let entry = Entry::commit(epoch, header, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
         let commit = chain::entry_hash(&entry);
         let (position, ledger) = (self.window.position(), self.ledger.clone());
-        let joiner = JoinerInfo::new((seed_epoch, &next_seed), position, tree_hash, ledger, commit);
+        let (seed, tree_key) = ((seed_epoch, &next_seed), (tree_key_epoch, &tree_key));
+        let joiner = JoinerInfo::new(seed, tree_key, offer.root, position, ledger, commit);
         let welcome = self.welcome(&built, change, &joiner, &provider)?;
         let bundle = SubmitBundleRequest {
             idempotency_key: key.to_vec(),
             entry: entry.clone(),
             base_seq: self.window.position().seq.0,
             group_info,
-            tree: tree_hash.to_vec(),
+            tree: offer.root.to_vec(),
+            tree_added,
+            tree_dropped,
+            tree_whole: offer.whole,
             join_key: join_key.verifying_key().to_bytes().to_vec(),
             welcome,
         };
+        self.foresee_tree(commit, offer.changed.names);
         // The commit used a key of the handshake ratchet: no other may use it in this epoch.
         self.mls = work;
         self.dirty = true;
@@ -232,7 +251,11 @@ impl Group {
         let joiner_key = JoinerKey::generate(provider).map_err(fault)?;
         let aad = HandshakeAad {
             position: self.window.position(),
-            commit: Some(CommitAad { key_root: foretold.key_root, renews_seed: foretold.removes() }),
+            commit: Some(CommitAad {
+                key_root: foretold.key_root,
+                renews_seed: foretold.removes(),
+                renews_tree_key: foretold.renews_tree_key(),
+            }),
         };
         let mut builder = work
             .commit_builder()

@@ -19,6 +19,7 @@ use mls_rs::{
 use super::{
     Group, Status,
     access::{fault, key_tree},
+    tree::{Known, TREE_KEY_LABEL},
 };
 use crate::{
     account::Account,
@@ -43,7 +44,12 @@ pub struct NewGroup {
 
 /// The group seed of an epoch that renews it.
 pub(crate) fn export_seed(mls: &MlsGroup, channel: &ChannelId) -> Result<Seed, MlsError> {
-    let secret = mls.export_secret(EXPORTER_LABEL, channel.as_ref(), SEED_LEN)?;
+    export_key(mls, EXPORTER_LABEL, channel)
+}
+
+/// A key of the group that is derived from an epoch.
+pub(super) fn export_key(mls: &MlsGroup, label: &[u8], channel: &ChannelId) -> Result<Seed, MlsError> {
+    let secret = mls.export_secret(label, channel.as_ref(), SEED_LEN)?;
     Seed::from_slice(secret.as_bytes()).map_err(fault)
 }
 
@@ -89,6 +95,7 @@ impl Group {
             Some(mls_time(now)),
         )?;
         let seed = export_seed(&mls, &profile.channel)?;
+        let tree_key = export_key(&mls, TREE_KEY_LABEL, &profile.channel)?;
         let tree = key_tree(&mls)?;
         Ok(Self {
             name,
@@ -110,6 +117,9 @@ impl Group {
             joined: Epoch(0),
             last_added: Epoch(0),
             seeds: BTreeMap::from([(Epoch(0), seed)]),
+            tree_keys: BTreeMap::from([(Epoch(0), tree_key)]),
+            tree_names: Known::default(),
+            offers_whole_tree: true,
             channel_keys: vec![channel_key],
             intents: BTreeMap::new(),
             proposed_at: None,
@@ -152,6 +162,9 @@ impl Group {
             joined: joined.epoch,
             last_added: joined.epoch,
             seeds: joined.seeds,
+            tree_keys: joined.tree_keys,
+            tree_names: Known::default(),
+            offers_whole_tree: false,
             channel_keys: vec![joined.channel_key],
             intents: BTreeMap::new(),
             proposed_at: None,

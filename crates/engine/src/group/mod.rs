@@ -8,6 +8,7 @@ mod receipts;
 pub(crate) mod row;
 mod standing;
 mod submit;
+mod tree;
 mod view;
 
 use std::collections::BTreeMap;
@@ -87,6 +88,11 @@ pub struct Group {
     last_added: Epoch,
     /// By the epoch since which each is in force.
     seeds: BTreeMap<Epoch, Seed>,
+    /// Keys under which the chunks of the tree are sealed, by the epoch since which each is in force.
+    tree_keys: BTreeMap<Epoch, Seed>,
+    tree_names: tree::Known,
+    /// Whether the server has no tree that a commit could build on.
+    offers_whole_tree: bool,
     /// Channel keys of ours: the leaf's, and those of leaves under way.
     channel_keys: Vec<SigningKey>,
     /// In the order in which they were wished.

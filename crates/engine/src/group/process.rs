@@ -17,7 +17,12 @@ use mls_rs::{
     },
 };
 
-use super::{Group, Status, access::key_tree, create::export_seed};
+use super::{
+    Group, Status,
+    access::key_tree,
+    create::{export_key, export_seed},
+    tree::TREE_KEY_LABEL,
+};
 use crate::{
     intent::{Prepared, Wish},
     mls_client::{MlsError, MlsGroup, mls_time, suite},
@@ -519,6 +524,11 @@ impl Group {
             let seed = export_seed(&next, &self.profile.channel).map_err(|error| Rejection::Mls(error.to_string()))?;
             self.add_seed(new_epoch, seed);
         }
+        if aad.renews_tree_key {
+            let key = export_key(&next, TREE_KEY_LABEL, &self.profile.channel)
+                .map_err(|error| Rejection::Mls(error.to_string()))?;
+            self.add_tree_key(new_epoch, key);
+        }
         if stays_open {
             self.keep_parent(incoming.seq).map_err(|error| Rejection::Mls(error.to_string()))?;
         }
@@ -526,6 +536,7 @@ impl Group {
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;
+        self.tree_began(&chain::entry_hash(&incoming.entry));
         if added.is_empty() && removed.is_empty() {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }

@@ -76,6 +76,8 @@ struct Row {
     last_added: Epoch,
     proposed_at: Option<Timestamp>,
     seeds: Vec<SeedRow>,
+    tree_keys: Vec<SeedRow>,
+    offers_whole_tree: bool,
     channel_keys: Vec<[u8; 32]>,
     ledger: Ledger,
     parents: Vec<ParentRow>,
@@ -89,7 +91,7 @@ struct Row {
 
 impl Drop for Row {
     fn drop(&mut self) {
-        self.seeds.iter_mut().for_each(|seed| seed.seed.zeroize());
+        self.seeds.iter_mut().chain(&mut self.tree_keys).for_each(|seed| seed.seed.zeroize());
         self.channel_keys.iter_mut().for_each(Zeroize::zeroize);
     }
 }
@@ -113,6 +115,10 @@ pub struct GroupSummary {
     pub status: Status,
     /// Whether we were removed by a commit that may yet be annulled: it is worth while to read on.
     pub may_return: bool,
+}
+
+fn seed_rows(keys: &std::collections::BTreeMap<Epoch, Seed>) -> Vec<SeedRow> {
+    keys.iter().map(|(epoch, seed)| SeedRow { epoch: *epoch, seed: *seed.expose() }).collect()
 }
 
 fn status_of(row: &Row) -> Result<Status, RecordError> {
@@ -252,10 +258,11 @@ impl Group {
             None => None,
         };
         let profile = GroupProfile::of(&mls.context().extensions).map_err(|error| MlsError(error.to_string()))?;
-        let mut seeds = std::collections::BTreeMap::new();
-        for seed in &row.seeds {
-            seeds.insert(seed.epoch, Seed::from_slice(&seed.seed).map_err(|_| RecordError::Damaged)?);
-        }
+        let keys = |rows: &[SeedRow]| -> Result<std::collections::BTreeMap<_, _>, RecordError> {
+            let key = |row: &SeedRow| Ok((row.epoch, Seed::from_slice(&row.seed).map_err(|_| RecordError::Damaged)?));
+            rows.iter().map(key).collect()
+        };
+        let (seeds, tree_keys) = (keys(&row.seeds)?, keys(&row.tree_keys)?);
         Ok(Some(Self {
             name: name.clone(),
             incarnation: row.incarnation,
@@ -277,6 +284,9 @@ impl Group {
             joined: row.joined,
             last_added: row.last_added,
             seeds,
+            tree_keys,
+            tree_names: super::tree::Known::default(),
+            offers_whole_tree: row.offers_whole_tree,
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
             intents,
             proposed_at: row.proposed_at,
@@ -349,7 +359,9 @@ impl Group {
             joined: self.joined,
             last_added: self.last_added,
             proposed_at: self.proposed_at,
-            seeds: self.seeds.iter().map(|(epoch, seed)| SeedRow { epoch: *epoch, seed: *seed.expose() }).collect(),
+            seeds: seed_rows(&self.seeds),
+            tree_keys: seed_rows(&self.tree_keys),
+            offers_whole_tree: self.offers_whole_tree,
             channel_keys: self.channel_keys.iter().map(SigningKey::to_bytes).collect(),
             ledger: self.ledger.clone(),
             parents: self

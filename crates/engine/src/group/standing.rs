@@ -170,6 +170,8 @@ impl Group {
         if let Some(first) = commits.first() {
             events.push(Event::Annulled { commit: *first, epoch });
         }
+        // The server has forgotten the tree of the epoch that came back when it took that of a void one.
+        self.tree_lost();
         if self.lost.as_ref().is_some_and(|lost| commits.contains(&lost.commit)) {
             self.lost = None;
             self.status = Status::Active;
@@ -193,6 +195,7 @@ impl Group {
         let parent = void.remove(0);
         self.mls = self.load_parent(&parent)?;
         self.seeds.retain(|since, _| *since <= epoch);
+        self.tree_keys.retain(|since, _| *since <= epoch);
         self.last_added = parent.last_added;
         self.proposed_at = None;
         self.dirty = true;

@@ -345,6 +345,13 @@ impl Group {
         let order = *order;
         let current = intent.prepared.as_ref().is_some_and(|prepared| prepared.epoch == epoch);
         match refusal.code {
+            // Made anew with the whole tree.
+            Code::TreeIncomplete => {
+                intent.prepared = None;
+                self.tree_lost();
+                self.save_intent(order);
+                Ok(())
+            }
             // What it is about was decided meanwhile: the channel tells how.
             Code::VerdictRefused => {
                 self.unable = intent.wish.about();

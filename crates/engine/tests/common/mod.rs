@@ -17,7 +17,7 @@ use conclave_engine::{
     account::{Account, Inbox},
     group::{Group, Incoming, NewGroup, Processed, Submission, SubmissionBody},
     intent::Wish,
-    invitation::{Invitation, load_key_packages},
+    invitation::{Invitation, TreeFetch, load_key_packages},
     key_packages::{self, AddressKey},
     outcome::Event,
     writes::{Room, Rows, StoredMessage, Write},
@@ -186,6 +186,15 @@ impl World {
         self.person_of(name, &self.ca, &[&self.ca])
     }
 
+    /// Fetches the tree of an invitation.
+    pub fn tree(&self, invitation: &Invitation) -> TreeFetch {
+        let mut tree = invitation.tree().unwrap();
+        while let Some(name) = tree.wanted().pop() {
+            tree.give(&self.ds.blobs[&name]).unwrap();
+        }
+        tree
+    }
+
     /// Certified by one authority, believing these.
     pub fn person_of(&self, name: &str, ca: &CertificateAuthority, believed: &[&CertificateAuthority]) -> Person {
         let user = UserUri::new(domain(), name).unwrap();
@@ -322,7 +331,7 @@ impl Person {
         load_key_packages(&self.mls, &self.store).unwrap();
         for welcome in world.ds.welcomes.iter().rev() {
             let Ok(invitation) = Invitation::open(&self.account, &self.mls, &inbox_entry(welcome)) else { continue };
-            let tree = world.ds.blobs[&invitation.tree()].clone();
+            let tree = world.tree(&invitation);
             let group = invitation.join(&self.account, &self.mls, &self.store, &tree, NOW, &mut self.events).unwrap();
             self.group = Some(group);
             self.save();

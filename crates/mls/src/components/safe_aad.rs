@@ -69,6 +69,8 @@ pub struct CommitAad {
     pub key_root: Hash,
     /// Whether the group seed is derived anew from that epoch. Always so if the commit removes members.
     pub renews_seed: bool,
+    /// Whether the tree key is derived anew from that epoch.
+    pub renews_tree_key: bool,
 }
 
 /// What every handshake message says: where in the channel its sender stood.
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_a_handshake_says_round_trips() {
-        let commit = CommitAad { key_root: Hash::new([5; 32]), renews_seed: true };
+        let commit = CommitAad { key_root: Hash::new([5; 32]), renews_seed: true, renews_tree_key: false };
         let bytes = HandshakeAad { position: POSITION, commit: Some(commit) }.to_bytes().unwrap();
         assert_eq!(HandshakeAad::of_commit(&bytes), Ok((POSITION, commit)));
         let bytes = HandshakeAad { position: POSITION, commit: None }.to_bytes().unwrap();

@@ -74,7 +74,11 @@ impl Actor {
             // We may have been removed and added again, without having read of either.
             self.read_group(around, slot)?;
         }
-        let tree = around.call(|server| server.blob(&invitation.tree()))?;
+        let mut tree = invitation.tree().map_err(Stop::violation)?;
+        while let Some(name) = tree.wanted().pop() {
+            let chunk = around.call(|server| server.blob(&name))?;
+            tree.give(&chunk).map_err(Stop::violation)?;
+        }
         let (now, mut events) = (self.now(&around.server), Vec::new());
         match invitation.join(&self.account, &self.mls, &self.disk, &tree, now, &mut events) {
             Ok(group) => {

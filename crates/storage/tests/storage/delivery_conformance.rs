@@ -21,6 +21,8 @@ enum Op {
     PutEpoch(EpochRow),
     DeleteEpochs(ChannelId, Epoch),
     PutGroupInfo(GroupInfoRow),
+    PutTreeChunk(ChannelId, Hash),
+    DeleteTreeChunk(ChannelId, Hash),
     DeleteGroupInfo(ChannelId),
     ClearRemoves(ChannelId, Seq),
     AppendEntry(EntryRow),
@@ -61,6 +63,8 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<Answer, StoreError> {
         Op::PutEpoch(row) => tx.put_epoch(row)?,
         Op::DeleteEpochs(channel, after) => tx.delete_epochs(channel, *after)?,
         Op::PutGroupInfo(row) => tx.put_group_info(row)?,
+        Op::PutTreeChunk(channel, chunk) => tx.put_tree_chunk(channel, chunk)?,
+        Op::DeleteTreeChunk(channel, chunk) => tx.delete_tree_chunk(channel, chunk)?,
         Op::DeleteGroupInfo(channel) => tx.delete_group_info(channel)?,
         Op::ClearRemoves(channel, seq) => tx.clear_removes(channel, *seq)?,
         Op::AppendEntry(row) => tx.append_entry(row)?,
@@ -124,6 +128,7 @@ struct Dump {
     channels: Vec<Option<ChannelRow>>,
     epochs: Vec<Option<EpochRow>>,
     group_infos: Vec<Option<GroupInfoRow>>,
+    chunk_names: Vec<Vec<Hash>>,
     entries: Vec<Vec<EntryRow>>,
     removals: Vec<Option<Seq>>,
     idempotency: Vec<Option<IdempotencyRow>>,
@@ -145,6 +150,8 @@ fn dump(tx: &mut dyn Read) -> Result<Dump, StoreError> {
         let (channel, hash) = (channel(n), hash(n));
         all.channels.push(tx.channel(&channel)?);
         all.group_infos.push(tx.group_info(&channel)?);
+        all.chunk_names.push(tx.tree_chunks(&channel)?);
+        all.flags.push(tx.has_tree_chunk(&channel, &hash)?);
         all.entries.push(tx.entries(&channel, Seq(0), None, RangeLimit { entries: 100, bytes: 100_000 })?);
         for epoch in [0, 1, 2, 3, u64::MAX].map(Epoch) {
             all.epochs.push(tx.epoch(&channel, epoch)?);
@@ -298,6 +305,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => epoch_row().prop_map(Op::PutEpoch),
         1 => (any_channel(), any_epoch()).prop_map(|(channel, after)| Op::DeleteEpochs(channel, after)),
         2 => group_info_row().prop_map(Op::PutGroupInfo),
+        2 => (any_channel(), any_hash()).prop_map(|(channel, chunk)| Op::PutTreeChunk(channel, chunk)),
+        1 => (any_channel(), any_hash()).prop_map(|(channel, chunk)| Op::DeleteTreeChunk(channel, chunk)),
         1 => any_channel().prop_map(Op::DeleteGroupInfo),
         1 => (any_channel(), any_seq()).prop_map(|(channel, seq)| Op::ClearRemoves(channel, seq)),
         8 => entry_row().prop_map(Op::AppendEntry),

@@ -123,12 +123,13 @@ impl Client {
             let body = size_class::pad(inside.to_bytes()?, 0);
             let entry = Entry::new(EntryKind::Welcome, Epoch(0), Body::Inline(body)).to_bytes()?;
             let Ok(invitation) = Invitation::open(&self.account, &self.mls, &entry) else { continue };
-            let tree = blobs
-                .iter()
-                .find(|blob| chain::entry_hash(blob) == invitation.tree())
-                .ok_or("the tree is not among the blobs")?;
+            let mut tree = invitation.tree()?;
+            while let Some(name) = tree.wanted().pop() {
+                let chunk = blobs.iter().find(|blob| chain::entry_hash(blob) == name);
+                tree.give(chunk.ok_or("the tree is not among the blobs")?)?;
+            }
             let group =
-                invitation.join(&self.account, &self.mls, &StoreRows(&self.store), tree, NOW, &mut Vec::new())?;
+                invitation.join(&self.account, &self.mls, &StoreRows(&self.store), &tree, NOW, &mut Vec::new())?;
             self.group = Some(group);
             return self.save();
         }

@@ -84,6 +84,29 @@ pub(super) fn delete_epochs(tx: &mut Transaction<'_>, channel: &ChannelId, after
     Ok(())
 }
 
+pub(super) fn tree_chunks(tx: &mut Transaction<'_>, channel: &ChannelId) -> Result<Vec<Hash>, Failure> {
+    let sql = "SELECT chunk FROM ds_tree_chunks WHERE channel = ?1 ORDER BY chunk";
+    tx.all(sql, [channel.as_bytes()], |row| hash(row, 0))
+}
+
+pub(super) fn has_tree_chunk(tx: &mut Transaction<'_>, channel: &ChannelId, chunk: &Hash) -> Result<bool, Failure> {
+    let sql = "SELECT 1 FROM ds_tree_chunks WHERE channel = ?1 AND chunk = ?2";
+    Ok(tx.first(sql, (channel.as_bytes(), chunk.as_bytes()), |_| Ok(()))?.is_some())
+}
+
+pub(super) fn put_tree_chunk(tx: &mut Transaction<'_>, channel: &ChannelId, chunk: &Hash) -> Result<(), Failure> {
+    tx.execute(
+        "INSERT OR IGNORE INTO ds_tree_chunks (channel, chunk) VALUES (?1, ?2)",
+        (channel.as_bytes(), chunk.as_bytes()),
+    )?;
+    Ok(())
+}
+
+pub(super) fn delete_tree_chunk(tx: &mut Transaction<'_>, channel: &ChannelId, chunk: &Hash) -> Result<(), Failure> {
+    tx.execute("DELETE FROM ds_tree_chunks WHERE channel = ?1 AND chunk = ?2", (channel.as_bytes(), chunk.as_bytes()))?;
+    Ok(())
+}
+
 pub(super) fn delete_group_info(tx: &mut Transaction<'_>, channel: &ChannelId) -> Result<(), Failure> {
     tx.execute("DELETE FROM ds_group_infos WHERE channel = ?1", [channel.as_bytes()])?;
     Ok(())

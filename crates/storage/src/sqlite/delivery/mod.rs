@@ -31,6 +31,8 @@ hand_on! {
         channels::channel(id: &ChannelId) -> Option<ChannelRow>;
         channels::epoch(channel: &ChannelId, epoch: Epoch) -> Option<EpochRow>;
         channels::group_info(channel: &ChannelId) -> Option<GroupInfoRow>;
+        channels::tree_chunks(channel: &ChannelId) -> Vec<Hash>;
+        channels::has_tree_chunk(channel: &ChannelId, chunk: &Hash) -> bool;
         entries::entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
         entries::first_removal(channel: &ChannelId, from: Epoch) -> Option<Seq>;
         entries::idempotency(scope: &KeyedHash, key: &IdempotencyKey) -> Option<IdempotencyRow>;
@@ -57,6 +59,8 @@ hand_on! {
         channels::put_epoch(row: &EpochRow) -> ();
         channels::delete_epochs(channel: &ChannelId, after: Epoch) -> ();
         channels::put_group_info(row: &GroupInfoRow) -> ();
+        channels::put_tree_chunk(channel: &ChannelId, chunk: &Hash) -> ();
+        channels::delete_tree_chunk(channel: &ChannelId, chunk: &Hash) -> ();
         channels::delete_group_info(channel: &ChannelId) -> ();
         entries::clear_removes(channel: &ChannelId, seq: Seq) -> ();
         entries::append_entry(row: &EntryRow) -> ();

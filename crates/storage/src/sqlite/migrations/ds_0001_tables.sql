@@ -34,6 +34,13 @@ CREATE TABLE ds_group_infos (
     group_info BLOB NOT NULL
 ) STRICT;
 
+-- Chunks of the tree that a group's current epoch offers.
+CREATE TABLE ds_tree_chunks (
+    channel BLOB NOT NULL,
+    chunk BLOB NOT NULL,
+    PRIMARY KEY (channel, chunk)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE ds_entries (
     id INTEGER PRIMARY KEY,
     channel BLOB NOT NULL,
