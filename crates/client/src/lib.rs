@@ -30,7 +30,7 @@ pub mod transport;
 
 pub use client::{
     Added, Approval, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem, LinkCode, LinkCodeError, LinkRequest,
-    Listener, OpenError, PendingLink, Pinned, RegisterError, Registration, Services, SuiteStock, UserRecord,
+    Listener, OpenError, PendingLink, Pinned, RegisterError, Registration, Services, SuiteStock, Unable, UserRecord,
 };
 pub use conclave_engine::{
     group::{GroupSummary, Member, Status},

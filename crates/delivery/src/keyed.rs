@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Claimed,
     /// A drop token.
     Drop,
+    /// The channel whose quota a staged blob counts for.
+    Staging,
     /// The seed of the key that signs receipts.
     Receipts,
 }
@@ -35,6 +37,7 @@ impl Purpose {
             Self::Uploader => b"uploader",
             Self::Claimed => b"claimed",
             Self::Drop => b"drop",
+            Self::Staging => b"staging",
             Self::Receipts => b"receipts",
         }
     }

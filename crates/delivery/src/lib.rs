@@ -28,10 +28,12 @@
 mod keyed;
 pub mod limits;
 pub mod memory;
+mod retention;
 mod service;
 mod session;
 pub mod store;
 
+pub use retention::Retention;
 pub use service::{
     Attached, Authenticated, Batch, BlobPart, Config, DeliveryService, Detached, Done, Found, Incoming, Request,
     StreamEnd, Subscription,

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 
 use crate::store::{
     AddressKeyRow, BlobRow, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow, KeyPackageCount,
-    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, RangeLimit, Read, StoreError, Tx,
+    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, PRUNED_CHUNKS, RangeLimit, Read, StagedRow, StagedTotal,
+    StoreError, Tx,
 };
 
 /// Everything that is stored.
@@ -19,7 +21,9 @@ struct State {
     entries: BTreeMap<(ChannelId, Seq), EntryRow>,
     idempotency: BTreeMap<(KeyedHash, IdempotencyKey), IdempotencyRow>,
     blobs: BTreeMap<Hash, BlobRow>,
-    chunks: BTreeMap<(Hash, u64), Vec<u8>>,
+    staged: BTreeMap<(KeyedHash, Hash), StagedRow>,
+    chunks: BTreeMap<(KeyedHash, u64), Vec<u8>>,
+    discarded: BTreeSet<KeyedHash>,
     /// With the place in the order of storing.
     key_packages: BTreeMap<Hash, (u64, KeyPackageRow)>,
     directory: BTreeMap<ClientUri, Timestamp>,
@@ -142,6 +146,16 @@ impl Read for State {
         Ok(found)
     }
 
+    fn oldest(&mut self, channel: &ChannelId) -> Result<Option<(Seq, Timestamp)>, StoreError> {
+        let mut rows = self.entries.range((*channel, Seq(0))..=(*channel, Seq(u64::MAX)));
+        Ok(rows.next().map(|(_, row)| (row.seq, row.time)))
+    }
+
+    fn channels_after(&mut self, after: Option<&ChannelId>, limit: u32) -> Result<Vec<ChannelId>, StoreError> {
+        let later = self.channels.keys().filter(|id| after.is_none_or(|after| *id > after));
+        Ok(later.take(limit as usize).copied().collect())
+    }
+
     fn first_removal(&mut self, channel: &ChannelId, from: Epoch) -> Result<Option<Seq>, StoreError> {
         let mut rows = self.entries.range((*channel, Seq(0))..=(*channel, Seq(u64::MAX)));
         Ok(rows.find(|(_, row)| row.removes && row.epoch >= from).map(|(_, row)| row.seq))
@@ -155,8 +169,21 @@ impl Read for State {
         Ok(self.blobs.get(hash).cloned())
     }
 
-    fn chunk(&mut self, hash: &Hash, offset: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let found = self.chunks.range((*hash, 0)..=(*hash, offset)).next_back();
+    fn staged(&mut self, stager: &KeyedHash, hash: &Hash) -> Result<Option<StagedRow>, StoreError> {
+        Ok(self.staged.get(&(*stager, *hash)).cloned())
+    }
+
+    fn staged_total(&mut self, scope: &KeyedHash) -> Result<StagedTotal, StoreError> {
+        let staged = self.staged.values().filter(|row| row.scope == *scope).map(|row| row.size);
+        let whole = self.blobs.values().filter(|row| row.scope == Some(*scope)).map(|row| row.size);
+        Ok(staged.chain(whole).fold(StagedTotal::default(), |total, size| StagedTotal {
+            blobs: total.blobs + 1,
+            bytes: total.bytes.saturating_add(size),
+        }))
+    }
+
+    fn chunk(&mut self, chunks: &KeyedHash, offset: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        let found = self.chunks.range((*chunks, 0)..=(*chunks, offset)).next_back();
         Ok(found
             .filter(|((_, start), data)| start.saturating_add(data.len() as u64) > offset)
             .map(|((_, start), data)| (*start, data.clone())))
@@ -170,13 +197,27 @@ impl Read for State {
         &mut self,
         client: &ClientUri,
         cipher_suite: u16,
+        required: &Capabilities,
         now: Timestamp,
     ) -> Result<Option<KeyPackageRow>, StoreError> {
         Ok(self
             .key_packages_of(client)
             .filter(|(_, row)| row.cipher_suite == cipher_suite && !row.last_resort && row.expires > now)
+            .filter(|(_, row)| row.capabilities.meets(required))
             .min_by_key(|(order, _)| *order)
             .map(|(_, row)| row.clone()))
+    }
+
+    fn key_package_capabilities(
+        &mut self,
+        client: &ClientUri,
+        cipher_suite: u16,
+        now: Timestamp,
+    ) -> Result<Vec<Capabilities>, StoreError> {
+        let of_suite =
+            self.key_packages_of(client).filter(|(_, row)| row.cipher_suite == cipher_suite && row.expires > now);
+        let different: BTreeSet<_> = of_suite.map(|(_, row)| row.capabilities.clone()).collect();
+        Ok(different.into_iter().collect())
     }
 
     fn last_resort(&mut self, client: &ClientUri, cipher_suite: u16) -> Result<Option<KeyPackageRow>, StoreError> {
@@ -253,12 +294,17 @@ read_through! {
     tree_chunks(channel: &ChannelId) -> Vec<Hash>;
     has_tree_chunk(channel: &ChannelId, chunk: &Hash) -> bool;
     entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
+    oldest(channel: &ChannelId) -> Option<(Seq, Timestamp)>;
+    channels_after(after: Option<&ChannelId>, limit: u32) -> Vec<ChannelId>;
     first_removal(channel: &ChannelId, from: Epoch) -> Option<Seq>;
     idempotency(scope: &KeyedHash, key: &IdempotencyKey) -> Option<IdempotencyRow>;
     blob(hash: &Hash) -> Option<BlobRow>;
-    chunk(hash: &Hash, offset: u64) -> Option<(u64, Vec<u8>)>;
+    staged(stager: &KeyedHash, hash: &Hash) -> Option<StagedRow>;
+    staged_total(scope: &KeyedHash) -> StagedTotal;
+    chunk(chunks: &KeyedHash, offset: u64) -> Option<(u64, Vec<u8>)>;
     key_package(reference: &Hash) -> Option<KeyPackageRow>;
-    next_key_package(client: &ClientUri, cipher_suite: u16, now: Timestamp) -> Option<KeyPackageRow>;
+    next_key_package(client: &ClientUri, cipher_suite: u16, required: &Capabilities, now: Timestamp) -> Option<KeyPackageRow>;
+    key_package_capabilities(client: &ClientUri, cipher_suite: u16, now: Timestamp) -> Vec<Capabilities>;
     last_resort(client: &ClientUri, cipher_suite: u16) -> Option<KeyPackageRow>;
     key_package_counts(client: &ClientUri, now: Timestamp) -> Vec<KeyPackageCount>;
     directory_clients(user: &UserUri, now: Timestamp) -> Vec<ClientUri>;
@@ -296,6 +342,20 @@ impl Tx for Transaction {
         Ok(())
     }
 
+    fn close_epochs(&mut self, channel: &ChannelId, up_to: Epoch, removal: Seq) -> Result<(), StoreError> {
+        for row in self.writable()?.epochs.values_mut() {
+            if row.channel == *channel && row.epoch <= up_to {
+                row.closed.get_or_insert(removal);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_epochs(&mut self, channel: &ChannelId, before: Epoch) -> Result<(), StoreError> {
+        self.writable()?.epochs.retain(|(of, epoch), _| of != channel || *epoch >= before);
+        Ok(())
+    }
+
     fn delete_group_info(&mut self, channel: &ChannelId) -> Result<(), StoreError> {
         self.writable()?.group_infos.remove(channel);
         Ok(())
@@ -320,9 +380,14 @@ impl Tx for Transaction {
         }
     }
 
-    fn delete_entries(&mut self, channel: &ChannelId, up_to: Seq) -> Result<(), StoreError> {
-        self.writable()?.entries.retain(|(of, seq), _| of != channel || *seq > up_to);
-        Ok(())
+    fn delete_entries(&mut self, channel: &ChannelId, up_to: Seq) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        self.writable()?.entries.retain(|(of, seq), row| {
+            let stays = of != channel || *seq > up_to;
+            bytes += if stays { 0 } else { row.bytes.len() as u64 };
+            stays
+        });
+        Ok(bytes)
     }
 
     fn put_idempotency(&mut self, row: &IdempotencyRow) -> Result<(), StoreError> {
@@ -335,15 +400,23 @@ impl Tx for Transaction {
         Ok(())
     }
 
-    fn append_chunk(&mut self, hash: &Hash, offset: u64, data: &[u8]) -> Result<(), StoreError> {
-        self.writable()?.chunks.insert((*hash, offset), data.to_vec());
+    fn put_staged(&mut self, row: &StagedRow) -> Result<(), StoreError> {
+        self.writable()?.staged.insert((row.stager, row.hash), row.clone());
         Ok(())
     }
 
-    fn delete_blob(&mut self, hash: &Hash) -> Result<(), StoreError> {
-        let state = self.writable()?;
-        state.blobs.remove(hash);
-        state.chunks.retain(|(of, _), _| of != hash);
+    fn delete_staged(&mut self, stager: &KeyedHash, hash: &Hash) -> Result<(), StoreError> {
+        self.writable()?.staged.remove(&(*stager, *hash));
+        Ok(())
+    }
+
+    fn append_chunk(&mut self, chunks: &KeyedHash, offset: u64, data: &[u8]) -> Result<(), StoreError> {
+        self.writable()?.chunks.insert((*chunks, offset), data.to_vec());
+        Ok(())
+    }
+
+    fn discard_chunks(&mut self, chunks: &KeyedHash) -> Result<(), StoreError> {
+        self.writable()?.discarded.insert(*chunks);
         Ok(())
     }
 
@@ -416,18 +489,63 @@ impl Tx for Transaction {
         Ok(())
     }
 
-    fn prune(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    fn prune(&mut self, now: Timestamp, limit: u32) -> Result<bool, StoreError> {
         let state = self.writable()?;
-        state.idempotency.retain(|_, row| row.expires > now);
-        state.blobs.retain(|_, row| row.pins > 0 || row.expires > now);
-        let State { blobs, chunks, .. } = state;
-        chunks.retain(|(hash, _), _| blobs.contains_key(hash));
-        state.key_packages.retain(|_, (_, row)| row.expires > now);
-        state.directory.retain(|_, expires| *expires > now);
-        state.claimed.retain(|_, expires| *expires > now);
-        state.address_keys.retain(|_, row| row.expires > now);
-        state.drops.retain(|_, (_, expires)| *expires > now);
-        state.nonces.retain(|_, expires| *expires > now);
-        Ok(())
+        let blobs = first_expired(&state.blobs, |row| (row.pins == 0).then_some(row.expires), now, limit);
+        let staged = first_expired(&state.staged, |row| Some(row.expires), now, limit);
+        let full = |count: usize| count as u64 >= u64::from(limit);
+        let mut more = full(blobs.len()) || full(staged.len());
+        for hash in blobs {
+            state.discarded.extend(state.blobs.remove(&hash).map(|row| row.chunks));
+        }
+        for name in staged {
+            state.discarded.extend(state.staged.remove(&name).map(|row| row.chunks));
+        }
+        more |= drop_expired(&mut state.idempotency, |row| row.expires, now, limit);
+        more |= drop_expired(&mut state.key_packages, |(_, row)| row.expires, now, limit);
+        more |= drop_expired(&mut state.directory, |expires| *expires, now, limit);
+        more |= drop_expired(&mut state.claimed, |expires| *expires, now, limit);
+        more |= drop_expired(&mut state.address_keys, |row| row.expires, now, limit);
+        more |= drop_expired(&mut state.drops, |(_, expires)| *expires, now, limit);
+        more |= drop_expired(&mut state.nonces, |expires| *expires, now, limit);
+        if let Some(name) = state.discarded.first().copied() {
+            let of_name = state.chunks.range((name, 0)..=(name, u64::MAX)).take(PRUNED_CHUNKS as usize);
+            let gone: Vec<_> = of_name.map(|(place, _)| *place).collect();
+            for place in &gone {
+                state.chunks.remove(place);
+            }
+            if gone.len() < PRUNED_CHUNKS as usize {
+                state.discarded.remove(&name);
+            }
+            more |= !state.discarded.is_empty();
+        }
+        Ok(more)
     }
+}
+
+/// Names of rows that have expired, at most `limit`, those that expired first before others.
+fn first_expired<K: Clone + Ord, V>(
+    rows: &BTreeMap<K, V>,
+    expires: impl Fn(&V) -> Option<Timestamp>,
+    now: Timestamp,
+    limit: u32,
+) -> Vec<K> {
+    let mut expired: Vec<_> =
+        rows.iter().filter_map(|(name, row)| Some((expires(row).filter(|expires| *expires <= now)?, name))).collect();
+    expired.sort_unstable();
+    expired.into_iter().take(limit as usize).map(|(_, name)| name.clone()).collect()
+}
+
+/// Deletes them. Tells whether there may be more.
+fn drop_expired<K: Clone + Ord, V>(
+    rows: &mut BTreeMap<K, V>,
+    expires: impl Fn(&V) -> Timestamp,
+    now: Timestamp,
+    limit: u32,
+) -> bool {
+    let expired = first_expired(rows, |row| Some(expires(row)), now, limit);
+    for name in &expired {
+        rows.remove(name);
+    }
+    expired.len() as u64 >= u64::from(limit)
 }

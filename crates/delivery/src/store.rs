@@ -11,6 +11,7 @@
 use std::fmt;
 
 use conclave_channel::{EntryKind, law::Ledger};
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 use conclave_protocol::{Code, Refusal};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -66,6 +67,8 @@ pub struct ChannelRow {
     pub head_hash: Hash,
     /// Time of the newest entry, or of the channel's creation. Times never run backwards.
     pub head_time: Timestamp,
+    /// Bytes of the entries that are kept, with the blobs that they name.
+    pub bytes: u64,
 }
 
 /// Whose a channel is.
@@ -107,6 +110,8 @@ pub struct EpochRow {
     pub base: Seq,
     /// Sequence number of the commit that started it (and so ended the one before), 0 for epoch 0.
     pub started: Seq,
+    /// The removal that ended what its keys may read, if that entry is no longer kept.
+    pub closed: Option<Seq>,
 }
 
 /// What members need of the current epoch of a group; one row a channel.
@@ -167,21 +172,51 @@ pub struct IdempotencyRow {
     pub expires: Timestamp,
 }
 
-/// A staged blob. Its bytes are kept as chunks, in order and without gaps.
+/// A blob that is whole, and whose hash was verified. Its bytes are kept as chunks, in order and without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobRow {
     /// SHA-256 of the whole; one row each.
     pub hash: Hash,
+    /// Under which name its chunks are kept.
+    pub chunks: KeyedHash,
     /// Length of the whole, in bytes.
     pub size: u64,
-    /// How many bytes are there, from the start.
-    pub received: u64,
-    /// Whether it is all there and its hash was verified.
-    pub whole: bool,
     /// How many entries and epochs name it. While there are any, it does not expire.
     pub pins: u64,
     /// From then on it may be deleted, if nothing names it.
     pub expires: Timestamp,
+    /// Whose quota it counts for: the channel that staged it, until something names it.
+    pub scope: Option<KeyedHash>,
+}
+
+/// A blob that somebody is staging. Two who stage the same are nothing to each other until one of them has it whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedRow {
+    /// Who stages it.
+    pub stager: KeyedHash,
+    /// SHA-256 that the whole is announced to have; with `stager`, one row each.
+    pub hash: Hash,
+    /// Under which name its chunks are kept.
+    pub chunks: KeyedHash,
+    /// Whose quota it counts for: the channel's.
+    pub scope: KeyedHash,
+    /// Length that the whole is announced to have, in bytes.
+    pub size: u64,
+    /// How many bytes are there, from the start.
+    pub received: u64,
+    /// State of SHA-256 over these, so that they need not be read again.
+    pub digest: Vec<u8>,
+    /// From then on it may be deleted.
+    pub expires: Timestamp,
+}
+
+/// What a channel has staged that nothing names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StagedTotal {
+    /// How many blobs, whole or not.
+    pub blobs: u64,
+    /// Their bytes, as announced.
+    pub bytes: u64,
 }
 
 /// A KeyPackage.
@@ -193,6 +228,8 @@ pub struct KeyPackageRow {
     pub client: ClientUri,
     /// Its cipher suite.
     pub cipher_suite: u16,
+    /// What its leaf is capable of.
+    pub capabilities: Capabilities,
     /// The MLSMessage as it was uploaded.
     pub bytes: Vec<u8>,
     /// Whether it may be served many times. At most one of each client and cipher suite is so.
@@ -310,28 +347,51 @@ pub trait Read {
         limit: RangeLimit,
     ) -> Result<Vec<EntryRow>, StoreError>;
 
+    /// Place and time of a channel's oldest entry.
+    fn oldest(&mut self, channel: &ChannelId) -> Result<Option<(Seq, Timestamp)>, StoreError>;
+
+    /// Names of channels after this one (by bytes), ascending, at most `limit`.
+    fn channels_after(&mut self, after: Option<&ChannelId>, limit: u32) -> Result<Vec<ChannelId>, StoreError>;
+
     /// Sequence number of the first entry with `removes` whose epoch is `from` or later.
     fn first_removal(&mut self, channel: &ChannelId, from: Epoch) -> Result<Option<Seq>, StoreError>;
 
     /// A remembered submission, be it expired or not.
     fn idempotency(&mut self, scope: &KeyedHash, key: &IdempotencyKey) -> Result<Option<IdempotencyRow>, StoreError>;
 
-    /// The blob of this hash, be it whole or not.
+    /// The whole blob of this hash.
     fn blob(&mut self, hash: &Hash) -> Result<Option<BlobRow>, StoreError>;
 
-    /// The chunk of a blob that holds the byte at `offset`, with the offset of its first byte.
-    fn chunk(&mut self, hash: &Hash, offset: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError>;
+    /// What somebody has staged of a blob.
+    fn staged(&mut self, stager: &KeyedHash, hash: &Hash) -> Result<Option<StagedRow>, StoreError>;
+
+    /// What counts for a quota: staged blobs, and whole ones that nothing names yet.
+    fn staged_total(&mut self, scope: &KeyedHash) -> Result<StagedTotal, StoreError>;
+
+    /// The chunk that holds the byte at `offset`, with the offset of its first byte.
+    fn chunk(&mut self, chunks: &KeyedHash, offset: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError>;
 
     /// The KeyPackage of this reference, be it expired or not.
     fn key_package(&mut self, reference: &Hash) -> Result<Option<KeyPackageRow>, StoreError>;
 
-    /// The KeyPackage that was stored first of a client's one-time ones of a cipher suite that expire after `now`.
+    /// The KeyPackage that was stored first of a client's one-time ones of a cipher suite that expire after `now` and
+    /// have all that is `required`.
     fn next_key_package(
         &mut self,
         client: &ClientUri,
         cipher_suite: u16,
+        required: &Capabilities,
         now: Timestamp,
     ) -> Result<Option<KeyPackageRow>, StoreError>;
+
+    /// What a client's KeyPackages of a cipher suite that expire after `now` are capable of, the last resort included:
+    /// each different answer once, in any order.
+    fn key_package_capabilities(
+        &mut self,
+        client: &ClientUri,
+        cipher_suite: u16,
+        now: Timestamp,
+    ) -> Result<Vec<Capabilities>, StoreError>;
 
     /// The last resort of a client and cipher suite, be it expired or not.
     fn last_resort(&mut self, client: &ClientUri, cipher_suite: u16) -> Result<Option<KeyPackageRow>, StoreError>;
@@ -379,6 +439,13 @@ pub trait Tx: Read {
     /// Deletes a channel's epochs after this one.
     fn delete_epochs(&mut self, channel: &ChannelId, after: Epoch) -> Result<(), StoreError>;
 
+    /// Notes that a removal, which is about to be deleted, ended what the keys of a channel's epochs up to this one may
+    /// read. Epochs that an earlier one closed stay as they are.
+    fn close_epochs(&mut self, channel: &ChannelId, up_to: Epoch, removal: Seq) -> Result<(), StoreError>;
+
+    /// Deletes a channel's epochs before this one.
+    fn forget_epochs(&mut self, channel: &ChannelId, before: Epoch) -> Result<(), StoreError>;
+
     /// Inserts or replaces what members need of a channel's current epoch.
     fn put_group_info(&mut self, row: &GroupInfoRow) -> Result<(), StoreError>;
 
@@ -397,8 +464,8 @@ pub trait Tx: Read {
     /// Inserts an entry. Its place is free.
     fn append_entry(&mut self, row: &EntryRow) -> Result<(), StoreError>;
 
-    /// Deletes a channel's entries with `seq <= up_to`.
-    fn delete_entries(&mut self, channel: &ChannelId, up_to: Seq) -> Result<(), StoreError>;
+    /// Deletes a channel's entries with `seq <= up_to`. Tells how many bytes they had.
+    fn delete_entries(&mut self, channel: &ChannelId, up_to: Seq) -> Result<u64, StoreError>;
 
     /// Inserts or replaces a remembered submission.
     fn put_idempotency(&mut self, row: &IdempotencyRow) -> Result<(), StoreError>;
@@ -406,11 +473,17 @@ pub trait Tx: Read {
     /// Inserts or replaces a blob's row; its chunks stay.
     fn put_blob(&mut self, row: &BlobRow) -> Result<(), StoreError>;
 
-    /// Inserts a chunk of a blob. It starts where the one before it ends.
-    fn append_chunk(&mut self, hash: &Hash, offset: u64, data: &[u8]) -> Result<(), StoreError>;
+    /// Inserts or replaces what somebody has staged; its chunks stay.
+    fn put_staged(&mut self, row: &StagedRow) -> Result<(), StoreError>;
 
-    /// Deletes a blob and its chunks.
-    fn delete_blob(&mut self, hash: &Hash) -> Result<(), StoreError>;
+    /// Deletes the row of what somebody has staged; its chunks stay.
+    fn delete_staged(&mut self, stager: &KeyedHash, hash: &Hash) -> Result<(), StoreError>;
+
+    /// Inserts a chunk. It starts where the one before it ends.
+    fn append_chunk(&mut self, chunks: &KeyedHash, offset: u64, data: &[u8]) -> Result<(), StoreError>;
+
+    /// Has all chunks of this name deleted, by and by ([`Tx::prune`]). The name is not used again.
+    fn discard_chunks(&mut self, chunks: &KeyedHash) -> Result<(), StoreError>;
 
     /// Inserts or replaces a KeyPackage. A replaced one keeps its place in the order of storing.
     fn put_key_package(&mut self, row: &KeyPackageRow) -> Result<(), StoreError>;
@@ -446,7 +519,12 @@ pub trait Tx: Read {
     /// Stores the server's secret.
     fn put_server_secret(&mut self, secret: &[u8; 32]) -> Result<(), StoreError>;
 
-    /// Deletes what has `expires` at or before `now`: submissions, blobs without pins, KeyPackages, directory clients,
-    /// claimed references, address keys, drop tokens and nonces.
-    fn prune(&mut self, now: Timestamp) -> Result<(), StoreError>;
+    /// Deletes what has `expires` at or before `now`: submissions, blobs without pins and staged ones (their chunks are
+    /// discarded), KeyPackages, directory clients, claimed references, address keys, drop tokens and nonces. Of each at
+    /// most `limit` rows, those that expired first, so that nobody waits for long; then up to [`PRUNED_CHUNKS`] of the
+    /// discarded chunks with the least name, those of lower offsets first. Tells whether there may be more.
+    fn prune(&mut self, now: Timestamp, limit: u32) -> Result<bool, StoreError>;
 }
+
+/// Discarded chunks that one [`Tx::prune`] deletes; each has up to 1 MiB.
+pub const PRUNED_CHUNKS: u32 = 4;

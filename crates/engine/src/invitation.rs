@@ -18,6 +18,7 @@ use mls_rs::{MlsMessage, group::ExportedTree};
 use crate::{
     account::Account,
     group::{Group, LoadError, Status, fault, row},
+    intent::Wish,
     key_packages,
     mls_client::{Mls, MlsError, suite},
     outcome::Event,
@@ -241,13 +242,14 @@ impl Invitation {
                 profile: self.profile.clone(),
                 window: HashWindow::new(self.position(), Timestamp(0)),
                 ledger: self.info.ledger.clone(),
-                joined_by: self.info.commit,
+                commit: self.info.commit,
                 epoch: self.epoch,
                 seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),
                 tree_keys: BTreeMap::from([(self.info.tree_key_epoch, self.info.tree_key().map_err(fault)?)]),
                 channel_key: own,
             },
         );
+        let mut by_last_resort = false;
         for reference in self.message.welcome_key_package_references() {
             let key = [b"package/".as_slice(), reference].concat();
             let stored = rows.get(Room::KEY_PACKAGE, &key).map_err(JoinError::Store)?;
@@ -256,12 +258,18 @@ impl Invitation {
                 None => false,
             };
             // A last resort serves again until it is replaced.
+            by_last_resort |= last_resort;
             if !last_resort {
                 writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
                 shared.key_packages.remove(reference);
             }
         }
         group.began(writes, member.sender, now, events)?;
+        if by_last_resort {
+            // Its keys may be in several groups, and those that open the Welcome stay on this device for a while: our
+            // leaf takes fresh ones at the first opportunity (RFC 9750, section 5.1).
+            group.wish(Wish::Update).map_err(fault)?;
+        }
         Ok(group)
     }
 
@@ -277,7 +285,7 @@ pub(crate) struct Joined {
     pub(crate) profile: GroupProfile,
     pub(crate) window: HashWindow,
     pub(crate) ledger: Ledger,
-    pub(crate) joined_by: Hash,
+    pub(crate) commit: Hash,
     pub(crate) epoch: Epoch,
     pub(crate) seeds: BTreeMap<Epoch, Seed>,
     pub(crate) tree_keys: BTreeMap<Epoch, Seed>,

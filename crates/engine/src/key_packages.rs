@@ -10,10 +10,10 @@ use mls_rs_core::key_package::KeyPackageData;
 
 use crate::{
     account::Account,
-    group::fault,
+    group::{LoadError, fault},
     mls_client::{Mls, MlsError, leaf_extensions, mls_time, random, suite},
     record::{self, RecordError},
-    writes::{Room, Write},
+    writes::{Room, Rows, Write},
 };
 
 /// KeyPackages that are kept at the directory.
@@ -37,8 +37,16 @@ pub struct AddressKey {
 #[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Row {
     last_resort: bool,
+    /// Since when the directory does not serve it any more because another took its place.
+    retired: Option<Timestamp>,
+    /// Public half of the channel key in its leaf.
+    channel_key: [u8; 32],
     data: KeyPackageData,
 }
+
+/// Keys of rows in [`Room::KEY_PACKAGE`]: by the KeyPackageRef, and by the public channel key.
+const PACKAGE: &[u8] = b"package/";
+const CHANNEL_KEY: &[u8] = b"channel-key/";
 
 /// KeyPackages to upload, and the rows with their private parts, which must be durable first.
 #[derive(Debug, Default)]
@@ -94,13 +102,18 @@ pub fn generate(
         for (id, data) in inserted {
             fresh.writes.push(Write::Put {
                 room: Room::KEY_PACKAGE,
-                key: [b"channel-key/".as_slice(), &channel_key.verifying_key().to_bytes()].concat(),
+                key: [CHANNEL_KEY, &channel_key.verifying_key().to_bytes()].concat(),
                 value: zeroize::Zeroizing::new(channel_key.to_bytes().to_vec()),
             });
             fresh.writes.push(Write::Put {
                 room: Room::KEY_PACKAGE,
-                key: [b"package/".as_slice(), &id].concat(),
-                value: record::encode(&Row { last_resort: last, data }),
+                key: [PACKAGE, &id].concat(),
+                value: record::encode(&Row {
+                    last_resort: last,
+                    retired: None,
+                    channel_key: channel_key.verifying_key().to_bytes(),
+                    data,
+                }),
             });
         }
         let bytes = message.to_bytes()?;
@@ -111,6 +124,43 @@ pub fn generate(
         }
     }
     Ok(fresh)
+}
+
+/// Notes that the directory serves our stored KeyPackages no more: all of them, or the last resorts only. Welcomes for
+/// them may still be on their way; [`sweep`] deletes them when none can be.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn retire<R: Rows>(rows: &R, last_resorts_only: bool, now: Timestamp) -> Result<Vec<Write>, LoadError<R::Error>> {
+    let mut writes = Vec::new();
+    for (key, value) in rows.scan(Room::KEY_PACKAGE, PACKAGE).map_err(LoadError::Store)? {
+        let row: Row = record::decode(&value)?;
+        if row.retired.is_none() && (row.last_resort || !last_resorts_only) {
+            let value = record::encode(&Row { retired: Some(now), ..row });
+            writes.push(Write::Put { room: Room::KEY_PACKAGE, key, value });
+        }
+    }
+    Ok(writes)
+}
+
+/// Deletes the private parts of KeyPackages for which no Welcome can come any more: an inbox keeps one for
+/// [`limits::INVITATION_MS`] after the KeyPackage was retired, or has expired.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn sweep<R: Rows>(shared: &Mls, rows: &R, now: Timestamp) -> Result<Vec<Write>, LoadError<R::Error>> {
+    let mut writes = Vec::new();
+    for (key, value) in rows.scan(Room::KEY_PACKAGE, PACKAGE).map_err(LoadError::Store)? {
+        let row: Row = record::decode(&value)?;
+        let expired = Timestamp(row.data.expiration.saturating_mul(1000));
+        if row.retired.map_or(expired, |retired| retired.min(expired)).plus_ms(limits::INVITATION_MS) > now {
+            continue;
+        }
+        shared.key_packages.remove(key.strip_prefix(PACKAGE).unwrap_or_default());
+        writes.push(Write::Delete { room: Room::KEY_PACKAGE, key: [CHANNEL_KEY, &row.channel_key].concat() });
+        writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
+    }
+    Ok(writes)
 }
 
 /// A stored KeyPackage's private part.

@@ -136,6 +136,16 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The server no longer keeps what came after our place: we cannot follow the group. It heals if a member removes
+    /// this client and adds it again.
+    PositionGone {
+        /// Our place: the last entry that we have.
+        after: Seq,
+        /// The oldest entry that the server keeps, if it said so.
+        oldest: Option<Seq>,
+        /// For people.
+        reason: String,
+    },
     /// A member says that it could not apply a commit.
     NotApplied {
         /// The entry that says so: evidence that can be shown to others.

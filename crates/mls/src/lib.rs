@@ -3,6 +3,7 @@
 //! - [`credential`]: X.509 leaf certificates, the identity key's binding, and the one validator.
 //! - [`crypto`]: cipher suites and their provider.
 //! - [`components`]: `app_data_dictionary`, the group's profile, channel keys, SafeAAD (draft-ietf-mls-extensions).
+//! - [`capabilities`]: what leaves are capable of and groups require, compared.
 //! - [`content`] and [`frame`]: what a message says (draft-ietf-mimi-content) and what is said along with it.
 //! - [`seal`]: the group seed and what is sealed under it. [`welcome`]: Welcomes taken apart for delivery.
 //! - [`address`]: sealed delivery addresses. [`rules`] and [`identity`]: what mls-rs asks of an application.
@@ -10,6 +11,7 @@
 //! No module does I/O, and none reads a clock.
 
 pub mod address;
+pub mod capabilities;
 pub mod components;
 pub mod content;
 pub mod credential;

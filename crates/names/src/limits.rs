@@ -9,6 +9,13 @@ pub const BLOB: u64 = 256 * 1024 * 1024;
 /// Largest chunk of a blob in one request, in bytes.
 pub const BLOB_CHUNK: usize = 1024 * 1024;
 
+/// Bytes of blobs that one channel may have staged and that nothing names: parts of blobs count with the size that was
+/// announced.
+pub const STAGED_BYTES: u64 = 2 * BLOB;
+
+/// Blobs that one channel may have staged and that nothing names.
+pub const STAGED_BLOBS: u64 = 4096;
+
 /// Largest message that a server or a client decodes from the wire, in bytes.
 pub const WIRE_MESSAGE: usize = 4 * 1024 * 1024;
 
@@ -17,6 +24,9 @@ pub const KEY_PACKAGE: usize = 8 * 1024;
 
 /// KeyPackages in one upload.
 pub const KEY_PACKAGES_PER_UPLOAD: usize = 100;
+
+/// Numbers of one kind in the capabilities that a claim requires.
+pub const REQUIRED_CAPABILITIES: usize = 64;
 
 /// KeyPackages that the directory keeps of one client and one cipher suite, the last resort apart.
 pub const KEY_PACKAGES_PER_CLIENT: u64 = 200;
@@ -34,9 +44,13 @@ pub const WELCOMES_PER_BUNDLE: usize = 4096;
 /// Longest sealed GroupInfo in a bundle, in bytes.
 pub const GROUP_INFO: usize = 256 * 1024;
 
-/// How long the tree of an epoch that invited somebody is kept after the epoch, in milliseconds: 30 days. Who was
-/// invited and comes online later must be invited again.
+/// How long an inbox keeps a Welcome, and how long the tree of an epoch that invited somebody is kept after the epoch, in
+/// milliseconds: 30 days. Who was invited and comes online later must be invited again.
 pub const INVITATION_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Epochs of which a channel still knows the key root although the commit that ended them is no longer kept: so that who
+/// comes late is told so. Keys of epochs before them are strangers'.
+pub const SPENT_EPOCHS: u64 = 1024;
 
 /// Members of a group, and so leaves of a key tree.
 pub const MEMBERS: u64 = 1 << 20;

@@ -110,6 +110,8 @@ codes! {
     VerdictRefused = "VERDICT_REFUSED", AfterUpdate;
     /// The server has no tree of the epoch that the commit ends: offer all chunks of the new one.
     TreeIncomplete = "TREE_INCOMPLETE", AfterUpdate;
+    /// Entries that were to be read are no longer kept (metadata `oldest`): the group must be joined anew.
+    PositionGone = "POSITION_GONE", AfterUpdate;
     /// The entry is not of the kind, form or size that the call takes.
     EntryInvalid = "ENTRY_INVALID", Never;
     /// No such blob, or it is not whole.

@@ -35,7 +35,7 @@ fn grpc_code(code: Code) -> Grpc {
         Code::NameTaken | Code::ChannelExists | Code::IdempotencyMismatch => Grpc::AlreadyExists,
         Code::UserUnknown | Code::LinkUnknown | Code::BlobUnknown | Code::StreamUnknown => Grpc::NotFound,
         Code::EpochConflict => Grpc::Aborted,
-        Code::EpochStale | Code::VerdictRefused | Code::TreeIncomplete => Grpc::FailedPrecondition,
+        Code::EpochStale | Code::VerdictRefused | Code::TreeIncomplete | Code::PositionGone => Grpc::FailedPrecondition,
         Code::QuotaExceeded | Code::RateLimited | Code::StorageFull => Grpc::ResourceExhausted,
         Code::ServiceDisabled => Grpc::Unimplemented,
         Code::Unavailable => Grpc::Unavailable,

@@ -279,6 +279,7 @@ impl Server {
                 max_sessions: config.max_sessions,
                 max_sessions_per_origin: config.max_sessions_per_address,
                 limits: config.service_limits,
+                retention: config.retention,
                 ..conclave_delivery::Config::default()
             };
             Some(Arc::new(DeliveryService::new(config.domain.clone(), identities, limits)?))

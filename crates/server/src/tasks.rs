@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use conclave_mls::identity::Identities;
 use conclave_names::Domain;
 use conclave_protocol::Refusal;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
     clock,
@@ -32,8 +35,15 @@ const ISSUERS: Duration = Duration::from_secs(600);
 
 pub(crate) async fn maintain(state: &State) -> Result<(), Refusal> {
     if let Some(service) = state.delivery.clone() {
-        let done = state.database.delivery().write(move |tx| service.maintain(tx, clock::now())).await?;
-        state.settle(done);
+        // In small transactions, so that calls come in between; and not longer than until the next round.
+        let until = Instant::now() + MAINTAIN;
+        loop {
+            let service = Arc::clone(&service);
+            let done = state.database.delivery().write(move |tx| service.maintain(tx, clock::now())).await?;
+            if !state.settle(done) || *state.stopping.borrow() || Instant::now() >= until {
+                break;
+            }
+        }
     }
     if let Some(service) = state.authentication.clone() {
         state.database.authentication().write(move |tx| service.prune(tx, clock::now())).await?;

@@ -98,6 +98,9 @@ impl Ledger {
                 Event::ReceiptInvalid { seq } | Event::ReceiptBroken { seq, .. } | Event::Equivocation { seq, .. } => {
                     return Err(Stop::violation(format!("{client} raises a false alarm about the receipt of {seq}")));
                 }
+                Event::PositionGone { reason, .. } => {
+                    return Err(Stop::violation(format!("{client} was told that an entry is gone: {reason}")));
+                }
                 Event::LogsDiffer { member, seq } => {
                     return Err(Stop::violation(format!(
                         "{client} raises a false alarm about {member}'s word of entry {seq}"

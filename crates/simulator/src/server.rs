@@ -155,6 +155,7 @@ impl Server {
             target: target.to_owned(),
             cipher_suites: vec![1],
             idempotency_key: (self.nonce + 1).to_be_bytes().to_vec(),
+            ..v1::ClaimRequest::default()
         };
         let request = self.sign(skew, &account.signature_key, &account.certificate, method::CLAIM, &message);
         let done = self.store.write(|tx| self.service.claim(tx, &request, self.now))?;

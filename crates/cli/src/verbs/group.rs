@@ -87,6 +87,9 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                         "\nnot added: {client} has left no keying material; it must come online first"
                     ));
                 }
+                for unable in &added.unable {
+                    text.push_str(&format!("\nnot added: {}: {}", unable.client, unable.reason));
+                }
                 text
             })
         }

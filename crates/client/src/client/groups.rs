@@ -1,7 +1,7 @@
 //! What people do with groups. Each change is an intent of the engine: stored first, then carried out as far as the
 //! network allows.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use conclave_channel::receipt::ReceiptKey;
 use conclave_engine::{
@@ -9,7 +9,7 @@ use conclave_engine::{
     intent::Wish,
     outcome::Event,
 };
-use conclave_mls::{content::MessageId, crypto};
+use conclave_mls::{capabilities::Capabilities, content::MessageId, crypto};
 use conclave_names::{ClientUri, GroupUri, IdempotencyKey, UserUri};
 use conclave_protocol::v1;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -33,6 +33,55 @@ pub struct Added {
     pub clients: Vec<ClientUri>,
     /// Clients of the same users that have left no keying material and so could not be added.
     pub without_key_packages: Vec<ClientUri>,
+    /// Clients of the same users that cannot be members of this group.
+    pub unable: Vec<Unable>,
+}
+
+/// A client that cannot be a member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unable {
+    /// Which.
+    pub client: ClientUri,
+    /// What it lacks, for people.
+    pub reason: String,
+}
+
+fn lacks(missing: &Capabilities) -> String {
+    format!("it lacks what the group requires: {missing}")
+}
+
+/// Why the directory served nothing of a client; none: there is nothing, or no reason was given.
+fn unable(unserved: &v1::Unserved, suite: u32) -> Option<Unable> {
+    let client = unserved.client.parse().ok()?;
+    let reason = match unserved.reason() {
+        v1::UnservedReason::Capabilities => {
+            let missing = unserved.missing.clone().unwrap_or_default();
+            let list = |numbers: Vec<u32>| numbers.into_iter().filter_map(|number| u16::try_from(number).ok());
+            let missing = Capabilities::new(
+                list(missing.protocol_versions),
+                list(missing.extension_types),
+                list(missing.proposal_types),
+                list(missing.credential_types),
+            );
+            lacks(&missing)
+        }
+        v1::UnservedReason::CipherSuite => {
+            let has: Vec<_> = unserved.cipher_suites.iter().map(|suite| format!("0x{suite:04X}")).collect();
+            format!("it does not offer the group's cipher suite 0x{suite:04X}, only {}", has.join(", "))
+        }
+        _ => return None,
+    };
+    Some(Unable { client, reason })
+}
+
+fn to_wire(required: &Capabilities) -> v1::Capabilities {
+    let list = |numbers: &BTreeSet<u16>| numbers.iter().copied().map(u32::from).collect();
+    v1::Capabilities {
+        protocol_versions: list(&required.protocol_versions),
+        extension_types: list(&required.extension_types),
+        proposal_types: list(&required.proposal_types),
+        credential_types: list(&required.credential_types),
+    }
 }
 
 fn opener(access: Access) -> SessionOpener {
@@ -65,17 +114,18 @@ impl Client {
         Ok(name)
     }
 
-    /// Adds all clients of users, those without keying material excepted.
+    /// Adds all clients of users, those excepted that left no keying material or lack what the group requires (R102).
     ///
     /// # Errors
     /// [`ClientError::CannotAdd`] if a user has no client that can be added, [`ClientError::IdentityChanged`] if one's
     /// identity key is another than before.
     pub async fn add(&mut self, group: &GroupUri, users: &[UserUri]) -> Result<Added, ClientError> {
         self.sync_group(group).await?;
-        let mut added = Added { clients: Vec::new(), without_key_packages: Vec::new() };
+        let mut added = Added { clients: Vec::new(), without_key_packages: Vec::new(), unable: Vec::new() };
         let mut key_packages = Vec::new();
         let members: Vec<ClientUri> = self.group(group)?.members()?.into_iter().map(|member| member.client).collect();
         let suite = u32::from(self.group(group)?.cipher_suite());
+        let required = to_wire(&self.group(group)?.required_capabilities()?);
         for user in users {
             let answer = self
                 .delivery
@@ -85,12 +135,20 @@ impl Client {
                         target: user.to_string(),
                         cipher_suites: vec![suite],
                         idempotency_key: random::<16>()?.to_vec(),
+                        required: Some(required.clone()),
                     },
                 )
                 .await?;
             let mut found = false;
+            let mut lacking: Vec<_> = answer.unserved.iter().filter_map(|unserved| unable(unserved, suite)).collect();
             for claimed in answer.key_packages {
                 let client = self.judge_key_package(user, &claimed.key_package)?;
+                // The directory was told, but is not believed.
+                let missing = self.group(group)?.lacking(&claimed.key_package)?;
+                if !missing.is_empty() {
+                    lacking.push(Unable { client, reason: lacks(&missing) });
+                    continue;
+                }
                 // Our own device is a member, and so may others be.
                 found = true;
                 if !members.contains(&client) {
@@ -98,13 +156,18 @@ impl Client {
                     key_packages.push(claimed.key_package);
                 }
             }
-            added.without_key_packages.extend(answer.without.iter().filter_map(|client| client.parse().ok()));
             if !found {
-                return Err(ClientError::CannotAdd {
-                    user: user.clone(),
-                    reason: "none of its clients has left keying material; they must come online first".into(),
-                });
+                let reasons: Vec<_> = lacking.iter().map(|one| format!("{}: {}", one.client, one.reason)).collect();
+                let reason = if reasons.is_empty() {
+                    "none of its clients has left keying material; they must come online first".into()
+                } else {
+                    reasons.join("; ")
+                };
+                return Err(ClientError::CannotAdd { user: user.clone(), reason });
             }
+            let others = answer.without.iter().filter_map(|client| client.parse().ok());
+            added.without_key_packages.extend(others.filter(|client| !lacking.iter().any(|one| one.client == *client)));
+            added.unable.extend(lacking);
         }
         if !key_packages.is_empty() {
             self.carry_out(group, Wish::Add { key_packages }).await?;

@@ -1,11 +1,21 @@
-//! Keying material at the directory: filled up at a low-water mark (R52), the last resort replaced once used (R48).
+//! Keying material at the directory: filled up at a low-water mark (R52), the last resort replaced once used (R48), all of
+//! it replaced with the certificate (R50).
 
-use conclave_engine::key_packages::{self, AddressKey, LOW_WATER, POOL};
+use conclave_engine::{
+    key_packages::{self, AddressKey, LOW_WATER, POOL},
+    writes::{Room, Write},
+};
 use conclave_mls::crypto;
 use conclave_protocol::v1;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, rows::StoreRows};
+
+/// Key of the row in [`Room::ACCOUNT`] that says with which certificate the directory's KeyPackages were made: its
+/// SHA-256. Without it, or with another's, they are replaced, also after a crash between renewal and replacement.
+const MADE_WITH: &[u8] = b"key-packages-made-with";
 
 /// What the directory has of this client in one cipher suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,17 +46,27 @@ impl Client {
             .collect())
     }
 
-    /// Fills the pool up if it is at the low-water mark or below, and replaces a last resort that is missing or was
-    /// used. The private parts are durable before the public ones leave.
+    /// Fills the pool up if it is at the low-water mark or below, replaces a last resort that is missing or was used, and
+    /// replaces everything if the certificate is another than before. The private parts are durable before the public
+    /// ones leave; those for which no Welcome can come any more are deleted.
     pub async fn refill_key_packages(&mut self) -> Result<(), ClientError> {
         let suite = crypto::DEFAULT_SUITE;
         let number: u16 = suite.into();
-        let stock = self.key_package_stock().await?;
-        let stock = stock.into_iter().find(|stock| stock.cipher_suite == u32::from(number));
+        let mut writes = key_packages::sweep(&self.mls, &StoreRows(&*self.store), self.delivery.now())?;
+        let certificate = Sha256::digest(&self.account.certificate);
+        let made_with = self.store.get(Room::ACCOUNT, MADE_WITH)?;
+        let renewed = made_with.is_none_or(|hash| hash.as_slice() != certificate.as_slice());
+        let stock = if renewed {
+            self.delivery.purge(&Self::signer(&self.account), &v1::PurgeRequest {}).await?;
+            None
+        } else {
+            let stock = self.key_package_stock().await?;
+            stock.into_iter().find(|stock| stock.cipher_suite == u32::from(number))
+        };
         let available = stock.map_or(0, |stock| stock.available);
         let last_resort = stock.is_none_or(|stock| !stock.last_resort || stock.last_resort_used);
         if available > LOW_WATER && !last_resort {
-            return Ok(());
+            return Ok(self.store.apply(&writes)?);
         }
         let count = if available > LOW_WATER { 0 } else { POOL.saturating_sub(available) };
         let info = self.delivery.get_server_info().await?;
@@ -57,8 +77,12 @@ impl Client {
             .map_err(|_| ClientError::Answer("`address_key_id` is not 8 bytes".into()))?;
         let address_key = AddressKey { id, public: info.address_key };
         let now = self.delivery.now();
+        if last_resort {
+            writes.extend(key_packages::retire(&StoreRows(&*self.store), !renewed, now)?);
+        }
         let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, count, last_resort, now)?;
-        self.store.apply(&fresh.writes)?;
+        writes.extend(fresh.writes);
+        self.store.apply(&writes)?;
         self.delivery
             .upload(
                 &Self::signer(&self.account),
@@ -68,6 +92,10 @@ impl Client {
                 },
             )
             .await?;
+        if renewed {
+            let value = Zeroizing::new(certificate.to_vec());
+            self.store.apply(&[Write::Put { room: Room::ACCOUNT, key: MADE_WITH.to_vec(), value }])?;
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use conclave_engine::group::Status;
+use conclave_engine::{group::Status, outcome::Event};
 use conclave_names::{ChannelId, GroupUri, Seq, Timestamp};
 use conclave_protocol::{Code, v1};
 use futures::StreamExt as _;
@@ -142,7 +142,17 @@ impl Listener<'_> {
                 // New groups are to be attached.
                 self.settled = false;
                 let events = self.client.sync_inbox().await?;
+                let joined: Vec<_> = events
+                    .iter()
+                    .filter(|happened| matches!(happened.event, Event::Joined { .. }))
+                    .map(|happened| happened.group.clone())
+                    .collect();
                 self.ready.extend(events);
+                for group in joined {
+                    // Who joined by a last resort renews its leaf at once.
+                    let events = self.client.drive(&group, None).await?;
+                    self.ready.extend(events);
+                }
                 self.client.refill_key_packages().await?;
                 self.attach_all().await?;
                 self.settled = true;
@@ -179,6 +189,12 @@ impl Listener<'_> {
         match session.attach(&v1::AttachRequest { handle: handle.to_vec(), after }).await {
             Ok(_) => {
                 self.channels.insert(channel, Some(name.clone()));
+                Ok(())
+            }
+            // It stays unattached until a member has removed this client and added it again.
+            Err(CallError::Refused(refusal)) if refusal.code == Code::PositionGone => {
+                let events = self.client.position_gone(name, &refusal)?;
+                self.ready.extend(events);
                 Ok(())
             }
             // The stream is gone on the server's side: it is opened anew.

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 pub use devices::{Approval, LinkCode, LinkCodeError, LinkRequest, PendingLink};
 pub use error::{ClientError, OpenError};
-pub use groups::Added;
+pub use groups::{Added, Unable};
 pub use history::{HistoryEntry, HistoryItem};
 pub use identities::{Pinned, UserRecord};
 pub use keying::SuiteStock;

@@ -152,7 +152,6 @@ impl Client {
             group.set_account(account.clone());
         }
         self.account = account;
-        self.delivery.purge(&Self::signer(&self.account), &v1::PurgeRequest {}).await?;
         self.refill_key_packages().await
     }
 }

@@ -9,7 +9,7 @@ use conclave_engine::{
 };
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp, limits};
-use conclave_protocol::{Code, v1};
+use conclave_protocol::{Code, Refusal, v1};
 
 use futures::{StreamExt, stream};
 
@@ -159,6 +159,10 @@ impl Client {
                     events.push(ClientEvent { group: name.clone(), event });
                     return Ok(events);
                 }
+                Err(ClientError::Call(CallError::Refused(refusal))) if refusal.code == Code::PositionGone => {
+                    events.extend(self.position_gone(name, &refusal)?);
+                    return Ok(events);
+                }
                 page => page?,
             };
             if page.entries.is_empty() {
@@ -174,6 +178,18 @@ impl Client {
                 refetched = true;
             }
         }
+    }
+
+    /// Notes that the server no longer keeps what we would read next.
+    pub(super) fn position_gone(
+        &mut self,
+        name: &GroupUri,
+        refusal: &Refusal,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut told = Vec::new();
+        self.group(name)?.position_gone(refusal.number("oldest").map(Seq), &mut told);
+        self.save(name)?;
+        Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
     }
 
     /// The entries after our place in a group's channel.

@@ -2,10 +2,18 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use conclave_client::{Client, Registration, Services, store::MemoryStore, transport::Endpoint};
+use std::sync::{Arc, Mutex};
+
+use conclave_client::{
+    Client, Registration, Services,
+    store::{MemoryStore, ProfileStore, Row, StoreError},
+    transport::Endpoint,
+};
+use conclave_engine::writes::{Room, StoredMessage, Write};
 use conclave_names::{Domain, UserUri};
 use conclave_server::{Config, IssuerSource, Running, Server};
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
 pub fn domain() -> Domain {
     "example.com".parse().unwrap()
@@ -57,6 +65,24 @@ impl World {
         Client::register(Box::new(MemoryStore::new()), &self.services(), registration).await.unwrap()
     }
 
+    /// Stops the Delivery Service, and starts it again where it was, with other settings if wanted.
+    pub async fn restart_delivery(&mut self, change: impl FnOnce(&mut Config)) {
+        let running = self.delivery.take().unwrap();
+        let listen = running.addr();
+        running.shutdown().await;
+        let directory = self.directories.last().unwrap();
+        let mut config = Config { listen, ..Config::for_tests(directory.path(), domain()) };
+        if let Some(authentication) = &self.authentication {
+            config.authentication = false;
+            config.issuers = Some(IssuerSource::Url {
+                url: format!("https://{}", authentication.addr()),
+                ca: Some(self.directories[0].path().join("tls/ca.pem")),
+            });
+        }
+        change(&mut config);
+        self.delivery = Some(Server::start(config).await.unwrap());
+    }
+
     pub async fn stop(mut self) {
         for running in [self.delivery.take(), self.authentication.take()].into_iter().flatten() {
             running.shutdown().await;
@@ -66,4 +92,38 @@ impl World {
 
 pub fn user(name: &str) -> UserUri {
     UserUri::new(domain(), name).unwrap()
+}
+
+/// A store that outlives the client that it is given to: what a crash leaves.
+#[derive(Clone, Default)]
+pub struct SharedStore(Arc<Mutex<MemoryStore>>);
+
+impl ProfileStore for SharedStore {
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        self.0.lock().unwrap().apply(writes)
+    }
+
+    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        self.0.lock().unwrap().get(room, key)
+    }
+
+    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        self.0.lock().unwrap().scan(room, prefix)
+    }
+
+    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.0.lock().unwrap().messages(group, after_seq, limit)
+    }
+
+    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.0.lock().unwrap().last_messages(group, limit)
+    }
+
+    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
+        self.0.lock().unwrap().has_message(group, id)
+    }
+
+    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
+        self.0.lock().unwrap().message_count(group)
+    }
 }

@@ -51,7 +51,11 @@ impl Access {
             (ChannelKind::Group { ledger }, Place::Member { epoch, started }) => {
                 // Another commit may have begun the epoch since, if the first was annulled.
                 let of = read.epoch(channel, epoch)?.filter(|row| row.started == started).ok_or_else(stranger)?;
-                let range = ReadRange { after: of.base, until: read.first_removal(channel, epoch)? };
+                let until = match of.closed {
+                    Some(removal) => Some(removal),
+                    None => read.first_removal(channel, epoch)?,
+                };
+                let range = ReadRange { after: of.base, until };
                 Ok(Self { epoch: Some(ledger.epoch()), range, row })
             }
             (ChannelKind::Inbox { .. }, Place::Owner) => Ok(Self { epoch: None, range: ReadRange::ALL, row }),
@@ -70,6 +74,31 @@ impl Access {
         self.range.head(self.row.head)
     }
 
+    /// The oldest entry that is kept for this session, or the place after its newest if there is none.
+    pub(super) fn oldest(&self, read: &mut dyn Read) -> Result<Seq, StoreError> {
+        let kept = read.oldest(&self.row.id)?.map_or(self.row.head.next(), |(seq, _)| seq).max(self.range.after.next());
+        // Of what comes after its removal a former member is not to learn how much of it there is.
+        Ok(self.range.until.map_or(kept, |until| kept.min(until.next())))
+    }
+
+    /// Refuses to go on where entries are missing right after a place. An inbox is no log of which every entry must be
+    /// read: there, what was trimmed or has expired is passed over.
+    pub(super) fn check_place(&self, after: Seq, oldest: Seq) -> Result<(), Refusal> {
+        let next = self.range.start(after).next();
+        if self.epoch.is_none() || next >= oldest {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::PositionGone,
+            format!(
+                "entries from {next} to {} of this channel are no longer kept: this client cannot follow the group any \
+                 more; have a member remove it and add it again",
+                Seq(oldest.0.saturating_sub(1))
+            ),
+        )
+        .with("oldest", oldest))
+    }
+
     /// The group's current epoch, for who is a member in it for all that is known.
     pub(super) fn member(&self) -> Result<Epoch, Refusal> {
         let epoch = self.epoch.ok_or_else(|| other_kind("groups' channels"))?;
@@ -86,7 +115,7 @@ impl Access {
     ) -> Result<Epoch, Refusal> {
         let current = self.epoch.ok_or_else(|| other_kind("groups' channels"))?;
         let visible = match self.range.until {
-            Some(until) => epoch_after(read, &self.row.id, until)?,
+            Some(until) => epoch_after(read, &self.row.id, until)?.ok_or_else(ended)?,
             None => current,
         };
         match law::admit(kind, epoch, visible) {
@@ -106,12 +135,9 @@ impl Access {
     }
 }
 
-/// The epoch that the commit at `seq` started.
-fn epoch_after(read: &mut dyn Read, channel: &ChannelId, seq: Seq) -> Result<Epoch, Refusal> {
+/// The epoch that the commit at `seq` started, if that is still kept.
+fn epoch_after(read: &mut dyn Read, channel: &ChannelId, seq: Seq) -> Result<Option<Epoch>, Refusal> {
     let before = seq.previous().unwrap_or_default();
     let found = read.entries(channel, before, Some(seq), RangeLimit { entries: 1, bytes: 0 })?;
-    match found.first() {
-        Some(row) => Ok(row.epoch.next()),
-        None => Err(StoreError::Corrupt(format!("no entry at {seq}, where a removal was")).into()),
-    }
+    Ok(found.first().map(|row| row.epoch.next()))
 }

@@ -2,9 +2,12 @@
 
 use conclave_names::{Hash, Timestamp};
 use conclave_protocol::{Code, Refusal};
-use sha2::{Digest, Sha256};
+use sha2::{
+    Digest, Sha256,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 
-use crate::store::{BlobRow, Read, StoreError, Tx};
+use crate::store::{BlobRow, KeyedHash, Read, StoreError, Tx};
 
 /// How long a blob stays that nothing names, in milliseconds: a day.
 pub(super) const UNNAMED_MS: u64 = 24 * 3600 * 1000;
@@ -16,11 +19,12 @@ pub(super) fn unknown() -> Refusal {
 
 /// Notes that something names a blob, which must be whole (and of this size, where one is said).
 pub(super) fn pin(tx: &mut dyn Tx, hash: &Hash, size: Option<u64>) -> Result<(), Refusal> {
-    let row = tx.blob(hash)?.filter(|row| row.whole).ok_or_else(unknown)?;
+    let row = tx.blob(hash)?.ok_or_else(unknown)?;
     if size.is_some_and(|size| size != row.size) {
         return Err(Refusal::new(Code::BlobInvalid, "the entry's blob has another size than the entry says"));
     }
-    Ok(tx.put_blob(&BlobRow { pins: row.pins.saturating_add(1), ..row })?)
+    // What is named counts for the channel's retention, no longer for what it has staged.
+    Ok(tx.put_blob(&BlobRow { pins: row.pins.saturating_add(1), scope: None, ..row })?)
 }
 
 /// Has a blob stay until a time, whether something names it or not.
@@ -37,22 +41,22 @@ pub(super) fn unpin(tx: &mut dyn Tx, hash: &Hash, now: Timestamp) -> Result<(), 
     tx.put_blob(&BlobRow { pins, expires: row.expires.max(now.plus_ms(UNNAMED_MS)), ..row })
 }
 
-/// Reads stored bytes of a blob from `offset` up to `end`, piece by piece.
+/// Reads stored bytes from `offset` up to `end`, piece by piece.
 pub(super) fn pieces(
     read: &mut dyn Read,
-    hash: &Hash,
+    chunks: &KeyedHash,
     mut offset: u64,
     end: u64,
     mut each: impl FnMut(&[u8]) -> bool,
 ) -> Result<(), StoreError> {
     while offset < end {
         let (start, chunk) = read
-            .chunk(hash, offset)?
-            .ok_or_else(|| StoreError::Corrupt(format!("blob {hash} has a gap at {offset}")))?;
+            .chunk(chunks, offset)?
+            .ok_or_else(|| StoreError::Corrupt(format!("the chunks of a blob have a gap at {offset}")))?;
         let index = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX).min(chunk.len());
         let piece = chunk.get(index(offset)..index(end)).unwrap_or_default();
         if piece.is_empty() {
-            return Err(StoreError::Corrupt(format!("blob {hash} has an empty chunk at {offset}")));
+            return Err(StoreError::Corrupt(format!("a blob has an empty chunk at {offset}")));
         }
         offset = offset.saturating_add(piece.len() as u64);
         if !each(piece) {
@@ -62,13 +66,50 @@ pub(super) fn pieces(
     Ok(())
 }
 
-/// SHA-256 of the first `received` stored bytes and of `last`.
-pub(super) fn digest(read: &mut dyn Read, hash: &Hash, received: u64, last: &[u8]) -> Result<Hash, StoreError> {
-    let mut hasher = Sha256::new();
-    pieces(read, hash, 0, received, |piece| {
-        hasher.update(piece);
-        true
-    })?;
-    hasher.update(last);
-    Ok(Hash::new(hasher.finalize().into()))
+/// SHA-256 as it stands between two parts of a blob.
+pub(super) struct Running(Sha256);
+
+impl Running {
+    /// Over nothing yet.
+    pub(super) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    /// As it was stored; none if another version of the program stored it in a form that this one does not know.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let state = SerializedState::<Sha256>::try_from(bytes).ok()?;
+        Sha256::deserialize(&state).ok().map(Self)
+    }
+
+    /// For the store.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// Goes on.
+    pub(super) fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    /// The hash.
+    pub(super) fn finish(self) -> Hash {
+        Hash::new(self.0.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_goes_on_where_it_was_stored() {
+        let mut running = Running::new();
+        for part in [b"ab".as_slice(), &[7; 100], b"", b"c"] {
+            running.update(part);
+            running = Running::parse(&running.to_bytes()).unwrap();
+        }
+        let whole = [b"ab".as_slice(), &[7; 100], b"c"].concat();
+        assert_eq!(running.finish(), Hash::new(Sha256::digest(whole).into()));
+        assert!(Running::parse(&[1; 7]).is_none() && Running::parse(&[]).is_none());
+    }
 }

@@ -1,7 +1,8 @@
-use conclave_names::{ClientUri, Timestamp, UserUri};
+use conclave_mls::capabilities::Capabilities;
+use conclave_names::{ClientUri, Timestamp, UserUri, limits};
 use conclave_protocol::{
     Code, Refusal, method,
-    v1::{ClaimRequest, ClaimResponse, ClaimedKeyPackage, SignedRequest},
+    v1::{self, ClaimRequest, ClaimResponse, ClaimedKeyPackage, SignedRequest, Unserved, UnservedReason},
 };
 
 use super::{
@@ -11,11 +12,19 @@ use super::{
 };
 use crate::{
     keyed::{Keyed, Purpose},
-    store::{KeyPackageRow, Tx},
+    store::{KeyPackageRow, Read, Tx},
 };
 
 /// Cipher suites in one claim.
 const SUITES: usize = 16;
+
+/// What a KeyPackage must be, to be served.
+struct Wanted {
+    /// Cipher suites, best first.
+    suites: Vec<u16>,
+    /// What its leaf must be capable of.
+    required: Capabilities,
+}
 
 /// Whose KeyPackages are claimed.
 enum Target {
@@ -35,7 +44,8 @@ impl DeliveryService {
         let (caller, Signed { message, keyed, .. }) =
             self.certified::<ClaimRequest>(tx, request, method::CLAIM, now)?;
         let key = idempotency_key(&message.idempotency_key)?;
-        let suites = suites(&message.cipher_suites)?;
+        let required = required(message.required.unwrap_or_default())?;
+        let wanted = Wanted { suites: suites(&message.cipher_suites)?, required };
         let target = self.target(&message.target)?;
         let scope = keyed.hash(Purpose::Claimer, &[caller.client.to_string().as_bytes(), &caller.identity_key]);
         let claim = Submission::new(scope, key, method::CLAIM, &request.request().body);
@@ -57,7 +67,7 @@ impl DeliveryService {
         for target in clients {
             // Beyond the limit the pool is left alone, and the last resort keeps the client reachable.
             let wait = self.limiter.pool(&caller, &target, now);
-            if let Some(row) = take(tx, &keyed, &target, &suites, wait.is_none(), now)? {
+            if let Some(row) = take(tx, &keyed, &target, &wanted, wait.is_none(), now)? {
                 if !row.last_resort {
                     self.limiter.took(&caller, &target, now);
                 }
@@ -67,8 +77,12 @@ impl DeliveryService {
                     key_package: row.bytes,
                 });
             } else {
-                withheld = withheld.max(wait);
+                let why = unserved(tx, &target, &wanted, now)?;
+                if why.reason() == UnservedReason::Limited {
+                    withheld = withheld.max(wait);
+                }
                 reply.without.push(target.to_string());
+                reply.unserved.push(why);
             }
         }
         if let (Some(wait), true) = (withheld, reply.key_packages.is_empty()) {
@@ -105,24 +119,41 @@ fn suites(numbers: &[u32]) -> Result<Vec<u16>, Refusal> {
     numbers.iter().map(number).collect()
 }
 
-/// Takes one KeyPackage of a client, of the first suite in which it has one; a one-time one only if the pool may be
-/// touched.
+fn required(message: v1::Capabilities) -> Result<Capabilities, Refusal> {
+    let list = |numbers: &[u32]| -> Result<Vec<u16>, Refusal> {
+        if numbers.len() > limits::REQUIRED_CAPABILITIES {
+            return Err(too_large("a list in `required`", limits::REQUIRED_CAPABILITIES));
+        }
+        let number = |number: &u32| u16::try_from(*number).map_err(|_| malformed("a capability is a 16-bit number"));
+        numbers.iter().map(number).collect()
+    };
+    Ok(Capabilities::new(
+        list(&message.protocol_versions)?,
+        list(&message.extension_types)?,
+        list(&message.proposal_types)?,
+        list(&message.credential_types)?,
+    ))
+}
+
+/// Takes one KeyPackage of a client that does, of the first suite in which it has one; a one-time one only if the pool
+/// may be touched.
 fn take(
     tx: &mut dyn Tx,
     keyed: &Keyed,
     client: &ClientUri,
-    suites: &[u16],
+    wanted: &Wanted,
     pool: bool,
     now: Timestamp,
 ) -> Result<Option<KeyPackageRow>, Refusal> {
-    for suite in suites {
-        let next = if pool { tx.next_key_package(client, *suite, now)? } else { None };
+    let serves = |row: &KeyPackageRow| row.expires > now && row.capabilities.meets(&wanted.required);
+    for suite in &wanted.suites {
+        let next = if pool { tx.next_key_package(client, *suite, &wanted.required, now)? } else { None };
         if let Some(row) = next {
             tx.delete_key_package(&row.reference)?;
             tx.put_claimed(&keyed.hash(Purpose::Claimed, &[row.reference.as_bytes()]), row.expires)?;
             return Ok(Some(row));
         }
-        if let Some(row) = tx.last_resort(client, *suite)?.filter(|row| row.expires > now) {
+        if let Some(row) = tx.last_resort(client, *suite)?.filter(serves) {
             if !row.used {
                 tx.put_key_package(&KeyPackageRow { used: true, ..row.clone() })?;
             }
@@ -130,4 +161,38 @@ fn take(
         }
     }
     Ok(None)
+}
+
+/// Why a client was not served.
+fn unserved(read: &mut dyn Read, client: &ClientUri, wanted: &Wanted, now: Timestamp) -> Result<Unserved, Refusal> {
+    let mut answer = Unserved { client: client.to_string(), ..Unserved::default() };
+    let mut lacking: Option<Capabilities> = None;
+    for suite in &wanted.suites {
+        for found in read.key_package_capabilities(client, *suite, now)? {
+            let missing = found.missing(&wanted.required);
+            if lacking.as_ref().is_none_or(|least| missing.len() < least.len()) {
+                lacking = Some(missing);
+            }
+        }
+    }
+    if lacking.as_ref().is_some_and(Capabilities::is_empty) {
+        answer.set_reason(UnservedReason::Limited);
+        return Ok(answer);
+    }
+    if let Some(missing) = lacking {
+        let list = |numbers: &std::collections::BTreeSet<u16>| numbers.iter().copied().map(u32::from).collect();
+        answer.set_reason(UnservedReason::Capabilities);
+        answer.missing = Some(v1::Capabilities {
+            protocol_versions: list(&missing.protocol_versions),
+            extension_types: list(&missing.extension_types),
+            proposal_types: list(&missing.proposal_types),
+            credential_types: list(&missing.credential_types),
+        });
+        return Ok(answer);
+    }
+    let others = read.key_package_counts(client, now)?;
+    answer.cipher_suites = others.into_iter().map(|count| count.cipher_suite.into()).collect();
+    let empty = answer.cipher_suites.is_empty();
+    answer.set_reason(if empty { UnservedReason::Empty } else { UnservedReason::CipherSuite });
+    Ok(answer)
 }

@@ -48,8 +48,16 @@ impl DeliveryService {
             head: Seq(0),
             head_hash: chain::start(&id),
             head_time: now,
+            bytes: 0,
         })?;
-        tx.put_epoch(&EpochRow { channel: id, epoch: Epoch(0), key_root, base: Seq(0), started: Seq(0) })?;
+        tx.put_epoch(&EpochRow {
+            channel: id,
+            epoch: Epoch(0),
+            key_root,
+            base: Seq(0),
+            started: Seq(0),
+            closed: None,
+        })?;
         Ok(Done::quiet(CreateChannelResponse {}))
     }
 }

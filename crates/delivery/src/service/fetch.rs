@@ -9,6 +9,9 @@ use crate::store::{EntryRow, RangeLimit, Read, StoreError};
 
 impl DeliveryService {
     /// Reads entries after a position, as far as the session's key may read.
+    ///
+    /// # Errors
+    /// [`conclave_protocol::Code::PositionGone`] if entries right after it are no longer kept.
     pub fn fetch(
         &self,
         read: &mut dyn Read,
@@ -21,8 +24,11 @@ impl DeliveryService {
             0 => limits::FETCH_ENTRIES,
             asked => asked.min(limits::FETCH_ENTRIES),
         };
-        let rows = readable(read, &access, Seq(message.after), limit)?;
-        Ok(FetchResponse { entries: rows.into_iter().map(logged).collect(), head: access.head().0 })
+        let after = Seq(message.after);
+        let oldest = access.oldest(read)?;
+        access.check_place(after, oldest)?;
+        let rows = readable(read, &access, after, limit)?;
+        Ok(FetchResponse { entries: rows.into_iter().map(logged).collect(), head: access.head().0, oldest: oldest.0 })
     }
 }
 

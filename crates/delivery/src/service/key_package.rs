@@ -1,7 +1,8 @@
 //! Which KeyPackages the directory takes (RFC 9420, section 10.1; RFC 9750, section 5.1).
 
 use conclave_mls::{
-    address::DeliveryAddress, components::ChannelKeyExtension, credential::ClientIdentity, crypto, identity::Identities,
+    address::DeliveryAddress, capabilities::Capabilities, components::ChannelKeyExtension, credential::ClientIdentity,
+    crypto, identity::Identities,
 };
 use conclave_names::{Hash, Timestamp, code_points, limits};
 use conclave_protocol::{Code, Refusal, v1::UploadRequest};
@@ -85,6 +86,7 @@ pub(super) fn check(
         reference: Hash::try_from(&*reference).map_err(|_| form())?,
         client: identity.client,
         cipher_suite: cipher_suite.into(),
+        capabilities: Capabilities::of_leaf(&leaf.capabilities),
         bytes: bytes.to_vec(),
         last_resort,
         used: false,

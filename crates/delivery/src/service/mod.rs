@@ -19,6 +19,7 @@ mod read_blob;
 mod read_group_info;
 mod receipt;
 mod request;
+mod retain;
 mod stage_blob;
 mod standing;
 mod stream;
@@ -29,7 +30,10 @@ mod trim;
 mod upload;
 mod welcome;
 
-use std::{fmt, sync::OnceLock};
+use std::{
+    fmt,
+    sync::{Mutex, OnceLock},
+};
 
 use conclave_mls::{crypto, identity::Identities};
 use conclave_names::{ChannelId, Domain};
@@ -41,6 +45,7 @@ pub use stream::{Attached, Batch, Detached, StreamEnd, Subscription};
 
 use crate::{
     limits::{Limiter, Limits},
+    retention::Retention,
     session::{Bounds, Sessions},
 };
 
@@ -58,10 +63,13 @@ pub struct Config {
     pub session_idle_ms: u64,
     /// How much each may ask for.
     pub limits: Limits,
+    /// How long groups' channels keep their entries.
+    pub retention: Retention,
 }
 
 impl Default for Config {
-    /// 100,000 sessions (about 500 bytes each), 20,000 of one place and 8 of one key, 10 minutes, the default limits.
+    /// 100,000 sessions (about 500 bytes each), 20,000 of one place and 8 of one key, 10 minutes, the default limits
+    /// and retention.
     fn default() -> Self {
         Self {
             max_sessions: 100_000,
@@ -69,6 +77,7 @@ impl Default for Config {
             max_sessions_per_key: 8,
             session_idle_ms: 10 * 60 * 1000,
             limits: Limits::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -105,6 +114,8 @@ pub struct DeliveryService {
     limiter: Limiter,
     /// Signs receipts; made of the server's secret at the first maintenance.
     receipts: OnceLock<SigningKey>,
+    /// How far maintenance has come with the channels.
+    sweep: Mutex<Option<ChannelId>>,
 }
 
 impl fmt::Debug for DeliveryService {
@@ -132,7 +143,16 @@ impl DeliveryService {
             idle_ms: config.session_idle_ms,
         });
         let limiter = Limiter::new(&config.limits);
-        Ok(Self { domain, identities, suite, config, sessions, limiter, receipts: OnceLock::new() })
+        Ok(Self {
+            domain,
+            identities,
+            suite,
+            config,
+            sessions,
+            limiter,
+            receipts: OnceLock::new(),
+            sweep: Mutex::default(),
+        })
     }
 
     /// The domain that it serves.

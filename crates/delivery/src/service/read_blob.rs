@@ -6,7 +6,7 @@ use super::{
     blobs::{pieces, unknown},
     request::{field, malformed},
 };
-use crate::store::Read;
+use crate::store::{BlobRow, Read};
 
 /// A part of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +22,13 @@ impl DeliveryService {
     /// own. The hash is what admits.
     pub fn read_blob(&self, read: &mut dyn Read, request: &ReadBlobRequest) -> Result<BlobPart, Refusal> {
         let hash: Hash = field(&request.hash, "`hash` is not 32 bytes")?;
-        let size = read.blob(&hash)?.filter(|row| row.whole).ok_or_else(unknown)?.size;
+        let BlobRow { chunks, size, .. } = read.blob(&hash)?.ok_or_else(unknown)?;
         if request.offset > size {
             return Err(malformed("`offset` lies beyond the blob's end"));
         }
         let mut data = Vec::new();
         let end = size.min(request.offset.saturating_add(limits::BLOB_CHUNK as u64));
-        pieces(read, &hash, request.offset, end, |piece| {
+        pieces(read, &chunks, request.offset, end, |piece| {
             data.extend_from_slice(piece);
             true
         })?;

@@ -63,6 +63,8 @@ pub enum StreamEnd {
     Detached,
     /// The channel is gone.
     ChannelGone,
+    /// What was to come next is no longer kept.
+    PositionGone,
 }
 
 impl StreamEnd {
@@ -73,6 +75,7 @@ impl StreamEnd {
             Self::AccessEnded => "ACCESS_ENDED",
             Self::Detached => "DETACHED",
             Self::ChannelGone => "CHANNEL_GONE",
+            Self::PositionGone => "POSITION_GONE",
         }
     }
 }
@@ -97,7 +100,9 @@ impl DeliveryService {
     pub fn attach(&self, read: &mut dyn Read, request: &SessionRequest, now: Timestamp) -> Result<Attached, Refusal> {
         let (caller, message) = self.in_session::<AttachRequest>(request, method::ATTACH, now)?;
         let handle = field(&message.handle, "`handle` is not 16 bytes")?;
-        Access::of(read, &caller.channel, caller.place)?;
+        let access = Access::of(read, &caller.channel, caller.place)?;
+        let oldest = access.oldest(read)?;
+        access.check_place(Seq(message.after), oldest)?;
         let subscription = Subscription { channel: caller.channel, place: caller.place };
         Ok(Attached { handle, subscription, after: Seq(message.after) })
     }
@@ -122,6 +127,13 @@ impl DeliveryService {
         };
         let limit = RangeLimit { entries: limits::FETCH_ENTRIES, bytes: BYTES };
         let rows = read.entries(&access.row.id, access.range.start(after), access.range.until, limit)?;
+        let start = access.range.start(after);
+        // A reader so slow that retention has overtaken it.
+        let skipped = rows.first().map_or(start < access.head(), |first| first.seq != start.next());
+        if skipped && access.check_place(after, access.oldest(read)?).is_err() {
+            let ended = Some(StreamEnd::PositionGone);
+            return Ok(Batch { entries: Vec::new(), position: after, more: false, ended });
+        }
         let position = rows.last().map_or(access.range.start(after), |row| row.seq);
         let more = position < access.head() && !rows.is_empty();
         let over = access.range.until.is_some_and(|until| position >= until);

@@ -71,6 +71,11 @@ pub(super) fn append(
     bytes: Vec<u8>,
     now: Timestamp,
 ) -> Result<SubmitResponse, Refusal> {
+    let staged = match &entry.body {
+        Body::Staged { size, .. } => *size,
+        Body::Inline(_) => 0,
+    };
+    let kept = channel.bytes.saturating_add(bytes.len() as u64).saturating_add(staged);
     let seq = channel.head.next();
     let time = channel.head_time.max(now);
     let head_hash = chain::next(&channel.head_hash, seq, entry.kind, time, &chain::entry_hash(&bytes));
@@ -90,6 +95,6 @@ pub(super) fn append(
         time,
         bytes,
     })?;
-    tx.put_channel(&ChannelRow { head: seq, head_hash, head_time: time, ..channel })?;
+    tx.put_channel(&ChannelRow { head: seq, head_hash, head_time: time, bytes: kept, ..channel })?;
     Ok(SubmitResponse { seq: seq.0, time_ms: time.0, chain: head_hash.to_vec(), receipt: Vec::new() })
 }

@@ -68,7 +68,14 @@ impl DeliveryService {
         let channel = standing::admit(&access.row, &entry, &message.entry, now)?;
         let reply = append(tx, channel, &entry, message.entry, now)?;
         let started = Seq(reply.seq);
-        tx.put_epoch(&EpochRow { channel: caller.channel, epoch: ended.next(), key_root, base, started })?;
+        tx.put_epoch(&EpochRow {
+            channel: caller.channel,
+            epoch: ended.next(),
+            key_root,
+            base,
+            started,
+            closed: None,
+        })?;
         tree::replace(tx, &caller.channel, ended, &offer, now)?;
         tx.put_group_info(&GroupInfoRow {
             channel: caller.channel,

@@ -9,7 +9,10 @@ use super::{
     access::{Access, other_kind},
     request::malformed,
 };
-use crate::{session::Place, store::Tx};
+use crate::{
+    session::Place,
+    store::{ChannelRow, Tx},
+};
 
 impl DeliveryService {
     /// Removes an inbox's entries up to a position. Sequence numbers and running hash go on as they were.
@@ -28,7 +31,11 @@ impl DeliveryService {
         if up_to > access.row.head {
             return Err(malformed("`up_to` lies beyond the inbox's newest entry"));
         }
-        tx.delete_entries(&caller.channel, up_to)?;
+        let deleted = tx.delete_entries(&caller.channel, up_to)?;
+        if deleted > 0 {
+            let bytes = access.row.bytes.saturating_sub(deleted);
+            tx.put_channel(&ChannelRow { bytes, ..access.row })?;
+        }
         Ok(Done::quiet(TrimResponse {}))
     }
 }

@@ -20,8 +20,8 @@ use crate::{
 impl DeliveryService {
     /// Stores KeyPackages of the calling client: all of them or none.
     ///
-    /// One that is there already is passed over. One that was served already is refused, unless the same upload is
-    /// repeated within a day.
+    /// One that is there already, or twice in the upload, is refused, and so is one that was served: identifiers are
+    /// unique. But if the same upload is repeated within a day, those that were stored or served are passed over.
     pub fn upload(
         &self,
         tx: &mut dyn Tx,
@@ -70,20 +70,24 @@ fn repetition(keyed: &Keyed, client: &ClientUri, body: &[u8]) -> Submission {
     Submission::new(scope, IdempotencyKey::new(key), method::UPLOAD, body)
 }
 
-/// Whether a KeyPackage is to be stored: not if it is there, or was served and this is a repetition.
+/// Whether a KeyPackage is to be stored: not if it is there or was served and this is a repetition.
+///
+/// # Errors
+/// [`Code::KeyPackageInvalid`] if it is there or was served, and this is none.
 fn admit(tx: &mut dyn Tx, keyed: &Keyed, row: &KeyPackageRow, index: &str, again: bool) -> Result<bool, Refusal> {
-    if tx.key_package(&row.reference)?.is_some() {
-        return Ok(false);
-    }
-    if !tx.claimed(&keyed.hash(Purpose::Claimed, &[row.reference.as_bytes()]))? {
+    let why = if tx.key_package(&row.reference)?.is_some() {
+        "is in the directory already, or twice in this upload"
+    } else if tx.claimed(&keyed.hash(Purpose::Claimed, &[row.reference.as_bytes()]))? {
+        "was served already"
+    } else {
         return Ok(true);
-    }
+    };
     if again {
         return Ok(false);
     }
     Err(Refusal::new(
         Code::KeyPackageInvalid,
-        format!("KeyPackage {index} was served already, and each is for one group: make a new one"),
+        format!("KeyPackage {index} {why}, and each is for one group: make a new one"),
     )
     .with("index", index))
 }

@@ -1,7 +1,7 @@
 //! Staged blobs.
 
 use conclave_channel::{Body, Entry, EntryKind, chain::entry_hash};
-use conclave_names::{Epoch, Hash, limits};
+use conclave_names::{ChannelId, Epoch, Hash, limits};
 use conclave_protocol::{Code, Refusal, method, v1};
 use proptest::prelude::*;
 
@@ -78,6 +78,91 @@ fn a_blob_with_another_hash_is_refused_and_can_be_staged_rightly() {
     assert_eq!(stage(&mut world, &session, hash, &blob, 0, 100).unwrap(), 100);
     assert_eq!(stage(&mut world, &session, hash, &blob, 100, 300).unwrap(), 300);
     assert_eq!(read(&mut world, hash, 0).unwrap().1, blob);
+}
+
+#[test]
+fn nobody_holds_up_who_stages_the_right_blob() {
+    let (mut world, alice) = group();
+    world.commit(&alice, &bundle(1, 0, &[1, 2], 0)).unwrap();
+    let mallory = world.open(2, 1, &[1, 2]).unwrap();
+    let blob: Vec<u8> = (0..200).collect();
+    let hash = entry_hash(&blob);
+    // A wrong size, then wrong bytes, both before the right ones.
+    assert_eq!(stage(&mut world, &mallory, hash, &[7; 300], 0, 100).unwrap(), 100);
+    assert_eq!(stage(&mut world, &alice, hash, &blob, 0, 100).unwrap(), 100, "what others stage is nothing to her");
+    assert_eq!(stage(&mut world, &mallory, hash, &[7; 200], 0, 199).unwrap(), 199, "another size begins anew");
+    refused(stage(&mut world, &mallory, hash, &[7; 200], 199, 200), Code::BlobInvalid);
+    assert_eq!(stage(&mut world, &alice, hash, &blob, 100, 200).unwrap(), 200);
+    assert_eq!(read(&mut world, hash, 0).unwrap(), (200, blob.clone()));
+    // Who comes later has nothing left to do, and cannot change it.
+    assert_eq!(stage(&mut world, &mallory, hash, &[7; 200], 0, 10).unwrap(), 200);
+    refused(stage(&mut world, &mallory, hash, &[7; 300], 0, 10), Code::BlobInvalid);
+    assert_eq!(read(&mut world, hash, 0).unwrap().1, blob);
+}
+
+#[test]
+fn a_blob_is_resumed_by_who_began_it_also_in_another_session() {
+    let (mut world, session) = group();
+    let blob = vec![5; 3000];
+    let hash = entry_hash(&blob);
+    stage(&mut world, &session, hash, &blob, 0, 1000).unwrap();
+    world.now = NOW.plus_ms(DAY_MS - 1);
+    world.maintain();
+    let session = world.open(1, 0, &[1]).unwrap();
+    assert_eq!(stage(&mut world, &session, hash, &blob, 0, 500).unwrap(), 1000);
+    assert_eq!(stage(&mut world, &session, hash, &blob, 1000, 2999).unwrap(), 2999);
+    // Each part gives it another day.
+    world.now = NOW.plus_ms(2 * DAY_MS - 2);
+    world.maintain();
+    let session = world.open(1, 0, &[1]).unwrap();
+    assert_eq!(stage(&mut world, &session, hash, &blob, 2999, 3000).unwrap(), 3000);
+    assert_eq!(read(&mut world, hash, 0).unwrap().1, blob);
+}
+
+#[test]
+fn what_a_channel_stages_and_nothing_names_is_bounded() {
+    let (mut world, session) = group();
+    let announce = |world: &mut World, session: &Session, n: u8, size: u64| {
+        let message = v1::StageBlobRequest { hash: vec![n; 32], size, offset: 0, data: vec![n; 10] };
+        stage_message(world, session, &message)
+    };
+    announce(&mut world, &session, 1, limits::BLOB).unwrap();
+    let named = world.stage(&session, b"a small one");
+    announce(&mut world, &session, 2, limits::BLOB - 11).unwrap();
+    let refusal = refused(announce(&mut world, &session, 3, 10), Code::QuotaExceeded);
+    assert!(refusal.message.contains(&limits::STAGED_BYTES.to_string()), "{refusal}");
+    announce(&mut world, &session, 2, limits::BLOB - 11).unwrap();
+    // What is named counts no longer; another channel has a quota of its own.
+    world.submit(&session, &staged(1, named, 11)).unwrap();
+    announce(&mut world, &session, 3, 11).unwrap();
+    refused(announce(&mut world, &session, 4, 10), Code::QuotaExceeded);
+    let other = ChannelId::new([9; 16]);
+    world.create(other, 2).unwrap();
+    let elsewhere = world.open_with(2, &open_request(other, 2, 0, &[2])).unwrap();
+    announce(&mut world, &elsewhere, 4, 12).unwrap();
+    // Smaller instead of larger frees the difference; after a day all of it is free.
+    announce(&mut world, &session, 1, 100).unwrap();
+    announce(&mut world, &session, 4, 11).unwrap();
+    world.now = NOW.plus_ms(DAY_MS);
+    world.maintain();
+    let session = world.open(1, 0, &[1]).unwrap();
+    announce(&mut world, &session, 5, limits::BLOB).unwrap();
+    announce(&mut world, &session, 6, limits::BLOB).unwrap();
+}
+
+#[test]
+fn so_many_blobs_of_a_channel_and_no_more_are_staged() {
+    let (mut world, session) = group();
+    for n in 0..=limits::STAGED_BLOBS {
+        let hash = [n.to_be_bytes(); 4].concat();
+        let message = v1::StageBlobRequest { hash, size: 2, offset: 0, data: vec![1] };
+        let result = stage_message(&mut world, &session, &message);
+        if n < limits::STAGED_BLOBS {
+            result.unwrap();
+        } else {
+            refused(result, Code::QuotaExceeded);
+        }
+    }
 }
 
 #[test]

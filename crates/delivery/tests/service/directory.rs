@@ -20,7 +20,12 @@ pub(crate) fn upload(
 }
 
 pub(crate) fn claim_request(n: u8, target: &str) -> v1::ClaimRequest {
-    v1::ClaimRequest { target: target.to_owned(), cipher_suites: vec![1], idempotency_key: vec![n; 16] }
+    v1::ClaimRequest {
+        target: target.to_owned(),
+        cipher_suites: vec![1],
+        idempotency_key: vec![n; 16],
+        ..v1::ClaimRequest::default()
+    }
 }
 
 pub(crate) fn claim(
@@ -197,7 +202,35 @@ fn every_fault_of_a_key_package_refuses_the_upload() {
     refused(upload(&mut world, &alice, vec![], good.clone()), Code::KeyPackageInvalid);
     refused(upload(&mut world, &alice, vec![good.clone(); 101], vec![]), Code::TooLarge);
     assert!(count(&mut world, &alice).is_empty(), "nothing of all that was stored");
-    assert_eq!(upload(&mut world, &alice, vec![good.clone(), good], vec![]).unwrap(), 1, "a double counts once");
+}
+
+#[test]
+fn a_reference_is_unique() {
+    let mut world = World::new();
+    let (alice, bob) = (world.certified("alice/laptop", 1), world.certified("bob/phone", 2));
+    let identities = world.identities.clone();
+    let maker = Maker::new(&alice, &identities);
+    let (one, two, last) = (maker.make(Fault::None), maker.make(Fault::None), maker.make(Fault::LastResort));
+    let double = vec![one.clone(), two.clone(), one.clone()];
+    let refusal = refused(upload(&mut world, &alice, double, vec![]), Code::KeyPackageInvalid);
+    assert_eq!(refusal.number("index"), Some(2));
+    assert!(count(&mut world, &alice).is_empty(), "nothing of it was stored");
+
+    let first = vec![one.clone(), two.clone()];
+    assert_eq!(upload(&mut world, &alice, first.clone(), last.clone()).unwrap(), 2);
+    // In another upload it is refused, as a last resort too, and nothing of that upload is stored.
+    let other = vec![maker.make(Fault::None), two.clone()];
+    assert_eq!(refused(upload(&mut world, &alice, other, vec![]), Code::KeyPackageInvalid).number("index"), Some(1));
+    let refusal = refused(upload(&mut world, &alice, vec![], last.clone()), Code::KeyPackageInvalid);
+    assert!(refusal.message.contains("last_resort"), "{refusal}");
+    refused(upload(&mut world, &bob, vec![two.clone()], vec![]), Code::KeyPackageForeign);
+    assert_eq!(count(&mut world, &alice)[0].available, 2);
+    // The identical upload again is a retry for a day, whatever was served of it meanwhile.
+    claim(&mut world, &bob, &claim_request(1, ALICE)).unwrap();
+    assert_eq!(upload(&mut world, &alice, first.clone(), last.clone()).unwrap(), 1);
+    world.now = NOW.plus_ms(DAY_MS);
+    world.maintain();
+    refused(upload(&mut world, &alice, first, last), Code::KeyPackageInvalid);
 }
 
 #[test]

@@ -33,11 +33,13 @@ pub(crate) struct Maker<'a> {
     pub(crate) suite: CipherSuite,
     pub(crate) made: Timestamp,
     pub(crate) days: u64,
+    /// Extension types that the leaf lists beside the channel key.
+    pub(crate) extensions: Vec<u16>,
 }
 
 impl<'a> Maker<'a> {
     pub(crate) fn new(who: &'a Certified, identities: &'a Identities) -> Self {
-        Self { who, identities, suite: crypto::DEFAULT_SUITE, made: NOW, days: 30 }
+        Self { who, identities, suite: crypto::DEFAULT_SUITE, made: NOW, days: 30, extensions: Vec::new() }
     }
 
     fn client(&self, fault: Fault) -> Client<impl MlsConfig> {
@@ -50,6 +52,7 @@ impl<'a> Maker<'a> {
             .crypto_provider(crypto::provider())
             .identity_provider(self.identities.clone())
             .extension_type(ExtensionType::new(code_points::EXTENSION_CHANNEL_KEY))
+            .extension_types(self.extensions.iter().copied().map(ExtensionType::new))
             .key_package_lifetime(Duration::from_millis(days * DAY_MS))
             .signing_identity(identity, [secret, public].concat().into(), self.suite)
             .build()

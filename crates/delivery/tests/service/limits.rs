@@ -15,7 +15,7 @@ use super::{
 };
 
 fn world(limits: Limits) -> World {
-    World::with(Config { limits, ..Config::default() })
+    World::with(&Config { limits, ..Config::default() })
 }
 
 /// Checks that a refusal says what it promises, and gives the time to wait.
@@ -169,7 +169,7 @@ fn a_flood_of_sessions_leaves_others_theirs_and_tables_bounded() {
     let limits = Limits { buckets: 50, ..Limits::default() };
     let config =
         Config { max_sessions: 60, max_sessions_per_origin: 40, max_sessions_per_key: 4, limits, ..Config::default() };
-    let mut world = World::with(config);
+    let mut world = World::with(&config);
     world.create(GROUP, 1).unwrap();
     let session = world.open(1, 0, &[1]).unwrap();
     for n in 100..=250 {

@@ -95,7 +95,9 @@ proptest! {
                 }
                 Operation::Wait { ms, back: false } => world.now = world.now.plus_ms(ms),
                 Operation::Wait { ms, back: true } => world.now.0 -= ms,
-                Operation::Maintain => world.maintain(),
+                Operation::Maintain => {
+                    world.maintain();
+                }
                 Operation::Full => {
                     let session = world.open(1, epoch, &[1, 2, 3]).unwrap();
                     world.store.set_full(true);

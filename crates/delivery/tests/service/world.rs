@@ -142,14 +142,14 @@ pub(crate) fn submission(n: u8, entry: Vec<u8>) -> v1::SubmitRequest {
 impl World {
     pub(crate) fn new() -> Self {
         let config = Config { limits: Limits::none(), ..Config::default() };
-        Self::with(config)
+        Self::with(&config)
     }
 
-    pub(crate) fn with(config: Config) -> Self {
+    pub(crate) fn with(config: &Config) -> Self {
         let authority = CertificateAuthority::self_signed(&domain(), &[200; 32], NOW).unwrap();
         let issuers: Issuers = [authority.issuer().clone()].into_iter().collect();
         let identities = Identities::new(issuers);
-        let service = DeliveryService::new(domain(), identities.clone(), config).unwrap();
+        let service = DeliveryService::new(domain(), identities.clone(), *config).unwrap();
         let mut world =
             Self { service, store: MemoryStore::new(), now: NOW, authority, identities, nonce: 0, calls: 0 };
         world.maintain();
@@ -162,8 +162,14 @@ impl World {
         self.calls.is_multiple_of(2)
     }
 
-    pub(crate) fn maintain(&mut self) {
-        self.store.write(|tx| self.service.maintain(tx, self.now)).unwrap();
+    /// Maintains until nothing is left to do. Tells how many steps that took.
+    pub(crate) fn maintain(&mut self) -> u32 {
+        for step in 1..10_000 {
+            if !self.store.write(|tx| self.service.maintain(tx, self.now)).unwrap().reply {
+                return step;
+            }
+        }
+        panic!("maintenance never ends");
     }
 
     /// A client with a certificate of 60 days.

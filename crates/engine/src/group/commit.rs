@@ -15,7 +15,10 @@ use conclave_protocol::v1::{SubmitBundleRequest, WelcomeBundle, WelcomePart};
 use ed25519_dalek::SigningKey;
 use mls_rs::{
     ExtensionList, MlsMessage,
-    group::{CommitEffect, CommitOutput, CommitSecrets, proposal::Proposal},
+    group::{
+        CommitEffect, CommitOutput, CommitSecrets,
+        proposal::{AddProposal, Proposal},
+    },
 };
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use prost::Message as _;
@@ -228,7 +231,7 @@ impl Group {
         }
         for message in &change.add {
             let package = message.as_key_package().ok_or_else(|| fault("not a KeyPackage"))?;
-            added.push(leaf_of(package)?);
+            added.push(as_add(package)?.leaf_node_extensions());
         }
         if let Some(key) = own {
             leaves.insert(self.mls.current_member_index(), leaf_extensions(key)?);
@@ -333,12 +336,11 @@ impl Group {
     }
 }
 
-/// The extensions of a KeyPackage's leaf. mls-rs shows them of an Add proposal only, whose encoding is the
-/// KeyPackage's (RFC 9420, section 12.1.1).
-fn leaf_of(package: &mls_rs::KeyPackage) -> Result<ExtensionList, MlsError> {
+/// A KeyPackage as an Add proposal, whose encoding is the same (RFC 9420, section 12.1.1): mls-rs shows the leaf of that
+/// only.
+pub(super) fn as_add(package: &mls_rs::KeyPackage) -> Result<AddProposal, MlsError> {
     let bytes = package.mls_encode_to_vec().map_err(fault)?;
-    let proposal = mls_rs::group::proposal::AddProposal::mls_decode(&mut bytes.as_slice()).map_err(fault)?;
-    Ok(proposal.leaf_node_extensions())
+    AddProposal::mls_decode(&mut bytes.as_slice()).map_err(fault)
 }
 
 /// What really is so after a commit.

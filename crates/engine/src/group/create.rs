@@ -153,7 +153,7 @@ impl Group {
             lost: None,
             removed_at: None,
             receipts: BTreeMap::new(),
-            joined_by: Some(joined.joined_by),
+            joined_by: Some(joined.commit),
             joined_at: None,
             void: false,
             saved: None,

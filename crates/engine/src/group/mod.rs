@@ -43,7 +43,8 @@ pub enum Status {
     Active,
     /// Removed; what was read stays readable.
     Removed,
-    /// A commit could not be applied. Either it is annulled, and the group goes on, or this client must rejoin.
+    /// A commit could not be applied: either it is annulled, and the group goes on, or this client must rejoin. Or
+    /// entries that this client has not read are gone from the server: it must rejoin.
     Stuck {
         /// Why.
         reason: String,

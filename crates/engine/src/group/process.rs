@@ -144,6 +144,11 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Result<(EntryKind, Outcome), ProcessError> {
         self.window.expect(incoming.seq, incoming.time)?;
+        if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
+            // What the server said was gone is here.
+            self.status = Status::Active;
+            self.dirty = true;
+        }
         let entry = Entry::parse(&incoming.entry).map_err(|_| ProcessError::Entry(incoming.seq))?;
         let hash = chain::entry_hash(&incoming.entry);
         let state = |error: MlsError| ProcessError::State { seq: incoming.seq, reason: error.to_string() };

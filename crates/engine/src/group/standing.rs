@@ -270,6 +270,31 @@ impl Group {
         again
     }
 
+    /// Takes the DS's word that entries right after our place are no longer kept: we cannot follow the group any more.
+    /// If it gives them out after all, we go on.
+    pub fn position_gone(&mut self, oldest: Option<Seq>, events: &mut Vec<Event>) {
+        if self.status == Status::Removed {
+            // Whether the removal was annulled cannot be read any more.
+            self.removed_at = None;
+            self.dirty = true;
+            return;
+        }
+        if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
+            return;
+        }
+        let after = self.window.position().seq;
+        let reason = format!(
+            "the server no longer keeps what came after entry {after}: this client was away for too long, and must be \
+             removed and added again"
+        );
+        self.lost = None;
+        self.status = Status::Stuck { reason: reason.clone() };
+        self.dirty = true;
+        let event = Event::PositionGone { after, oldest, reason };
+        self.note(&event, after, self.window.time());
+        events.push(event);
+    }
+
     /// Has us dispute the commit that we lost. The committer's own word would not count.
     pub(super) fn dispute(&mut self) -> Result<(), MlsError> {
         let Some(lost) = self.lost.clone() else { return Ok(()) };
@@ -387,7 +412,9 @@ impl Group {
         };
         let done: Vec<_> =
             self.intents.iter().filter(|(_, intent)| about(&intent.wish)).map(|(order, _)| *order).collect();
-        done.into_iter().for_each(|order| self.drop_intent(order));
+        for order in done {
+            self.drop_intent(order);
+        }
     }
 
     fn forget_states(&mut self, parents: Vec<Parent>) {

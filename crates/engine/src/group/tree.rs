@@ -44,10 +44,8 @@ impl Group {
     ) -> Result<(Offer, conclave_mls::seal::Seed), MlsError> {
         let provider = suite(self.mls.cipher_suite())?;
         let old_key = self.tree_key(self.epoch()).ok_or_else(|| fault("no tree key"))?;
-        let new_key = match renews_key {
-            true => export_key(next, TREE_KEY_LABEL, &self.profile.channel)?,
-            false => old_key.clone(),
-        };
+        let new_key =
+            if renews_key { export_key(next, TREE_KEY_LABEL, &self.profile.channel)? } else { old_key.clone() };
         let after = Nodes::parse(exported).map_err(fault)?;
         let whole = self.offers_whole_tree || renews_key;
         let after = Keyed { key: &new_key, nodes: &after };

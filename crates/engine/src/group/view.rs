@@ -1,12 +1,12 @@
 //! What people see of a group.
 
 use conclave_channel::Position;
-use conclave_mls::identity;
+use conclave_mls::{capabilities::Capabilities, identity};
 use conclave_names::{ClientUri, Epoch, Hash, UserUri};
-use mls_rs::identity::SigningIdentity;
+use mls_rs::{MlsMessage, extension::built_in::RequiredCapabilitiesExt, identity::SigningIdentity};
 use serde::Serialize;
 
-use super::{Group, access::fault};
+use super::{Group, access::fault, commit::as_add};
 use crate::{
     intent::{Intent, Wish},
     mls_client::MlsError,
@@ -65,6 +65,28 @@ impl Group {
     #[must_use]
     pub fn cipher_suite(&self) -> u16 {
         self.mls.cipher_suite().into()
+    }
+
+    /// What the group requires of its members' leaves.
+    ///
+    /// # Errors
+    /// [`MlsError`] if the extension does not decode, which no admitted commit leaves behind.
+    pub fn required_capabilities(&self) -> Result<Capabilities, MlsError> {
+        let context = self.mls.context();
+        let required = context.extensions.get_as::<RequiredCapabilitiesExt>().map_err(fault)?.unwrap_or_default();
+        Ok(Capabilities::required_by(&required, context.protocol_version.raw_value()))
+    }
+
+    /// What the group requires and the leaf of a KeyPackage (an MLSMessage) does not have: whoever is to be added has to
+    /// have all of it.
+    ///
+    /// # Errors
+    /// [`MlsError`] if it is no KeyPackage.
+    pub fn lacking(&self, key_package: &[u8]) -> Result<Capabilities, MlsError> {
+        let message = MlsMessage::from_bytes(key_package)?;
+        let package = message.as_key_package().ok_or_else(|| fault("not a KeyPackage"))?;
+        let leaf = Capabilities::of_leaf(&as_add(package)?.capabilities());
+        Ok(leaf.missing(&self.required_capabilities()?))
     }
 
     /// Our place in the channel.

@@ -1,7 +1,7 @@
 //! A world in memory: an Authentication Service's authority, a Delivery Service that orders by the channel's law, and
 //! clients whose stores are maps.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::cast_possible_truncation, clippy::unused_self)]
 
 use std::collections::BTreeMap;
 

@@ -32,7 +32,16 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) log: LogSection,
     #[serde(default)]
+    pub(super) retention: RetentionSection,
+    #[serde(default)]
     pub(super) limits: LimitsSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetentionSection {
+    pub(super) days: Option<u16>,
+    pub(super) channel_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

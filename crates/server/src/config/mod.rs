@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use conclave_delivery::limits::Limits;
+use conclave_delivery::{Retention, limits::Limits};
 use conclave_names::Domain;
 use serde::Deserialize;
 
@@ -104,6 +104,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which: a level, or directives as `tracing` knows them.
     pub log: String,
+    /// How long groups' channels keep what was ordered.
+    pub retention: Retention,
     /// Connections at a time.
     pub max_connections: usize,
     /// Sessions that are remembered; beyond, the network address with most of them loses its least recently used.
@@ -143,6 +145,7 @@ impl Default for Config {
             metrics: None,
             log_format: LogFormat::Text,
             log: "info".into(),
+            retention: Retention::default(),
             max_connections: 10_000,
             max_sessions: 100_000,
             max_sessions_per_address: 20_000,
@@ -249,6 +252,18 @@ impl Config {
             metrics: over.metrics.or(read.metrics),
             log_format: over.log_format.or(read.log.format).unwrap_or(default.log_format),
             log: over.log.or(read.log.level).unwrap_or(default.log),
+            retention: Retention {
+                age_ms: match over.retention_days.or(read.retention.days) {
+                    None => default.retention.age_ms,
+                    Some(0) => None,
+                    Some(days) => Some(u64::from(days) * 24 * 3600 * 1000),
+                },
+                bytes: match over.retention_channel_bytes.or(read.retention.channel_bytes) {
+                    None => default.retention.bytes,
+                    Some(0) => None,
+                    bytes => bytes,
+                },
+            },
             max_connections: over.max_connections.or(read.limits.connections).unwrap_or(default.max_connections),
             max_sessions: read.limits.sessions.unwrap_or(default.max_sessions),
             max_sessions_per_address: read.limits.sessions_per_address.unwrap_or(default.max_sessions_per_address),

@@ -63,6 +63,12 @@ pub struct Overrides {
     /// Largest database in bytes; beyond, writes are refused with STORAGE_FULL [default: the disk]
     #[arg(long, global = true, env = "CONCLAVE_MAX_DATABASE_BYTES", value_name = "BYTES")]
     pub max_database_bytes: Option<u64>,
+    /// Days for which groups' channels keep what was ordered; 0: for ever [default: 90]
+    #[arg(long, global = true, env = "CONCLAVE_RETENTION_DAYS", value_name = "DAYS")]
+    pub retention_days: Option<u16>,
+    /// Bytes that one group's channel keeps; beyond, its oldest entries go; 0: no bound [default: 1 GiB]
+    #[arg(long, global = true, env = "CONCLAVE_RETENTION_CHANNEL_BYTES", value_name = "BYTES")]
+    pub retention_channel_bytes: Option<u64>,
     /// How long requests may take to finish after a signal to stop, in seconds [default: 10]
     #[arg(long, global = true, env = "CONCLAVE_SHUTDOWN_SECONDS", value_name = "SECONDS")]
     pub shutdown_seconds: Option<u64>,

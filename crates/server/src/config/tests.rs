@@ -78,3 +78,17 @@ fn settings_that_do_not_go_together_are_refused() {
     }
     assert!(matches!(Config::load(Some(Path::new("/no/such")), Overrides::default()), Err(ConfigError::Read { .. })));
 }
+
+#[test]
+fn retention_has_bounds_by_default_and_zero_is_none() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let of = |text: &str| load(text, Overrides::default()).unwrap().retention;
+    assert_eq!(of(""), Retention { age_ms: Some(90 * DAY_MS), bytes: Some(1 << 30) });
+    assert_eq!(of("[retention]\ndays = 7\n"), Retention { age_ms: Some(7 * DAY_MS), bytes: Some(1 << 30) });
+    assert_eq!(of("[retention]\ndays = 0\nchannel_bytes = 0\n"), Retention::FOREVER);
+    let over = Overrides { retention_days: Some(1), retention_channel_bytes: Some(5), ..Overrides::default() };
+    let config = load("[retention]\ndays = 7\n", over).unwrap();
+    assert_eq!(config.retention, Retention { age_ms: Some(DAY_MS), bytes: Some(5) });
+    let error = load("[retention]\nday = 7\n", Overrides::default()).unwrap_err().to_string();
+    assert!(error.contains("line 2") && error.contains("channel_bytes"), "{error}");
+}

@@ -100,14 +100,23 @@ async fn wrong_entries_and_epochs_leave_the_channel_as_it_was() {
     for (bad, code) in [
         (v1::SubmitBundleRequest { entry: entry(EntryKind::Message, 0, small()), ..good.clone() }, Code::EntryInvalid),
         (v1::SubmitBundleRequest { base_seq: 7, ..good.clone() }, Code::EntryInvalid),
-        (v1::SubmitBundleRequest { tree: vec![1; 32], ..good.clone() }, Code::BlobUnknown),
+        (v1::SubmitBundleRequest { tree: vec![1; 32], ..good.clone() }, Code::TreeIncomplete),
+        (
+            v1::SubmitBundleRequest {
+                tree: vec![1; 32],
+                tree_added: vec![vec![1; 32]],
+                tree_whole: true,
+                ..good.clone()
+            },
+            Code::BlobUnknown,
+        ),
         (v1::SubmitBundleRequest { group_info: vec![1; limits::GROUP_INFO + 1], ..good.clone() }, Code::TooLarge),
         (v1::SubmitBundleRequest { idempotency_key: vec![1; 3], ..good.clone() }, Code::Malformed),
         (bundle(2, 1, &[1, 2], false), Code::EpochStale),
     ] {
         denied(session.commit(&bad).await, code);
     }
-    assert_eq!(session.fetch(0).await, v1::FetchResponse::default());
+    assert_eq!(session.fetch(0).await, v1::FetchResponse { oldest: 1, ..Default::default() });
     assert_eq!(session.group_info().await, v1::ReadGroupInfoResponse::default());
 
     let winner = session.commit(&good).await.unwrap();

@@ -195,6 +195,7 @@ async fn an_upload_is_taken_as_a_whole_or_not_at_all() {
         target: target.into(),
         cipher_suites: vec![1],
         idempotency_key: nonce().to_vec(),
+        ..v1::ClaimRequest::default()
     };
     let ask = async |message| client.directory().claim(bob.sign(method::CLAIM, &message)).await;
     refused(ask(claim("mimi://example.com/u/nobody")).await, Code::UserUnknown);

@@ -187,6 +187,15 @@ pub(crate) fn bundle(n: u8, epoch: u64, members: &[u8], removes: bool) -> v1::Su
     }
 }
 
+/// The bundle with its committer in the commit.
+pub(crate) fn by(n: u8, bundle: &v1::SubmitBundleRequest) -> v1::SubmitBundleRequest {
+    let mut entry = Entry::parse(&bundle.entry).unwrap();
+    if let Some(header) = &mut entry.commit {
+        header.committer = channel_key(n);
+    }
+    v1::SubmitBundleRequest { entry: entry.to_bytes().unwrap(), ..bundle.clone() }
+}
+
 pub(crate) async fn next(events: &mut Streaming<v1::StreamEvent>) -> v1::stream_event::Event {
     events.message().await.unwrap().unwrap().event.unwrap()
 }
@@ -206,7 +215,7 @@ pub(crate) struct Session {
     pub(crate) channel: ChannelId,
     pub(crate) id: SessionId,
     /// Whose it is.
-    member: u8,
+    pub(crate) member: u8,
     key: SessionKey,
     counter: AtomicU64,
 }
@@ -228,13 +237,13 @@ impl Session {
     }
 
     pub(crate) async fn commit(&self, bundle: &v1::SubmitBundleRequest) -> Result<u64, Status> {
-        let mut entry = Entry::parse(&bundle.entry).unwrap();
-        if let Some(header) = &mut entry.commit {
-            header.committer = channel_key(self.member);
-        }
-        let bundle = v1::SubmitBundleRequest { entry: entry.to_bytes().unwrap(), ..bundle.clone() };
-        let request = self.request(method::SUBMIT_BUNDLE, &bundle);
-        self.client.delivery().submit_bundle(request).await.map(|reply| reply.into_inner().seq)
+        self.submit_bundle(&by(self.member, bundle)).await.map(|reply| reply.seq)
+    }
+
+    /// Submits a bundle as it is.
+    pub(crate) async fn submit_bundle(&self, bundle: &v1::SubmitBundleRequest) -> Result<v1::SubmitResponse, Status> {
+        let request = self.request(method::SUBMIT_BUNDLE, bundle);
+        self.client.delivery().submit_bundle(request).await.map(Response::into_inner)
     }
 
     pub(crate) async fn group_info(&self) -> v1::ReadGroupInfoResponse {

@@ -48,8 +48,12 @@ async fn converse(client: &Client, invite: &str) -> Vec<Vec<u8>> {
     let package = theodora.key_package(client, INBOX, DROP).await;
     upload(client, &theodora, vec![package]).await.unwrap();
     denied(upload(client, &theodora, vec![vec![1; 50]]).await, Code::KeyPackageInvalid);
-    let claim =
-        v1::ClaimRequest { target: theodora.uri.to_string(), cipher_suites: vec![1], idempotency_key: vec![1; 16] };
+    let claim = v1::ClaimRequest {
+        target: theodora.uri.to_string(),
+        cipher_suites: vec![1],
+        idempotency_key: vec![1; 16],
+        ..Default::default()
+    };
     client.directory().claim(wilhelmina.sign(method::CLAIM, &claim)).await.unwrap();
     client.directory().purge(theodora.sign(method::PURGE, &v1::PurgeRequest {})).await.unwrap();
 

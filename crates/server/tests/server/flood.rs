@@ -271,6 +271,7 @@ async fn who_claims_one_targets_key_packages_leaves_some_for_others() {
             target: "mimi://example.com/u/alice".into(),
             cipher_suites: vec![1],
             idempotency_key: some_id(n),
+            ..Default::default()
         };
         let request = who.sign(method::CLAIM, &message);
         let mut directory = stranger.directory();

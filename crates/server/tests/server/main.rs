@@ -5,7 +5,11 @@ mod access;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod blobs;
+#[cfg(test)]
 mod calls;
+#[cfg(test)]
+mod claims;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
@@ -30,6 +34,10 @@ mod shutdown;
 mod slow_readers;
 #[cfg(test)]
 mod split;
+#[cfg(test)]
+mod storm;
+#[cfg(test)]
+mod storm_group;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

@@ -59,6 +59,15 @@ impl Certified {
 
     /// A KeyPackage whose Welcome goes to an inbox.
     pub(crate) async fn key_package(&self, client: &Client, inbox: ChannelId, drop_key: [u8; 32]) -> Vec<u8> {
+        self.make(client, inbox, drop_key, false).await
+    }
+
+    /// One that may be served many times.
+    pub(crate) async fn last_resort(&self, client: &Client, inbox: ChannelId, drop_key: [u8; 32]) -> Vec<u8> {
+        self.make(client, inbox, drop_key, true).await
+    }
+
+    async fn make(&self, client: &Client, inbox: ChannelId, drop_key: [u8; 32], last_resort: bool) -> Vec<u8> {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let mut leaf = ExtensionList::new();
         let channel_key = suite.random_bytes_vec(32).unwrap().try_into().unwrap();
@@ -66,6 +75,10 @@ impl Certified {
         let mut extensions = ExtensionList::new();
         let sealed = address(client, inbox, drop_key).await;
         extensions.set_from(DeliveryAddress::new(&domain(), &sealed).unwrap()).unwrap();
+        if last_resort {
+            let marker = ExtensionType::new(code_points::EXTENSION_LAST_RESORT);
+            extensions.set(mls_rs::Extension::new(marker, Vec::new()));
+        }
         let public = self.key.verifying_key().to_bytes();
         let maker = mls_rs::Client::builder()
             .crypto_provider(crypto::provider())

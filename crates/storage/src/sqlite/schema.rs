@@ -12,7 +12,7 @@ use super::{open::OpenError, options::Services};
 pub(super) const APPLICATION_ID: i64 = 0x636e_434c;
 
 /// The version of the layout that this program writes. It grows by one with each migration of either series.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 struct Series {
     name: &'static str,
@@ -32,6 +32,7 @@ const SERIES: [Series; 2] = [
         wanted: |services| services != Services::Authentication,
         migrations: &[
             include_str!("migrations/ds_0001_tables.sql"),
+            include_str!("migrations/ds_0002_retention.sql"),
             include_str!("migrations/ds_0003_idempotency.sql"),
         ],
     },
@@ -80,3 +81,6 @@ pub(super) fn migrate(connection: &mut Connection, services: Services) -> Result
     transaction.commit()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

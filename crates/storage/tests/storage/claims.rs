@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use conclave_delivery::store::StoreError;
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::Timestamp;
 use conclave_storage::{Database, Options};
 
@@ -25,7 +26,8 @@ async fn sixty_four_claimants_never_get_the_same_key_package() {
                 let mut got = Vec::new();
                 for _ in 0..2 {
                     let claim = store.write::<_, StoreError, _>(|tx| {
-                        let found = tx.next_key_package(&client("alice/laptop"), 1, Timestamp(0))?;
+                        let found =
+                            tx.next_key_package(&client("alice/laptop"), 1, &Capabilities::default(), Timestamp(0))?;
                         if let Some(row) = &found {
                             tx.delete_key_package(&row.reference)?;
                             tx.put_claimed(row.reference.as_bytes(), row.expires)?;

@@ -5,9 +5,10 @@ use conclave_delivery::{
     memory::MemoryStore,
     store::{
         AddressKeyRow, BlobRow, ChannelKind, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow,
-        KeyPackageCount, KeyPackageRow, OutboxKind, RangeLimit, Read, StoreError, Tx,
+        KeyPackageCount, KeyPackageRow, OutboxKind, RangeLimit, Read, StagedRow, StagedTotal, StoreError, Tx,
     },
 };
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp};
 use conclave_storage::{Database, Options};
 use proptest::{prelude::*, sample::select};
@@ -28,11 +29,15 @@ enum Op {
     AppendEntry(EntryRow),
     DeleteEntries(ChannelId, Seq),
     PutIdempotency(IdempotencyRow),
-    PutBlob { hash: Hash, whole: bool, pins: u64, expires: Timestamp },
-    AppendChunk { hash: Hash, data: Vec<u8> },
-    DeleteBlob(Hash),
+    CloseEpochs(ChannelId, Epoch, Seq),
+    ForgetEpochs(ChannelId, Epoch),
+    PutBlob(BlobRow),
+    PutStaged(StagedRow),
+    DeleteStaged([u8; 32], Hash),
+    AppendChunk { chunks: [u8; 32], data: Vec<u8> },
+    DiscardChunks([u8; 32]),
     PutKeyPackage(KeyPackageRow),
-    ClaimKeyPackage { client: ClientUri, suite: u16, now: Timestamp },
+    ClaimKeyPackage { client: ClientUri, suite: u16, required: Capabilities, now: Timestamp },
     DeleteKeyPackage(Hash),
     DeleteKeyPackages(ClientUri),
     PutDirectoryClient(ClientUri, Timestamp),
@@ -43,7 +48,7 @@ enum Op {
     DeleteOutbox(usize),
     NoteNonce([u8; 32], Timestamp),
     PutServerSecret([u8; 32]),
-    Prune(Timestamp),
+    Prune(Timestamp, u32),
     Entries { channel: ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit },
 }
 
@@ -68,21 +73,22 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<Answer, StoreError> {
         Op::DeleteGroupInfo(channel) => tx.delete_group_info(channel)?,
         Op::ClearRemoves(channel, seq) => tx.clear_removes(channel, *seq)?,
         Op::AppendEntry(row) => tx.append_entry(row)?,
-        Op::DeleteEntries(channel, up_to) => tx.delete_entries(channel, *up_to)?,
+        Op::DeleteEntries(channel, up_to) => return Ok(Answer::Number(tx.delete_entries(channel, *up_to)?)),
+        Op::CloseEpochs(channel, up_to, removal) => tx.close_epochs(channel, *up_to, *removal)?,
+        Op::ForgetEpochs(channel, before) => tx.forget_epochs(channel, *before)?,
         Op::PutIdempotency(row) => tx.put_idempotency(row)?,
-        Op::PutBlob { hash, whole, pins, expires } => {
-            let received = tx.blob(hash)?.map_or(0, |row| row.received);
-            let (size, whole, pins, expires) = (100, *whole, *pins, *expires);
-            tx.put_blob(&BlobRow { hash: *hash, size, received, whole, pins, expires })?;
-        }
+        Op::PutBlob(row) => tx.put_blob(row)?,
+        Op::PutStaged(row) => tx.put_staged(row)?,
+        Op::DeleteStaged(stager, hash) => tx.delete_staged(stager, hash)?,
         // As the service does: a chunk begins where the one before it ends.
-        Op::AppendChunk { hash, data } => {
-            if let Some(blob) = tx.blob(hash)? {
-                tx.append_chunk(hash, blob.received, data)?;
-                tx.put_blob(&BlobRow { received: blob.received + data.len() as u64, ..blob })?;
+        Op::AppendChunk { chunks, data } => {
+            let mut end = 0;
+            while let Some((start, chunk)) = tx.chunk(chunks, end)? {
+                end = start + chunk.len() as u64;
             }
+            tx.append_chunk(chunks, end, data)?;
         }
-        Op::DeleteBlob(hash) => tx.delete_blob(hash)?,
+        Op::DiscardChunks(chunks) => tx.discard_chunks(chunks)?,
         // As the service does: one last resort of a client and cipher suite.
         Op::PutKeyPackage(row) => {
             if row.last_resort
@@ -93,8 +99,8 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<Answer, StoreError> {
             }
             tx.put_key_package(row)?;
         }
-        Op::ClaimKeyPackage { client, suite, now } => {
-            let found = tx.next_key_package(client, *suite, *now)?;
+        Op::ClaimKeyPackage { client, suite, required, now } => {
+            let found = tx.next_key_package(client, *suite, required, *now)?;
             if let Some(row) = &found {
                 tx.delete_key_package(&row.reference)?;
             }
@@ -114,7 +120,7 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<Answer, StoreError> {
         }
         Op::NoteNonce(nonce, expires) => return Ok(Answer::Flag(tx.note_nonce(nonce, *expires)?)),
         Op::PutServerSecret(secret) => tx.put_server_secret(secret)?,
-        Op::Prune(now) => tx.prune(*now)?,
+        Op::Prune(now, limit) => return Ok(Answer::Flag(tx.prune(*now, *limit)?)),
         Op::Entries { channel, after, until, limit } => {
             return Ok(Answer::Entries(tx.entries(channel, *after, *until, *limit)?));
         }
@@ -133,6 +139,11 @@ struct Dump {
     removals: Vec<Option<Seq>>,
     idempotency: Vec<Option<IdempotencyRow>>,
     blobs: Vec<Option<BlobRow>>,
+    staged: Vec<Option<StagedRow>>,
+    totals: Vec<StagedTotal>,
+    oldest: Vec<Option<(Seq, Timestamp)>>,
+    ids: Vec<Vec<ChannelId>>,
+    capabilities: Vec<Vec<Capabilities>>,
     chunks: Vec<Option<(u64, Vec<u8>)>>,
     key_packages: Vec<Option<KeyPackageRow>>,
     counts: Vec<Vec<KeyPackageCount>>,
@@ -162,8 +173,14 @@ fn dump(tx: &mut dyn Read) -> Result<Dump, StoreError> {
         }
         all.blobs.push(tx.blob(&hash)?);
         for offset in [0, 1, 7, 8, 30, u64::MAX] {
-            all.chunks.push(tx.chunk(&hash, offset)?);
+            all.chunks.push(tx.chunk(&[n; 32], offset)?);
         }
+        all.totals.push(tx.staged_total(&[n; 32])?);
+        for stager in 0..NAMES {
+            all.staged.push(tx.staged(&[stager; 32], &hash)?);
+        }
+        all.oldest.push(tx.oldest(&channel)?);
+        all.ids.push(tx.channels_after(Some(&channel), 2)?);
         all.flags.push(tx.claimed(&[n; 32])?);
         all.address_keys.push(tx.address_key(&[n; 8])?);
         all.uses.push(tx.drop_uses(&[n; 32])?);
@@ -175,13 +192,17 @@ fn dump(tx: &mut dyn Read) -> Result<Dump, StoreError> {
         for name in CLIENTS {
             all.counts.push(tx.key_package_counts(&client(name), now)?);
             for suite in 1..=2 {
-                all.key_packages.push(tx.next_key_package(&client(name), suite, now)?);
+                for required in [Capabilities::default(), requiring(1), requiring(2)] {
+                    all.key_packages.push(tx.next_key_package(&client(name), suite, &required, now)?);
+                }
+                all.capabilities.push(tx.key_package_capabilities(&client(name), suite, now)?);
                 all.key_packages.push(tx.last_resort(&client(name), suite)?);
             }
         }
         all.clients.push(tx.directory_clients(&user("alice"), now)?);
         all.clients.push(tx.directory_clients(&user("bob"), now)?);
     }
+    all.ids.push(tx.channels_after(None, 100)?);
     all.address_keys.push(tx.newest_address_key()?);
     all.outbox = tx.outbox(100)?.into_iter().map(|row| (row.kind, row.payload)).collect();
     let ids: Vec<_> = tx.outbox(100)?.into_iter().map(|row| row.id).collect();
@@ -204,6 +225,16 @@ fn hash(n: u8) -> Hash {
 
 fn any_channel() -> impl Strategy<Value = ChannelId> {
     (0..NAMES).prop_map(channel)
+}
+
+/// One extension type that few have.
+fn requiring(kind: u16) -> Capabilities {
+    Capabilities::new([1], [0xF000 + kind], [], [])
+}
+
+fn any_capabilities() -> impl Strategy<Value = Capabilities> {
+    prop::collection::vec(1..3_u16, 0..2)
+        .prop_map(|kinds| Capabilities::new([1], kinds.into_iter().map(|kind| 0xF000 + kind), [], [2]))
 }
 
 fn any_hash() -> impl Strategy<Value = Hash> {
@@ -240,13 +271,44 @@ fn channel_row() -> impl Strategy<Value = ChannelRow> {
             .prop_map(|(epoch, root, members)| ChannelKind::Group { ledger: Ledger::new(epoch, root, members) }),
         (any_keyed(), any_keyed()).prop_map(|(owner, drop_key)| ChannelKind::Inbox { owner, drop_key }),
     ];
-    (any_channel(), kind, any_seq(), any_hash(), any_time())
-        .prop_map(|(id, kind, head, head_hash, head_time)| ChannelRow { id, kind, head, head_hash, head_time })
+    (any_channel(), kind, any_seq(), any_hash(), any_time(), 0..100_u64).prop_map(
+        |(id, kind, head, head_hash, head_time, bytes)| ChannelRow { id, kind, head, head_hash, head_time, bytes },
+    )
 }
 
 fn epoch_row() -> impl Strategy<Value = EpochRow> {
-    (any_channel(), any_epoch(), any_hash(), any_seq(), any_seq())
-        .prop_map(|(channel, epoch, key_root, base, started)| EpochRow { channel, epoch, key_root, base, started })
+    (any_channel(), any_epoch(), any_hash(), any_seq(), any_seq(), prop::option::weighted(0.2, any_seq())).prop_map(
+        |(channel, epoch, key_root, base, started, closed)| EpochRow {
+            channel,
+            epoch,
+            key_root,
+            base,
+            started,
+            closed,
+        },
+    )
+}
+
+/// Each blob's chunks have a name of their own.
+fn blob_row() -> impl Strategy<Value = BlobRow> {
+    (0..NAMES, 0..100_u64, 0..2_u64, any_time(), prop::option::of(any_keyed())).prop_map(
+        |(n, size, pins, expires, scope)| BlobRow { hash: hash(n), chunks: [n; 32], size, pins, expires, scope },
+    )
+}
+
+fn staged_row() -> impl Strategy<Value = StagedRow> {
+    (any_keyed(), any_hash(), any_keyed(), any_keyed(), 0..100_u64, 0..100_u64, any_bytes(), any_time()).prop_map(
+        |(stager, hash, chunks, scope, size, received, digest, expires)| StagedRow {
+            stager,
+            hash,
+            chunks,
+            scope,
+            size,
+            received,
+            digest,
+            expires,
+        },
+    )
 }
 
 fn group_info_row() -> impl Strategy<Value = GroupInfoRow> {
@@ -266,11 +328,13 @@ fn entry_row() -> impl Strategy<Value = EntryRow> {
 
 fn key_package_row() -> impl Strategy<Value = KeyPackageRow> {
     let reference = (0..2 * NAMES).prop_map(hash);
-    (reference, any_client(), 1..3_u16, any_bytes(), prop::bool::weighted(0.3), any::<bool>(), any_time()).prop_map(
-        |(reference, client, cipher_suite, bytes, last_resort, used, expires)| KeyPackageRow {
+    let marks = (prop::bool::weighted(0.3), any::<bool>());
+    (reference, any_client(), 1..3_u16, any_capabilities(), any_bytes(), marks, any_time()).prop_map(
+        |(reference, client, cipher_suite, capabilities, bytes, (last_resort, used), expires)| KeyPackageRow {
             reference,
             client,
             cipher_suite,
+            capabilities,
             bytes,
             last_resort,
             used,
@@ -312,13 +376,18 @@ fn any_op() -> impl Strategy<Value = Op> {
         8 => entry_row().prop_map(Op::AppendEntry),
         1 => (any_channel(), any_seq()).prop_map(|(channel, up_to)| Op::DeleteEntries(channel, up_to)),
         2 => idempotency_row().prop_map(Op::PutIdempotency),
-        3 => (any_hash(), any::<bool>(), 0..2_u64, any_time())
-            .prop_map(|(hash, whole, pins, expires)| Op::PutBlob { hash, whole, pins, expires }),
-        5 => (any_hash(), prop::collection::vec(any::<u8>(), 1..10)).prop_map(|(hash, data)| Op::AppendChunk { hash, data }),
-        1 => any_hash().prop_map(Op::DeleteBlob),
+        1 => (any_channel(), any_epoch(), any_seq()).prop_map(|(channel, epoch, seq)| Op::CloseEpochs(channel, epoch, seq)),
+        1 => (any_channel(), any_epoch()).prop_map(|(channel, epoch)| Op::ForgetEpochs(channel, epoch)),
+        3 => blob_row().prop_map(Op::PutBlob),
+        3 => staged_row().prop_map(Op::PutStaged),
+        1 => (any_keyed(), any_hash()).prop_map(|(stager, hash)| Op::DeleteStaged(stager, hash)),
+        5 => (any_keyed(), prop::collection::vec(any::<u8>(), 1..10))
+            .prop_map(|(chunks, data)| Op::AppendChunk { chunks, data }),
+        1 => any_keyed().prop_map(Op::DiscardChunks),
         8 => key_package_row().prop_map(Op::PutKeyPackage),
-        4 => (any_client(), 1..3_u16, any_time())
-            .prop_map(|(client, suite, now)| Op::ClaimKeyPackage { client, suite, now }),
+        4 => (any_client(), 1..3_u16, prop::option::of(1..3_u16), any_time()).prop_map(|(client, suite, kind, now)| {
+            Op::ClaimKeyPackage { client, suite, required: kind.map(requiring).unwrap_or_default(), now }
+        }),
         1 => (0..2 * NAMES).prop_map(|n| Op::DeleteKeyPackage(hash(n))),
         1 => any_client().prop_map(Op::DeleteKeyPackages),
         3 => (any_client(), any_time()).prop_map(|(client, expires)| Op::PutDirectoryClient(client, expires)),
@@ -329,7 +398,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0..4_usize).prop_map(Op::DeleteOutbox),
         2 => (any_keyed(), any_time()).prop_map(|(nonce, expires)| Op::NoteNonce(nonce, expires)),
         1 => any_keyed().prop_map(Op::PutServerSecret),
-        1 => any_time().prop_map(Op::Prune),
+        2 => (any_time(), prop_oneof![1..3_u32, Just(1000)]).prop_map(|(now, limit)| Op::Prune(now, limit)),
         4 => (any_channel(), any_seq(), prop::option::of(any_seq()), limit)
             .prop_map(|(channel, after, until, limit)| Op::Entries { channel, after, until, limit }),
     ]

@@ -13,6 +13,8 @@ mod full_disk;
 #[cfg(test)]
 mod opening;
 #[cfg(test)]
+mod schema_audit;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod transactions;

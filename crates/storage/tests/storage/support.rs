@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use conclave_authentication::store::{StoreError, UserRow};
 use conclave_delivery::store::KeyPackageRow;
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ClientUri, Hash, Timestamp, UserUri};
 use conclave_protocol::Refusal;
 use conclave_storage::Database;
@@ -27,6 +28,7 @@ pub(crate) fn key_package(number: u16) -> KeyPackageRow {
         reference: Hash::new(reference),
         client: client("alice/laptop"),
         cipher_suite: 1,
+        capabilities: Capabilities::default(),
         bytes: number.to_be_bytes().to_vec(),
         last_resort: false,
         used: false,

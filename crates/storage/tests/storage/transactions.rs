@@ -4,6 +4,7 @@ use std::{sync::mpsc, time::Duration};
 
 use conclave_authentication::store::StoreError;
 use conclave_delivery::store::StoreError as DeliveryError;
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::Timestamp;
 use conclave_storage::{Database, OpenError, Options};
 
@@ -142,10 +143,10 @@ async fn a_transaction_that_reads_sees_one_state() {
     let reading = tokio::spawn(async move {
         store
             .read::<_, DeliveryError, _>(move |tx| {
-                let before = tx.next_key_package(&client("alice/laptop"), 1, Timestamp(0))?;
+                let before = tx.next_key_package(&client("alice/laptop"), 1, &Capabilities::default(), Timestamp(0))?;
                 started.send(()).unwrap();
                 wait.recv().unwrap();
-                Ok((before, tx.next_key_package(&client("alice/laptop"), 1, Timestamp(0))?))
+                Ok((before, tx.next_key_package(&client("alice/laptop"), 1, &Capabilities::default(), Timestamp(0))?))
             })
             .await
     });
@@ -153,8 +154,9 @@ async fn a_transaction_that_reads_sees_one_state() {
     // The writer does not wait for the reader.
     let store = database.delivery();
     store.write::<_, DeliveryError, _>(|tx| tx.put_key_package(&key_package(1))).await.unwrap();
-    let read_now =
-        |tx: &mut dyn conclave_delivery::store::Read| tx.next_key_package(&client("alice/laptop"), 1, Timestamp(0));
+    let read_now = |tx: &mut dyn conclave_delivery::store::Read| {
+        tx.next_key_package(&client("alice/laptop"), 1, &Capabilities::default(), Timestamp(0))
+    };
     assert_eq!(store.read::<_, DeliveryError, _>(read_now).await.unwrap(), Some(key_package(1)));
     go.send(()).unwrap();
     assert_eq!(reading.await.unwrap().unwrap(), (None, None));

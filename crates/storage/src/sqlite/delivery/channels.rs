@@ -10,13 +10,20 @@ use super::super::{
 };
 
 pub(super) fn channel(tx: &mut Transaction<'_>, id: &ChannelId) -> Result<Option<ChannelRow>, Failure> {
-    let sql = "SELECT head, head_hash, head_time, ledger, owner, drop_key_secret FROM ds_channels WHERE id = ?1";
+    let sql = "SELECT head, head_hash, head_time, ledger, owner, drop_key_secret, bytes FROM ds_channels WHERE id = ?1";
     tx.first(sql, [id.as_bytes()], |row| {
         let kind = match row.get(4)? {
             Some(owner) => ChannelKind::Inbox { owner, drop_key: row.get(5)? },
             None => ChannelKind::Group { ledger: decoded(row, 3, |bytes| Ledger::parse(bytes).ok())? },
         };
-        Ok(ChannelRow { id: *id, kind, head: Seq(number(row, 0)?), head_hash: hash(row, 1)?, head_time: time(row, 2)? })
+        Ok(ChannelRow {
+            id: *id,
+            kind,
+            head: Seq(number(row, 0)?),
+            head_hash: hash(row, 1)?,
+            head_time: time(row, 2)?,
+            bytes: number(row, 6)?,
+        })
     })
 }
 
@@ -28,15 +35,16 @@ pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<
         ChannelKind::Inbox { owner, drop_key } => (None, Some(owner), Some(drop_key)),
     };
     tx.execute(
-        "INSERT INTO ds_channels (id, head, head_hash, head_time, ledger, owner, drop_key_secret)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        "INSERT INTO ds_channels (id, head, head_hash, head_time, ledger, owner, drop_key_secret, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (id) DO UPDATE SET
             head = excluded.head,
             head_hash = excluded.head_hash,
             head_time = excluded.head_time,
             ledger = excluded.ledger,
             owner = excluded.owner,
-            drop_key_secret = excluded.drop_key_secret",
+            drop_key_secret = excluded.drop_key_secret,
+            bytes = excluded.bytes",
         (
             row.id.as_bytes(),
             stored(row.head.0),
@@ -45,13 +53,25 @@ pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<
             ledger,
             owner,
             drop_key,
+            stored(row.bytes),
         ),
     )?;
     Ok(())
 }
 
+pub(super) fn channels_after(
+    tx: &mut Transaction<'_>,
+    after: Option<&ChannelId>,
+    limit: u32,
+) -> Result<Vec<ChannelId>, Failure> {
+    let sql = "SELECT id FROM ds_channels WHERE id > ?1 ORDER BY id LIMIT ?2";
+    // No name is as short as no bytes.
+    let after: &[u8] = after.map_or(&[], |after| after.as_bytes());
+    tx.all(sql, (after, limit), |row| row.get(0).map(ChannelId::new))
+}
+
 pub(super) fn epoch(tx: &mut Transaction<'_>, channel: &ChannelId, epoch: Epoch) -> Result<Option<EpochRow>, Failure> {
-    let sql = "SELECT key_root, base, started FROM ds_epochs WHERE channel = ?1 AND epoch = ?2";
+    let sql = "SELECT key_root, base, started, closed FROM ds_epochs WHERE channel = ?1 AND epoch = ?2";
     tx.first(sql, (channel.as_bytes(), stored(epoch.0)), |row| {
         Ok(EpochRow {
             channel: *channel,
@@ -59,23 +79,46 @@ pub(super) fn epoch(tx: &mut Transaction<'_>, channel: &ChannelId, epoch: Epoch)
             key_root: hash(row, 0)?,
             base: Seq(number(row, 1)?),
             started: Seq(number(row, 2)?),
+            closed: row.get::<_, Option<i64>>(3)?.map(|_| number(row, 3).map(Seq)).transpose()?,
         })
     })
 }
 
 pub(super) fn put_epoch(tx: &mut Transaction<'_>, row: &EpochRow) -> Result<(), Failure> {
     tx.execute(
-        "INSERT INTO ds_epochs (channel, epoch, key_root, base, started) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO ds_epochs (channel, epoch, key_root, base, started, closed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (channel, epoch) DO UPDATE SET
-            key_root = excluded.key_root, base = excluded.base, started = excluded.started",
+            key_root = excluded.key_root,
+            base = excluded.base,
+            started = excluded.started,
+            closed = excluded.closed",
         (
             row.channel.as_bytes(),
             stored(row.epoch.0),
             row.key_root.as_bytes(),
             stored(row.base.0),
             stored(row.started.0),
+            row.closed.map(|seq| stored(seq.0)),
         ),
     )?;
+    Ok(())
+}
+
+pub(super) fn close_epochs(
+    tx: &mut Transaction<'_>,
+    channel: &ChannelId,
+    up_to: Epoch,
+    removal: Seq,
+) -> Result<(), Failure> {
+    tx.execute(
+        "UPDATE ds_epochs SET closed = ?3 WHERE channel = ?1 AND epoch <= ?2 AND closed IS NULL",
+        (channel.as_bytes(), stored(up_to.0), stored(removal.0)),
+    )?;
+    Ok(())
+}
+
+pub(super) fn forget_epochs(tx: &mut Transaction<'_>, channel: &ChannelId, before: Epoch) -> Result<(), Failure> {
+    tx.execute("DELETE FROM ds_epochs WHERE channel = ?1 AND epoch < ?2", (channel.as_bytes(), stored(before.0)))?;
     Ok(())
 }
 

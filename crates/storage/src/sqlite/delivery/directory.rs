@@ -1,15 +1,20 @@
 //! The directory: KeyPackages, the clients that have some, and what was claimed.
 
 use conclave_delivery::store::{KeyPackageCount, KeyPackageRow, KeyedHash};
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ClientUri, Hash, Timestamp, UserUri};
 use rusqlite::Row;
 
 use super::super::{
     failure::Failure,
-    transaction::{Transaction, client_at, hash, name, number, stored, time},
+    transaction::{Transaction, client_at, decoded, hash, name, number, stored, time},
 };
 
-/// Columns: reference, client, cipher_suite, bytes, last_resort, used, expires.
+fn capabilities(row: &Row<'_>, column: usize) -> rusqlite::Result<Capabilities> {
+    decoded(row, column, Capabilities::parse)
+}
+
+/// Columns: reference, client, cipher_suite, bytes, last_resort, used, expires, capabilities.
 fn key_package_row(row: &Row<'_>) -> rusqlite::Result<KeyPackageRow> {
     Ok(KeyPackageRow {
         reference: hash(row, 0)?,
@@ -19,11 +24,13 @@ fn key_package_row(row: &Row<'_>) -> rusqlite::Result<KeyPackageRow> {
         last_resort: row.get(4)?,
         used: row.get(5)?,
         expires: time(row, 6)?,
+        capabilities: capabilities(row, 7)?,
     })
 }
 
 pub(super) fn key_package(tx: &mut Transaction<'_>, reference: &Hash) -> Result<Option<KeyPackageRow>, Failure> {
-    let sql = "SELECT reference, client, cipher_suite, bytes, last_resort, used, expires FROM ds_key_packages
+    let sql = "SELECT reference, client, cipher_suite, bytes, last_resort, used, expires, capabilities
+               FROM ds_key_packages
                WHERE reference = ?1";
     tx.first(sql, [reference.as_bytes()], key_package_row)
 }
@@ -32,12 +39,39 @@ pub(super) fn next_key_package(
     tx: &mut Transaction<'_>,
     client: &ClientUri,
     cipher_suite: u16,
+    required: &Capabilities,
     now: Timestamp,
 ) -> Result<Option<KeyPackageRow>, Failure> {
-    // The index ends with the id: the first row of it that has not expired.
-    let sql = "SELECT reference, client, cipher_suite, bytes, last_resort, used, expires FROM ds_key_packages
-               WHERE client = ?1 AND cipher_suite = ?2 AND last_resort = 0 AND expires > ?3 ORDER BY id LIMIT 1";
-    tx.first(sql, (client.to_string(), cipher_suite, stored(now.0)), key_package_row)
+    // Answered by the index, which ends in the order of storing; nearly always by its first row.
+    let sql = "SELECT id, capabilities FROM ds_key_packages
+               WHERE client = ?1 AND cipher_suite = ?2 AND last_resort = 0 AND expires > ?3 ORDER BY id";
+    let mut found = None;
+    tx.all_while(
+        sql,
+        (client.to_string(), cipher_suite, stored(now.0)),
+        |row| Ok((row.get::<_, i64>(0)?, capabilities(row, 1)?)),
+        |(id, capabilities)| {
+            found = capabilities.meets(required).then_some(*id);
+            found.is_none()
+        },
+    )?;
+    let Some(id) = found else { return Ok(None) };
+    let sql = "SELECT reference, client, cipher_suite, bytes, last_resort, used, expires, capabilities
+               FROM ds_key_packages WHERE id = ?1";
+    tx.first(sql, [id], key_package_row)
+}
+
+pub(super) fn key_package_capabilities(
+    tx: &mut Transaction<'_>,
+    client: &ClientUri,
+    cipher_suite: u16,
+    now: Timestamp,
+) -> Result<Vec<Capabilities>, Failure> {
+    let sql = "SELECT DISTINCT capabilities FROM ds_key_packages
+               WHERE client = ?1 AND cipher_suite = ?2 AND expires > ?3";
+    let mut found = tx.all(sql, (client.to_string(), cipher_suite, stored(now.0)), |row| capabilities(row, 0))?;
+    found.sort_unstable();
+    Ok(found)
 }
 
 pub(super) fn last_resort(
@@ -45,7 +79,8 @@ pub(super) fn last_resort(
     client: &ClientUri,
     cipher_suite: u16,
 ) -> Result<Option<KeyPackageRow>, Failure> {
-    let sql = "SELECT reference, client, cipher_suite, bytes, last_resort, used, expires FROM ds_key_packages
+    let sql = "SELECT reference, client, cipher_suite, bytes, last_resort, used, expires, capabilities
+               FROM ds_key_packages
                WHERE client = ?1 AND cipher_suite = ?2 AND last_resort = 1 LIMIT 1";
     tx.first(sql, (client.to_string(), cipher_suite), key_package_row)
 }
@@ -69,15 +104,17 @@ pub(super) fn key_package_counts(
 
 pub(super) fn put_key_package(tx: &mut Transaction<'_>, row: &KeyPackageRow) -> Result<(), Failure> {
     tx.execute(
-        "INSERT INTO ds_key_packages (reference, client, cipher_suite, bytes, last_resort, used, expires)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        "INSERT INTO ds_key_packages
+            (reference, client, cipher_suite, bytes, last_resort, used, expires, capabilities)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (reference) DO UPDATE SET
             client = excluded.client,
             cipher_suite = excluded.cipher_suite,
             bytes = excluded.bytes,
             last_resort = excluded.last_resort,
             used = excluded.used,
-            expires = excluded.expires",
+            expires = excluded.expires,
+            capabilities = excluded.capabilities",
         (
             row.reference.as_bytes(),
             row.client.to_string(),
@@ -86,6 +123,7 @@ pub(super) fn put_key_package(tx: &mut Transaction<'_>, row: &KeyPackageRow) -> 
             row.last_resort,
             row.used,
             stored(row.expires.0),
+            row.capabilities.to_bytes().map_err(|error| Failure::Corrupt(error.to_string()))?,
         ),
     )?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use conclave_channel::EntryKind;
 use conclave_delivery::store::{EntryRow, IdempotencyRow, KeyedHash, RangeLimit};
-use conclave_names::{ChannelId, Epoch, IdempotencyKey, Seq};
+use conclave_names::{ChannelId, Epoch, IdempotencyKey, Seq, Timestamp};
 use rusqlite::{Row, types::Type};
 
 use super::super::{
@@ -48,6 +48,11 @@ fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<EntryKind> {
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error)))
 }
 
+pub(super) fn oldest(tx: &mut Transaction<'_>, channel: &ChannelId) -> Result<Option<(Seq, Timestamp)>, Failure> {
+    let sql = "SELECT seq, time FROM ds_entries WHERE channel = ?1 ORDER BY seq LIMIT 1";
+    tx.first(sql, [channel.as_bytes()], |row| Ok((Seq(number(row, 0)?), time(row, 1)?)))
+}
+
 pub(super) fn first_removal(
     tx: &mut Transaction<'_>,
     channel: &ChannelId,
@@ -82,9 +87,12 @@ pub(super) fn clear_removes(tx: &mut Transaction<'_>, channel: &ChannelId, seq: 
     Ok(())
 }
 
-pub(super) fn delete_entries(tx: &mut Transaction<'_>, channel: &ChannelId, up_to: Seq) -> Result<(), Failure> {
-    tx.execute("DELETE FROM ds_entries WHERE channel = ?1 AND seq <= ?2", (channel.as_bytes(), stored(up_to.0)))?;
-    Ok(())
+pub(super) fn delete_entries(tx: &mut Transaction<'_>, channel: &ChannelId, up_to: Seq) -> Result<u64, Failure> {
+    let which = (channel.as_bytes(), stored(up_to.0));
+    let sum = "SELECT coalesce(sum(length(bytes)), 0) FROM ds_entries WHERE channel = ?1 AND seq <= ?2";
+    let bytes = tx.number(sum, which)?;
+    tx.execute("DELETE FROM ds_entries WHERE channel = ?1 AND seq <= ?2", which)?;
+    Ok(bytes)
 }
 
 pub(super) fn idempotency(

@@ -9,8 +9,9 @@ mod service;
 
 use conclave_delivery::store::{
     AddressKeyRow, BlobRow, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow, KeyPackageCount,
-    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, RangeLimit, Read, StoreError, Tx,
+    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, RangeLimit, Read, StagedRow, StagedTotal, StoreError, Tx,
 };
+use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 
 use super::transaction::Transaction;
@@ -34,12 +35,17 @@ hand_on! {
         channels::tree_chunks(channel: &ChannelId) -> Vec<Hash>;
         channels::has_tree_chunk(channel: &ChannelId, chunk: &Hash) -> bool;
         entries::entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
+        entries::oldest(channel: &ChannelId) -> Option<(Seq, Timestamp)>;
+        channels::channels_after(after: Option<&ChannelId>, limit: u32) -> Vec<ChannelId>;
         entries::first_removal(channel: &ChannelId, from: Epoch) -> Option<Seq>;
         entries::idempotency(scope: &KeyedHash, key: &IdempotencyKey) -> Option<IdempotencyRow>;
         blobs::blob(hash: &Hash) -> Option<BlobRow>;
-        blobs::chunk(hash: &Hash, offset: u64) -> Option<(u64, Vec<u8>)>;
+        blobs::staged(stager: &KeyedHash, hash: &Hash) -> Option<StagedRow>;
+        blobs::staged_total(scope: &KeyedHash) -> StagedTotal;
+        blobs::chunk(chunks: &KeyedHash, offset: u64) -> Option<(u64, Vec<u8>)>;
         directory::key_package(reference: &Hash) -> Option<KeyPackageRow>;
-        directory::next_key_package(client: &ClientUri, cipher_suite: u16, now: Timestamp) -> Option<KeyPackageRow>;
+        directory::next_key_package(client: &ClientUri, cipher_suite: u16, required: &Capabilities, now: Timestamp) -> Option<KeyPackageRow>;
+        directory::key_package_capabilities(client: &ClientUri, cipher_suite: u16, now: Timestamp) -> Vec<Capabilities>;
         directory::last_resort(client: &ClientUri, cipher_suite: u16) -> Option<KeyPackageRow>;
         directory::key_package_counts(client: &ClientUri, now: Timestamp) -> Vec<KeyPackageCount>;
         directory::directory_clients(user: &UserUri, now: Timestamp) -> Vec<ClientUri>;
@@ -58,17 +64,21 @@ hand_on! {
         channels::put_channel(row: &ChannelRow) -> ();
         channels::put_epoch(row: &EpochRow) -> ();
         channels::delete_epochs(channel: &ChannelId, after: Epoch) -> ();
+        channels::close_epochs(channel: &ChannelId, up_to: Epoch, removal: Seq) -> ();
+        channels::forget_epochs(channel: &ChannelId, before: Epoch) -> ();
         channels::put_group_info(row: &GroupInfoRow) -> ();
         channels::put_tree_chunk(channel: &ChannelId, chunk: &Hash) -> ();
         channels::delete_tree_chunk(channel: &ChannelId, chunk: &Hash) -> ();
         channels::delete_group_info(channel: &ChannelId) -> ();
         entries::clear_removes(channel: &ChannelId, seq: Seq) -> ();
         entries::append_entry(row: &EntryRow) -> ();
-        entries::delete_entries(channel: &ChannelId, up_to: Seq) -> ();
+        entries::delete_entries(channel: &ChannelId, up_to: Seq) -> u64;
         entries::put_idempotency(row: &IdempotencyRow) -> ();
         blobs::put_blob(row: &BlobRow) -> ();
-        blobs::append_chunk(hash: &Hash, offset: u64, data: &[u8]) -> ();
-        blobs::delete_blob(hash: &Hash) -> ();
+        blobs::put_staged(row: &StagedRow) -> ();
+        blobs::delete_staged(stager: &KeyedHash, hash: &Hash) -> ();
+        blobs::append_chunk(chunks: &KeyedHash, offset: u64, data: &[u8]) -> ();
+        blobs::discard_chunks(chunks: &KeyedHash) -> ();
         directory::put_key_package(row: &KeyPackageRow) -> ();
         directory::delete_key_package(reference: &Hash) -> ();
         directory::delete_key_packages(client: &ClientUri) -> u64;
@@ -80,6 +90,6 @@ hand_on! {
         service::delete_outbox(id: u64) -> ();
         service::note_nonce(nonce: &KeyedHash, expires: Timestamp) -> bool;
         service::put_server_secret(secret: &[u8; 32]) -> ();
-        service::prune(now: Timestamp) -> ();
+        service::prune(now: Timestamp, limit: u32) -> bool;
     }
 }

@@ -111,19 +111,27 @@ pub(super) fn put_server_secret(tx: &mut Transaction<'_>, secret: &[u8; 32]) -> 
     Ok(())
 }
 
-/// Deletes what has expired, in the tables of all files here.
-pub(super) fn prune(tx: &mut Transaction<'_>, now: Timestamp) -> Result<(), Failure> {
-    blobs::prune(tx, now)?;
-    for sql in [
-        "DELETE FROM ds_idempotency WHERE expires <= ?1",
-        "DELETE FROM ds_key_packages WHERE expires <= ?1",
-        "DELETE FROM ds_directory WHERE expires <= ?1",
-        "DELETE FROM ds_claimed WHERE expires <= ?1",
-        "DELETE FROM ds_address_keys WHERE expires <= ?1",
-        "DELETE FROM ds_drops WHERE expires <= ?1",
-        "DELETE FROM ds_nonces WHERE expires <= ?1",
-    ] {
-        tx.execute(sql, [stored(now.0)])?;
+/// Tables whose rows expire, with the columns of their names. Blobs are in a file of their own.
+const EXPIRING: [(&str, &str); 7] = [
+    ("ds_idempotency", "scope, key"),
+    ("ds_key_packages", "reference"),
+    ("ds_directory", "user, device"),
+    ("ds_claimed", "reference"),
+    ("ds_address_keys", "id"),
+    ("ds_drops", "nonce"),
+    ("ds_nonces", "nonce"),
+];
+
+/// Deletes what has expired, in the tables of all files here. Tells whether there may be more.
+pub(super) fn prune(tx: &mut Transaction<'_>, now: Timestamp, limit: u32) -> Result<bool, Failure> {
+    let mut more = blobs::prune(tx, now, limit)?;
+    for (table, name) in EXPIRING {
+        let sql = format!(
+            "DELETE FROM {table} WHERE ({name}) IN
+                (SELECT {name} FROM {table} WHERE expires <= ?1 ORDER BY expires, {name} LIMIT ?2)"
+        );
+        let deleted = tx.execute(&sql, (stored(now.0), limit))?;
+        more |= deleted as u64 >= u64::from(limit);
     }
-    Ok(())
+    Ok(blobs::sweep(tx)? || more)
 }

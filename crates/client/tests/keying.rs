@@ -1,0 +1,225 @@
+//! Keying material at the directory (RFC 9750, section 5.1): refilled, used up, replaced.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use common::{SharedStore, World, user};
+use conclave_client::{Client, ClientError, Event, Registration, SuiteStock};
+use conclave_engine::writes::Room;
+use conclave_names::GroupUri;
+
+/// What the engine keeps at the directory.
+const POOL: u64 = conclave_engine::key_packages::POOL;
+
+async fn stock(client: &Client) -> SuiteStock {
+    let stock = client.key_package_stock().await.unwrap();
+    assert_eq!(stock.len(), 1);
+    stock[0]
+}
+
+/// The KeyPackages that the directory has on its disk.
+fn on_disk(data_dir: &Path) -> BTreeSet<Vec<u8>> {
+    let file = data_dir.join("conclave.db");
+    let database = rusqlite::Connection::open_with_flags(file, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut rows = database.prepare("SELECT bytes FROM ds_key_packages").unwrap();
+    rows.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+async fn groups_with(client: &mut Client, count: u64, other: &str) -> Vec<GroupUri> {
+    let mut groups = Vec::new();
+    for n in 0..count {
+        let group = client.create_group(&format!("Group {n}")).await.unwrap();
+        client.add(&group, &[user(other)]).await.unwrap();
+        groups.push(group);
+    }
+    groups
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_its_last_resort_was_used_a_client_replaces_it_and_renews_its_leaves() {
+    let world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person("bob").await;
+    let full = stock(&bob).await;
+    assert!(full.available == POOL && full.last_resort && !full.last_resort_used);
+    let before = on_disk(world.directories[0].path());
+
+    let groups = groups_with(&mut alice, POOL + 2, "bob").await;
+    let empty = stock(&bob).await;
+    assert!(empty.available == 0 && empty.last_resort_used, "{empty:?}");
+    bob.sync().await.unwrap();
+    let refilled = stock(&bob).await;
+    assert!(refilled.available == POOL && refilled.last_resort && !refilled.last_resort_used, "{refilled:?}");
+    let after = on_disk(world.directories[0].path());
+    let of_alice = usize::try_from(POOL + 1).unwrap();
+    assert_eq!(before.intersection(&after).count(), of_alice, "all of Bob's were replaced, the last resort too");
+
+    // Where he joined by the last resort, his leaf has fresh keys already; nowhere else.
+    alice.sync().await.unwrap();
+    for (n, name) in (0..).zip(&groups) {
+        let (hers, his) = (alice.group(name).unwrap(), bob.group(name).unwrap());
+        assert_eq!(hers.epoch_authenticator().unwrap(), his.epoch_authenticator().unwrap());
+        assert_eq!(his.epoch().0, if n < POOL { 1 } else { 2 }, "group {n}");
+    }
+    // What is left to read comes with the new keys.
+    alice.send(groups.last().unwrap(), "still there?").await.unwrap();
+    let events = bob.sync().await.unwrap();
+    assert!(events.iter().any(|happened| matches!(happened.event, Event::Message { .. })), "{events:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_renews_its_leaf_at_once() {
+    let world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person("bob").await;
+    groups_with(&mut alice, POOL, "bob").await;
+    let last = alice.create_group("The last").await.unwrap();
+    let mut listener = bob.listen();
+    // He catches up before he is added by his last resort. Replacing what was used up is held back until then.
+    alice.add(&last, &[user("bob")]).await.unwrap();
+    loop {
+        let events = listener.next().await.unwrap();
+        let renewed = |event: &Event| matches!(event, Event::Updated { by, .. } if by.user() == &user("bob"));
+        if events.iter().any(|happened| happened.group == last && renewed(&happened.event)) {
+            break;
+        }
+    }
+    assert_eq!(listener.client().group(&last).unwrap().epoch().0, 2);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pool_is_refilled_at_the_low_water_mark_and_not_before() {
+    let world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person("bob").await;
+    let used = POOL - conclave_engine::key_packages::LOW_WATER;
+    groups_with(&mut alice, used - 1, "bob").await;
+    bob.sync().await.unwrap();
+    assert_eq!(stock(&bob).await.available, POOL - used + 1);
+    groups_with(&mut alice, 1, "bob").await;
+    bob.sync().await.unwrap();
+    let refilled = stock(&bob).await;
+    assert!(refilled.available == POOL && refilled.last_resort && !refilled.last_resort_used);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_replaces_all_key_packages_also_after_a_crash_in_between() {
+    let mut world = World::split().await;
+    let data_dir = world.directories[1].path().to_owned();
+    let store = SharedStore::default();
+    let registration = Registration { user: "bob".into(), device: "laptop".into(), invite: None };
+    let mut bob = Client::register(Box::new(store.clone()), &world.services(), registration).await.unwrap();
+    let first = on_disk(&data_dir);
+    assert_eq!(first.len() as u64, POOL + 1);
+    bob.renew_credential().await.unwrap();
+    let second = on_disk(&data_dir);
+    assert_eq!((second.len() as u64, first.intersection(&second).count()), (POOL + 1, 0));
+    // Without a new certificate nothing is replaced.
+    bob.sync().await.unwrap();
+    assert_eq!(on_disk(&data_dir), second);
+
+    // The directory is out of reach when the certificate comes, and then the client dies.
+    let ends = bob.certificate_ends();
+    bob.set_deadline(Duration::from_millis(50));
+    let running = world.delivery.take().unwrap();
+    let addr = running.addr();
+    running.shutdown().await;
+    let refused = bob.renew_credential().await.unwrap_err();
+    assert!(refused.is_transient(), "{refused}");
+    drop(bob);
+    let issuers = conclave_server::IssuerSource::Url {
+        url: format!("https://{}", world.authentication.as_ref().unwrap().addr()),
+        ca: Some(world.directories[0].path().join("tls/ca.pem")),
+    };
+    let config = conclave_server::Config {
+        authentication: false,
+        issuers: Some(issuers),
+        listen: addr,
+        ..conclave_server::Config::for_tests(&data_dir, common::domain())
+    };
+    world.delivery = Some(conclave_server::Server::start(config).await.unwrap());
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    assert!(bob.certificate_ends() >= ends, "the certificate had been stored");
+    bob.sync().await.unwrap();
+    let third = on_disk(&data_dir);
+    assert_eq!((third.len() as u64, second.intersection(&third).count()), (POOL + 1, 0));
+
+    // Who claimed one just before it was replaced can still add the client.
+    let mut alice = world.person("alice").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    bob.renew_credential().await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(bob.group(&club).unwrap().epoch(), alice.group(&club).unwrap().epoch());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_parts_go_when_no_welcome_can_come_any_more() {
+    use conclave_engine::{Mls, account::Account, key_packages};
+    use conclave_names::{Timestamp, limits};
+    let world = World::whole().await;
+    let store = SharedStore::default();
+    let registration = Registration { user: "bob".into(), device: "laptop".into(), invite: None };
+    let mut bob = Client::register(Box::new(store.clone()), &world.services(), registration).await.unwrap();
+    let rows = |prefix: &[u8]| conclave_client::store::ProfileStore::scan(&store, Room::KEY_PACKAGE, prefix).unwrap();
+    let packages = rows(b"package/").len();
+    assert_eq!((packages as u64, rows(b"channel-key/").len() as u64), (POOL + 1, POOL + 1));
+    bob.renew_credential().await.unwrap();
+    assert_eq!(rows(b"package/").len(), 2 * packages, "the old ones wait for Welcomes that are under way");
+
+    let account = conclave_client::store::ProfileStore::get(&store, Room::ACCOUNT, Account::KEY).unwrap().unwrap();
+    let shared = Mls::new(&Account::from_row(&account).unwrap());
+    struct Rows(SharedStore);
+    impl conclave_engine::writes::Rows for Rows {
+        type Error = conclave_client::store::StoreError;
+        fn get(&self, room: Room, key: &[u8]) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Self::Error> {
+            conclave_client::store::ProfileStore::get(&self.0, room, key)
+        }
+        fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<conclave_client::store::Row>, Self::Error> {
+            conclave_client::store::ProfileStore::scan(&self.0, room, prefix)
+        }
+    }
+    let now = u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis());
+    let now = now.unwrap();
+    let swept = |at: u64| key_packages::sweep(&shared, &Rows(store.clone()), Timestamp(at)).unwrap().len();
+    assert_eq!(swept(now), 0);
+    assert_eq!(swept(now + limits::INVITATION_MS - 60_000), 0);
+    // Each is a row of its own and one of its channel key.
+    assert_eq!(swept(now + limits::INVITATION_MS + 1), 2 * packages);
+    let expired = limits::KEY_PACKAGE_LIFETIME * 1000 + limits::INVITATION_MS;
+    assert_eq!(swept(now + expired + 1), 4 * packages);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_a_client_that_can_join_is_not_added_and_the_reason_is_told() {
+    let world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    let refused = alice.add(&club, &[user("nobody")]).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Call(_)), "{refused}");
+    let bob = world.person("bob").await;
+    drop(bob);
+    // As a client of another make would have left it: without the extensions that the group requires.
+    let file = world.directories[0].path().join("conclave.db");
+    let poor = conclave_mls::capabilities::Capabilities::new([1], [0xF0C0], [], [2]).to_bytes().unwrap();
+    let changed = rusqlite::Connection::open(file).unwrap();
+    changed.execute("UPDATE ds_key_packages SET capabilities = ?1 WHERE client LIKE '%/bob/%'", [poor]).unwrap();
+    match alice.add(&club, &[user("bob")]).await.unwrap_err() {
+        ClientError::CannotAdd { user: whom, reason } => {
+            assert_eq!(whom, user("bob"));
+            assert!(reason.contains("channel_key") && reason.contains("app_data_dictionary"), "{reason}");
+            assert!(reason.contains("bob/laptop"), "{reason}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(alice.group(&club).unwrap().epoch().0, 0);
+    world.stop().await;
+}

@@ -1,0 +1,102 @@
+//! A member who was away for longer than the server keeps entries.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::{World, user};
+use conclave_client::{Client, ClientError, Event, HistoryEntry, Status};
+use conclave_names::{GroupUri, Seq};
+
+fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
+    let history = client.history(group, Seq(0), 1000).unwrap().into_iter();
+    history
+        .filter_map(|item| match item.entry {
+            HistoryEntry::Message { text, .. } => text,
+            _ => None,
+        })
+        .collect()
+}
+
+fn gone(events: &[conclave_client::ClientEvent]) -> Vec<(Seq, Option<Seq>)> {
+    let place = |event: &Event| match event {
+        Event::PositionGone { after, oldest, .. } => Some((*after, *oldest)),
+        _ => None,
+    };
+    events.iter().filter_map(|happened| place(&happened.event)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_too_late_is_told_so_and_comes_back_when_added_again() {
+    let mut world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person("bob").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    let mut sent = Vec::new();
+    for n in 0..20 {
+        sent.push(format!("message {n}"));
+        alice.send(&club, &sent[n]).await.unwrap();
+    }
+    // Maintenance runs at start. What Alice's last messages need fits, the rest does not.
+    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+
+    let events = bob.sync().await.unwrap();
+    let told = gone(&events);
+    assert_eq!(told.len(), 1, "{events:?}");
+    let (after, oldest) = told[0];
+    assert_eq!(after, Seq(1));
+    assert!(oldest.unwrap() > Seq(2) && oldest.unwrap() <= Seq(21), "{oldest:?}");
+    assert!(!events.iter().any(|happened| matches!(happened.event, Event::LogsDiffer { .. })), "no false alarm");
+    let Status::Stuck { reason } = bob.group(&club).unwrap().status().clone() else { panic!("not stuck") };
+    assert!(reason.contains("no longer keeps") && reason.contains("added again"), "{reason}");
+    assert!(gone(&bob.sync().await.unwrap()).is_empty(), "it is told once");
+    assert!(matches!(bob.send(&club, "hello?").await, Err(ClientError::Wish(_))));
+    let listened = tokio::time::timeout(std::time::Duration::from_millis(300), bob.listen().next()).await;
+    assert!(listened.is_err(), "a listener waits like for any other group: {listened:?}");
+
+    // Alice, who was there all the time, goes on; and the remedy helps.
+    alice.send(&club, "where is Bob?").await.unwrap();
+    alice.remove(&club, &[user("bob")]).await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    alice.send(&club, "there you are").await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
+    assert_eq!(texts(&bob, &club), ["there you are"]);
+    bob.send(&club, "here I am").await.unwrap();
+    alice.sync().await.unwrap();
+    assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_was_cut_off_for_too_long_is_told() {
+    let mut world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person("bob").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    for n in 0..20 {
+        alice.send(&club, &format!("message {n}")).await.unwrap();
+    }
+    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    let mut listener = bob.listen();
+    let events = listener.next().await.unwrap();
+    assert_eq!(gone(&events).len(), 1, "{events:?}");
+    // Other groups of his are carried all the same.
+    let other = alice.create_group("Another").await.unwrap();
+    alice.add(&other, &[user("bob")]).await.unwrap();
+    alice.send(&other, "psst").await.unwrap();
+    loop {
+        let events = listener.next().await.unwrap();
+        if events
+            .iter()
+            .any(|happened| matches!(&happened.event, Event::Message { text: Some(text), .. } if text == "psst"))
+        {
+            break;
+        }
+    }
+    world.stop().await;
+}
