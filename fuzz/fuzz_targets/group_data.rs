@@ -5,6 +5,7 @@ use conclave_mls::{
     components::{AppDataDictionary, GroupProfile, HandshakeAad},
     crypto,
     seal::{Purpose, Seed},
+    tree_chunks::Nodes,
     welcome::{InboxWelcome, JoinerKey, WelcomeParts},
 };
 use libfuzzer_sys::fuzz_target;
@@ -25,6 +26,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = JoinerKey::of(&extensions);
     let _ = MlsMessage::from_bytes(data);
     let _ = ExportedTree::from_bytes(data);
+    let _ = Nodes::parse(data);
     if let (Ok(seed), Ok(suite)) = (Seed::from_slice(&[1; 32]), crypto::suite(crypto::DEFAULT_SUITE)) {
         assert!(seed.open(&suite, Purpose::Tree, b"", data).is_err(), "a seal was forged");
     }
