@@ -30,9 +30,10 @@ pub mod transport;
 
 pub use client::{
     Added, Approval, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem, LinkCode, LinkCodeError, LinkRequest,
-    Listener, OpenError, PendingLink, Pinned, RegisterError, Registration, Services, SuiteStock, Unable, UserRecord,
+    Listener, Listing, OpenError, PendingLink, Pinned, RegisterError, Registration, Services, SuiteStock, Unable,
+    UserRecord,
 };
 pub use conclave_engine::{
-    group::{GroupSummary, Member, Status},
+    group::{GroupSummary, Handshakes, Member, Status},
     outcome::Event,
 };

@@ -13,7 +13,10 @@ use super::{
     request::idempotency_key,
     standing,
 };
-use crate::store::{ChannelRow, EntryRow, StoreError, Tx};
+use crate::{
+    store::{ChannelRow, EntryRow, StoreError, Tx},
+    visible::Source,
+};
 
 impl DeliveryService {
     /// Appends a message, a proposal, or a member's word about a commit.
@@ -43,6 +46,9 @@ impl DeliveryService {
             access.admit(tx, entry.kind, entry.epoch)?;
         }
         let row = standing::admit(&access.row, &entry, &message.entry, now)?;
+        if entry.kind == EntryKind::Proposal {
+            self.follow_proposal(tx, &row, &entry, Source::Member, now)?;
+        }
         // What appending refuses, it refuses before it writes.
         tx.decided()?;
         let reply = append(tx, row, &entry, message.entry, now)?;

@@ -1,0 +1,491 @@
+//! From one handshake to the next.
+
+use std::{fmt, sync::OnceLock};
+
+use conclave_channel::{CommitHeader, EntryKind, Position};
+use conclave_mls::{
+    components::{ChannelKeyExtension, GroupProfile, HandshakeAad, HandshakeMode, roster_keys},
+    crypto::{self, CryptoProvider},
+    identity::Identities,
+    proposal::{check_sender, check_update},
+    rules::{Rules, judge},
+};
+use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, Seq, Timestamp};
+use mls_rs::{
+    MlsMessage, MlsMessageDescription,
+    error::MlsError,
+    extension::{ExtensionType, built_in::ExternalSendersExt},
+    external_client::{
+        ExternalClient, ExternalGroup, ExternalReceivedMessage, ExternalSnapshot,
+        builder::{ExternalBaseConfig, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
+    },
+    group::{
+        CommitEffect, CommitMessageDescription, ContentType, ProposalMessageDescription, Sender, proposal::Proposal,
+    },
+    time::MlsTime,
+};
+use mls_rs_codec::MlsEncode;
+use sha2::{Digest, Sha256};
+
+use super::{
+    CHECKPOINT_BYTES, CHECKPOINT_COMMITS,
+    refused::{HandshakeError, PROPOSALS_MAX},
+    trust::{Awake, Judge},
+};
+use crate::store::{CheckpointRow, FollowedRow};
+
+type Config = WithMlsRules<
+    Judge<Rules>,
+    WithIdentityProvider<Judge<Identities>, WithCryptoProvider<CryptoProvider, ExternalBaseConfig>>,
+>;
+
+/// How much more a tree takes in memory than encoded, roughly (measured: allocations, indices).
+const IN_MEMORY: usize = 3;
+
+/// What a followed group takes at least, in bytes.
+const BASE_SIZE: usize = 16 * 1024;
+
+/// Which handshakes led to a state: the place of the last one, and a hash over all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tip {
+    pub(crate) seq: Seq,
+    pub(crate) link: Hash,
+}
+
+impl Tip {
+    /// Before the first.
+    pub(crate) fn start(channel: &ChannelId) -> Self {
+        let link = Sha256::new().chain_update(b"conclave/v1/followed\0").chain_update(channel.as_bytes());
+        Self { seq: Seq(0), link: Hash::new(link.finalize().into()) }
+    }
+
+    fn next(&self, seq: Seq, message: &[u8]) -> Self {
+        let link = Sha256::new()
+            .chain_update(self.link.as_bytes())
+            .chain_update(seq.0.to_be_bytes())
+            .chain_update(Sha256::digest(message));
+        Self { seq, link: Hash::new(link.finalize().into()) }
+    }
+}
+
+/// A handshake message that is to come next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handshake<'a> {
+    /// The MLSMessage.
+    pub(crate) message: &'a [u8],
+    /// Its epoch, as its entry says; the law has admitted it.
+    pub(crate) epoch: Epoch,
+    /// Its place.
+    pub(crate) seq: Seq,
+    /// Its time.
+    pub(crate) time: Timestamp,
+    /// The channel's head before it.
+    pub(crate) head: Position,
+}
+
+/// Who brings a proposal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A member, in a session.
+    Member,
+    /// The external sender with this signature key.
+    External([u8; 32]),
+}
+
+/// A group as the server follows it: what everybody may know of it.
+#[derive(Clone)]
+pub(crate) struct Followed {
+    group: ExternalGroup<Config>,
+    tip: Tip,
+    /// Proposals that wait for a commit.
+    proposals: usize,
+    /// Commits and bytes of handshakes since the newest checkpoint.
+    commits: u32,
+    bytes: usize,
+    /// Length of the encoded tree.
+    tree_size: usize,
+    tree: OnceLock<Vec<u8>>,
+}
+
+impl fmt::Debug for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Followed").field("epoch", &self.epoch()).field("tip", &self.tip).finish_non_exhaustive()
+    }
+}
+
+fn mls_time(time: Timestamp) -> MlsTime {
+    MlsTime::from_duration_since_epoch(std::time::Duration::from_secs(time.as_secs()))
+}
+
+impl Followed {
+    fn new(group: ExternalGroup<Config>, tip: Tip) -> Self {
+        let tree_size = group.exported_tree().byte_size();
+        Self { group, tip, proposals: 0, commits: 0, bytes: 0, tree_size, tree: OnceLock::new() }
+    }
+
+    /// Which handshakes led here.
+    pub(crate) fn tip(&self) -> &Tip {
+        &self.tip
+    }
+
+    /// Its epoch.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.group.group_context().epoch())
+    }
+
+    /// Bytes in memory, as estimated.
+    pub(crate) fn size(&self) -> usize {
+        let tree = self.tree_size.saturating_mul(IN_MEMORY);
+        let exported = self.tree.get().map_or(0, Vec::len);
+        BASE_SIZE.saturating_add(tree).saturating_add(self.bytes).saturating_add(exported)
+    }
+
+    /// The encoded ratchet tree.
+    pub(crate) fn tree(&self) -> Result<&[u8], MlsError> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree);
+        }
+        let tree = self.group.export_tree()?;
+        Ok(self.tree.get_or_init(|| tree))
+    }
+
+    /// Hash of the encoded GroupContext, by which states are compared.
+    pub(crate) fn context_hash(&self) -> Result<Hash, MlsError> {
+        let context = self.group.group_context().mls_encode_to_vec().map_err(MlsError::from)?;
+        Ok(Hash::new(Sha256::digest(context).into()))
+    }
+
+    /// How many members it has.
+    pub(crate) fn members(&self) -> usize {
+        self.group.roster().members_iter().count()
+    }
+
+    /// Whether an external sender of the group signs with this key.
+    pub(crate) fn lists(&self, key: &[u8; 32]) -> bool {
+        self.external_senders().is_some_and(|senders| {
+            senders.allowed_senders().iter().any(|sender| sender.signature_key.as_bytes() == key)
+        })
+    }
+
+    fn external_senders(&self) -> Option<ExternalSendersExt> {
+        self.group.group_context().extensions().get_as().ok().flatten()
+    }
+
+    /// Whether the whole state is to be stored again.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.commits >= CHECKPOINT_COMMITS || self.bytes >= CHECKPOINT_BYTES.max(self.tree_size)
+    }
+
+    /// The whole state, to store.
+    pub(crate) fn checkpoint(&mut self, channel: &ChannelId) -> Result<CheckpointRow, MlsError> {
+        (self.commits, self.bytes) = (0, 0);
+        Ok(CheckpointRow {
+            channel: *channel,
+            epoch: self.epoch(),
+            seq: self.tip.seq,
+            link: self.tip.link,
+            snapshot: self.group.snapshot().to_bytes()?,
+        })
+    }
+
+    /// Notes a handshake that was carried out.
+    fn advance(&mut self, seq: Seq, message: &[u8]) {
+        self.tip = self.tip.next(seq, message);
+        self.bytes = self.bytes.saturating_add(message.len());
+    }
+
+    /// Checks the frame of a message: format, group, epoch, kind.
+    fn parse(&self, handshake: &Handshake<'_>, kind: EntryKind) -> Result<(MlsMessage, Sender), HandshakeError> {
+        let (name, wanted) = match kind {
+            EntryKind::Commit => ("Commit", ContentType::Commit),
+            _ => ("Proposal", ContentType::Proposal),
+        };
+        let message = MlsMessage::from_bytes(handshake.message).map_err(|_| HandshakeError::Format(name))?;
+        let MlsMessageDescription::PublicProtocolMessage { group_id, epoch_id, content_type, sender, .. } =
+            message.description()
+        else {
+            return Err(HandshakeError::Format(name));
+        };
+        if group_id != self.group.group_context().group_id() || content_type != wanted {
+            return Err(HandshakeError::Format(name));
+        }
+        if epoch_id != handshake.epoch.0 {
+            return Err(HandshakeError::Epoch(handshake.epoch));
+        }
+        Ok((message, sender))
+    }
+}
+
+/// A member's place in the log must be one that there is.
+fn check_position(claim: &Position, head: &Position) -> Result<(), HandshakeError> {
+    if claim.seq > head.seq || (claim.seq == head.seq && claim.hash != head.hash) {
+        return Err(HandshakeError::AuthenticatedData("it claims a place in the log that there is not".to_owned()));
+    }
+    Ok(())
+}
+
+/// Follows groups: begins, restores and judges them.
+pub(crate) struct Follower {
+    identities: Identities,
+}
+
+impl Follower {
+    /// By the issuers that the server believes.
+    pub(crate) fn new(identities: Identities) -> Self {
+        Self { identities }
+    }
+
+    fn client(&self, awake: &Awake) -> ExternalClient<Config> {
+        ExternalClient::builder()
+            .crypto_provider(crypto::provider())
+            .identity_provider(Judge { judge: self.identities.clone(), awake: awake.clone() })
+            .mls_rules(Judge { judge: Rules, awake: awake.clone() })
+            // A proposal is kept once all is well with it.
+            .cache_proposals(false)
+            .build()
+    }
+
+    /// Begins to follow a group at epoch 0, by the GroupInfo with the tree of which its creator alone is a leaf.
+    ///
+    /// # Errors
+    /// [`HandshakeError::GroupInfo`] if it is not such a group's, of this server and channel.
+    pub(crate) fn begin(
+        &self,
+        group_info: &[u8],
+        hub: &Domain,
+        channel: &ChannelId,
+        key_root: &Hash,
+        now: Timestamp,
+    ) -> Result<Followed, HandshakeError> {
+        let wrong = |why: &str| HandshakeError::GroupInfo(why.to_owned());
+        let message = MlsMessage::from_bytes(group_info).map_err(|_| wrong("it is no MLSMessage"))?;
+        let info = message.as_group_info().ok_or_else(|| wrong("it is no GroupInfo"))?;
+        let context = info.group_context();
+        let profile = GroupProfile::of(context.extensions()).map_err(|error| wrong(&error.to_string()))?;
+        let name = std::str::from_utf8(context.group_id()).ok().and_then(|name| name.parse::<GroupUri>().ok());
+        if context.epoch() != 0 || profile.mode != HandshakeMode::Visible {
+            return Err(wrong("it is not of epoch 0 of a group with visible handshakes"));
+        }
+        if profile.hub != *hub || profile.channel != *channel || name.is_none_or(|name| name.domain() != hub) {
+            return Err(wrong("it is of another server or channel"));
+        }
+        if !info.extensions().has_extension(ExtensionType::EXTERNAL_PUB) {
+            return Err(wrong("it has no external key"));
+        }
+        let group = self.client(&Awake::new(true)).observe_group(message, None, Some(mls_time(now)))?;
+        let leaves: Vec<_> = group.roster().members_iter().map(|member| member.extensions).collect();
+        if roster_keys(&leaves)?.root() != *key_root {
+            return Err(HandshakeError::KeyRoot);
+        }
+        Ok(Followed::new(group, Tip::start(channel)))
+    }
+
+    /// Restores a group from a checkpoint and the handshakes after it, which are not judged again. None if they do not
+    /// lead anywhere.
+    pub(crate) fn restore(
+        &self,
+        checkpoint: &CheckpointRow,
+        rows: &[FollowedRow],
+    ) -> Result<Option<Followed>, MlsError> {
+        let awake = Awake::new(false);
+        let snapshot = ExternalSnapshot::from_bytes(&checkpoint.snapshot)?;
+        let group = self.client(&awake).load_group(snapshot)?;
+        let mut followed = Followed::new(group, Tip { seq: checkpoint.seq, link: checkpoint.link });
+        for row in rows {
+            let message = MlsMessage::from_bytes(&row.message)?;
+            match row.kind {
+                EntryKind::Proposal => {
+                    followed.group.insert_proposal_from_message(message)?;
+                    followed.proposals += 1;
+                }
+                _ => {
+                    followed.group.process_incoming_message_with_time(message, mls_time(row.time))?;
+                    followed.proposals = 0;
+                    followed.commits += 1;
+                }
+            }
+            followed.advance(row.seq, &row.message);
+            if followed.tip.link != row.link {
+                return Ok(None);
+            }
+        }
+        followed.tree_size = followed.group.exported_tree().byte_size();
+        awake.wake();
+        Ok(Some(followed))
+    }
+
+    /// Judges a proposal, and keeps it for the commit that names it. Nothing has changed if it is refused.
+    pub(crate) fn propose(
+        &self,
+        followed: &mut Followed,
+        handshake: &Handshake<'_>,
+        source: Source,
+    ) -> Result<(), HandshakeError> {
+        let (message, sender) = followed.parse(handshake, EntryKind::Proposal)?;
+        match (source, sender) {
+            (Source::Member, Sender::Member(_)) => {}
+            (Source::External(key), Sender::External(index)) => {
+                let listed = followed.external_senders().and_then(|senders| {
+                    let index = usize::try_from(index).ok()?;
+                    Some(senders.allowed_senders().get(index)?.signature_key.as_bytes() == key)
+                });
+                if listed != Some(true) {
+                    return Err(HandshakeError::Sender("it names the place of another external sender"));
+                }
+            }
+            (Source::Member, _) => {
+                return Err(HandshakeError::Sender("members submit their own proposals, nobody else's, by this call"));
+            }
+            (Source::External(_), _) => {
+                return Err(HandshakeError::Sender("this call is for proposals of the group's external senders"));
+            }
+        }
+        if followed.proposals >= PROPOSALS_MAX {
+            return Err(HandshakeError::TooManyProposals);
+        }
+        let received = followed.group.process_incoming_message_with_time(message, mls_time(handshake.time))?;
+        let ExternalReceivedMessage::Proposal(description) = received else {
+            return Err(HandshakeError::Format("Proposal"));
+        };
+        if let Sender::Member(_) = sender {
+            check_position(&HandshakeAad::of_proposal(&description.authenticated_data)?.position, &handshake.head)?;
+        }
+        self.judge(followed, &description, &sender, handshake.time)?;
+        followed.group.insert_proposal(description.cached_proposal());
+        followed.proposals += 1;
+        followed.advance(handshake.seq, handshake.message);
+        Ok(())
+    }
+
+    /// Whether a commit could carry a proposal out, as far as it can be said before there is one.
+    fn judge(
+        &self,
+        followed: &Followed,
+        description: &ProposalMessageDescription,
+        sender: &Sender,
+        time: Timestamp,
+    ) -> Result<(), HandshakeError> {
+        check_sender(sender, &description.proposal)?;
+        judge(&description.proposal)?;
+        let group = &followed.group;
+        match (&description.proposal, sender) {
+            (Proposal::Add(add), _) => {
+                // MLSMessage: version mls10, wire format mls_key_package (RFC 9420, section 6).
+                let mut message = vec![0, 1, 0, 5];
+                add.key_package().mls_encode(&mut message).map_err(MlsError::from)?;
+                let message = MlsMessage::from_bytes(&message)?;
+                let client = self.client(&Awake::new(true));
+                let package = client.validate_key_package(message, Some(mls_time(time)))?;
+                if package.cipher_suite != group.group_context().cipher_suite() {
+                    return Err(HandshakeError::Mls("the KeyPackage is of another cipher suite".to_owned()));
+                }
+            }
+            (Proposal::Remove(remove), _) => {
+                group.roster().member_with_index(remove.to_remove())?;
+            }
+            (Proposal::Update(update), Sender::Member(index)) => {
+                let suite = crypto::suite(group.group_context().cipher_suite())
+                    .map_err(|error| HandshakeError::Mls(error.to_string()))?;
+                check_update(&suite, update, group.group_context().group_id(), *index)?;
+                let before = group.roster().member_with_index(*index)?.signing_identity;
+                let wrong =
+                    |error: conclave_mls::identity::IdentityError| HandshakeError::Credential(error.to_string());
+                let now = self.identities.identify(update.signing_identity(), Some(time)).map_err(wrong)?;
+                let before = conclave_mls::identity::read(&before).map_err(wrong)?;
+                if now.client != *before.client() || now.identity_key != before.identity_key() {
+                    return Err(HandshakeError::Credential("it is of another client than the leaf's".to_owned()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Judges a commit and the GroupInfo of the epoch that it begins. Gives the group in that epoch.
+    pub(crate) fn commit(
+        &self,
+        followed: &Followed,
+        handshake: &Handshake<'_>,
+        header: &CommitHeader,
+        group_info: &[u8],
+    ) -> Result<Followed, HandshakeError> {
+        let (message, sender) = followed.parse(handshake, EntryKind::Commit)?;
+        check_references(followed, &message)?;
+        let mut group = followed.group.clone();
+        let received = group.process_incoming_message_with_time(message, mls_time(handshake.time))?;
+        let ExternalReceivedMessage::Commit(description) = received else {
+            return Err(HandshakeError::Format("Commit"));
+        };
+        let (position, aad) = HandshakeAad::of_commit(&description.authenticated_data)?;
+        check_position(&position, &handshake.head)?;
+        let removed = removals(&description)?;
+        if header.removed as usize != removed {
+            return Err(HandshakeError::Header("it names another number of removed members"));
+        }
+        if removed > 0 && !aad.renews_seed {
+            return Err(HandshakeError::AuthenticatedData("a removal must renew the group seed".to_owned()));
+        }
+        // A committer from outside is a member after its commit only.
+        let of = if matches!(sender, Sender::Member(_)) { &followed.group } else { &group };
+        let committer = of.roster().member_with_index(description.committer)?;
+        if ChannelKeyExtension::of(&committer.extensions)? != header.committer {
+            return Err(HandshakeError::Header("it names another committer"));
+        }
+        let leaves: Vec<_> = group.roster().members_iter().map(|member| member.extensions).collect();
+        let tree = roster_keys(&leaves)?;
+        if tree.len() != header.members {
+            return Err(HandshakeError::Header("it names another number of members"));
+        }
+        if tree.root() != header.key_root || aad.key_root != header.key_root {
+            return Err(HandshakeError::KeyRoot);
+        }
+        check_group_info(&mut group, group_info)?;
+        let mut next = Followed {
+            tip: followed.tip,
+            commits: followed.commits.saturating_add(1),
+            bytes: followed.bytes,
+            ..Followed::new(group, followed.tip)
+        };
+        next.advance(handshake.seq, handshake.message);
+        Ok(next)
+    }
+}
+
+/// What a commit names must be in the log before it (RFC 9750, section 5.2.2).
+fn check_references(followed: &Followed, message: &MlsMessage) -> Result<(), HandshakeError> {
+    let named = message.proposals_by_reference();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let known = followed.group.get_cached_proposals();
+    match named.iter().find(|named| !known.iter().any(|known| known.proposal_ref() == **named)) {
+        None => Ok(()),
+        Some(missing) => {
+            let hex = missing.as_slice().iter().map(|byte| format!("{byte:02x}")).collect();
+            Err(HandshakeError::UnknownProposal(hex))
+        }
+    }
+}
+
+/// How many members a commit removes.
+fn removals(description: &CommitMessageDescription) -> Result<usize, HandshakeError> {
+    match &description.effect {
+        CommitEffect::NewEpoch(epoch) => {
+            Ok(epoch.applied_proposals().iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count())
+        }
+        _ => Err(HandshakeError::Policy("it does not begin an epoch of this group".to_owned())),
+    }
+}
+
+/// The GroupInfo must be signed by a member of the epoch, have its context and the commit's confirmation tag, and a key
+/// for external commits (RFC 9420, section 12.4.3); the tree is served apart.
+fn check_group_info(group: &mut ExternalGroup<Config>, bytes: &[u8]) -> Result<(), HandshakeError> {
+    let wrong = |why: &str| HandshakeError::GroupInfo(why.to_owned());
+    let message = MlsMessage::from_bytes(bytes).map_err(|_| wrong("it is no MLSMessage"))?;
+    let info = message.as_group_info().ok_or_else(|| wrong("it is no GroupInfo"))?;
+    let extensions = info.extensions();
+    if !extensions.has_extension(ExtensionType::EXTERNAL_PUB) || extensions.has_extension(ExtensionType::RATCHET_TREE) {
+        return Err(wrong("it must have the external key, and not the tree"));
+    }
+    group.process_incoming_message(message).map(drop).map_err(|error| HandshakeError::GroupInfo(error.to_string()))
+}
