@@ -1,14 +1,19 @@
 //! Groups with visible handshakes, as the channel's rows have them (`crate::visible`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use conclave_channel::{Body, CommitHeader, Entry, Position};
 use conclave_names::{ChannelId, Epoch, Hash, Timestamp, limits};
-use conclave_protocol::{Code, Refusal};
+use conclave_protocol::{
+    Code, Refusal, session,
+    v1::{SessionRequest, SubmitBundleRequest},
+};
 use sha2::{Digest, Sha256};
 
 use super::{
-    DeliveryService, blobs,
+    Authenticated, DeliveryService, Incoming,
+    access::Access,
+    blobs,
     request::{malformed, too_large},
 };
 use crate::{
@@ -39,6 +44,27 @@ pub(super) struct VisibleCommit<'a> {
     pub(super) invites: bool,
     /// Whether it brings a tree or a join key, as a private group's commit does.
     pub(super) staged: bool,
+    /// What was found out ahead of the transaction.
+    pub(super) judged: Option<&'a Judged>,
+}
+
+/// A commit that was judged ahead of its transaction, by the group as it was then.
+#[derive(Debug, Clone)]
+pub(crate) struct Judged {
+    /// What the group had come to.
+    parent: Tip,
+    /// What the commit would lead to. It is taken once.
+    next: Arc<Mutex<Option<Result<Followed, Refusal>>>>,
+}
+
+impl Judged {
+    /// The verdict, if it still holds: nothing but messages came in between.
+    fn take(&self, parent: &Tip) -> Option<Result<Followed, Refusal>> {
+        if self.parent.link != parent.link {
+            return None;
+        }
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 fn corrupt(what: impl std::fmt::Display) -> StoreError {
@@ -89,17 +115,18 @@ impl DeliveryService {
         Ok(())
     }
 
-    /// Judges a proposal, if the group's handshakes are visible, and notes it. `row` is the channel before it.
+    /// Judges a proposal, if the group's handshakes are visible. `row` is the channel before it. Gives what is to be noted;
+    /// nothing is written.
     pub(super) fn follow_proposal(
         &self,
-        tx: &mut dyn Tx,
+        read: &mut dyn Read,
         row: &ChannelRow,
         entry: &Entry,
         source: Source,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
-        let Some(found) = self.followed(tx, &row.id)? else { return Ok(()) };
-        let message = message(tx, entry)?;
+    ) -> Result<Option<FollowedRow>, Refusal> {
+        let Some(found) = self.followed(read, &row.id)? else { return Ok(None) };
+        let message = message(read, entry)?;
         // Out of the cache, a large group need not be copied for a proposal.
         self.visible.forget(&row.id);
         let mut followed = Arc::unwrap_or_clone(found);
@@ -108,8 +135,7 @@ impl DeliveryService {
         self.visible.put(row.id, None, Arc::new(followed));
         judged?;
         let time = row.head_time.max(now);
-        tx.put_followed(&FollowedRow { channel: row.id, seq, kind: entry.kind, time, link, message })?;
-        Ok(())
+        Ok(Some(FollowedRow { channel: row.id, seq, kind: entry.kind, time, link, message }))
     }
 
     /// Judges a commit, if the group's handshakes are visible, and notes it. `row` is the channel before it, with the
@@ -131,7 +157,11 @@ impl DeliveryService {
         }
         let message = message(tx, entry)?;
         let handshake = next_of(row, entry, &message, now);
-        let mut next = self.follower.commit(&followed, &handshake, header, brings.group_info)?;
+        let mut next = match brings.judged.and_then(|judged| judged.take(followed.tip())) {
+            Some(judged) => judged?,
+            None => self.follower.commit(&followed, &handshake, header, brings.group_info)?,
+        };
+        next.place(handshake.seq);
         let tree = if brings.invites { Some(store_tree(tx, &next, now)?) } else { None };
         if next.wants_checkpoint() {
             tx.put_checkpoint(&snapshot(&mut next, &row.id)?)?;
@@ -143,6 +173,37 @@ impl DeliveryService {
         }
         self.visible.put(row.id, Some(followed), Arc::new(next));
         Ok(tree)
+    }
+
+    /// Judges the commit of a visible group ahead of its transaction, if it may still win: a store writes for one at a
+    /// time, and that of a large group takes long. It is no error where it is refused: the call says so.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn judge_commit(
+        &self,
+        read: &mut dyn Read,
+        request: &mut Authenticated<SessionRequest>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let Some(caller) = request.caller() else { return Ok(()) };
+        let Ok(bundle) = session::decode::<SubmitBundleRequest>(request.request()) else { return Ok(()) };
+        let Ok(entry) = Entry::parse(&bundle.entry) else { return Ok(()) };
+        let Some(header) = entry.commit else { return Ok(()) };
+        let Ok(access) = Access::of(read, &caller.channel, caller.place) else { return Ok(()) };
+        if access.admit(read, entry.kind, entry.epoch).is_err() {
+            return Ok(());
+        }
+        let Some(followed) = self.followed(read, &caller.channel)? else { return Ok(()) };
+        // The time may have annulled commits, as the transaction will find.
+        if followed.epoch() != entry.epoch {
+            return Ok(());
+        }
+        let Ok(message) = message(read, &entry) else { return Ok(()) };
+        let handshake = next_of(&access.row, &entry, &message, now);
+        let next = self.follower.commit(&followed, &handshake, &header, &bundle.group_info).map_err(Refusal::from);
+        request.found(Judged { parent: *followed.tip(), next: Arc::new(Mutex::new(Some(next))) });
+        Ok(())
     }
 }
 

@@ -46,11 +46,15 @@ impl DeliveryService {
             access.admit(tx, entry.kind, entry.epoch)?;
         }
         let row = standing::admit(&access.row, &entry, &message.entry, now)?;
-        if entry.kind == EntryKind::Proposal {
-            self.follow_proposal(tx, &row, &entry, Source::Member, now)?;
-        }
+        let followed = match entry.kind {
+            EntryKind::Proposal => self.follow_proposal(tx, &row, &entry, Source::Member, now)?,
+            _ => None,
+        };
         // What appending refuses, it refuses before it writes.
         tx.decided()?;
+        if let Some(followed) = &followed {
+            tx.put_followed(followed)?;
+        }
         let reply = append(tx, row, &entry, message.entry, now)?;
         submission.remember(tx, &reply, now, SUBMISSION_MS)?;
         Ok(Done { reply, wake: vec![caller.channel], outbox: false, accepted: Some(caller.channel) })

@@ -71,6 +71,7 @@ impl DeliveryService {
             group_info: &message.group_info,
             invites: !posts.is_empty(),
             staged: offer.root.is_some() || !message.join_key.is_empty(),
+            judged: request.proof(method::SUBMIT_BUNDLE).and_then(Found::judged),
         };
         let kept = self.follow_commit(tx, &channel, &entry, &header, &brings, now)?;
         let offer = kept.map_or(offer, Offer::in_one);

@@ -53,7 +53,9 @@ impl DeliveryService {
             return Err(Refusal::new(Code::EpochStale, refused.to_string()).with("epoch", ledger.epoch()));
         }
         let row = standing::admit(&row, &entry, &message.entry, now)?;
-        self.follow_proposal(tx, &row, &entry, Source::External(key), now)?;
+        if let Some(followed) = self.follow_proposal(tx, &row, &entry, Source::External(key), now)? {
+            tx.put_followed(&followed)?;
+        }
         let reply = append(tx, row, &entry, message.entry, now)?;
         submission.remember(tx, &reply, now, SUBMISSION_MS)?;
         Ok(Done { reply, wake: vec![id], outbox: false, accepted: Some(id) })

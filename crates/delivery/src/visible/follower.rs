@@ -60,10 +60,7 @@ impl Tip {
     }
 
     fn next(&self, seq: Seq, message: &[u8]) -> Self {
-        let link = Sha256::new()
-            .chain_update(self.link.as_bytes())
-            .chain_update(seq.0.to_be_bytes())
-            .chain_update(Sha256::digest(message));
+        let link = Sha256::new().chain_update(self.link.as_bytes()).chain_update(Sha256::digest(message));
         Self { seq, link: Hash::new(link.finalize().into()) }
     }
 }
@@ -121,6 +118,11 @@ impl Followed {
     fn new(group: ExternalGroup<Config>, tip: Tip) -> Self {
         let tree_size = group.exported_tree().byte_size();
         Self { group, tip, proposals: 0, commits: 0, bytes: 0, tree_size, tree: OnceLock::new() }
+    }
+
+    /// Gives the last handshake the place that it got.
+    pub(crate) fn place(&mut self, seq: Seq) {
+        self.tip.seq = seq;
     }
 
     /// Which handshakes led here.

@@ -1,15 +1,18 @@
 //! What the service keeps of a followed group: enough, in time, and nothing that a message would have to pay for.
 
 use conclave_channel::{Entry, EntryKind, Position, chain, verdict::Verdict};
-use conclave_delivery::{Config, store::CheckpointRow};
+use conclave_delivery::{
+    Config, DeliveryService,
+    store::{CheckpointRow, Read},
+};
 use conclave_engine::{group::SubmissionBody, intent::Wish, outcome::Event};
 use conclave_names::{Epoch, Seq};
-use conclave_protocol::{Code, v1};
+use conclave_protocol::{Code, method, v1};
 
 use crate::{
     person::{Person, agree, group_of},
     raw::{Raw, Twist},
-    world::{World, on_both, random, refused},
+    world::{Session, World, on_both, random, refused},
 };
 
 fn bundle(person: &mut Person, world: &World, wish: Wish) -> v1::SubmitBundleRequest {
@@ -249,5 +252,58 @@ fn the_service_and_the_members_agree_after_whatever_happens() {
             assert_eq!(world.followed(channel).unwrap().members, inside.len());
             assert!(world.followed(channel).unwrap().epoch > Epoch(10));
         }
+    });
+}
+
+#[test]
+fn what_was_judged_ahead_counts_only_for_the_state_that_it_was_judged_by() {
+    on_both(|mut world| {
+        let [mut alice, mut bob, mut charlie] = ["alice", "bob", "charlie"].map(|name| Person::new(&mut world, name));
+        group_of(&mut world, &mut [&mut alice, &mut bob, &mut charlie], Vec::new());
+        let ahead = |world: &mut World, session: &Session, bundle: &v1::SubmitBundleRequest| {
+            let request = session.request(method::SUBMIT_BUNDLE, bundle);
+            let judge = move |service: &DeliveryService, read: &mut dyn Read, now| {
+                let mut request = service.authenticate(request, method::SUBMIT_BUNDLE, now)?;
+                assert!(request.has_open_commit());
+                service.judge_commit(read, &mut request, now)?;
+                Ok(request)
+            };
+            world.read(judge).unwrap()
+        };
+        // A message comes in between: nothing changes. Then the service restarts, too.
+        for restarts in [false, true] {
+            let update = bundle(&mut alice, &world, Wish::Update);
+            let session = alice.session(&mut world);
+            let request = ahead(&mut world, &session, &update);
+            bob.say(&mut world, "in between");
+            if restarts {
+                world.restart();
+                let session = alice.session(&mut world);
+                world.submit_bundle(&session, &update).unwrap();
+            } else {
+                world.write(move |service, tx, now| service.submit_bundle(tx, &request, now)).unwrap();
+            }
+            agree(&mut world, &mut [&mut alice, &mut bob, &mut charlie]);
+        }
+        // A proposal does: the commit is judged again, with it.
+        let update = bundle(&mut alice, &world, Wish::Update);
+        let session = alice.session(&mut world);
+        let request = ahead(&mut world, &session, &update);
+        charlie.wish(Wish::Leave);
+        charlie.drive(&mut world);
+        world.write(move |service, tx, now| service.submit_bundle(tx, &request, now)).unwrap();
+        alice.sync(&mut world);
+        bob.drive(&mut world);
+        agree(&mut world, &mut [&mut alice, &mut bob, &mut charlie]);
+        // Another commit comes first.
+        let update = bundle(&mut alice, &world, Wish::Update);
+        let session = alice.session(&mut world);
+        let request = ahead(&mut world, &session, &update);
+        bob.wish(Wish::Update);
+        bob.drive(&mut world);
+        let late = world.write(move |service, tx, now| service.submit_bundle(tx, &request, now));
+        refused(late, Code::EpochConflict);
+        alice.drive(&mut world);
+        agree(&mut world, &mut [&mut alice, &mut bob]);
     });
 }

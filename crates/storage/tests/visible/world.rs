@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) ca: CertificateAuthority,
     pub(crate) now: Timestamp,
     nonce: u128,
+    /// Whether the last commit was judged ahead of its transaction.
+    ahead: bool,
     /// How often the service was started: sessions are of one start.
     pub(crate) starts: usize,
 }
@@ -89,7 +91,7 @@ impl World {
         let ca = CertificateAuthority::generate(&domain(), NOW).unwrap();
         let config = Config { limits: Limits::none(), ..Config::default() };
         let service = service(&ca, config);
-        let mut world = Self { service, store, config, ca, now: NOW, nonce: 0, starts: 0 };
+        let mut world = Self { service, store, config, ca, now: NOW, nonce: 0, ahead: false, starts: 0 };
         world.write(|service, tx, now| service.maintain(tx, now)).unwrap();
         world
     }
@@ -246,7 +248,19 @@ impl World {
         message: &v1::SubmitBundleRequest,
     ) -> Result<v1::SubmitResponse, Refusal> {
         let request = session.request(method::SUBMIT_BUNDLE, message);
-        let done: Done<_> = self.write(move |service, tx, now| service.submit_bundle(tx, &request, now))?;
+        // As a server does it, and as it is without that.
+        self.ahead = !self.ahead;
+        let done: Done<_> = if self.ahead {
+            let request = self.read(move |service, read, now| {
+                let mut request = service.authenticate(request, method::SUBMIT_BUNDLE, now)?;
+                service.open_addresses(read, &mut request, now)?;
+                service.judge_commit(read, &mut request, now)?;
+                Ok(request)
+            })?;
+            self.write(move |service, tx, now| service.submit_bundle(tx, &request, now))?
+        } else {
+            self.write(move |service, tx, now| service.submit_bundle(tx, &request, now))?
+        };
         if done.outbox {
             self.write(|service, tx, now| service.deliver_outbox(tx, now)).unwrap();
         }
