@@ -35,5 +35,6 @@ pub use client::{
 };
 pub use conclave_engine::{
     group::{GroupSummary, Handshakes, Member, Status},
-    outcome::Event,
+    outcome::{Event, ProposedChange},
 };
+pub use conclave_mls::external_sender::Request as ExternalRequest;

@@ -1,6 +1,9 @@
 //! A store in memory, for tests and the simulator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
@@ -131,7 +134,7 @@ impl Read for State {
         let all = (*channel, Seq(0))..=(*channel, Seq(u64::MAX));
         let checkpoint = self.checkpoints.range(all.clone()).next_back().map(|(_, row)| (row.seq, row.link));
         let followed = self.followed.range(all).next_back().map(|(_, row)| (row.seq, row.link));
-        Ok(checkpoint.max(followed))
+        Ok([followed, checkpoint].into_iter().flatten().max_by_key(|(seq, _)| *seq))
     }
 
     fn checkpoint(&mut self, channel: &ChannelId) -> Result<Option<CheckpointRow>, StoreError> {
@@ -145,7 +148,8 @@ impl Read for State {
     }
 
     fn followed(&mut self, channel: &ChannelId, after: Seq) -> Result<Vec<FollowedRow>, StoreError> {
-        let all = self.followed.range((*channel, after.next())..=(*channel, Seq(u64::MAX)));
+        let after = Bound::Excluded((*channel, after));
+        let all = self.followed.range((after, Bound::Included((*channel, Seq(u64::MAX)))));
         Ok(all.map(|(_, row)| row.clone()).collect())
     }
 

@@ -371,8 +371,8 @@ pub trait Read {
     /// Whether that tree has a chunk.
     fn has_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<bool, StoreError>;
 
-    /// Place and link of the newest handshake, or the newest checkpoint, of a group that the server follows. None: it
-    /// does not.
+    /// Place and link of the newest handshake or checkpoint (the checkpoint's, of two at one place) of a group that the
+    /// server follows. None: it does not.
     fn followed_tip(&mut self, channel: &ChannelId) -> Result<Option<(Seq, Hash)>, StoreError>;
 
     /// The newest checkpoint of a followed group.

@@ -8,6 +8,8 @@ use conclave_mls::{
 use conclave_names::{ChannelId, Epoch, GroupUri, Seq};
 use conclave_protocol::{Code, v1};
 
+use mls_rs::identity::SigningIdentity;
+
 use super::{Client, ClientError, register::random};
 use crate::transport::{CallError, Signer};
 
@@ -28,6 +30,13 @@ pub struct Listing {
 }
 
 impl Client {
+    /// How this client signs in MLS: what a group lists it by as an external sender. It lasts as long as
+    /// the signature key.
+    #[must_use]
+    pub fn signing_identity(&self) -> SigningIdentity {
+        self.account.signing_identity()
+    }
+
     /// Proposes a change to a group with visible handshakes that lists this client as an external sender (RFC 9420,
     /// section 12.1.8.1). A member that is online commits it. Gives the proposal's place in the channel.
     ///

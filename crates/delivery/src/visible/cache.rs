@@ -94,3 +94,55 @@ impl Cache {
         self.table().bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use conclave_names::{Hash, Seq};
+
+    use super::*;
+    use crate::visible::follower::tests::empty;
+
+    fn channel(n: u8) -> ChannelId {
+        ChannelId::new([n; 16])
+    }
+
+    fn tip(n: u8) -> Tip {
+        Tip { seq: Seq(n.into()), link: Hash::new([n; 32]) }
+    }
+
+    #[test]
+    fn a_state_is_found_by_what_led_to_it_and_the_one_before_stays() {
+        let cache = Cache::new(usize::MAX);
+        let [first, second, third] = [1, 2, 3].map(|n| Arc::new(empty(tip(n))));
+        cache.put(channel(1), None, Arc::clone(&first));
+        assert!(cache.get(&channel(1), &tip(1)).is_some());
+        assert!(cache.get(&channel(1), &tip(2)).is_none() && cache.get(&channel(2), &tip(1)).is_none());
+        cache.put(channel(1), Some(first), Arc::clone(&second));
+        assert!(cache.get(&channel(1), &tip(1)).is_some() && cache.get(&channel(1), &tip(2)).is_some());
+        // What the second was undone for.
+        cache.put(channel(1), cache.get(&channel(1), &tip(1)), third);
+        assert!(cache.get(&channel(1), &tip(2)).is_none() && cache.get(&channel(1), &tip(3)).is_some());
+        cache.forget(&channel(1));
+        assert!(cache.get(&channel(1), &tip(3)).is_none());
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn the_least_recently_used_gives_way_to_bytes() {
+        let one = empty(tip(1)).size();
+        let cache = Cache::new(2 * one);
+        for n in 1..=2 {
+            cache.put(channel(n), None, Arc::new(empty(tip(n))));
+        }
+        assert!(cache.get(&channel(1), &tip(1)).is_some());
+        cache.put(channel(3), None, Arc::new(empty(tip(3))));
+        assert!(cache.get(&channel(2), &tip(2)).is_none());
+        assert!(cache.get(&channel(1), &tip(1)).is_some() && cache.get(&channel(3), &tip(3)).is_some());
+        assert_eq!(cache.bytes(), 2 * one);
+        // What is larger than everything is not kept at all.
+        let small = Cache::new(one - 1);
+        small.put(channel(1), None, Arc::new(empty(tip(1))));
+        assert_eq!(small.bytes(), 0);
+        assert!(small.get(&channel(1), &tip(1)).is_none());
+    }
+}

@@ -491,3 +491,39 @@ fn check_group_info(group: &mut ExternalGroup<Config>, bytes: &[u8]) -> Result<(
     }
     group.process_incoming_message(message).map(drop).map_err(|error| HandshakeError::GroupInfo(error.to_string()))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use conclave_authentication::CertificateAuthority;
+    use conclave_mls::{credential::IdentityBinding, identity::signing_identity};
+    use conclave_protocol::SigningKey;
+    use mls_rs::{Client, ExtensionList};
+
+    use super::*;
+
+    /// A group of one, as if these handshakes had led to it.
+    pub(crate) fn empty(tip: Tip) -> Followed {
+        let now = Timestamp(1_750_000_000_000);
+        let end = now.plus_ms(86_400_000);
+        let (key, client) = (SigningKey::from_bytes(&[7; 32]), "mimi://example.com/d/alice/laptop".parse().unwrap());
+        let public = key.verifying_key().to_bytes();
+        let binding = IdentityBinding::sign(&SigningKey::from_bytes(&[8; 32]), &client, &public, end);
+        let authority = CertificateAuthority::generate(&"example.com".parse().unwrap(), now).unwrap();
+        let certificate = authority.issue(&client, &public, &binding, now, end, [1; 16]).unwrap();
+        let judge = Judge { judge: Identities::default(), awake: Awake::new(false) };
+        let group = Client::builder()
+            .crypto_provider(crypto::provider())
+            .identity_provider(judge)
+            .signing_identity(
+                signing_identity(certificate, &public),
+                key.to_keypair_bytes().to_vec().into(),
+                crypto::DEFAULT_SUITE,
+            )
+            .build()
+            .create_group(ExtensionList::new(), ExtensionList::new(), Some(mls_time(now)))
+            .unwrap();
+        let info = group.group_info_message_allowing_ext_commit(true).unwrap();
+        let client = Follower::new(Identities::default()).client(&Awake::new(false));
+        Followed::new(client.observe_group(info, None, None).unwrap(), tip)
+    }
+}

@@ -11,10 +11,12 @@ use super::entries::kind;
 
 pub(super) fn followed_tip(tx: &mut Transaction<'_>, channel: &ChannelId) -> Result<Option<(Seq, Hash)>, Failure> {
     let sql = "SELECT seq, link FROM (
-                   SELECT * FROM (SELECT seq, link FROM ds_followed WHERE channel = ?1 ORDER BY seq DESC LIMIT 1)
+                   SELECT * FROM (SELECT seq, link, 1 AS rank FROM ds_checkpoints
+                                  WHERE channel = ?1 ORDER BY seq DESC LIMIT 1)
                    UNION ALL
-                   SELECT * FROM (SELECT seq, link FROM ds_checkpoints WHERE channel = ?1 ORDER BY seq DESC LIMIT 1)
-               ) ORDER BY seq DESC LIMIT 1";
+                   SELECT * FROM (SELECT seq, link, 2 AS rank FROM ds_followed
+                                  WHERE channel = ?1 ORDER BY seq DESC LIMIT 1)
+               ) ORDER BY seq DESC, rank LIMIT 1";
     tx.first(sql, [channel.as_bytes()], |row| Ok((Seq(number(row, 0)?), hash(row, 1)?)))
 }
 
