@@ -101,9 +101,9 @@ fn describe(change: &serde_json::Value) -> String {
         "updated" => format!("{by} renewed keys"),
         "leave_requested" => format!("{} asks to leave", name(&change["member"])),
         "external_proposal" => {
-            let what = match (&change["proposal"]["add"], &change["proposal"]["remove"]) {
-                (added, _) if added.is_string() => format!("to add {}", name(added)),
-                (_, removed) if removed.is_string() => format!("to remove {}", name(removed)),
+            let what = match (change.pointer("/proposal/add"), change.pointer("/proposal/remove")) {
+                (Some(added), _) => format!("to add {}", name(added)),
+                (_, Some(removed)) => format!("to remove {}", name(removed)),
                 _ => "a change".to_owned(),
             };
             format!("{}, who is no member, proposes {what}", name(&change["sender"]))

@@ -159,7 +159,7 @@ impl DeliveryService {
         let handshake = next_of(row, entry, &message, now);
         let mut next = match brings.judged.and_then(|judged| judged.take(followed.tip())) {
             Some(judged) => judged?,
-            None => self.follower.commit(&followed, &handshake, header, brings.group_info)?,
+            None => followed.commit(&handshake, header, brings.group_info)?,
         };
         next.place(handshake.seq);
         let tree = if brings.invites { Some(store_tree(tx, &next, now)?) } else { None };
@@ -201,7 +201,7 @@ impl DeliveryService {
         }
         let Ok(message) = message(read, &entry) else { return Ok(()) };
         let handshake = next_of(&access.row, &entry, &message, now);
-        let next = self.follower.commit(&followed, &handshake, &header, &bundle.group_info).map_err(Refusal::from);
+        let next = followed.commit(&handshake, &header, &bundle.group_info).map_err(Refusal::from);
         request.found(Judged { parent: *followed.tip(), next: Arc::new(Mutex::new(Some(next))) });
         Ok(())
     }

@@ -2,25 +2,21 @@
 
 use std::{fmt, sync::OnceLock};
 
-use conclave_channel::{CommitHeader, EntryKind, Position};
+use conclave_channel::{EntryKind, Position};
 use conclave_mls::{
-    components::{ChannelKeyExtension, GroupProfile, HandshakeAad, HandshakeMode, roster_keys},
+    components::{GroupProfile, HandshakeMode, roster_keys},
     crypto::{self, CryptoProvider},
     identity::Identities,
-    proposal::{check_sender, check_update},
-    rules::{Rules, judge},
+    rules::Rules,
 };
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, Seq, Timestamp};
 use mls_rs::{
-    MlsMessage, MlsMessageDescription,
+    MlsMessage,
     error::MlsError,
     extension::{ExtensionType, built_in::ExternalSendersExt},
     external_client::{
-        ExternalClient, ExternalGroup, ExternalReceivedMessage, ExternalSnapshot,
+        ExternalClient, ExternalGroup, ExternalSnapshot,
         builder::{ExternalBaseConfig, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
-    },
-    group::{
-        CommitEffect, CommitMessageDescription, ContentType, ProposalMessageDescription, Sender, proposal::Proposal,
     },
     time::MlsTime,
 };
@@ -29,12 +25,12 @@ use sha2::{Digest, Sha256};
 
 use super::{
     CHECKPOINT_BYTES, CHECKPOINT_COMMITS,
-    refused::{HandshakeError, PROPOSALS_MAX},
+    refused::HandshakeError,
     trust::{Awake, Judge},
 };
 use crate::store::{CheckpointRow, FollowedRow};
 
-type Config = WithMlsRules<
+pub(super) type Config = WithMlsRules<
     Judge<Rules>,
     WithIdentityProvider<Judge<Identities>, WithCryptoProvider<CryptoProvider, ExternalBaseConfig>>,
 >;
@@ -92,13 +88,13 @@ pub(crate) enum Source {
 /// A group as the server follows it: what everybody may know of it.
 #[derive(Clone)]
 pub(crate) struct Followed {
-    group: ExternalGroup<Config>,
-    tip: Tip,
+    pub(super) group: ExternalGroup<Config>,
+    pub(super) tip: Tip,
     /// Proposals that wait for a commit.
-    proposals: usize,
+    pub(super) proposals: usize,
     /// Commits and bytes of handshakes since the newest checkpoint.
-    commits: u32,
-    bytes: usize,
+    pub(super) commits: u32,
+    pub(super) bytes: usize,
     /// Length of the encoded tree.
     tree_size: usize,
     tree: OnceLock<Vec<u8>>,
@@ -110,12 +106,12 @@ impl fmt::Debug for Followed {
     }
 }
 
-fn mls_time(time: Timestamp) -> MlsTime {
+pub(super) fn mls_time(time: Timestamp) -> MlsTime {
     MlsTime::from_duration_since_epoch(std::time::Duration::from_secs(time.as_secs()))
 }
 
 impl Followed {
-    fn new(group: ExternalGroup<Config>, tip: Tip) -> Self {
+    pub(super) fn new(group: ExternalGroup<Config>, tip: Tip) -> Self {
         let tree_size = group.exported_tree().byte_size();
         Self { group, tip, proposals: 0, commits: 0, bytes: 0, tree_size, tree: OnceLock::new() }
     }
@@ -169,7 +165,7 @@ impl Followed {
         })
     }
 
-    fn external_senders(&self) -> Option<ExternalSendersExt> {
+    pub(super) fn external_senders(&self) -> Option<ExternalSendersExt> {
         self.group.group_context().extensions().get_as().ok().flatten()
     }
 
@@ -191,44 +187,15 @@ impl Followed {
     }
 
     /// Notes a handshake that was carried out.
-    fn advance(&mut self, seq: Seq, message: &[u8]) {
+    pub(super) fn advance(&mut self, seq: Seq, message: &[u8]) {
         self.tip = self.tip.next(seq, message);
         self.bytes = self.bytes.saturating_add(message.len());
     }
-
-    /// Checks the frame of a message: format, group, epoch, kind.
-    fn parse(&self, handshake: &Handshake<'_>, kind: EntryKind) -> Result<(MlsMessage, Sender), HandshakeError> {
-        let (name, wanted) = match kind {
-            EntryKind::Commit => ("Commit", ContentType::Commit),
-            _ => ("Proposal", ContentType::Proposal),
-        };
-        let message = MlsMessage::from_bytes(handshake.message).map_err(|_| HandshakeError::Format(name))?;
-        let MlsMessageDescription::PublicProtocolMessage { group_id, epoch_id, content_type, sender, .. } =
-            message.description()
-        else {
-            return Err(HandshakeError::Format(name));
-        };
-        if group_id != self.group.group_context().group_id() || content_type != wanted {
-            return Err(HandshakeError::Format(name));
-        }
-        if epoch_id != handshake.epoch.0 {
-            return Err(HandshakeError::Epoch(handshake.epoch));
-        }
-        Ok((message, sender))
-    }
-}
-
-/// A member's place in the log must be one that there is.
-fn check_position(claim: &Position, head: &Position) -> Result<(), HandshakeError> {
-    if claim.seq > head.seq || (claim.seq == head.seq && claim.hash != head.hash) {
-        return Err(HandshakeError::AuthenticatedData("it claims a place in the log that there is not".to_owned()));
-    }
-    Ok(())
 }
 
 /// Follows groups: begins, restores and judges them.
 pub(crate) struct Follower {
-    identities: Identities,
+    pub(super) identities: Identities,
 }
 
 impl Follower {
@@ -237,7 +204,7 @@ impl Follower {
         Self { identities }
     }
 
-    fn client(&self, awake: &Awake) -> ExternalClient<Config> {
+    pub(super) fn client(&self, awake: &Awake) -> ExternalClient<Config> {
         ExternalClient::builder()
             .crypto_provider(crypto::provider())
             .identity_provider(Judge { judge: self.identities.clone(), awake: awake.clone() })
@@ -295,16 +262,13 @@ impl Follower {
         let mut followed = Followed::new(group, Tip { seq: checkpoint.seq, link: checkpoint.link });
         for row in rows {
             let message = MlsMessage::from_bytes(&row.message)?;
-            match row.kind {
-                EntryKind::Proposal => {
-                    followed.group.insert_proposal_from_message(message)?;
-                    followed.proposals += 1;
-                }
-                _ => {
-                    followed.group.process_incoming_message_with_time(message, mls_time(row.time))?;
-                    followed.proposals = 0;
-                    followed.commits += 1;
-                }
+            if row.kind == EntryKind::Proposal {
+                followed.group.insert_proposal_from_message(message)?;
+                followed.proposals += 1;
+            } else {
+                followed.group.process_incoming_message_with_time(message, mls_time(row.time))?;
+                followed.proposals = 0;
+                followed.commits += 1;
             }
             followed.advance(row.seq, &row.message);
             if followed.tip.link != row.link {
@@ -315,181 +279,6 @@ impl Follower {
         awake.wake();
         Ok(Some(followed))
     }
-
-    /// Judges a proposal, and keeps it for the commit that names it. Nothing has changed if it is refused.
-    pub(crate) fn propose(
-        &self,
-        followed: &mut Followed,
-        handshake: &Handshake<'_>,
-        source: Source,
-    ) -> Result<(), HandshakeError> {
-        let (message, sender) = followed.parse(handshake, EntryKind::Proposal)?;
-        match (source, sender) {
-            (Source::Member, Sender::Member(_)) => {}
-            (Source::External(key), Sender::External(index)) => {
-                let listed = followed.external_senders().and_then(|senders| {
-                    let index = usize::try_from(index).ok()?;
-                    Some(senders.allowed_senders().get(index)?.signature_key.as_bytes() == key)
-                });
-                if listed != Some(true) {
-                    return Err(HandshakeError::Sender("it names the place of another external sender"));
-                }
-            }
-            (Source::Member, _) => {
-                return Err(HandshakeError::Sender("members submit their own proposals, nobody else's, by this call"));
-            }
-            (Source::External(_), _) => {
-                return Err(HandshakeError::Sender("this call is for proposals of the group's external senders"));
-            }
-        }
-        if followed.proposals >= PROPOSALS_MAX {
-            return Err(HandshakeError::TooManyProposals);
-        }
-        let received = followed.group.process_incoming_message_with_time(message, mls_time(handshake.time))?;
-        let ExternalReceivedMessage::Proposal(description) = received else {
-            return Err(HandshakeError::Format("Proposal"));
-        };
-        if let Sender::Member(_) = sender {
-            check_position(&HandshakeAad::of_proposal(&description.authenticated_data)?.position, &handshake.head)?;
-        }
-        self.judge(followed, &description, &sender, handshake.time)?;
-        followed.group.insert_proposal(description.cached_proposal());
-        followed.proposals += 1;
-        followed.advance(handshake.seq, handshake.message);
-        Ok(())
-    }
-
-    /// Whether a commit could carry a proposal out, as far as it can be said before there is one.
-    fn judge(
-        &self,
-        followed: &Followed,
-        description: &ProposalMessageDescription,
-        sender: &Sender,
-        time: Timestamp,
-    ) -> Result<(), HandshakeError> {
-        check_sender(sender, &description.proposal)?;
-        judge(&description.proposal)?;
-        let group = &followed.group;
-        match (&description.proposal, sender) {
-            (Proposal::Add(add), _) => {
-                // MLSMessage: version mls10, wire format mls_key_package (RFC 9420, section 6).
-                let mut message = vec![0, 1, 0, 5];
-                add.key_package().mls_encode(&mut message).map_err(MlsError::from)?;
-                let message = MlsMessage::from_bytes(&message)?;
-                let client = self.client(&Awake::new(true));
-                let package = client.validate_key_package(message, Some(mls_time(time)))?;
-                if package.cipher_suite != group.group_context().cipher_suite() {
-                    return Err(HandshakeError::Mls("the KeyPackage is of another cipher suite".to_owned()));
-                }
-            }
-            (Proposal::Remove(remove), _) => {
-                group.roster().member_with_index(remove.to_remove())?;
-            }
-            (Proposal::Update(update), Sender::Member(index)) => {
-                let suite = crypto::suite(group.group_context().cipher_suite())
-                    .map_err(|error| HandshakeError::Mls(error.to_string()))?;
-                check_update(&suite, update, group.group_context().group_id(), *index)?;
-                let before = group.roster().member_with_index(*index)?.signing_identity;
-                let wrong =
-                    |error: conclave_mls::identity::IdentityError| HandshakeError::Credential(error.to_string());
-                let now = self.identities.identify(update.signing_identity(), Some(time)).map_err(wrong)?;
-                let before = conclave_mls::identity::read(&before).map_err(wrong)?;
-                if now.client != *before.client() || now.identity_key != before.identity_key() {
-                    return Err(HandshakeError::Credential("it is of another client than the leaf's".to_owned()));
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Judges a commit and the GroupInfo of the epoch that it begins. Gives the group in that epoch.
-    pub(crate) fn commit(
-        &self,
-        followed: &Followed,
-        handshake: &Handshake<'_>,
-        header: &CommitHeader,
-        group_info: &[u8],
-    ) -> Result<Followed, HandshakeError> {
-        let (message, sender) = followed.parse(handshake, EntryKind::Commit)?;
-        check_references(followed, &message)?;
-        let mut group = followed.group.clone();
-        let received = group.process_incoming_message_with_time(message, mls_time(handshake.time))?;
-        let ExternalReceivedMessage::Commit(description) = received else {
-            return Err(HandshakeError::Format("Commit"));
-        };
-        let (position, aad) = HandshakeAad::of_commit(&description.authenticated_data)?;
-        check_position(&position, &handshake.head)?;
-        let removed = removals(&description)?;
-        if header.removed as usize != removed {
-            return Err(HandshakeError::Header("it names another number of removed members"));
-        }
-        if removed > 0 && !aad.renews_seed {
-            return Err(HandshakeError::AuthenticatedData("a removal must renew the group seed".to_owned()));
-        }
-        // A committer from outside is a member after its commit only.
-        let of = if matches!(sender, Sender::Member(_)) { &followed.group } else { &group };
-        let committer = of.roster().member_with_index(description.committer)?;
-        if ChannelKeyExtension::of(&committer.extensions)? != header.committer {
-            return Err(HandshakeError::Header("it names another committer"));
-        }
-        let leaves: Vec<_> = group.roster().members_iter().map(|member| member.extensions).collect();
-        let tree = roster_keys(&leaves)?;
-        if tree.len() != header.members {
-            return Err(HandshakeError::Header("it names another number of members"));
-        }
-        if tree.root() != header.key_root || aad.key_root != header.key_root {
-            return Err(HandshakeError::KeyRoot);
-        }
-        check_group_info(&mut group, group_info)?;
-        let mut next = Followed {
-            tip: followed.tip,
-            commits: followed.commits.saturating_add(1),
-            bytes: followed.bytes,
-            ..Followed::new(group, followed.tip)
-        };
-        next.advance(handshake.seq, handshake.message);
-        Ok(next)
-    }
-}
-
-/// What a commit names must be in the log before it (RFC 9750, section 5.2.2).
-fn check_references(followed: &Followed, message: &MlsMessage) -> Result<(), HandshakeError> {
-    let named = message.proposals_by_reference();
-    if named.is_empty() {
-        return Ok(());
-    }
-    let known = followed.group.get_cached_proposals();
-    match named.iter().find(|named| !known.iter().any(|known| known.proposal_ref() == **named)) {
-        None => Ok(()),
-        Some(missing) => {
-            let hex = missing.as_slice().iter().map(|byte| format!("{byte:02x}")).collect();
-            Err(HandshakeError::UnknownProposal(hex))
-        }
-    }
-}
-
-/// How many members a commit removes.
-fn removals(description: &CommitMessageDescription) -> Result<usize, HandshakeError> {
-    match &description.effect {
-        CommitEffect::NewEpoch(epoch) => {
-            Ok(epoch.applied_proposals().iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count())
-        }
-        _ => Err(HandshakeError::Policy("it does not begin an epoch of this group".to_owned())),
-    }
-}
-
-/// The GroupInfo must be signed by a member of the epoch, have its context and the commit's confirmation tag, and a key
-/// for external commits (RFC 9420, section 12.4.3); the tree is served apart.
-fn check_group_info(group: &mut ExternalGroup<Config>, bytes: &[u8]) -> Result<(), HandshakeError> {
-    let wrong = |why: &str| HandshakeError::GroupInfo(why.to_owned());
-    let message = MlsMessage::from_bytes(bytes).map_err(|_| wrong("it is no MLSMessage"))?;
-    let info = message.as_group_info().ok_or_else(|| wrong("it is no GroupInfo"))?;
-    let extensions = info.extensions();
-    if !extensions.has_extension(ExtensionType::EXTERNAL_PUB) || extensions.has_extension(ExtensionType::RATCHET_TREE) {
-        return Err(wrong("it must have the external key, and not the tree"));
-    }
-    group.process_incoming_message(message).map(drop).map_err(|error| HandshakeError::GroupInfo(error.to_string()))
 }
 
 #[cfg(test)]

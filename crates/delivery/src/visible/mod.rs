@@ -12,6 +12,7 @@
 
 mod cache;
 mod follower;
+mod judge;
 mod refused;
 mod trust;
 

@@ -144,7 +144,8 @@ struct Dump {
     group_infos: Vec<Option<GroupInfoRow>>,
     chunk_names: Vec<Vec<Hash>>,
     tips: Vec<Option<(Seq, Hash)>>,
-    checkpoints: Vec<(Option<CheckpointRow>, Vec<(Epoch, Seq)>)>,
+    checkpoints: Vec<Option<CheckpointRow>>,
+    checkpoint_places: Vec<Vec<(Epoch, Seq)>>,
     followed: Vec<Vec<FollowedRow>>,
     entries: Vec<Vec<EntryRow>>,
     removals: Vec<Option<Seq>>,
@@ -175,7 +176,8 @@ fn dump(tx: &mut dyn Read) -> Result<Dump, StoreError> {
         all.chunk_names.push(tx.tree_chunks(&channel)?);
         all.flags.push(tx.has_tree_chunk(&channel, &hash)?);
         all.tips.push(tx.followed_tip(&channel)?);
-        all.checkpoints.push((tx.checkpoint(&channel)?, tx.checkpoints(&channel)?));
+        all.checkpoints.push(tx.checkpoint(&channel)?);
+        all.checkpoint_places.push(tx.checkpoints(&channel)?);
         for after in [0, 3, u64::MAX].map(Seq) {
             all.followed.push(tx.followed(&channel, after)?);
         }

@@ -59,8 +59,8 @@ fn whom_the_group_lists_may_propose_and_members_carry_it_out() {
         let [mut alice, mut bob, mut charlie] = ["alice", "bob", "charlie"].map(|name| Person::new(&mut world, name));
         let bot = account(&mut world, "bot");
         let channel = group_of(&mut world, &mut [&mut alice, &mut bob], vec![bot.clone()]);
-        assert_eq!(alice.group().external_senders(), [bot.client.clone()]);
-        assert_eq!(bob.group().external_senders(), [bot.client.clone()]);
+        assert_eq!(alice.group().external_senders(), std::slice::from_ref(&bot.client));
+        assert_eq!(bob.group().external_senders(), std::slice::from_ref(&bot.client));
 
         let key_package = charlie.key_package(&mut world);
         let to = target(&mut alice, 0);

@@ -34,7 +34,7 @@ impl Disk {
                 Write::Delete { room, key } => {
                     self.0.remove(&(room, key));
                 }
-                _ => {}
+                Write::Message(_) => {}
             }
         }
     }

@@ -197,23 +197,23 @@ fn the_service_and_the_members_agree_after_whatever_happens() {
     on_both(|mut world| {
         for seed in 1..=3_u64 {
             let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let mut below = |bound: u64| {
+            let mut below = |bound: usize| {
                 // xorshift64
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                state % bound
+                usize::try_from(state >> 33).unwrap() % bound
             };
             let names: Vec<_> = (0..5).map(|number| format!("user{number}of{seed}")).collect();
             let mut people: Vec<_> = names.iter().map(|name| Person::new(&mut world, name)).collect();
             let channel = group_of(&mut world, &mut [&mut people[0]], Vec::new());
             let mut inside = vec![0_usize];
             for _ in 0..40 {
-                let who = inside[below(inside.len() as u64) as usize];
+                let who = inside[below(inside.len())];
                 let outside: Vec<_> = (0..people.len()).filter(|index| !inside.contains(index)).collect();
                 match below(6) {
                     0 | 1 if !outside.is_empty() => {
-                        let new = outside[below(outside.len() as u64) as usize];
+                        let new = outside[below(outside.len())];
                         let key_packages = vec![people[new].key_package(&mut world)];
                         people[who].wish(Wish::Add { key_packages });
                         people[who].drive(&mut world);
@@ -221,7 +221,7 @@ fn the_service_and_the_members_agree_after_whatever_happens() {
                         inside.push(new);
                     }
                     2 if inside.len() > 1 => {
-                        let gone = inside[below(inside.len() as u64) as usize];
+                        let gone = inside[below(inside.len())];
                         if gone != who {
                             let users = vec![people[gone].user()];
                             people[who].wish(Wish::Remove { users });
