@@ -188,6 +188,10 @@ pub(crate) enum Group {
     Create {
         /// Its title
         title: String,
+        /// Let the server read commits and proposals, so that it refuses invalid ones and those that the group's policy
+        /// does not admit (messages stay encrypted)
+        #[arg(long)]
+        visible: bool,
     },
     /// Add users, with all their devices
     Add {

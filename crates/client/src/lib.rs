@@ -30,9 +30,11 @@ pub mod transport;
 
 pub use client::{
     Added, Approval, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem, LinkCode, LinkCodeError, LinkRequest,
-    Listener, OpenError, PendingLink, Pinned, RegisterError, Registration, Services, SuiteStock, Unable, UserRecord,
+    Listener, Listing, OpenError, PendingLink, Pinned, RegisterError, Registration, Services, SuiteStock, Unable,
+    UserRecord,
 };
 pub use conclave_engine::{
-    group::{GroupSummary, Member, Status},
-    outcome::Event,
+    group::{GroupSummary, Handshakes, Member, Status},
+    outcome::{Event, ProposedChange},
 };
+pub use conclave_mls::external_sender::Request as ExternalRequest;

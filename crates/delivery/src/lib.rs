@@ -32,10 +32,11 @@ mod retention;
 mod service;
 mod session;
 pub mod store;
+mod visible;
 
 pub use retention::Retention;
 pub use service::{
-    Attached, Authenticated, Batch, BlobPart, Config, DeliveryService, Detached, Done, Found, Incoming, Request,
-    StreamEnd, Subscription,
+    Attached, Authenticated, Batch, BlobPart, Config, DeliveryService, Detached, Done, FollowedGroup, Found, Incoming,
+    Request, StreamEnd, Subscription,
 };
 pub use session::Origin;

@@ -1,14 +1,17 @@
 //! A store in memory, for tests and the simulator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 
 use crate::store::{
-    AddressKeyRow, BlobRow, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow, KeyPackageCount,
-    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, PRUNED_CHUNKS, RangeLimit, Read, StagedRow, StagedTotal,
-    StoreError, Tx,
+    AddressKeyRow, BlobRow, ChannelRow, CheckpointRow, EntryRow, EpochRow, FollowedRow, GroupInfoRow, IdempotencyRow,
+    KeyPackageCount, KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, PRUNED_CHUNKS, RangeLimit, Read, StagedRow,
+    StagedTotal, StoreError, Tx,
 };
 
 /// Everything that is stored.
@@ -18,6 +21,8 @@ struct State {
     epochs: BTreeMap<(ChannelId, Epoch), EpochRow>,
     group_infos: BTreeMap<ChannelId, GroupInfoRow>,
     tree_chunks: BTreeSet<(ChannelId, Hash)>,
+    checkpoints: BTreeMap<(ChannelId, Seq), CheckpointRow>,
+    followed: BTreeMap<(ChannelId, Seq), FollowedRow>,
     entries: BTreeMap<(ChannelId, Seq), EntryRow>,
     idempotency: BTreeMap<(KeyedHash, IdempotencyKey), IdempotencyRow>,
     blobs: BTreeMap<Hash, BlobRow>,
@@ -123,6 +128,29 @@ impl Read for State {
 
     fn has_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<bool, StoreError> {
         Ok(self.tree_chunks.contains(&(*channel, *chunk)))
+    }
+
+    fn followed_tip(&mut self, channel: &ChannelId) -> Result<Option<(Seq, Hash)>, StoreError> {
+        let all = (*channel, Seq(0))..=(*channel, Seq(u64::MAX));
+        let checkpoint = self.checkpoints.range(all.clone()).next_back().map(|(_, row)| (row.seq, row.link));
+        let followed = self.followed.range(all).next_back().map(|(_, row)| (row.seq, row.link));
+        Ok([followed, checkpoint].into_iter().flatten().max_by_key(|(seq, _)| *seq))
+    }
+
+    fn checkpoint(&mut self, channel: &ChannelId) -> Result<Option<CheckpointRow>, StoreError> {
+        let mut all = self.checkpoints.range((*channel, Seq(0))..=(*channel, Seq(u64::MAX)));
+        Ok(all.next_back().map(|(_, row)| row.clone()))
+    }
+
+    fn checkpoints(&mut self, channel: &ChannelId) -> Result<Vec<(Epoch, Seq)>, StoreError> {
+        let all = self.checkpoints.range((*channel, Seq(0))..=(*channel, Seq(u64::MAX)));
+        Ok(all.map(|(_, row)| (row.epoch, row.seq)).collect())
+    }
+
+    fn followed(&mut self, channel: &ChannelId, after: Seq) -> Result<Vec<FollowedRow>, StoreError> {
+        let after = Bound::Excluded((*channel, after));
+        let all = self.followed.range((after, Bound::Included((*channel, Seq(u64::MAX)))));
+        Ok(all.map(|(_, row)| row.clone()).collect())
     }
 
     fn entries(
@@ -293,6 +321,10 @@ read_through! {
     group_info(channel: &ChannelId) -> Option<GroupInfoRow>;
     tree_chunks(channel: &ChannelId) -> Vec<Hash>;
     has_tree_chunk(channel: &ChannelId, chunk: &Hash) -> bool;
+    followed_tip(channel: &ChannelId) -> Option<(Seq, Hash)>;
+    checkpoint(channel: &ChannelId) -> Option<CheckpointRow>;
+    checkpoints(channel: &ChannelId) -> Vec<(Epoch, Seq)>;
+    followed(channel: &ChannelId, after: Seq) -> Vec<FollowedRow>;
     entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
     oldest(channel: &ChannelId) -> Option<(Seq, Timestamp)>;
     channels_after(after: Option<&ChannelId>, limit: u32) -> Vec<ChannelId>;
@@ -370,6 +402,30 @@ impl Tx for Transaction {
 
     fn put_group_info(&mut self, row: &GroupInfoRow) -> Result<(), StoreError> {
         self.writable()?.group_infos.insert(row.channel, row.clone());
+        Ok(())
+    }
+
+    fn put_checkpoint(&mut self, row: &CheckpointRow) -> Result<(), StoreError> {
+        self.writable()?.checkpoints.insert((row.channel, row.seq), row.clone());
+        Ok(())
+    }
+
+    fn put_followed(&mut self, row: &FollowedRow) -> Result<(), StoreError> {
+        self.writable()?.followed.insert((row.channel, row.seq), row.clone());
+        Ok(())
+    }
+
+    fn delete_followed_from(&mut self, channel: &ChannelId, from: Seq) -> Result<(), StoreError> {
+        let state = self.writable()?;
+        state.checkpoints.retain(|(of, seq), _| of != channel || *seq < from);
+        state.followed.retain(|(of, seq), _| of != channel || *seq < from);
+        Ok(())
+    }
+
+    fn delete_followed_before(&mut self, channel: &ChannelId, checkpoint: Seq) -> Result<(), StoreError> {
+        let state = self.writable()?;
+        state.checkpoints.retain(|(of, seq), _| of != channel || *seq >= checkpoint);
+        state.followed.retain(|(of, seq), _| of != channel || *seq > checkpoint);
         Ok(())
     }
 

@@ -129,6 +129,39 @@ pub struct GroupInfoRow {
     pub join_key: Vec<u8>,
 }
 
+/// The whole public state of a group whose handshakes the server follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRow {
+    /// The group's channel.
+    pub channel: ChannelId,
+    /// The epoch that it is of.
+    pub epoch: Epoch,
+    /// Place of the handshake that led to it, 0 for the beginning; with the channel, one row each.
+    pub seq: Seq,
+    /// Hash over all handshakes that led to it.
+    pub link: Hash,
+    /// The state, as mls-rs encodes it.
+    pub snapshot: Vec<u8>,
+}
+
+/// A handshake of a group that the server follows. It is kept beside the channel's entry, which goes when the channel's
+/// retention says so, until a checkpoint stands for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowedRow {
+    /// The group's channel.
+    pub channel: ChannelId,
+    /// Its place there; one row each.
+    pub seq: Seq,
+    /// Commit or proposal.
+    pub kind: EntryKind,
+    /// The DS's time of it.
+    pub time: Timestamp,
+    /// Hash over all handshakes up to this one.
+    pub link: Hash,
+    /// The MLSMessage.
+    pub message: Vec<u8>,
+}
+
 /// An entry of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryRow {
@@ -338,6 +371,19 @@ pub trait Read {
     /// Whether that tree has a chunk.
     fn has_tree_chunk(&mut self, channel: &ChannelId, chunk: &Hash) -> Result<bool, StoreError>;
 
+    /// Place and link of the newest handshake or checkpoint (the checkpoint's, of two at one place) of a group that the
+    /// server follows. None: it does not.
+    fn followed_tip(&mut self, channel: &ChannelId) -> Result<Option<(Seq, Hash)>, StoreError>;
+
+    /// The newest checkpoint of a followed group.
+    fn checkpoint(&mut self, channel: &ChannelId) -> Result<Option<CheckpointRow>, StoreError>;
+
+    /// Epoch and place of each checkpoint of a followed group, ascending by place.
+    fn checkpoints(&mut self, channel: &ChannelId) -> Result<Vec<(Epoch, Seq)>, StoreError>;
+
+    /// Handshakes of a followed group with `after < seq`, ascending.
+    fn followed(&mut self, channel: &ChannelId, after: Seq) -> Result<Vec<FollowedRow>, StoreError>;
+
     /// Entries with `after < seq`, and `seq <= until` if given, ascending, up to the limits.
     fn entries(
         &mut self,
@@ -460,6 +506,19 @@ pub trait Tx: Read {
 
     /// Notes that an entry removes nobody: it was annulled.
     fn clear_removes(&mut self, channel: &ChannelId, seq: Seq) -> Result<(), StoreError>;
+
+    /// Inserts or replaces a checkpoint.
+    fn put_checkpoint(&mut self, row: &CheckpointRow) -> Result<(), StoreError>;
+
+    /// Inserts or replaces a handshake of a followed group.
+    fn put_followed(&mut self, row: &FollowedRow) -> Result<(), StoreError>;
+
+    /// Deletes checkpoints and handshakes of a followed group with `seq >= from`: they were annulled.
+    fn delete_followed_from(&mut self, channel: &ChannelId, from: Seq) -> Result<(), StoreError>;
+
+    /// Deletes what the checkpoint at a place stands for: checkpoints with `seq < checkpoint`, handshakes with
+    /// `seq <= checkpoint`.
+    fn delete_followed_before(&mut self, channel: &ChannelId, checkpoint: Seq) -> Result<(), StoreError>;
 
     /// Inserts an entry. Its place is free.
     fn append_entry(&mut self, row: &EntryRow) -> Result<(), StoreError>;

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, law::Ledger, size_class};
+use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, law::Ledger, size_class};
 use conclave_mls::{
-    components::{ChannelKeyExtension, GroupProfile},
+    components::{ChannelKeyExtension, GroupProfile, HandshakeMode},
     crypto,
     crypto::SuiteProvider,
     seal::Seed,
     tree_chunks::{Assembly, TreeError},
     welcome::{InboxWelcome, JoinerInfo, JoinerKey, WelcomeError},
 };
-use conclave_names::{Epoch, GroupUri, Hash, Timestamp};
+use conclave_names::{Epoch, GroupUri, Hash, Timestamp, limits};
 use ed25519_dalek::SigningKey;
 use mls_rs::{MlsMessage, group::ExportedTree};
 
@@ -81,13 +81,21 @@ impl<E> From<LoadError<E>> for JoinError<E> {
 
 /// The tree of a group that we were invited to, on its way.
 pub struct TreeFetch {
-    assembly: Assembly,
+    way: Way,
     suite: SuiteProvider,
+}
+
+/// How it comes.
+enum Way {
+    /// In sealed chunks.
+    Chunks(Assembly),
+    /// As the DS of a visible group exported it, by its hash.
+    Whole { hash: Hash, tree: Option<Vec<u8>> },
 }
 
 impl std::fmt::Debug for TreeFetch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("TreeFetch").field(&self.assembly).finish()
+        f.debug_tuple("TreeFetch").field(&self.wanted()).finish()
     }
 }
 
@@ -95,10 +103,23 @@ impl TreeFetch {
     /// Names of the blobs that are wanted now. When there are none, all are there.
     #[must_use]
     pub fn wanted(&self) -> Vec<Hash> {
-        let mut wanted: Vec<_> = self.assembly.wanted().collect();
+        let mut wanted: Vec<_> = match &self.way {
+            Way::Chunks(assembly) => assembly.wanted().collect(),
+            Way::Whole { hash, tree: None } => vec![*hash],
+            Way::Whole { .. } => Vec::new(),
+        };
         wanted.sort_unstable();
         wanted.dedup();
         wanted
+    }
+
+    /// The largest blob that can be wanted, in bytes.
+    #[must_use]
+    pub const fn largest(&self) -> u64 {
+        match self.way {
+            Way::Chunks(_) => limits::BLOB_CHUNK as u64,
+            Way::Whole { .. } => limits::BLOB,
+        }
     }
 
     /// Takes a blob.
@@ -106,7 +127,24 @@ impl TreeFetch {
     /// # Errors
     /// [`TreeError`] if it is none of the tree's.
     pub fn give(&mut self, blob: &[u8]) -> Result<(), TreeError> {
-        self.assembly.give(&self.suite, blob)
+        match &mut self.way {
+            Way::Chunks(assembly) => assembly.give(&self.suite, blob),
+            Way::Whole { hash, tree } => {
+                if chain::entry_hash(blob) != *hash {
+                    return Err(TreeError::Name);
+                }
+                *tree = Some(blob.to_vec());
+                Ok(())
+            }
+        }
+    }
+
+    /// The encoded tree. If it is another group's, MLS finds that its hash is not the one in the Welcome.
+    fn finish(&self) -> Result<Vec<u8>, TreeError> {
+        match &self.way {
+            Way::Chunks(assembly) => assembly.finish(),
+            Way::Whole { tree, .. } => tree.clone().ok_or(TreeError::Missing),
+        }
     }
 }
 
@@ -190,7 +228,11 @@ impl Invitation {
     pub fn tree(&self) -> Result<TreeFetch, MlsError> {
         let key = self.info.tree_key().map_err(fault)?;
         let suite = suite(crypto::suite_by_number(self.cipher_suite).map_err(fault)?)?;
-        Ok(TreeFetch { assembly: Assembly::new(self.info.tree, key), suite })
+        let way = match self.profile.mode {
+            HandshakeMode::Private => Way::Chunks(Assembly::new(self.info.tree, key)),
+            HandshakeMode::Visible => Way::Whole { hash: self.info.tree, tree: None },
+        };
+        Ok(TreeFetch { way, suite })
     }
 
     fn seed(&self) -> Result<Seed, MlsError> {
@@ -223,8 +265,7 @@ impl Invitation {
         };
         let cipher_suite = crypto::suite_by_number(self.cipher_suite).map_err(fault)?;
         let seed = self.seed()?;
-        // If it is another group's, MLS finds that its hash is not the one in the Welcome.
-        let tree = tree.assembly.finish().map_err(|_| JoinError::Tree)?;
+        let tree = tree.finish().map_err(|_| JoinError::Tree)?;
         let tree = ExportedTree::from_bytes(&tree).map_err(|_| JoinError::Tree)?;
         shared.groups.forget(self.name.to_string().as_bytes());
         // Joiners judge no lifetimes: each leaf was judged when it was admitted.

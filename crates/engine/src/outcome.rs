@@ -110,6 +110,13 @@ pub enum Event {
         /// Who.
         member: ClientUri,
     },
+    /// Somebody whom the group lists as an external sender proposes a change. A member commits it.
+    ExternalProposal {
+        /// Who.
+        sender: Option<ClientUri>,
+        /// What.
+        proposal: ProposedChange,
+    },
     /// We joined.
     Joined {
         /// Who added us.
@@ -216,6 +223,19 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+}
+
+/// What somebody proposes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ProposedChange {
+    /// That a client be added.
+    Add(ClientUri),
+    /// That a member be removed.
+    Remove(ClientUri),
+    /// Something else, or of somebody who cannot be named.
+    Other,
 }
 
 fn as_text<S: serde::Serializer>(id: &MessageId, serializer: S) -> Result<S::Ok, S::Error> {

@@ -25,9 +25,6 @@ pub enum IdentityError {
     /// The leaf signs with another key than the certificate's.
     #[error("the leaf's signature key is not the certificate's")]
     Key,
-    /// The group's policy names no external senders.
-    #[error("the group admits no external senders")]
-    ExternalSender,
 }
 
 impl IntoAnyError for IdentityError {
@@ -109,13 +106,14 @@ impl IdentityProvider for Identities {
         self.identify(signing_identity, time.map(timestamp)).map(drop)
     }
 
+    /// External senders are certified clients like members (RFC 9750, section 6.4: which ones, the group's context says).
     fn validate_external_sender(
         &self,
-        _signing_identity: &SigningIdentity,
-        _time: Option<MlsTime>,
+        signing_identity: &SigningIdentity,
+        time: Option<MlsTime>,
         _extensions: Option<&ExtensionList>,
     ) -> Result<(), IdentityError> {
-        Err(IdentityError::ExternalSender)
+        self.identify(signing_identity, time.map(timestamp)).map(drop)
     }
 
     /// The client's URI: a client is in a group once. What is asked about here was or will be validated as a member,

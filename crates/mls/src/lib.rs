@@ -6,6 +6,7 @@
 //! - [`capabilities`]: what leaves are capable of and groups require, compared.
 //! - [`content`] and [`frame`]: what a message says (draft-ietf-mimi-content) and what is said along with it.
 //! - [`seal`]: the group seed and what is sealed under it. [`welcome`]: Welcomes taken apart for delivery.
+//! - [`proposal`]: a proposal judged by itself, as a server must. [`external_sender`]: proposals of who is no member.
 //! - [`address`]: sealed delivery addresses. [`rules`] and [`identity`]: what mls-rs asks of an application.
 //!
 //! No module does I/O, and none reads a clock.
@@ -16,9 +17,12 @@ pub mod components;
 pub mod content;
 pub mod credential;
 pub mod crypto;
+pub mod external_sender;
 pub mod frame;
 pub mod identity;
+pub mod proposal;
 pub mod rules;
 pub mod seal;
+mod signing;
 pub mod tree_chunks;
 pub mod welcome;

@@ -7,6 +7,7 @@ use mls_rs::{
 };
 use mls_rs_core::error::IntoAnyError;
 
+use crate::address::DeliveryAddress;
 use crate::components::{ChannelKeyExtension, GroupProfile, HandshakeMode, ProfileError};
 
 /// Why a commit or a proposal is refused.
@@ -25,6 +26,9 @@ pub enum PolicyError {
     /// A leaf without a channel key could not be given access.
     #[error("the leaf of an Add or Update has no channel key")]
     ChannelKey,
+    /// A KeyPackage that says not where its Welcome goes.
+    #[error("the KeyPackage of an Add has no delivery address")]
+    Address,
 }
 
 impl IntoAnyError for PolicyError {
@@ -37,9 +41,17 @@ impl IntoAnyError for PolicyError {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules;
 
-fn judge(proposal: &Proposal) -> Result<(), PolicyError> {
+/// What the policy says to a proposal, whoever commits it.
+///
+/// # Errors
+/// Any [`PolicyError`].
+pub fn judge(proposal: &Proposal) -> Result<(), PolicyError> {
     let leaf = match proposal {
-        Proposal::Add(add) => add.leaf_node_extensions(),
+        Proposal::Add(add) => {
+            // Without an address nobody could commit it: there would be nowhere to send the Welcome.
+            DeliveryAddress::of(&add.key_package_extensions()).map_err(|_| PolicyError::Address)?;
+            add.leaf_node_extensions()
+        }
         Proposal::Update(update) => update.leaf_node_extensions(),
         Proposal::Remove(_) => return Ok(()),
         _ => return Err(PolicyError::ProposalType),

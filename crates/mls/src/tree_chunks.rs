@@ -183,7 +183,7 @@ struct Chunk {
 }
 
 /// The names of a tree's chunks, level by level.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChunkNames(Vec<Vec<Hash>>);
 
 impl ChunkNames {

@@ -112,6 +112,8 @@ codes! {
     TreeIncomplete = "TREE_INCOMPLETE", AfterUpdate;
     /// Entries that were to be read are no longer kept (metadata `oldest`): the group must be joined anew.
     PositionGone = "POSITION_GONE", AfterUpdate;
+    /// MLS or the group's policy refuses the commit or proposal (metadata `reason`; visible groups only).
+    HandshakeRefused = "HANDSHAKE_REFUSED", Never;
     /// The entry is not of the kind, form or size that the call takes.
     EntryInvalid = "ENTRY_INVALID", Never;
     /// No such blob, or it is not whole.

@@ -20,6 +20,7 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::BindingInvalid
         | Code::KeyPackageInvalid
         | Code::EntryInvalid
+        | Code::HandshakeRefused
         | Code::BlobInvalid
         | Code::AddressInvalid => Grpc::InvalidArgument,
         Code::SignatureInvalid

@@ -30,8 +30,10 @@ methods! {
     OPEN_SESSION = "DeliveryService" / "OpenSession";
     SUBMIT = "DeliveryService" / "Submit";
     SUBMIT_BUNDLE = "DeliveryService" / "SubmitBundle";
+    SUBMIT_EXTERNAL_PROPOSAL = "DeliveryService" / "SubmitExternalProposal";
     FETCH = "DeliveryService" / "Fetch";
     READ_GROUP_INFO = "DeliveryService" / "ReadGroupInfo";
+    READ_TREE = "DeliveryService" / "ReadTree";
     TRIM = "DeliveryService" / "Trim";
     STAGE_BLOB = "DeliveryService" / "StageBlob";
     ATTACH = "DeliveryService" / "Attach";

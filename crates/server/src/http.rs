@@ -17,6 +17,8 @@ async fn render(Shared(state): Shared<Arc<State>>) -> Result<String, StatusCode>
     metrics::gauge!("conclave_connections").set(number(state.connections.count()));
     metrics::gauge!("conclave_limit_buckets", "by" => "address").set(number(state.guard.buckets()));
     if let Some(delivery) = &state.delivery {
+        let followed = number(delivery.followed_bytes() / 1024) * 1024.0;
+        metrics::gauge!("conclave_followed_bytes").set(followed);
         metrics::gauge!("conclave_sessions").set(number(delivery.open_sessions()));
         metrics::gauge!("conclave_limit_buckets", "by" => "caller").set(number(delivery.limit_buckets()));
     }

@@ -278,6 +278,7 @@ impl Server {
             let limits = conclave_delivery::Config {
                 max_sessions: config.max_sessions,
                 max_sessions_per_origin: config.max_sessions_per_address,
+                followed_bytes: config.followed_bytes,
                 limits: config.service_limits,
                 retention: config.retention,
                 ..conclave_delivery::Config::default()

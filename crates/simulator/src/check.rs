@@ -36,6 +36,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         commits += entries.iter().filter(|entry| entry.kind == EntryKind::Commit).count() as u64;
         report.epochs += epoch.0;
         report.members += members_agree(world, slot, epoch)?;
+        service_agrees(world, slot, &known)?;
         messages(world, slot, &known, &entries, &mut report)?;
     }
     // Every commit stands but those that nobody could apply.
@@ -121,6 +122,19 @@ fn members_agree(world: &World, slot: usize, epoch: Epoch) -> Result<usize, Stop
         }
     }
     Ok(members)
+}
+
+/// Of a group with visible handshakes, the service knows what the members know; of a private one, nothing.
+fn service_agrees(world: &mut World, slot: usize, known: &Slot) -> Result<(), Stop> {
+    let followed = world.around.server.followed(&known.channel).map_err(Stop::Refused)?;
+    for actor in &world.actors {
+        let Some(group) = actor.group(slot).filter(|_| actor.is_active(slot)) else { continue };
+        let context = group.context_hash().map_err(Stop::violation)?;
+        if followed.map(|followed| followed.context) != group.is_visible().then_some(context) {
+            return Err(Stop::violation(format!("the service and {} disagree about group {slot}", actor.client())));
+        }
+    }
+    Ok(())
 }
 
 /// What a client has of a group's messages, by place.

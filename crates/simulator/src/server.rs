@@ -3,7 +3,7 @@
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::receipt::ReceiptKey;
 use conclave_delivery::{
-    Config, DeliveryService,
+    Config, DeliveryService, FollowedGroup,
     limits::Limits,
     memory::MemoryStore,
     store::{ChannelRow, EntryRow, RangeLimit},
@@ -119,10 +119,22 @@ impl Server {
         Ok(ReceiptKey(info.receipt_key.as_slice().try_into().map_err(broken)?))
     }
 
-    pub(crate) fn create_channel(&mut self, skew: i64, access: &Access, root: &Hash) -> Result<(), Refusal> {
-        let message = v1::CreateChannelRequest { channel: access.channel.to_vec(), key_root: root.to_vec() };
+    pub(crate) fn create_channel(
+        &mut self,
+        skew: i64,
+        access: &Access,
+        root: &Hash,
+        group_info: Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let message =
+            v1::CreateChannelRequest { channel: access.channel.to_vec(), key_root: root.to_vec(), group_info };
         let request = self.sign(skew, &access.key, &[], method::CREATE_CHANNEL, &message);
         self.store.write(|tx| self.service.create_channel(tx, &request, self.now)).map(drop)
+    }
+
+    /// What the service knows of a group, if it reads its handshakes.
+    pub(crate) fn followed(&mut self, channel: &ChannelId) -> Result<Option<FollowedGroup>, Refusal> {
+        self.store.read(|read| self.service.followed_group(read, channel))
     }
 
     pub(crate) fn create_inbox(&mut self, skew: i64, account: &Account) -> Result<(), Refusal> {

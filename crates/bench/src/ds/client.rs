@@ -65,7 +65,11 @@ impl Connection {
 
     /// Makes a group's channel and brings it to epoch 1, in which all members are.
     pub(crate) async fn create(&self, group: &Group) -> Result<(), Failure> {
-        let create = CreateChannelRequest { channel: group.channel.to_vec(), key_root: group.first_root()?.to_vec() };
+        let create = CreateChannelRequest {
+            channel: group.channel.to_vec(),
+            key_root: group.first_root()?.to_vec(),
+            ..Default::default()
+        };
         let request = self.sign(group.key(0)?, method::CREATE_CHANNEL, &create)?;
         self.delivery.clone().create_channel(request).await?;
         let creator = self.session_in(group, 0, 0).await?;

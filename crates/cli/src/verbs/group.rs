@@ -1,6 +1,6 @@
 //! `group …` and `update`.
 
-use conclave_client::{Client, GroupSummary, Status};
+use conclave_client::{Client, GroupSummary, Handshakes, Status};
 use conclave_names::{GroupUri, Hash, UserUri};
 use serde::Serialize;
 use serde_json::json;
@@ -33,6 +33,8 @@ pub(super) struct Info {
     pub(super) epoch: u64,
     epoch_authenticator: String,
     cipher_suite: u16,
+    handshakes: &'static str,
+    external_senders: Vec<String>,
     members: usize,
     position: u64,
     chain: Hash,
@@ -45,6 +47,10 @@ pub(super) fn word(status: &Status) -> &'static str {
         Status::Removed => "removed",
         Status::Stuck { .. } => "stuck",
     }
+}
+
+fn handshakes_word(visible: bool) -> &'static str {
+    if visible { "visible" } else { "private" }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -63,11 +69,14 @@ fn at(client: &mut Client, group: &GroupUri) -> Result<u64, CliError> {
 pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> Result<(), CliError> {
     let client = context.client()?;
     match verb {
-        Group::Create { title } => {
-            let group = client.create_group(&title).await?;
-            output.give(&json!({ "group": group, "title": title, "epoch": 0 }), |_| {
-                format!("made the group \"{}\": {group}", clean_line(&title))
-            })
+        Group::Create { title, visible } => {
+            let handshakes =
+                if visible { Handshakes::Visible { external_senders: Vec::new() } } else { Handshakes::Private };
+            let group = client.create_group_with(&title, handshakes).await?;
+            output.give(
+                &json!({ "group": group, "title": title, "epoch": 0, "handshakes": handshakes_word(visible) }),
+                |_| format!("made the group \"{}\": {group}", clean_line(&title)),
+            )
         }
         Group::Add { group, users: texts } => {
             let group = names::group(client, &group)?;
@@ -152,7 +161,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             output.give(&info, |info| {
                 format!(
                     "group          {}\ntitle          {}\nroom           {}\nhub            {}\nstatus         {}\n\
-                     members        {}\nepoch          {}\nauthenticator  {}\ncipher suite   {}\n\
+                     members        {}\nepoch          {}\nauthenticator  {}\ncipher suite   {}\nhandshakes     {}\n\
                      place          entry {} ({})\nunder way      {}",
                     info.group,
                     clean_line(&info.title),
@@ -163,6 +172,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                     info.epoch,
                     info.epoch_authenticator,
                     info.cipher_suite,
+                    info.handshakes,
                     info.position,
                     info.chain,
                     info.pending
@@ -195,6 +205,8 @@ pub(super) fn info(client: &mut Client, name: &GroupUri) -> Result<Info, CliErro
         epoch: group.epoch().0,
         epoch_authenticator: hex(&group.epoch_authenticator().map_err(conclave_client::ClientError::from)?),
         cipher_suite: group.cipher_suite(),
+        handshakes: handshakes_word(group.is_visible()),
+        external_senders: group.external_senders().iter().map(ToString::to_string).collect(),
         members: group.members().map_err(conclave_client::ClientError::from)?.len(),
         position: group.position().seq.0,
         chain: group.position().hash,

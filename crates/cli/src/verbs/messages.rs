@@ -100,6 +100,14 @@ fn describe(change: &serde_json::Value) -> String {
         "removed" => format!("{by} removed {}", members()),
         "updated" => format!("{by} renewed keys"),
         "leave_requested" => format!("{} asks to leave", name(&change["member"])),
+        "external_proposal" => {
+            let what = match (change.pointer("/proposal/add"), change.pointer("/proposal/remove")) {
+                (Some(added), _) => format!("to add {}", name(added)),
+                (_, Some(removed)) => format!("to remove {}", name(removed)),
+                _ => "a change".to_owned(),
+            };
+            format!("{}, who is no member, proposes {what}", name(&change["sender"]))
+        }
         "joined" => format!("you joined, added by {by}"),
         "removed_from_group" => format!("you were removed by {by}"),
         "refused" => format!("an entry was refused: {}", clean_line(change["reason"].as_str().unwrap_or_default())),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use conclave_channel::receipt::ReceiptKey;
 use conclave_engine::{
-    group::{Access, Group, NewGroup, SubmissionBody},
+    group::{Access, Group, Handshakes, NewGroup, SubmissionBody},
     intent::Wish,
     outcome::Event,
 };
@@ -89,8 +89,14 @@ fn opener(access: Access) -> SessionOpener {
 }
 
 impl Client {
-    /// Makes a group with this client as its only member.
+    /// Makes a group with this client as its only member. Its handshakes are private: see
+    /// [`Client::create_group_with`].
     pub async fn create_group(&mut self, title: &str) -> Result<GroupUri, ClientError> {
+        self.create_group_with(title, Handshakes::Private).await
+    }
+
+    /// Makes a group with this client as its only member, whose handshakes the DS reads or does not.
+    pub async fn create_group_with(&mut self, title: &str, handshakes: Handshakes) -> Result<GroupUri, ClientError> {
         let info = self.delivery.get_server_info().await?;
         let key = info.receipt_key.as_slice().try_into();
         let key = key.map_err(|_| ClientError::Answer("`receipt_key` is not 32 bytes".into()))?;
@@ -99,13 +105,18 @@ impl Client {
             receipt_key: ReceiptKey(key),
             title: title.to_owned(),
             cipher_suite: crypto::DEFAULT_SUITE,
+            handshakes,
         };
         let group = Group::create(&self.account, &self.mls, new, self.delivery.now())?;
         let access = group.access()?;
         self.delivery
             .create_channel(
                 &Signer::bare(&access.key),
-                &v1::CreateChannelRequest { channel: access.channel.to_vec(), key_root: group.key_root()?.to_vec() },
+                &v1::CreateChannelRequest {
+                    channel: access.channel.to_vec(),
+                    key_root: group.key_root()?.to_vec(),
+                    group_info: group.first_group_info()?.unwrap_or_default(),
+                },
             )
             .await?;
         let name = group.name().clone();

@@ -2,6 +2,7 @@
 
 mod devices;
 mod error;
+mod external;
 mod groups;
 mod history;
 mod identities;
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 pub use devices::{Approval, LinkCode, LinkCodeError, LinkRequest, PendingLink};
 pub use error::{ClientError, OpenError};
+pub use external::Listing;
 pub use groups::{Added, Unable};
 pub use history::{HistoryEntry, HistoryItem};
 pub use identities::{Pinned, UserRecord};

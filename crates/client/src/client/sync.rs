@@ -8,16 +8,13 @@ use conclave_engine::{
     outcome::Event,
 };
 use conclave_mls::content::MessageId;
-use conclave_names::{Epoch, GroupUri, Seq, Timestamp, limits};
+use conclave_names::{Epoch, GroupUri, Seq, Timestamp};
 use conclave_protocol::{Code, Refusal, v1};
 
 use futures::{StreamExt, stream};
 
 use super::{Client, ClientError, ClientEvent, rows::StoreRows};
 use crate::transport::{CallError, Session, SessionOpener};
-
-/// Largest chunk of a ratchet tree that a joiner fetches, in bytes.
-const TREE_MAX: u64 = limits::BLOB_CHUNK as u64;
 
 /// Chunks that are fetched at the same time.
 const DOWNLOADS: usize = 8;
@@ -131,7 +128,8 @@ impl Client {
                 return Ok(tree);
             }
             let delivery = &self.delivery;
-            let downloads = wanted.into_iter().map(|name| delivery.download_blob(name, TREE_MAX));
+            let largest = tree.largest();
+            let downloads = wanted.into_iter().map(|name| delivery.download_blob(name, largest));
             let mut chunks = stream::iter(downloads).buffer_unordered(DOWNLOADS);
             while let Some(chunk) = chunks.next().await {
                 // The hash was right: it is the committer who sealed something else.

@@ -17,6 +17,8 @@ impl Transport {
 signed_calls! { delivery:
     /// Makes a group channel at epoch 0; signed by the creator's channel key.
     create_channel, CREATE_CHANNEL, CreateChannelRequest => CreateChannelResponse;
+    /// Appends a proposal of an external sender; signed by the key that the group lists.
+    submit_external_proposal, SUBMIT_EXTERNAL_PROPOSAL, SubmitExternalProposalRequest => SubmitResponse;
     /// Makes an inbox; signed by the key that will own it.
     create_inbox, CREATE_INBOX, CreateInboxRequest => CreateInboxResponse;
 }

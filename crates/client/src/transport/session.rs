@@ -200,6 +200,8 @@ session_calls! {
     fetch, FETCH, FetchRequest => FetchResponse;
     /// Reads the sealed GroupInfo of the current epoch.
     read_group_info, READ_GROUP_INFO, ReadGroupInfoRequest => ReadGroupInfoResponse;
+    /// Reads a part of the ratchet tree of a visible group's current epoch.
+    read_tree, READ_TREE, ReadTreeRequest => ReadTreeResponse;
     /// Removes an inbox's entries up to a position.
     trim, TRIM, TrimRequest => TrimResponse;
     /// Stages a part of a blob. [`Session::upload_blob`] does it for a whole one.

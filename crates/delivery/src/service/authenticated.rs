@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use conclave_channel::Entry;
+use conclave_channel::{Body, Entry};
 use conclave_mls::{
     address::{DropToken, SealedAddress},
     credential::ClientIdentity,
@@ -18,7 +18,7 @@ use conclave_protocol::{
     v1::{SessionRequest, SignedRequest, SubmitBundleRequest, UploadRequest},
 };
 
-use super::{DeliveryService, key_package};
+use super::{DeliveryService, follow::Judged, key_package};
 use crate::{
     session::Caller,
     store::{ChannelKind, KeyPackageRow, Read},
@@ -46,6 +46,10 @@ pub(crate) enum Proof {
         addresses: Option<(Epoch, Vec<Vec<u8>>)>,
         /// Those that were opened.
         opened: Opened,
+        /// Of a bundle: whether its commit may be one of a visible group, which can be judged ahead.
+        open_commit: bool,
+        /// What was found out about it.
+        judged: Option<Judged>,
     },
     /// Signed.
     Signed {
@@ -80,8 +84,16 @@ impl Request for SignedRequest {}
 impl sealed::Sealed for SessionRequest {
     fn prove(&self, service: &DeliveryService, method: &str, now: Timestamp) -> Result<Proved, Refusal> {
         let caller = service.caller(self, method, now)?;
-        let addresses = if method == method::SUBMIT_BUNDLE { addresses(self) } else { None };
-        Ok(Proved(Proof::Session { caller, addresses, opened: Opened::new() }))
+        let (mut addressed, mut open_commit) = (None, false);
+        if method == method::SUBMIT_BUNDLE
+            && let Ok(bundle) = session::decode::<SubmitBundleRequest>(self)
+            && let Ok(entry) = Entry::parse(&bundle.entry)
+        {
+            open_commit = may_be_open(&entry.body);
+            addressed = addresses(bundle, entry.epoch);
+        }
+        let opened = Opened::new();
+        Ok(Proved(Proof::Session { caller, addresses: addressed, opened, open_commit, judged: None }))
     }
 }
 
@@ -122,6 +134,14 @@ impl<'a> Found<'a> {
             Proof::Signed { .. } => None,
         }
     }
+
+    /// What was found out about the commit.
+    pub(crate) fn judged(self) -> Option<&'a Judged> {
+        match self.0 {
+            Proof::Session { judged, .. } => judged.as_ref(),
+            Proof::Signed { .. } => None,
+        }
+    }
 }
 
 impl<R: Request> Incoming<Self> for R {
@@ -144,11 +164,20 @@ impl<R: Request> Incoming<R> for Authenticated<R> {
     }
 }
 
+/// The beginning of an MLSMessage with a PublicMessage: version mls10, wire format mls_public_message.
+const PUBLIC_MESSAGE: [u8; 4] = [0, 1, 0, 1];
+
+/// Whether a commit may be one that is not sealed: a seal begins otherwise. Of a staged one it is not known.
+fn may_be_open(body: &Body) -> bool {
+    match body {
+        Body::Inline(body) => body.starts_with(&PUBLIC_MESSAGE),
+        Body::Staged { .. } => true,
+    }
+}
+
 /// The epoch that a bundle ends, and the addresses in its Welcome, if there are any and not too many.
-fn addresses(request: &SessionRequest) -> Option<(Epoch, Vec<Vec<u8>>)> {
-    let message: SubmitBundleRequest = session::decode(request).ok()?;
-    let parts = message.welcome?.parts;
-    let epoch = Entry::parse(&message.entry).ok()?.epoch;
+fn addresses(bundle: SubmitBundleRequest, epoch: Epoch) -> Option<(Epoch, Vec<Vec<u8>>)> {
+    let parts = bundle.welcome?.parts;
     let fits = !parts.is_empty() && parts.len() <= limits::WELCOMES_PER_BUNDLE;
     fits.then(|| (epoch, parts.into_iter().map(|part| part.address).collect()))
 }
@@ -158,6 +187,27 @@ impl Authenticated<SessionRequest> {
     #[must_use]
     pub fn has_addresses(&self) -> bool {
         matches!(&self.proof, Proof::Session { addresses: Some(_), .. })
+    }
+
+    /// Whether [`DeliveryService::judge_commit`] may have something to do for it.
+    #[must_use]
+    pub fn has_open_commit(&self) -> bool {
+        matches!(&self.proof, Proof::Session { open_commit: true, .. })
+    }
+
+    /// Whose it is.
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        match &self.proof {
+            Proof::Session { caller, .. } => Some(*caller),
+            Proof::Signed { .. } => None,
+        }
+    }
+
+    /// Notes what was found out about its commit.
+    pub(crate) fn found(&mut self, found: Judged) {
+        if let Proof::Session { judged, .. } = &mut self.proof {
+            *judged = Some(found);
+        }
     }
 }
 
@@ -189,7 +239,7 @@ impl DeliveryService {
         request: &mut Authenticated<SessionRequest>,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let Proof::Session { caller, addresses, opened } = &mut request.proof else { return Ok(()) };
+        let Proof::Session { caller, addresses, opened, .. } = &mut request.proof else { return Ok(()) };
         let Some((epoch, addresses)) = addresses.take() else { return Ok(()) };
         let kind = read.channel(&caller.channel)?.map(|row| row.kind);
         if !matches!(kind, Some(ChannelKind::Group { ledger }) if ledger.epoch() == epoch) {

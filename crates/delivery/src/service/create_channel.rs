@@ -13,7 +13,7 @@ use super::{
     DeliveryService, Done, Incoming,
     request::{Signed, channel_id, field, malformed},
 };
-use crate::store::{ChannelKind, ChannelRow, EpochRow, Tx};
+use crate::store::{ChannelKind, ChannelRow, EpochRow, GroupInfoRow, Tx};
 
 /// The answer where a channel id is another's. It is the only way in which a channel shows to strangers, and they must
 /// have guessed 16 random bytes.
@@ -22,7 +22,8 @@ pub(super) fn exists() -> Refusal {
 }
 
 impl DeliveryService {
-    /// Makes a group's channel at epoch 0, in which the signer's key is the only one.
+    /// Makes a group's channel at epoch 0, in which the signer's key is the only one. With a GroupInfo, the group's
+    /// handshakes are visible.
     pub fn create_channel(
         &self,
         tx: &mut dyn Tx,
@@ -58,6 +59,16 @@ impl DeliveryService {
             started: Seq(0),
             closed: None,
         })?;
+        if !message.group_info.is_empty() {
+            self.follow_from(tx, &id, &key_root, &message.group_info, now)?;
+            tx.put_group_info(&GroupInfoRow {
+                channel: id,
+                epoch: Epoch(0),
+                group_info: message.group_info,
+                tree: None,
+                join_key: Vec::new(),
+            })?;
+        }
         Ok(Done::quiet(CreateChannelResponse {}))
     }
 }

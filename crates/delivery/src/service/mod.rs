@@ -8,6 +8,7 @@ mod count;
 mod create_channel;
 mod create_inbox;
 mod fetch;
+mod follow;
 mod get_server_info;
 mod idempotency;
 mod key_package;
@@ -17,6 +18,7 @@ mod outbox;
 mod purge;
 mod read_blob;
 mod read_group_info;
+mod read_tree;
 mod receipt;
 mod request;
 mod retain;
@@ -25,6 +27,7 @@ mod standing;
 mod stream;
 mod submit;
 mod submit_bundle;
+mod submit_external_proposal;
 mod tree;
 mod trim;
 mod upload;
@@ -40,6 +43,7 @@ use conclave_names::{ChannelId, Domain};
 use conclave_protocol::{Code, Refusal, SigningKey};
 
 pub use authenticated::{Authenticated, Found, Incoming, Request};
+pub use follow::FollowedGroup;
 pub use read_blob::BlobPart;
 pub use stream::{Attached, Batch, Detached, StreamEnd, Subscription};
 
@@ -47,6 +51,7 @@ use crate::{
     limits::{Limiter, Limits},
     retention::Retention,
     session::{Bounds, Sessions},
+    visible::{Cache, Follower},
 };
 
 /// What an operator may choose.
@@ -65,11 +70,14 @@ pub struct Config {
     pub limits: Limits,
     /// How long groups' channels keep their entries.
     pub retention: Retention,
+    /// Bytes of groups with visible handshakes that are kept in memory, as they are estimated; others are restored from
+    /// the store when they are wanted.
+    pub followed_bytes: usize,
 }
 
 impl Default for Config {
     /// 100,000 sessions (about 500 bytes each), 20,000 of one place and 8 of one key, 10 minutes, the default limits
-    /// and retention.
+    /// and retention, 256 MiB of followed groups.
     fn default() -> Self {
         Self {
             max_sessions: 100_000,
@@ -78,6 +86,7 @@ impl Default for Config {
             session_idle_ms: 10 * 60 * 1000,
             limits: Limits::default(),
             retention: Retention::default(),
+            followed_bytes: 256 * 1024 * 1024,
         }
     }
 }
@@ -112,6 +121,9 @@ pub struct DeliveryService {
     config: Config,
     sessions: Sessions,
     limiter: Limiter,
+    follower: Follower,
+    /// Groups with visible handshakes, in memory.
+    visible: Cache,
     /// Signs receipts; made of the server's secret at the first maintenance.
     receipts: OnceLock<SigningKey>,
     /// How far maintenance has come with the channels.
@@ -143,6 +155,7 @@ impl DeliveryService {
             idle_ms: config.session_idle_ms,
         });
         let limiter = Limiter::new(&config.limits);
+        let (follower, visible) = (Follower::new(identities.clone()), Cache::new(config.followed_bytes));
         Ok(Self {
             domain,
             identities,
@@ -150,6 +163,8 @@ impl DeliveryService {
             config,
             sessions,
             limiter,
+            follower,
+            visible,
             receipts: OnceLock::new(),
             sweep: Mutex::default(),
         })
@@ -159,6 +174,12 @@ impl DeliveryService {
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// Bytes of the groups with visible handshakes that are in memory, as they are estimated, for metrics.
+    #[must_use]
+    pub fn followed_bytes(&self) -> usize {
+        self.visible.bytes()
     }
 
     /// How many sessions are open, for metrics.

@@ -41,6 +41,9 @@ fn take_back(tx: &mut dyn Tx, row: &ChannelRow, change: &Change, now: Timestamp)
     for commit in commits {
         tx.clear_removes(&row.id, *commit)?;
     }
+    if let Some(first) = commits.first() {
+        tx.delete_followed_from(&row.id, *first)?;
+    }
     tx.delete_epochs(&row.id, *epoch)?;
     // That of the epoch before was replaced: the next commit brings another (a stale one is never served).
     if tx.group_info(&row.id)?.is_some_and(|info| info.epoch > *epoch) {

@@ -13,7 +13,10 @@ use super::{
     request::idempotency_key,
     standing,
 };
-use crate::store::{ChannelRow, EntryRow, StoreError, Tx};
+use crate::{
+    store::{ChannelRow, EntryRow, StoreError, Tx},
+    visible::Source,
+};
 
 impl DeliveryService {
     /// Appends a message, a proposal, or a member's word about a commit.
@@ -43,8 +46,15 @@ impl DeliveryService {
             access.admit(tx, entry.kind, entry.epoch)?;
         }
         let row = standing::admit(&access.row, &entry, &message.entry, now)?;
+        let followed = match entry.kind {
+            EntryKind::Proposal => self.follow_proposal(tx, &row, &entry, Source::Member, now)?,
+            _ => None,
+        };
         // What appending refuses, it refuses before it writes.
         tx.decided()?;
+        if let Some(followed) = &followed {
+            tx.put_followed(followed)?;
+        }
         let reply = append(tx, row, &entry, message.entry, now)?;
         submission.remember(tx, &reply, now, SUBMISSION_MS)?;
         Ok(Done { reply, wake: vec![caller.channel], outbox: false, accepted: Some(caller.channel) })

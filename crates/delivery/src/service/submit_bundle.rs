@@ -9,6 +9,7 @@ use super::{
     DeliveryService, Done, Incoming,
     access::Access,
     authenticated::Found,
+    follow::VisibleCommit,
     idempotency::{SUBMISSION_MS, Submission},
     request::{idempotency_key, malformed, too_large},
     standing,
@@ -37,7 +38,7 @@ impl DeliveryService {
             return Ok(Done { reply, wake: Vec::new(), outbox: true, accepted: Some(caller.channel) });
         }
         let entry = parse(&message.entry)?;
-        let Some(CommitHeader { committer, key_root, .. }) = entry.commit else {
+        let Some(header @ CommitHeader { committer, key_root, .. }) = entry.commit else {
             return Err(Refusal::new(Code::EntryInvalid, "a bundle's entry is a commit: submit others by themselves"));
         };
         let offer = checked(&message)?;
@@ -66,6 +67,14 @@ impl DeliveryService {
             None => Vec::new(),
         };
         let channel = standing::admit(&access.row, &entry, &message.entry, now)?;
+        let brings = VisibleCommit {
+            group_info: &message.group_info,
+            invites: !posts.is_empty(),
+            staged: offer.root.is_some() || !message.join_key.is_empty(),
+            judged: request.proof(method::SUBMIT_BUNDLE).and_then(Found::judged),
+        };
+        let kept = self.follow_commit(tx, &channel, &entry, &header, &brings, now)?;
+        let offer = kept.map_or(offer, Offer::in_one);
         let reply = append(tx, channel, &entry, message.entry, now)?;
         let started = Seq(reply.seq);
         tx.put_epoch(&EpochRow {

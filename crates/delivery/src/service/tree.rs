@@ -21,6 +21,11 @@ pub(super) struct Offer {
 }
 
 impl Offer {
+    /// A tree in one blob, as the server keeps that of a visible group.
+    pub(super) fn in_one(tree: Hash) -> Self {
+        Self { root: Some(tree), added: vec![tree], dropped: Vec::new(), whole: true }
+    }
+
     /// Reads it, without looking at the store.
     pub(super) fn of(message: &SubmitBundleRequest) -> Result<Self, Refusal> {
         let hashes = |list: &[Vec<u8>]| -> Result<Vec<Hash>, Refusal> {

@@ -49,11 +49,12 @@ fn creating_twice_is_no_error_but_another_key_is() {
 fn a_channel_starts_with_its_creators_key_alone() {
     let mut world = World::new();
     for root in [tree(&[1, 2]).root().to_vec(), tree(&[2]).root().to_vec(), vec![0; 31], vec![]] {
-        let message = v1::CreateChannelRequest { channel: GROUP.to_vec(), key_root: root };
+        let message = v1::CreateChannelRequest { channel: GROUP.to_vec(), key_root: root, ..Default::default() };
         let request = world.sign(&key(1), method::CREATE_CHANNEL, &message);
         refused(world.store.write(|tx| world.service.create_channel(tx, &request, world.now)), Code::Malformed);
     }
-    let message = v1::CreateChannelRequest { channel: vec![1; 15], key_root: tree(&[1]).root().to_vec() };
+    let message =
+        v1::CreateChannelRequest { channel: vec![1; 15], key_root: tree(&[1]).root().to_vec(), ..Default::default() };
     let request = world.sign(&key(1), method::CREATE_CHANNEL, &message);
     refused(world.store.write(|tx| world.service.create_channel(tx, &request, world.now)), Code::Malformed);
     let message = v1::CreateInboxRequest { inbox: vec![1; 16], drop_key: vec![1; 33] };

@@ -197,7 +197,11 @@ impl World {
     }
 
     pub(crate) fn create(&mut self, channel: ChannelId, n: u8) -> Result<(), Refusal> {
-        let message = v1::CreateChannelRequest { channel: channel.to_vec(), key_root: tree(&[n]).root().to_vec() };
+        let message = v1::CreateChannelRequest {
+            channel: channel.to_vec(),
+            key_root: tree(&[n]).root().to_vec(),
+            ..Default::default()
+        };
         let request = self.sign(&key(n), method::CREATE_CHANNEL, &message);
         call!(self, create_channel, CREATE_CHANNEL, request).map(drop)
     }

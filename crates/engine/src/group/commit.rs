@@ -162,16 +162,23 @@ impl Group {
             tree: offer.root,
             group_info: info.to_bytes()?,
         };
-        let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
-        let group_info = next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?;
+        // The DS of a visible group has the tree itself, and checks the GroupInfo.
+        let visible = self.is_visible();
+        let group_info = if visible {
+            info.group_info
+        } else {
+            let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
+            next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?
+        };
 
         let commit = built.output.commit_message().to_bytes()?;
         let context = entry_context(&channel, EntryKind::Commit.code(), epoch);
-        let sealed = sealing.seal(&provider, Purpose::Entry, &context, commit).map_err(fault)?;
+        let body =
+            if visible { commit } else { sealing.seal(&provider, Purpose::Entry, &context, commit).map_err(fault)? };
         let committer = own_channel_key(&self.mls)?;
         let Foretold { key_root, members, removed } = foretold;
         let header = CommitHeader { committer, removed, members, key_root };
-        let entry = Entry::commit(epoch, header, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
+        let entry = Entry::commit(epoch, header, body_of(body, &mut blobs)).to_bytes().map_err(fault)?;
         let commit = chain::entry_hash(&entry);
         let (position, ledger) = (self.window.position(), self.ledger.clone());
         let (seed, tree_key) = ((seed_epoch, &next_seed), (tree_key_epoch, &tree_key));
@@ -182,11 +189,11 @@ impl Group {
             entry: entry.clone(),
             base_seq: self.window.position().seq.0,
             group_info,
-            tree: offer.root.to_vec(),
+            tree: if visible { Vec::new() } else { offer.root.to_vec() },
             tree_added,
             tree_dropped,
             tree_whole: offer.whole,
-            join_key: join_key.verifying_key().to_bytes().to_vec(),
+            join_key: if visible { Vec::new() } else { join_key.verifying_key().to_bytes().to_vec() },
             welcome,
         };
         self.foresee_tree(commit, offer.changed.names);
@@ -306,7 +313,10 @@ impl Group {
         });
         for package in by_value.chain(by_reference) {
             let reference = package.to_reference(provider)?;
-            addresses.insert(reference.to_vec(), DeliveryAddress::of(&package.extensions).map_err(fault)?);
+            // One that has none was left out of the commit.
+            if let Ok(address) = DeliveryAddress::of(&package.extensions) {
+                addresses.insert(reference.to_vec(), address);
+            }
         }
         let parts = WelcomeParts::split(&message.to_bytes()?).map_err(fault)?;
         let attachment = built.joiner_key.seal(provider, joiner).map_err(fault)?;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use conclave_channel::{HashWindow, Position, law::Ledger, receipt::ReceiptKey};
 use conclave_mls::{
-    components::{GroupProfile, HandshakeMode},
+    components::GroupProfile,
+    credential::LeafCertificate,
     crypto,
     seal::{EXPORTER_LABEL, SEED_LEN, Seed},
 };
@@ -17,7 +18,7 @@ use mls_rs::{
 };
 
 use super::{
-    Group, Status,
+    Group, Handshakes, Status,
     access::{fault, key_tree},
     tree::{Known, TREE_KEY_LABEL},
 };
@@ -40,6 +41,8 @@ pub struct NewGroup {
     pub title: String,
     /// Its cipher suite; [`crypto::DEFAULT_SUITE`] unless there is a reason.
     pub cipher_suite: CipherSuite,
+    /// Whether its DS reads commits and proposals; [`Handshakes::Private`] unless there is a reason.
+    pub handshakes: Handshakes,
 }
 
 /// The group seed of an epoch that renews it.
@@ -53,9 +56,16 @@ pub(super) fn export_key(mls: &MlsGroup, label: &[u8], channel: &ChannelId) -> R
     Seed::from_slice(secret.as_bytes()).map_err(fault)
 }
 
+/// An hour ago, for clocks of others that run behind (the DS of a visible group judges the leaf), but not before the
+/// certificate began.
+fn dated_back(account: &Account, now: Timestamp) -> Result<Timestamp, MlsError> {
+    let certificate = LeafCertificate::parse(&account.certificate).map_err(fault)?;
+    Ok(Timestamp(now.0.saturating_sub(3_600_000)).max(certificate.not_before()))
+}
+
 impl Group {
     /// Makes a group with this client as its only member. The channel does not exist until the shell has created it
-    /// with [`Group::key_root`]; only then should the group be made durable.
+    /// with [`Group::key_root`] (and [`Group::first_group_info`]); only then should the group be made durable.
     ///
     /// # Errors
     /// [`MlsError`] for an unsupported suite or an over-long title.
@@ -72,7 +82,7 @@ impl Group {
             hub: new.hub,
             channel: ChannelId::new(random(&provider)?),
             receipt_key: new.receipt_key,
-            mode: HandshakeMode::Private,
+            mode: new.handshakes.mode(),
             title: new.title,
         };
         let channel_key = SigningKey::from_bytes(&random(&provider)?);
@@ -88,11 +98,12 @@ impl Group {
                 vec![CredentialType::X509],
             ))
             .map_err(fault)?;
+        new.handshakes.extend(&mut context, &shared.identities, now)?;
         let mls = shared.client(account, new.cipher_suite).create_group_with_id(
             name.to_string().into_bytes(),
             context,
             leaf_extensions(&channel_key)?,
-            Some(mls_time(now)),
+            Some(mls_time(dated_back(account, now)?)),
         )?;
         let seed = export_seed(&mls, &profile.channel)?;
         let tree_key = export_key(&mls, TREE_KEY_LABEL, &profile.channel)?;

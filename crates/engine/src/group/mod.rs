@@ -10,6 +10,7 @@ mod standing;
 mod submit;
 mod tree;
 mod view;
+mod visible;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use row::{GroupSummary, LoadError, list};
 pub use submit::{Submission, SubmissionBody, WishError};
 pub use view::Member;
+pub use visible::Handshakes;
 
 use crate::{
     account::Account,

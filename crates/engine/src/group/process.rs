@@ -252,6 +252,9 @@ impl Group {
                 .filter(|blob| blob.len() as u64 == *size && chain::entry_hash(blob) == *hash)
                 .ok_or(Rejection::Blob)?,
         };
+        if self.is_visible() && matches!(entry.kind, EntryKind::Commit | EntryKind::Proposal) {
+            return self.open_visible(entry, sealed);
+        }
         let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
         let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
         let opened = self
@@ -373,7 +376,16 @@ impl Group {
         };
         self.proposed_at.get_or_insert(incoming.time);
         self.unsaved_proposals = true;
-        let ProposalSender::Member(index) = description.sender else { return Outcome::Applied };
+        let index = match description.sender {
+            ProposalSender::Member(index) => index,
+            ProposalSender::External(index) => {
+                let senders = self.external_senders();
+                let sender = usize::try_from(index).ok().and_then(|index| senders.get(index).cloned());
+                events.push(Event::ExternalProposal { sender, proposal: self.describe(&description.proposal) });
+                return Outcome::Applied;
+            }
+            ProposalSender::NewMember => return Outcome::Applied,
+        };
         let Ok(sender) = self.client_at(index) else { return Outcome::Rejected(Rejection::Mismatch) };
         if let Ok(aad) = HandshakeAad::of_proposal(&description.authenticated_data) {
             self.compare(&aad.position, &sender, events);
@@ -603,7 +615,7 @@ impl Group {
 
     /// Keeps what changed the group in its history, for people to read.
     pub(super) fn note(&mut self, event: &Event, seq: Seq, time: Timestamp) {
-        if matches!(event, Event::Message { .. } | Event::LeaveRequested { .. }) {
+        if matches!(event, Event::Message { .. } | Event::LeaveRequested { .. } | Event::ExternalProposal { .. }) {
             return;
         }
         let Ok(body) = serde_json::to_vec(event) else { return };

@@ -320,6 +320,9 @@ impl Group {
     }
 
     fn seal_entry(&self, kind: EntryKind, message: &MlsMessage) -> Result<Prepared, MlsError> {
+        if self.is_visible() && kind == EntryKind::Proposal {
+            return self.visible_entry(kind, message);
+        }
         let epoch = self.epoch();
         let provider = suite(self.mls.cipher_suite())?;
         let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;

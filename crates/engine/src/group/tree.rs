@@ -1,5 +1,6 @@
 //! The ratchet tree, as it is kept for joiners: in chunks at the hub, of which a commit uploads what is new.
 
+use conclave_channel::chain;
 use conclave_mls::tree_chunks::{self, Changed, ChunkNames, Keyed, Nodes};
 use conclave_names::{Epoch, Hash};
 
@@ -46,6 +47,11 @@ impl Group {
         let old_key = self.tree_key(self.epoch()).ok_or_else(|| fault("no tree key"))?;
         let new_key =
             if renews_key { export_key(next, TREE_KEY_LABEL, &self.profile.channel)? } else { old_key.clone() };
+        if self.is_visible() {
+            // The DS keeps it as it is, and serves it by its hash.
+            let changed = Changed { names: ChunkNames::default(), added: Vec::new(), dropped: Vec::new() };
+            return Ok((Offer { root: chain::entry_hash(exported), changed, whole: false }, new_key));
+        }
         let after = Nodes::parse(exported).map_err(fault)?;
         let whole = self.offers_whole_tree || renews_key;
         let after = Keyed { key: &new_key, nodes: &after };

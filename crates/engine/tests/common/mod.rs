@@ -15,7 +15,7 @@ use conclave_channel::{
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
-    group::{Group, Incoming, NewGroup, Processed, Submission, SubmissionBody},
+    group::{Group, Handshakes, Incoming, NewGroup, Processed, Submission, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, TreeFetch, load_key_packages},
     key_packages::{self, AddressKey},
@@ -163,6 +163,8 @@ pub struct Person {
     pub store: Store,
     pub group: Option<Group>,
     pub events: Vec<Event>,
+    /// Of groups that it makes.
+    pub handshakes: Handshakes,
 }
 
 pub struct World {
@@ -220,7 +222,14 @@ impl World {
             },
         };
         let mls = Mls::new(&account);
-        Person { account, mls, store: Store::default(), group: None, events: Vec::new() }
+        Person {
+            account,
+            mls,
+            store: Store::default(),
+            group: None,
+            events: Vec::new(),
+            handshakes: Handshakes::Private,
+        }
     }
 }
 
@@ -250,7 +259,13 @@ impl Person {
 
     pub fn create(&mut self, world: &mut World, title: &str) -> GroupUri {
         let receipt_key = ReceiptKey(receipt_signer().verifying_key().to_bytes());
-        let new = NewGroup { hub: domain(), receipt_key, title: title.into(), cipher_suite: crypto::DEFAULT_SUITE };
+        let new = NewGroup {
+            hub: domain(),
+            receipt_key,
+            title: title.into(),
+            cipher_suite: crypto::DEFAULT_SUITE,
+            handshakes: self.handshakes.clone(),
+        };
         let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
         world.ds.channel = Some(group.profile().channel);
         world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1));

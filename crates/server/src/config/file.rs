@@ -80,6 +80,7 @@ pub(super) struct LimitsSection {
     pub(super) connections: Option<usize>,
     pub(super) sessions: Option<usize>,
     pub(super) sessions_per_address: Option<usize>,
+    pub(super) followed_bytes: Option<usize>,
     pub(super) idle_seconds: Option<u64>,
     pub(super) stream_silence_seconds: Option<u64>,
     #[serde(default)]

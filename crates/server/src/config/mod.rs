@@ -112,6 +112,8 @@ pub struct Config {
     pub max_sessions: usize,
     /// Sessions that are remembered of one network address.
     pub max_sessions_per_address: usize,
+    /// Bytes of groups with visible handshakes that are kept in memory.
+    pub followed_bytes: usize,
     /// How long a connection without calls is kept.
     pub idle: Duration,
     /// Silence of its client after which a stream is ended; none: it is not.
@@ -149,6 +151,7 @@ impl Default for Config {
             max_connections: 10_000,
             max_sessions: 100_000,
             max_sessions_per_address: 20_000,
+            followed_bytes: 256 * 1024 * 1024,
             idle: Duration::from_secs(600),
             stream_silence: Some(Duration::from_secs(60)),
             address_limits: AddressLimits::default(),
@@ -267,6 +270,7 @@ impl Config {
             max_connections: over.max_connections.or(read.limits.connections).unwrap_or(default.max_connections),
             max_sessions: read.limits.sessions.unwrap_or(default.max_sessions),
             max_sessions_per_address: read.limits.sessions_per_address.unwrap_or(default.max_sessions_per_address),
+            followed_bytes: read.limits.followed_bytes.unwrap_or(default.followed_bytes),
             idle: read.limits.idle_seconds.map_or(default.idle, Duration::from_secs),
             stream_silence: match read.limits.stream_silence_seconds {
                 None => default.stream_silence,

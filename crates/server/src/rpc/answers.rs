@@ -63,7 +63,7 @@ pub(super) fn label(path: &str) -> Option<&'static str> {
 }
 
 /// Labels, which must be constants, of the calls' names.
-const LABELS: [(&str, &str); 27] = [
+const LABELS: [(&str, &str); 29] = [
     ("get_issuers", "GetIssuers"),
     ("register_user", "RegisterUser"),
     ("issue_credential", "IssueCredential"),
@@ -82,8 +82,10 @@ const LABELS: [(&str, &str); 27] = [
     ("open_session", "OpenSession"),
     ("submit", "Submit"),
     ("submit_bundle", "SubmitBundle"),
+    ("submit_external_proposal", "SubmitExternalProposal"),
     ("fetch", "Fetch"),
     ("read_group_info", "ReadGroupInfo"),
+    ("read_tree", "ReadTree"),
     ("trim", "Trim"),
     ("stage_blob", "StageBlob"),
     ("read_blob", "ReadBlob"),

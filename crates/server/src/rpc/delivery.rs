@@ -15,6 +15,7 @@ use crate::{clock, connections::Peer};
 macro_rules! service {
     (
         write { $($write:ident($method:ident): $write_request:ident => $write_response:ident;)* }
+        submit { $($submit:ident($submit_method:ident): $submit_request:ident;)* }
         read { $($read:ident: $read_request:ident => $read_response:ident;)* }
     ) => {
         #[tonic::async_trait]
@@ -32,6 +33,27 @@ macro_rules! service {
                             let request = service.authenticate(request, method::$method, clock::now())?;
                             let store = state.database.delivery();
                             let done = store.write(move |tx| service.$write(tx, &request, clock::now())).await?;
+                            Ok(state.settle(done))
+                        })
+                        .await
+                    })
+                    .await
+                }
+            )*
+
+            $(
+                async fn $submit(&self, request: Request<v1::$submit_request>) -> Result<Response<v1::SubmitResponse>, Status> {
+                    observe(stringify!($submit), async {
+                        let service = self.delivery()?;
+                        let request = request.into_inner();
+                        let state = Arc::clone(&self.0);
+                        to_the_end(async move {
+                            let request = service.authenticate(request, method::$submit_method, clock::now())?;
+                            let store = state.database.delivery();
+                            let signer = Arc::clone(&service);
+                            let mut done = store.write(move |tx| service.$submit(tx, &request, clock::now())).await?;
+                            // It is durable now.
+                            signer.sign_receipt(&mut done);
                             Ok(state.settle(done))
                         })
                         .await
@@ -88,25 +110,6 @@ macro_rules! service {
                 Err(Status::unimplemented("streams are served elsewhere"))
             }
 
-            async fn submit(&self, request: Request<v1::SessionRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-                observe("submit", async {
-                    let service = self.delivery()?;
-                    let request = request.into_inner();
-                    let state = Arc::clone(&self.0);
-                    to_the_end(async move {
-                        let request = service.authenticate(request, method::SUBMIT, clock::now())?;
-                        let store = state.database.delivery();
-                        let signer = Arc::clone(&service);
-                        let mut done = store.write(move |tx| service.submit(tx, &request, clock::now())).await?;
-                        // It is durable now.
-                        signer.sign_receipt(&mut done);
-                        Ok(state.settle(done))
-                    })
-                    .await
-                })
-                .await
-            }
-
             async fn submit_bundle(
                 &self,
                 request: Request<v1::SessionRequest>,
@@ -138,8 +141,13 @@ service! {
         trim(TRIM): SessionRequest => TrimResponse;
         stage_blob(STAGE_BLOB): SessionRequest => StageBlobResponse;
     }
+    submit {
+        submit(SUBMIT): SessionRequest;
+        submit_external_proposal(SUBMIT_EXTERNAL_PROPOSAL): SignedRequest;
+    }
     read {
         fetch: SessionRequest => FetchResponse;
         read_group_info: SessionRequest => ReadGroupInfoResponse;
+        read_tree: SessionRequest => ReadTreeResponse;
     }
 }

@@ -1,4 +1,5 @@
-//! `SubmitBundle`: opens the delivery addresses of the Welcome, which may be many, before the transaction.
+//! `SubmitBundle`: opens the delivery addresses of the Welcome, which may be many, and judges the commit of a visible
+//! group, which may be large, before the transaction.
 
 use std::sync::Arc;
 
@@ -16,11 +17,14 @@ pub(super) async fn handle(rpc: &Rpc, request: SessionRequest) -> Result<SubmitR
     to_the_end(async move {
         let store = state.database.delivery();
         let mut request = service.authenticate(request, method::SUBMIT_BUNDLE, clock::now())?;
-        if request.has_addresses() {
+        if request.has_addresses() || request.has_open_commit() {
             let opener = Arc::clone(&service);
             request = store
                 .read(move |read| {
                     opener.open_addresses(read, &mut request, clock::now())?;
+                    if request.has_open_commit() {
+                        opener.judge_commit(read, &mut request, clock::now())?;
+                    }
                     Ok::<_, Refusal>(request)
                 })
                 .await?;

@@ -27,7 +27,7 @@ async fn signed_requests_are_for_one_server_one_call_one_time_and_one_moment() {
         invite: String::new(),
     };
     let root = tree(&[1]).root().to_vec();
-    let channel = v1::CreateChannelRequest { channel: vec![1; 16], key_root: root };
+    let channel = v1::CreateChannelRequest { channel: vec![1; 16], key_root: root, ..Default::default() };
     let cases = [
         (method::REGISTER_USER, key(1), user.encode_to_vec(), Vec::new()),
         (method::CREATE_CHANNEL, key(1), channel.encode_to_vec(), Vec::new()),
@@ -83,7 +83,8 @@ async fn signed_requests_are_for_one_server_one_call_one_time_and_one_moment() {
 async fn a_replay_is_known_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path()).await;
-    let create = v1::CreateChannelRequest { channel: vec![1; 16], key_root: tree(&[1]).root().to_vec() };
+    let create =
+        v1::CreateChannelRequest { channel: vec![1; 16], key_root: tree(&[1]).root().to_vec(), ..Default::default() };
     let request = sign(&key(1), method::CREATE_CHANNEL, &create);
     Client::of(&running).await.delivery().create_channel(request.clone()).await.unwrap();
     running.shutdown().await;

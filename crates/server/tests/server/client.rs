@@ -120,7 +120,11 @@ impl Client {
     }
 
     pub(crate) async fn create(&self, channel: ChannelId, n: u8) -> Result<(), Status> {
-        let create = v1::CreateChannelRequest { channel: channel.to_vec(), key_root: tree(&[n]).root().to_vec() };
+        let create = v1::CreateChannelRequest {
+            channel: channel.to_vec(),
+            key_root: tree(&[n]).root().to_vec(),
+            ..Default::default()
+        };
         self.delivery().create_channel(sign(&key(n), method::CREATE_CHANNEL, &create)).await.map(drop)
     }
 

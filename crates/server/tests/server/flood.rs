@@ -167,7 +167,11 @@ async fn who_floods_the_calls_is_limited_alone_and_recovers() {
     honest.client.authentication().put_link(sign(&key(9), method::PUT_LINK, &own)).await.unwrap();
 
     let channel = |n: u64| {
-        let message = v1::CreateChannelRequest { channel: some_id(n), key_root: tree(&[STRANGER]).root().to_vec() };
+        let message = v1::CreateChannelRequest {
+            channel: some_id(n),
+            key_root: tree(&[STRANGER]).root().to_vec(),
+            ..Default::default()
+        };
         let request = sign(&key(STRANGER), method::CREATE_CHANNEL, &message);
         async move { stranger.delivery().create_channel(request).await }
     };

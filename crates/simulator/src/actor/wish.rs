@@ -1,7 +1,7 @@
 //! What people want.
 
 use conclave_engine::{
-    group::{Group, NewGroup},
+    group::{Group, Handshakes, NewGroup},
     intent::Wish,
     key_packages,
 };
@@ -25,13 +25,25 @@ impl Actor {
             return Ok(());
         }
         let hub = around.server.domain.clone();
+        // Groups of both kinds live side by side.
+        let handshakes = match slot % 2 {
+            0 => Handshakes::Private,
+            _ => Handshakes::Visible { external_senders: Vec::new() },
+        };
         let receipt_key = around.call(Server::receipt_key)?;
-        let new = NewGroup { hub, receipt_key, title: format!("group {slot}"), cipher_suite: crypto::DEFAULT_SUITE };
+        let new = NewGroup {
+            hub,
+            receipt_key,
+            title: format!("group {slot}"),
+            cipher_suite: crypto::DEFAULT_SUITE,
+            handshakes,
+        };
         let now = self.now(&around.server);
         let group = Group::create(&self.account, &self.mls, new, now).map_err(Stop::violation)?;
         let access = group.access().map_err(Stop::violation)?;
         let (root, skew) = (group.key_root().map_err(Stop::violation)?, self.skew);
-        around.call(|server| server.create_channel(skew, &access, &root))?;
+        let info = group.first_group_info().map_err(Stop::violation)?.unwrap_or_default();
+        around.call(|server| server.create_channel(skew, &access, &root, info.clone()))?;
         around.weather.moment()?;
         let made = Slot { group: group.name().clone(), channel: access.channel, founder: self.client.clone() };
         self.put_group(slot, group);

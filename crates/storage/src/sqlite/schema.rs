@@ -12,7 +12,7 @@ use super::{open::OpenError, options::Services};
 pub(super) const APPLICATION_ID: i64 = 0x636e_434c;
 
 /// The version of the layout that this program writes. It grows by one with each migration of either series.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 struct Series {
     name: &'static str,
@@ -34,6 +34,7 @@ const SERIES: [Series; 2] = [
             include_str!("migrations/ds_0001_tables.sql"),
             include_str!("migrations/ds_0002_retention.sql"),
             include_str!("migrations/ds_0003_idempotency.sql"),
+            include_str!("migrations/ds_0004_followed_groups.sql"),
         ],
     },
 ];

@@ -4,7 +4,7 @@ use conclave_channel::{EntryKind, law::Ledger};
 use conclave_delivery::{
     memory::MemoryStore,
     store::{
-        AddressKeyRow, BlobRow, ChannelKind, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow,
+        AddressKeyRow, BlobRow, ChannelKind, ChannelRow, CheckpointRow, EntryRow, EpochRow, FollowedRow, GroupInfoRow, IdempotencyRow,
         KeyPackageCount, KeyPackageRow, OutboxKind, RangeLimit, Read, StagedRow, StagedTotal, StoreError, Tx,
     },
 };
@@ -21,6 +21,10 @@ enum Op {
     PutChannel(ChannelRow),
     PutEpoch(EpochRow),
     DeleteEpochs(ChannelId, Epoch),
+    PutCheckpoint(CheckpointRow),
+    PutFollowed(FollowedRow),
+    DeleteFollowedFrom(ChannelId, Seq),
+    DeleteFollowedBefore(ChannelId, Seq),
     PutGroupInfo(GroupInfoRow),
     PutTreeChunk(ChannelId, Hash),
     DeleteTreeChunk(ChannelId, Hash),
@@ -67,6 +71,10 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<Answer, StoreError> {
         Op::PutChannel(row) => tx.put_channel(row)?,
         Op::PutEpoch(row) => tx.put_epoch(row)?,
         Op::DeleteEpochs(channel, after) => tx.delete_epochs(channel, *after)?,
+        Op::PutCheckpoint(row) => tx.put_checkpoint(row)?,
+        Op::PutFollowed(row) => tx.put_followed(row)?,
+        Op::DeleteFollowedFrom(channel, from) => tx.delete_followed_from(channel, *from)?,
+        Op::DeleteFollowedBefore(channel, checkpoint) => tx.delete_followed_before(channel, *checkpoint)?,
         Op::PutGroupInfo(row) => tx.put_group_info(row)?,
         Op::PutTreeChunk(channel, chunk) => tx.put_tree_chunk(channel, chunk)?,
         Op::DeleteTreeChunk(channel, chunk) => tx.delete_tree_chunk(channel, chunk)?,
@@ -135,6 +143,10 @@ struct Dump {
     epochs: Vec<Option<EpochRow>>,
     group_infos: Vec<Option<GroupInfoRow>>,
     chunk_names: Vec<Vec<Hash>>,
+    tips: Vec<Option<(Seq, Hash)>>,
+    checkpoints: Vec<Option<CheckpointRow>>,
+    checkpoint_places: Vec<Vec<(Epoch, Seq)>>,
+    followed: Vec<Vec<FollowedRow>>,
     entries: Vec<Vec<EntryRow>>,
     removals: Vec<Option<Seq>>,
     idempotency: Vec<Option<IdempotencyRow>>,
@@ -163,6 +175,12 @@ fn dump(tx: &mut dyn Read) -> Result<Dump, StoreError> {
         all.group_infos.push(tx.group_info(&channel)?);
         all.chunk_names.push(tx.tree_chunks(&channel)?);
         all.flags.push(tx.has_tree_chunk(&channel, &hash)?);
+        all.tips.push(tx.followed_tip(&channel)?);
+        all.checkpoints.push(tx.checkpoint(&channel)?);
+        all.checkpoint_places.push(tx.checkpoints(&channel)?);
+        for after in [0, 3, u64::MAX].map(Seq) {
+            all.followed.push(tx.followed(&channel, after)?);
+        }
         all.entries.push(tx.entries(&channel, Seq(0), None, RangeLimit { entries: 100, bytes: 100_000 })?);
         for epoch in [0, 1, 2, 3, u64::MAX].map(Epoch) {
             all.epochs.push(tx.epoch(&channel, epoch)?);
@@ -317,6 +335,17 @@ fn group_info_row() -> impl Strategy<Value = GroupInfoRow> {
     )
 }
 
+fn checkpoint_row() -> impl Strategy<Value = CheckpointRow> {
+    (any_channel(), any_epoch(), any_seq(), any_hash(), any_bytes())
+        .prop_map(|(channel, epoch, seq, link, snapshot)| CheckpointRow { channel, epoch, seq, link, snapshot })
+}
+
+fn followed_row() -> impl Strategy<Value = FollowedRow> {
+    let kind = select(&[EntryKind::Commit, EntryKind::Proposal][..]);
+    (any_channel(), any_seq(), kind, any_time(), any_hash(), any_bytes())
+        .prop_map(|(channel, seq, kind, time, link, message)| FollowedRow { channel, seq, kind, time, link, message })
+}
+
 fn entry_row() -> impl Strategy<Value = EntryRow> {
     (any_channel(), (1..8_u64).prop_map(Seq), 1..=6_u8, any_epoch(), any::<bool>(), any_time(), any_bytes()).prop_map(
         |(channel, seq, kind, epoch, removes, time, bytes)| {
@@ -369,6 +398,10 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => epoch_row().prop_map(Op::PutEpoch),
         1 => (any_channel(), any_epoch()).prop_map(|(channel, after)| Op::DeleteEpochs(channel, after)),
         2 => group_info_row().prop_map(Op::PutGroupInfo),
+        2 => checkpoint_row().prop_map(Op::PutCheckpoint),
+        4 => followed_row().prop_map(Op::PutFollowed),
+        1 => (any_channel(), any_seq()).prop_map(|(channel, from)| Op::DeleteFollowedFrom(channel, from)),
+        1 => (any_channel(), any_seq()).prop_map(|(channel, seq)| Op::DeleteFollowedBefore(channel, seq)),
         2 => (any_channel(), any_hash()).prop_map(|(channel, chunk)| Op::PutTreeChunk(channel, chunk)),
         1 => (any_channel(), any_hash()).prop_map(|(channel, chunk)| Op::DeleteTreeChunk(channel, chunk)),
         1 => any_channel().prop_map(Op::DeleteGroupInfo),

@@ -10,7 +10,7 @@ use conclave_client::{
 use conclave_engine::{
     Mls,
     account::Account,
-    group::{Group, Incoming, NewGroup, SubmissionBody},
+    group::{Group, Handshakes, Incoming, NewGroup, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, load_key_packages},
     key_packages,
@@ -157,6 +157,7 @@ pub(super) fn measure(
         receipt_key: ReceiptKey([0; 32]),
         title: "Bench".into(),
         cipher_suite: crypto::DEFAULT_SUITE,
+        handshakes: Handshakes::Private,
     };
     for _ in 0..repetitions {
         times.take("create", || -> Result<()> {

@@ -192,6 +192,8 @@ serve! { DeliveryService,
     create_inbox(SignedRequest) -> CreateInboxResponse;
     submit(SessionRequest) -> SubmitResponse;
     submit_bundle(SessionRequest) -> SubmitResponse;
+    submit_external_proposal(SignedRequest) -> SubmitResponse;
+    read_tree(SessionRequest) -> ReadTreeResponse;
     read_group_info(SessionRequest) -> ReadGroupInfoResponse;
     trim(SessionRequest) -> TrimResponse;
     attach(SessionRequest) -> AttachResponse;

@@ -42,7 +42,7 @@ pub(super) fn entries(
     )
 }
 
-fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<EntryKind> {
+pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<EntryKind> {
     let code: u8 = row.get(column)?;
     EntryKind::from_code(code)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error)))

@@ -5,11 +5,13 @@ mod blobs;
 mod channels;
 mod directory;
 mod entries;
+mod followed;
 mod service;
 
 use conclave_delivery::store::{
-    AddressKeyRow, BlobRow, ChannelRow, EntryRow, EpochRow, GroupInfoRow, IdempotencyRow, KeyPackageCount,
-    KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, RangeLimit, Read, StagedRow, StagedTotal, StoreError, Tx,
+    AddressKeyRow, BlobRow, ChannelRow, CheckpointRow, EntryRow, EpochRow, FollowedRow, GroupInfoRow, IdempotencyRow,
+    KeyPackageCount, KeyPackageRow, KeyedHash, OutboxKind, OutboxRow, RangeLimit, Read, StagedRow, StagedTotal,
+    StoreError, Tx,
 };
 use conclave_mls::capabilities::Capabilities;
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
@@ -34,6 +36,10 @@ hand_on! {
         channels::group_info(channel: &ChannelId) -> Option<GroupInfoRow>;
         channels::tree_chunks(channel: &ChannelId) -> Vec<Hash>;
         channels::has_tree_chunk(channel: &ChannelId, chunk: &Hash) -> bool;
+        followed::followed_tip(channel: &ChannelId) -> Option<(Seq, Hash)>;
+        followed::checkpoint(channel: &ChannelId) -> Option<CheckpointRow>;
+        followed::checkpoints(channel: &ChannelId) -> Vec<(Epoch, Seq)>;
+        followed::followed(channel: &ChannelId, after: Seq) -> Vec<FollowedRow>;
         entries::entries(channel: &ChannelId, after: Seq, until: Option<Seq>, limit: RangeLimit) -> Vec<EntryRow>;
         entries::oldest(channel: &ChannelId) -> Option<(Seq, Timestamp)>;
         channels::channels_after(after: Option<&ChannelId>, limit: u32) -> Vec<ChannelId>;
@@ -70,6 +76,10 @@ hand_on! {
         channels::put_tree_chunk(channel: &ChannelId, chunk: &Hash) -> ();
         channels::delete_tree_chunk(channel: &ChannelId, chunk: &Hash) -> ();
         channels::delete_group_info(channel: &ChannelId) -> ();
+        followed::put_checkpoint(row: &CheckpointRow) -> ();
+        followed::put_followed(row: &FollowedRow) -> ();
+        followed::delete_followed_from(channel: &ChannelId, from: Seq) -> ();
+        followed::delete_followed_before(channel: &ChannelId, checkpoint: Seq) -> ();
         entries::clear_removes(channel: &ChannelId, seq: Seq) -> ();
         entries::append_entry(row: &EntryRow) -> ();
         entries::delete_entries(channel: &ChannelId, up_to: Seq) -> u64;
