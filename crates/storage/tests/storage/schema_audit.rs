@@ -111,6 +111,31 @@ const REASONS: &[(&str, &str, Columns)] = &[
         ],
     ),
     (
+        "ds_checkpoints",
+        "of groups with visible handshakes: their whole public state, now and then",
+        &[
+            ("id", "the order of writing"),
+            ("channel", "whose"),
+            ("seq", "up to which entry"),
+            ("epoch", "in which epoch; with the link it tells branches apart that were annulled"),
+            ("link", "the running hash there, so that the state is of this log and no other"),
+            ("snapshot", "by which commits and proposals are judged, and trees served; handshakes show it anyway"),
+        ],
+    ),
+    (
+        "ds_followed",
+        "of groups with visible handshakes: the handshakes since the last checkpoint, so that none is written for each",
+        &[
+            ("id", "the order of writing"),
+            ("channel", "whose"),
+            ("seq", "its place"),
+            ("kind", "commit or proposal"),
+            ("time", "certificates are judged at the entry's time"),
+            ("link", "the running hash there"),
+            ("message", "what is replayed on the checkpoint; it stands in the log as well"),
+        ],
+    ),
+    (
         "ds_entries",
         "what was ordered; deleted as retention says",
         &[
