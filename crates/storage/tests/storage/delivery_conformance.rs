@@ -4,8 +4,9 @@ use conclave_channel::{EntryKind, law::Ledger};
 use conclave_delivery::{
     memory::MemoryStore,
     store::{
-        AddressKeyRow, BlobRow, ChannelKind, ChannelRow, CheckpointRow, EntryRow, EpochRow, FollowedRow, GroupInfoRow, IdempotencyRow,
-        KeyPackageCount, KeyPackageRow, OutboxKind, RangeLimit, Read, StagedRow, StagedTotal, StoreError, Tx,
+        AddressKeyRow, BlobRow, ChannelKind, ChannelRow, CheckpointRow, EntryRow, EpochRow, FollowedRow, GroupInfoRow,
+        IdempotencyRow, KeyPackageCount, KeyPackageRow, OutboxKind, RangeLimit, Read, StagedRow, StagedTotal,
+        StoreError, Tx,
     },
 };
 use conclave_mls::capabilities::Capabilities;

@@ -105,9 +105,38 @@ const REASONS: &[(&str, &str, Columns)] = &[
         &[
             ("channel", "which group's"),
             ("epoch", "of which epoch: a stale one is not served"),
-            ("tree", "hash of the sealed ratchet tree"),
+            ("tree", "hash of the ratchet tree, which is sealed in private groups"),
             ("join_key", "public; admits external commits in this epoch"),
-            ("group_info", "the sealed GroupInfo"),
+            ("group_info", "the GroupInfo, sealed in private groups"),
+        ],
+    ),
+    (
+        "ds_checkpoints",
+        "groups with visible handshakes, which the server follows so that it orders nothing that is not valid: their state \
+         now and then. Private groups have no row; deleted when a newer one stands for it",
+        &[
+            ("id", "the order of writing"),
+            ("channel", "which group's"),
+            ("seq", "after which handshake: the ones since are carried out on it"),
+            ("epoch", "one of a settled epoch lets earlier ones be deleted"),
+            ("link", "a hash over all handshakes before: tells whether what is in memory is the same"),
+            (
+                "snapshot",
+                "the public part of the MLS state, members' certificates included: what new handshakes are judged by",
+            ),
+        ],
+    ),
+    (
+        "ds_followed",
+        "the same groups' handshakes since the checkpoint, from which the server restores them; deleted with the next one",
+        &[
+            ("id", "the order of writing"),
+            ("channel", "which group's"),
+            ("seq", "in which order they are carried out; what was annulled is deleted from there on"),
+            ("kind", "a commit is carried out, a proposal kept for one"),
+            ("time", "certificates are judged by it"),
+            ("link", "a hash over all handshakes up to this one"),
+            ("message", "the handshake: the channel's own entry may be deleted sooner, as retention says"),
         ],
     ),
     (
@@ -121,7 +150,7 @@ const REASONS: &[(&str, &str, Columns)] = &[
             ("epoch", "decides which entry may follow"),
             ("removes", "where older keys stop reading"),
             ("time", "part of the running hash; when retention ends it"),
-            ("bytes", "the entry as it was submitted, sealed by its sender"),
+            ("bytes", "the entry as it was submitted, sealed by its sender (in visible groups: but for handshakes)"),
         ],
     ),
     (
