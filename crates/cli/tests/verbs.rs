@@ -91,6 +91,26 @@ fn texts(answer: &Value) -> Vec<&str> {
 }
 
 #[test]
+fn a_group_with_visible_handshakes_says_so() {
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    assert_eq!(world.ok("alice", &["group", "create", "Open", "--visible"])["handshakes"], "visible");
+    assert_eq!(world.ok("alice", &["group", "create", "Closed"])["handshakes"], "private");
+    for group in ["Open", "Closed"] {
+        world.ok("alice", &["group", "add", group, "bob"]);
+        world.ok("alice", &["send", group, "hello"]);
+    }
+    for (group, word) in [("Open", "visible"), ("Closed", "private")] {
+        assert_eq!(texts(&world.ok("bob", &["read", group])), ["hello"]);
+        let info = world.ok("bob", &["group", "info", group]);
+        assert_eq!((&info["handshakes"], &info["external_senders"]), (&Value::from(word), &Value::Array(Vec::new())));
+        let shown = String::from_utf8(world.run("bob", &["group", "info", group]).stdout).unwrap();
+        assert!(shown.contains(&format!("handshakes     {word}")), "{shown}");
+    }
+}
+
+#[test]
 fn a_conversation_by_verbs() {
     let world = World::new();
     world.register("alice");

@@ -105,9 +105,9 @@ const REASONS: &[(&str, &str, Columns)] = &[
         &[
             ("channel", "which group's"),
             ("epoch", "of which epoch: a stale one is not served"),
-            ("tree", "hash of the sealed ratchet tree"),
+            ("tree", "hash of the ratchet tree, which is sealed in private groups"),
             ("join_key", "public; admits external commits in this epoch"),
-            ("group_info", "the sealed GroupInfo"),
+            ("group_info", "the GroupInfo, sealed in private groups"),
         ],
     ),
     (
@@ -146,7 +146,7 @@ const REASONS: &[(&str, &str, Columns)] = &[
             ("epoch", "decides which entry may follow"),
             ("removes", "where older keys stop reading"),
             ("time", "part of the running hash; when retention ends it"),
-            ("bytes", "the entry as it was submitted, sealed by its sender"),
+            ("bytes", "the entry as it was submitted, sealed by its sender (in visible groups: but for handshakes)"),
         ],
     ),
     (
