@@ -59,9 +59,9 @@ pub(crate) struct World {
     pub(crate) starts: usize,
 }
 
-fn service(ca: &CertificateAuthority, config: Config) -> Arc<DeliveryService> {
+fn service(ca: &CertificateAuthority, config: &Config) -> Arc<DeliveryService> {
     let issuers: Issuers = [ca.issuer().clone()].into_iter().collect();
-    Arc::new(DeliveryService::new(domain(), Identities::new(issuers), config).unwrap())
+    Arc::new(DeliveryService::new(domain(), Identities::new(issuers), *config).unwrap())
 }
 
 /// It was refused so. Gives the refusal.
@@ -90,7 +90,7 @@ impl World {
     fn new(store: Store) -> Self {
         let ca = CertificateAuthority::generate(&domain(), NOW).unwrap();
         let config = Config { limits: Limits::none(), ..Config::default() };
-        let service = service(&ca, config);
+        let service = service(&ca, &config);
         let mut world = Self { service, store, config, ca, now: NOW, nonce: 0, ahead: false, starts: 0 };
         world.write(|service, tx, now| service.maintain(tx, now)).unwrap();
         world
@@ -111,7 +111,7 @@ impl World {
     pub(crate) fn restart_with(&mut self, followed_bytes: usize) {
         self.config.followed_bytes = followed_bytes;
         self.starts += 1;
-        self.service = service(&self.ca, self.config);
+        self.service = service(&self.ca, &self.config);
         if let Store::Sqlite { runtime, database, directory } = &mut self.store {
             runtime.block_on(database.close());
             *database = Database::open(directory.path(), Options::default()).unwrap();
