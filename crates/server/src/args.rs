@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     IssuerSource, RegistrationPolicy, Running, Server, Tls,
     config::{Config, EXAMPLE, Overrides},
-    create_invite, init_logging, issuers,
+    create_invite, create_ticket, init_logging, issuers,
     telemetry::filter,
     tls,
 };
@@ -41,6 +41,22 @@ enum Command {
     /// Invite tokens, for servers with registration = "invite"
     #[command(subcommand)]
     Invite(Invite),
+    /// Tickets, whose holders are served beyond the rates of their network address
+    #[command(subcommand)]
+    Ticket(Ticket),
+}
+
+#[derive(Debug, Subcommand)]
+enum Ticket {
+    /// Make a ticket. Works while the server runs or not, but it must have run before
+    Create {
+        /// For how many calls beyond the rates of limits.address
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        calls: u32,
+        /// For how many days
+        #[arg(long, default_value_t = 14, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
+        expires: u16,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,6 +116,10 @@ async fn execute(args: Args) -> Result<(), Box<dyn std::error::Error>> {
                 eprintln!("conclaved: note: no server has used {path} yet; the token is good for the one that will");
             }
             println!("{}", &*token);
+            Ok(())
+        }
+        Some(Command::Ticket(Ticket::Create { calls, expires })) => {
+            println!("{}", &*create_ticket(&config.data_dir, calls, expires)?);
             Ok(())
         }
         Some(Command::Init { .. }) => Ok(()),

@@ -40,6 +40,6 @@ mod server;
 pub use conclave_delivery::limits::{InvalidRate, Limits as ServiceLimits, Rate};
 pub use config::{Config, ConfigError, IssuerSource, LogFormat, RegistrationPolicy, Tls};
 pub use invites::{InviteError, create_invite};
-pub use limits::AddressLimits;
+pub use limits::{AddressLimits, TicketKeyError, create_ticket};
 pub use server::{Load, Running, Server, StartError};
 pub use telemetry::init_logging;

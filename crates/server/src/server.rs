@@ -30,7 +30,7 @@ use crate::{
     http,
     invites::Spool,
     issuers::{self, IssuersError},
-    limits::Guard,
+    limits::{Guard, TicketKeyError, load_ticket_key},
     listener::{self, Terms},
     rpc::{Rpc, admit, in_our_words, with_streams},
     state::State,
@@ -77,6 +77,9 @@ pub enum StartError {
     /// The certificate authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The key of tickets.
+    #[error(transparent)]
+    TicketKey(#[from] TicketKeyError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -292,7 +295,7 @@ impl Server {
             authentication,
             delivery,
             streams: Streams::new(config.stream_silence),
-            guard: Arc::new(Guard::new(&config.address_limits)),
+            guard: Arc::new(Guard::new(&config.address_limits, load_ticket_key(&config.data_dir)?)),
             connections: Connections::default(),
             spool: Spool::new(&config.data_dir),
             outbox: Notify::new(),

@@ -58,7 +58,7 @@ pub(crate) fn spawn(state: &Arc<State>, idle: Duration, refresh: Option<(IssuerS
         let state = Arc::clone(&shared);
         async move {
             state.connections.close_idle(idle);
-            state.guard.forget_full();
+            state.guard.forget(clock::now());
         }
     });
     let shared = Arc::clone(state);

@@ -54,11 +54,11 @@ impl Services {
     /// What a profile says.
     pub fn of(profile: &Profile) -> Result<Self, OpenError> {
         let delivery = Endpoint::of(profile)?;
-        let authentication = profile
-            .config()
-            .authentication_server
-            .as_ref()
-            .map(|url| Endpoint { url: url.clone(), ..delivery.clone() });
+        let authentication = profile.config().authentication_server.as_ref().map(|url| Endpoint {
+            url: url.clone(),
+            ticket: None,
+            ..delivery.clone()
+        });
         Ok(Self { delivery, authentication })
     }
 

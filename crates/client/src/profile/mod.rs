@@ -39,8 +39,11 @@ pub use key::{Kdf, StoreKey};
 
 use config::FORMAT;
 
+use crate::transport::Ticket;
+
 const CONFIG: &str = "profile.toml";
 const LOCK: &str = "lock";
+const TICKET: &str = "ticket";
 const DATABASE: &str = "store.db";
 const KEY_FILE: &str = "store.key";
 const CA: &str = "ca.pem";
@@ -205,6 +208,20 @@ impl Profile {
         let Some(ca) = &self.config.ca else { return Ok(None) };
         let path = self.dir.join(ca);
         fs::read(&path).map(Some).map_err(|e| ProfileError::io(&path, &e))
+    }
+
+    /// The ticket of the server's operator that somebody left in the profile's directory, if any.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or holds no ticket.
+    pub fn ticket(&self) -> Result<Option<Ticket>, ProfileError> {
+        let path = self.dir.join(TICKET);
+        let text = match fs::read_to_string(&path).map(Zeroizing::new) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(ProfileError::io(&path, &error)),
+        };
+        Ticket::new(&text).map(Some).map_err(|error| ProfileError::Damaged { path, why: error.to_string() })
     }
 
     /// Whether a key is this profile's.

@@ -11,6 +11,7 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 use tonic::{
     codegen::http::Uri,
+    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint as Grpc},
 };
 
@@ -40,6 +41,27 @@ pub struct Endpoint {
     pub plaintext: bool,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
+    /// Sent with each call: lets us past the rates of our network address for a number of calls.
+    pub ticket: Option<Ticket>,
+}
+
+/// A ticket of the server's operator. Whoever has it can use it up.
+#[derive(Debug, Clone)]
+pub struct Ticket(pub(super) MetadataValue<Ascii>);
+
+impl Ticket {
+    /// A ticket as the operator gave it; only the server can tell whether it is one.
+    ///
+    /// # Errors
+    /// [`EndpointError::Ticket`] for a text that none can be.
+    pub fn new(text: &str) -> Result<Self, EndpointError> {
+        let text = text.trim();
+        let good = !text.is_empty() && text.len() <= 200 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut value: MetadataValue<Ascii> = text.parse().ok().filter(|_| good).ok_or(EndpointError::Ticket)?;
+        // Neither logged nor kept in a compression table.
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
 }
 
 /// Why an endpoint can never work.
@@ -55,6 +77,9 @@ pub enum EndpointError {
     /// The pinned certificate authority is none.
     #[error("the file of the server's certificate authority does not hold a certificate in PEM: {0}")]
     Authority(String),
+    /// No ticket.
+    #[error("the ticket is none: copy it as the server's operator gave it, one line of letters, digits, - and _")]
+    Ticket,
     /// The operating system has no certificate authorities.
     #[error("this system has no certificate authorities (install `ca-certificates`), and none is pinned")]
     NoAuthorities,
@@ -63,14 +88,22 @@ pub enum EndpointError {
 impl Endpoint {
     /// Over TLS, with the operating system's certificate authorities.
     pub fn new(url: impl Into<String>, domain: Domain) -> Self {
-        Self { url: url.into(), domain, ca_pem: None, plaintext: false, connect_timeout: Duration::from_secs(10) }
+        Self {
+            url: url.into(),
+            domain,
+            ca_pem: None,
+            plaintext: false,
+            connect_timeout: Duration::from_secs(10),
+            ticket: None,
+        }
     }
 
     /// What a profile says.
     pub fn of(profile: &Profile) -> Result<Self, ProfileError> {
         let config = profile.config();
         let endpoint = Self::new(&config.server, config.domain.clone());
-        Ok(Self { ca_pem: profile.ca_pem()?, plaintext: config.plaintext, ..endpoint })
+        let ticket = profile.ticket()?;
+        Ok(Self { ca_pem: profile.ca_pem()?, plaintext: config.plaintext, ticket, ..endpoint })
     }
 
     /// Checks the address. The port is that of the scheme if none is given.

@@ -26,9 +26,13 @@ use conclave_protocol::v1::{
     authentication_service_client::AuthenticationServiceClient, delivery_service_client::DeliveryServiceClient,
     key_package_directory_client::KeyPackageDirectoryClient,
 };
-use tonic::transport::Channel;
+use tonic::{
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, Ticket};
 pub use error::CallError;
 pub use retry::Backoff;
 pub use session::{Session, SessionOpener};
@@ -40,10 +44,26 @@ use clock::ServerClock;
 /// How long a call is repeated unless something else is said.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Puts the ticket, if there is one, into each call.
+#[derive(Clone)]
+struct Ticketed(Option<Ticket>);
+
+impl Interceptor for Ticketed {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(Ticket(value)) = &self.0 {
+            request.metadata_mut().insert("conclave-ticket", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Way = InterceptedService<Channel, Ticketed>;
+
 /// A server's services. Clones share the connection.
 #[derive(Clone)]
 pub struct Transport {
     channel: Channel,
+    ticket: Ticketed,
     domain: Domain,
     clock: Arc<ServerClock>,
     deadline: Duration,
@@ -62,11 +82,12 @@ impl Transport {
     /// # Errors
     /// An address or certificate authority that can never work.
     pub fn connect(endpoint: &Endpoint) -> Result<Self, EndpointError> {
-        Ok(Self::over(endpoint.channel()?, endpoint.domain.clone()))
+        let ticket = Ticketed(endpoint.ticket.clone());
+        Ok(Self { ticket, ..Self::over(endpoint.channel()?, endpoint.domain.clone()) })
     }
 
     fn over(channel: Channel, domain: Domain) -> Self {
-        Self { channel, domain, clock: Arc::default(), deadline: DEADLINE }
+        Self { channel, ticket: Ticketed(None), domain, clock: Arc::default(), deadline: DEADLINE }
     }
 
     /// The same connection, with calls that are repeated for so long at most.
@@ -85,20 +106,20 @@ impl Transport {
         self.clock.now()
     }
 
-    fn authentication(&self) -> AuthenticationServiceClient<Channel> {
-        AuthenticationServiceClient::new(self.channel.clone())
+    fn authentication(&self) -> AuthenticationServiceClient<Way> {
+        AuthenticationServiceClient::with_interceptor(self.channel.clone(), self.ticket.clone())
             .max_decoding_message_size(limits::WIRE_MESSAGE)
             .max_encoding_message_size(limits::WIRE_MESSAGE)
     }
 
-    fn directory(&self) -> KeyPackageDirectoryClient<Channel> {
-        KeyPackageDirectoryClient::new(self.channel.clone())
+    fn directory(&self) -> KeyPackageDirectoryClient<Way> {
+        KeyPackageDirectoryClient::with_interceptor(self.channel.clone(), self.ticket.clone())
             .max_decoding_message_size(limits::WIRE_MESSAGE)
             .max_encoding_message_size(limits::WIRE_MESSAGE)
     }
 
-    fn delivery(&self) -> DeliveryServiceClient<Channel> {
-        DeliveryServiceClient::new(self.channel.clone())
+    fn delivery(&self) -> DeliveryServiceClient<Way> {
+        DeliveryServiceClient::with_interceptor(self.channel.clone(), self.ticket.clone())
             .max_decoding_message_size(limits::WIRE_MESSAGE)
             .max_encoding_message_size(limits::WIRE_MESSAGE)
     }

@@ -6,17 +6,22 @@
 //! ([`Limits`]). KeyPackages of one client are limited on both ends, so that no claimant, and not all of them together,
 //! drain its pool: beyond the limit its last resort is served.
 //!
+//! A ticket ([`Tickets`]) lets its holder past a rate for a number of calls, bound to nothing but that number: the
+//! operator hands it to whom he wants to be served from a crowded address, and learns no name by it.
+//!
 //! Own code, because what exists (`governor`) reads a clock of its own and keeps as many buckets as it is shown keys.
 
 mod buckets;
 mod known;
 mod rate;
+mod ticket;
 
 use conclave_protocol::{Code, Refusal};
 
 pub use buckets::{Buckets, Wait};
 pub use known::Limits;
 pub use rate::{InvalidRate, Rate};
+pub use ticket::{TicketError, TicketKey, Tickets};
 
 pub(crate) use known::Limiter;
 

@@ -3,12 +3,13 @@
 mod address;
 mod places;
 mod settings;
+mod tickets;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use conclave_delivery::{
     Origin,
-    limits::{Buckets, Rate, Wait, refusal},
+    limits::{Buckets, Rate, TicketError, TicketKey, Tickets, Wait, refusal},
 };
 use conclave_names::Timestamp;
 use conclave_protocol::{Code, Refusal};
@@ -18,6 +19,8 @@ pub(crate) use address::{Address, Site};
 pub(crate) use places::{Place, Places};
 pub use settings::AddressLimits;
 pub(crate) use settings::Surface;
+pub(crate) use tickets::load as load_ticket_key;
+pub use tickets::{TicketKeyError, create_ticket};
 
 /// Buckets of each rate; beyond, newcomers share.
 const BUCKETS: usize = 65_536;
@@ -63,6 +66,7 @@ pub(crate) struct Guard {
     /// Limits go by a clock that is never set.
     start: Instant,
     pairs: Mutex<Vec<Pair>>,
+    tickets: Mutex<Tickets>,
     pub(crate) connections: Places<Address>,
     requests: Places<Address>,
     streams: Places<Address>,
@@ -79,10 +83,11 @@ pub(crate) enum Held {
 }
 
 impl Guard {
-    pub(crate) fn new(settings: &AddressLimits) -> Self {
+    pub(crate) fn new(settings: &AddressLimits, key: TicketKey) -> Self {
         Self {
             start: Instant::now(),
             pairs: Mutex::new(Surface::ALL.iter().map(|surface| Pair::new(surface.rate(settings))).collect()),
+            tickets: Mutex::new(Tickets::new(key)),
             settings: settings.clone(),
             connections: Places::new(),
             requests: Places::new(),
@@ -118,6 +123,11 @@ impl Guard {
         Ok(())
     }
 
+    /// Uses one call of a ticket, in place of what [`take`](Self::take) refused.
+    pub(crate) fn spend(&self, ticket: &str, now: Timestamp) -> Result<(), TicketError> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).spend(ticket, now)
+    }
+
     /// Notes bytes that came.
     pub(crate) fn received(&self, address: Address, bytes: u64) {
         let now = self.now();
@@ -148,7 +158,8 @@ impl Guard {
     }
 
     /// Drops what is no longer needed.
-    pub(crate) fn forget_full(&self) {
+    pub(crate) fn forget(&self, time: Timestamp) {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).forget_expired(time);
         let now = self.now();
         for pair in self.pairs().iter_mut() {
             pair.addresses.forget_full(now);
@@ -166,8 +177,12 @@ impl Guard {
 mod tests {
     use super::*;
 
+    fn guard_of(settings: AddressLimits) -> Guard {
+        Guard::new(&settings, TicketKey::new([0; 32]))
+    }
+
     fn guard() -> Guard {
-        Guard::new(&AddressLimits { links: Rate::per_minute(2, 1), ..AddressLimits::none() })
+        guard_of(AddressLimits { links: Rate::per_minute(2, 1), ..AddressLimits::none() })
     }
 
     fn link(guard: &Guard, ip: &str) -> Result<(), Refusal> {
@@ -187,7 +202,7 @@ mod tests {
         tokio::time::advance(std::time::Duration::from_secs(60)).await;
         link(&guard, "192.0.2.1").unwrap();
         tokio::time::advance(std::time::Duration::from_secs(600)).await;
-        guard.forget_full();
+        guard.forget(Timestamp(0));
         assert_eq!(guard.buckets(), 0);
     }
 
@@ -201,7 +216,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn received_bytes_are_an_overdraft_for_the_next() {
-        let guard = Guard::new(&AddressLimits { received_bytes: Rate::per_second(100, 10), ..AddressLimits::none() });
+        let guard = guard_of(AddressLimits { received_bytes: Rate::per_second(100, 10), ..AddressLimits::none() });
         let address = Address::of("192.0.2.1".parse().unwrap());
         guard.take(&[Surface::ReceivedBytes], address).unwrap();
         guard.received(address, 110);

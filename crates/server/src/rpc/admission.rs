@@ -22,10 +22,14 @@ use tonic::Status;
 
 use super::{answers::label, count};
 use crate::{
+    clock,
     connections::{Call, Peer},
     limits::{Address, Guard, Held, Place, Surface},
     state::State,
 };
+
+/// The metadata with a ticket.
+const TICKET: &str = "conclave-ticket";
 
 /// What a call costs besides being one.
 fn surface(call: &str) -> Option<Surface> {
@@ -35,11 +39,19 @@ fn surface(call: &str) -> Option<Surface> {
         "put_link" => Surface::Links,
         "create_channel" | "create_inbox" => Surface::Channels,
         "open_stream" => Surface::Streams,
-        "issue_credential" | "get_user" | "get_link" | "approve_link" | "poll_link" | "upload" | "claim" | "count"
-        | "purge" => Surface::Signed,
+        "issue_credential"
+        | "get_user"
+        | "get_link"
+        | "approve_link"
+        | "poll_link"
+        | "upload"
+        | "claim"
+        | "count"
+        | "purge"
+        | "submit_external_proposal" => Surface::Signed,
         // A session's requests cost a MAC, and are limited by its key; a handle costs as little.
-        "submit" | "submit_bundle" | "fetch" | "read_group_info" | "trim" | "stage_blob" | "attach" | "detach"
-        | "keep_alive" => return None,
+        "submit" | "submit_bundle" | "fetch" | "read_group_info" | "read_tree" | "trim" | "stage_blob" | "attach"
+        | "detach" | "keep_alive" => return None,
         _ => Surface::Reads,
     })
 }
@@ -49,12 +61,11 @@ fn bound(call: &str) -> usize {
     match call {
         "upload" => 1024 * 1024,
         "stage_blob" => limits::BLOB_CHUNK + 64 * 1024,
-        "submit" => limits::INLINE_BODY + 64 * 1024,
+        "submit" | "submit_external_proposal" => limits::INLINE_BODY + 64 * 1024,
         "issue_credential" | "register_user" | "get_issuers" | "get_user" | "put_link" | "get_link"
         | "approve_link" | "poll_link" | "get_server_info" | "create_channel" | "create_inbox" | "open_session"
-        | "fetch" | "read_group_info" | "trim" | "read_blob" | "open_stream" | "attach" | "detach" | "keep_alive" => {
-            64 * 1024
-        }
+        | "fetch" | "read_group_info" | "read_tree" | "trim" | "read_blob" | "open_stream" | "attach" | "detach"
+        | "keep_alive" => 64 * 1024,
         // What comes before a message of gRPC.
         _ => limits::WIRE_MESSAGE + 5,
     }
@@ -79,7 +90,9 @@ async fn admitted(state: &Arc<State>, name: &str, request: Request, next: Next) 
     let peer = peer.ok_or_else(|| Refusal::new(Code::Internal, "the connection is not known"))?;
     let (guard, address) = (&state.guard, peer.address());
     let surfaces = [Some(Surface::Calls), Some(Surface::ReceivedBytes), surface(name)];
-    guard.take(&surfaces.into_iter().flatten().collect::<Vec<_>>(), address)?;
+    if let Err(refused) = guard.take(&surfaces.into_iter().flatten().collect::<Vec<_>>(), address) {
+        with_ticket(guard, &request, refused)?;
+    }
     let request_place = guard.hold(Held::Request, address)?;
     let place = match name {
         "open_stream" => Some(guard.hold(Held::Stream, address)?),
@@ -100,6 +113,16 @@ async fn admitted(state: &Arc<State>, name: &str, request: Request, next: Next) 
         return Err(Refusal::new(Code::TooLarge, message));
     }
     Ok(response.map(|inner| Body::new(Answered { inner, call, _place: place })))
+}
+
+/// Admits what a rate refused, if the request has a ticket.
+fn with_ticket(guard: &Guard, request: &Request, refused: Refusal) -> Result<(), Refusal> {
+    let Some(ticket) = request.headers().get(TICKET) else { return Err(refused) };
+    // What is no text is no ticket.
+    guard.spend(ticket.to_str().unwrap_or_default(), clock::now()).map_err(|why| {
+        let message = format!("{}; the ticket that came with it does not help: {why}", refused.message);
+        Refusal { message, ..refused }
+    })
 }
 
 /// A request's body that is counted, and not read beyond its bound.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, future::Future, time::Duration};
 
 use conclave_names::ChannelId;
 use conclave_protocol::{Code, Refusal, SigningKey, method, v1};
-use conclave_server::{AddressLimits, Config, Rate, Running, Server, ServiceLimits};
+use conclave_server::{AddressLimits, Config, Rate, Running, Server, ServiceLimits, create_ticket};
 use tonic::Status;
 
 use super::{client::*, people::*};
@@ -220,6 +220,53 @@ async fn who_floods_the_calls_is_limited_alone_and_recovers() {
     session.submit(1, vec![0; 256]).await;
     let (handle, _events) = stranger.stream().await;
     session.attach(&handle, 0).await.unwrap();
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_ticket_admits_its_holder_so_often_beyond_the_rates_of_a_crowded_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = tight(directory.path());
+    assert!(create_ticket(directory.path(), 1, 1).unwrap_err().to_string().contains("start the server once"));
+    let running = Server::start(config.clone()).await.unwrap();
+    let ticket = create_ticket(directory.path(), 5, 1).unwrap();
+    let stranger = Client::from(&running, STRANGER).await.unwrap();
+    let info = async |ticket: &str| {
+        let mut request = tonic::Request::new(v1::GetServerInfoRequest {});
+        if !ticket.is_empty() {
+            request.metadata_mut().insert("conclave-ticket", ticket.parse().unwrap());
+        }
+        stranger.delivery().get_server_info(request).await
+    };
+    // While the rate admits, nothing is used up.
+    for _ in 0..3 {
+        info(&ticket).await.unwrap();
+    }
+    while info("").await.is_ok() {}
+    for _ in 0..3 {
+        info(&ticket).await.unwrap();
+        refused(info("").await, Code::RateLimited);
+    }
+    for wrong in ["x", &ticket[1..], &ticket.to_uppercase()] {
+        let refusal = refused(info(wrong).await, Code::RateLimited);
+        assert!(refusal.message.contains("none of this server's") && refusal.number("retry_after_ms").is_some());
+    }
+    for _ in 0..2 {
+        info(&ticket).await.unwrap();
+    }
+    assert!(refused(info(&ticket).await, Code::RateLimited).message.contains("used up"));
+    drop(stranger);
+    running.shutdown().await;
+    // The key stays with the data.
+    let running = Server::start(config).await.unwrap();
+    let stranger = Client::from(&running, STRANGER).await.unwrap();
+    let later = create_ticket(directory.path(), 1, 1).unwrap();
+    while stranger.delivery().get_server_info(v1::GetServerInfoRequest {}).await.is_ok() {}
+    for admitted in [true, false] {
+        let mut request = tonic::Request::new(v1::GetServerInfoRequest {});
+        request.metadata_mut().insert("conclave-ticket", later.parse().unwrap());
+        assert_eq!(stranger.delivery().get_server_info(request).await.is_ok(), admitted);
+    }
     running.shutdown().await;
 }
 

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) calls: Vec<&'static str>,
     /// Nonces of signed requests.
     pub(super) nonces: Vec<[u8; 16]>,
+    /// Tickets that came with signed requests.
+    pub(super) tickets: Vec<Option<String>>,
     /// How far the server's clock is ahead.
     pub(super) ahead_ms: u64,
     pub(super) sessions: HashMap<SessionId, (SessionKey, ReplayWindow)>,
@@ -115,7 +117,9 @@ impl Fake {
 
     fn signed<M: Message + Default>(&self, method: &'static str, request: Request<SignedRequest>) -> Result<M, Status> {
         self.enter(method)?;
+        let ticket = request.metadata().get("conclave-ticket").map(|ticket| ticket.to_str().unwrap().to_owned());
         let mut state = self.state();
+        state.tickets.push(ticket);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         let now = Timestamp(u64::try_from(now).unwrap() + state.ahead_ms);
         let verified = signed::verify(request.get_ref(), method, &domain(), now).map_err(Refusal::from)?;

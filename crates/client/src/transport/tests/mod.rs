@@ -309,3 +309,18 @@ fn futures_of_calls_can_move_between_threads() {
     }
     let _ = |transport| send(&calls(transport));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_goes_with_every_call_and_into_no_log() {
+    let fake = Fake::default();
+    let ticket = Ticket::new(" QUJD-_9 \n").unwrap();
+    assert!(!format!("{ticket:?}").contains("QUJD"));
+    let transport = fake.transport();
+    count(&transport).await.unwrap();
+    let transport = Transport { ticket: Ticketed(Some(ticket)), ..transport };
+    count(&transport).await.unwrap();
+    assert_eq!(fake.state().tickets, [None, Some("QUJD-_9".to_owned())]);
+    for wrong in ["", "  ", "two words", "\u{e4}", &"x".repeat(201)] {
+        assert_eq!(Ticket::new(wrong).unwrap_err(), EndpointError::Ticket, "{wrong}");
+    }
+}
