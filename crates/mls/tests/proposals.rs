@@ -1,6 +1,6 @@
 //! Proposals as a server judges them, made and read by bare mls-rs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use conclave_mls::{
     crypto,
@@ -111,7 +111,7 @@ fn members_read_what_an_external_sender_proposes() {
         match (&request, &description.proposal) {
             (Request::Remove(leaf), Proposal::Remove(remove)) => assert_eq!(remove.to_remove(), *leaf),
             (Request::Add(_), Proposal::Add(add)) => {
-                assert_eq!(add.signing_identity().credential.as_basic().unwrap().identifier, b"carol")
+                assert_eq!(add.signing_identity().credential.as_basic().unwrap().identifier, b"carol");
             }
             other => panic!("{other:?}"),
         }
