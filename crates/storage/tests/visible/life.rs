@@ -11,6 +11,7 @@ use mls_rs::{MlsMessage, external_client::ExternalClient, group::ExportedTree};
 
 use crate::{
     person::{Person, agree, group_of},
+    raw::Raw,
     world::{on_both, refused},
 };
 
@@ -130,5 +131,26 @@ fn the_first_epoch_can_be_joined_from_outside_and_a_private_group_has_no_tree_to
         let session = bob.session(&mut world);
         assert!(world.group_info(&session).unwrap().group_info.is_empty());
         refused(world.tree(&session, 0), Code::AccessRefused);
+    });
+}
+
+#[test]
+fn a_commit_that_is_too_long_for_an_entry_is_judged_all_the_same() {
+    on_both(|mut world| {
+        let [mut alice, mut bob] = ["alice", "bob"].map(|name| Person::new(&mut world, name));
+        let channel = group_of(&mut world, &mut [&mut alice, &mut bob], Vec::new());
+        let names: Vec<_> = (0..80).map(|number| format!("user{number}")).collect();
+        let key_packages = names.iter().map(|name| Raw::new(&mut world, name, false).key_package(&mut world)).collect();
+        alice.wish(Wish::Add { key_packages });
+        let submission = alice.next(&world).unwrap();
+        assert_eq!(submission.blobs.len(), 1, "the commit itself");
+        // Its blob must be there, and be the one that is named.
+        let SubmissionBody::Bundle(bundle) = &submission.body else { panic!("an Add is a commit") };
+        let session = alice.session(&mut world);
+        refused(world.submit_bundle(&session, bundle), Code::BlobUnknown);
+        alice.send(&mut world, &submission).unwrap();
+        world.restart();
+        agree(&mut world, &mut [&mut alice, &mut bob]);
+        assert_eq!(world.followed(channel).unwrap().members, 82);
     });
 }
