@@ -35,7 +35,7 @@ impl Observer {
             .database
             .prepare(
                 "SELECT e.kind, count(*), min(length(e.bytes)), max(length(e.bytes)) FROM ds_entries e \
-                 JOIN ds_channels c ON c.id = e.channel WHERE c.epoch IS NOT NULL GROUP BY e.kind ORDER BY e.kind",
+                 JOIN ds_channels c ON c.id = e.channel WHERE c.ledger IS NOT NULL GROUP BY e.kind ORDER BY e.kind",
             )
             .map_err(failed)?;
         let rows =
