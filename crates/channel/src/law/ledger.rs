@@ -160,6 +160,12 @@ impl Ledger {
         &self.key_root
     }
 
+    /// Members of the epoch that the group is in, by the word of who committed it.
+    #[must_use]
+    pub fn members(&self) -> u32 {
+        self.open.last().map_or(self.members, |commit| commit.members)
+    }
+
     /// Commits that are not settled, in order.
     #[must_use]
     pub fn open(&self) -> &[OpenCommit] {

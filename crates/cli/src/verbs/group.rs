@@ -130,7 +130,12 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             let members = client.group(&group)?.members().map_err(conclave_client::ClientError::from)?;
             output.give(&json!({ "group": group, "members": members }), |_| {
                 let line = |member: &conclave_client::Member| {
-                    format!("{}{}", member.client, if member.own { "  (you)" } else { "" })
+                    let note = match (member.own, member.confirmed) {
+                        (true, _) => "  (you)",
+                        (_, false) => "  (not heard of since it was added)",
+                        _ => "",
+                    };
+                    format!("{}{note}", member.client)
                 };
                 members.iter().map(line).collect::<Vec<_>>().join("\n")
             })

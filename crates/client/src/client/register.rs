@@ -142,7 +142,7 @@ impl Client {
     }
 
     /// Has the signature key certified anew, and replaces the KeyPackages, which hold the old certificate (R50). The
-    /// leaves in groups take the new certificate with [`Client::update`].
+    /// leaves in groups take the new certificate with the next [`Client::sync`], or at once while listening.
     pub async fn renew_credential(&mut self) -> Result<(), ClientError> {
         let mut account = self.account.clone();
         certify(&mut account, &self.authentication).await?;

@@ -1,6 +1,6 @@
 //! Making a group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::{HashWindow, Position, law::Ledger, receipt::ReceiptKey};
 use conclave_mls::{
@@ -20,6 +20,7 @@ use mls_rs::{
 use super::{
     Group, Handshakes, Status,
     access::{fault, key_tree},
+    refresh::Refreshed,
     tree::{Known, TREE_KEY_LABEL},
 };
 use crate::{
@@ -134,6 +135,8 @@ impl Group {
             channel_keys: vec![channel_key],
             intents: BTreeMap::new(),
             proposed_at: None,
+            refreshed: Refreshed::new(now),
+            unconfirmed: BTreeSet::new(),
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
@@ -179,6 +182,8 @@ impl Group {
             channel_keys: vec![joined.channel_key],
             intents: BTreeMap::new(),
             proposed_at: None,
+            refreshed: Refreshed::new(Timestamp(0)),
+            unconfirmed: BTreeSet::new(),
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
@@ -195,6 +200,7 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Result<(), MlsError> {
         self.writes = writes;
+        self.refreshed = Refreshed::new(now);
         let event = Event::Joined { by: self.client_at(sender)?, epoch: self.epoch() };
         // Where the committer stood; the commit that added us came next, or soon after.
         self.note(&event, self.window.position().seq.next(), now);

@@ -2,9 +2,11 @@
 
 mod access;
 mod commit;
+mod confirmed;
 mod create;
 mod process;
 mod receipts;
+mod refresh;
 pub(crate) mod row;
 mod standing;
 mod submit;
@@ -12,7 +14,7 @@ mod tree;
 mod view;
 mod visible;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::{HashWindow, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
@@ -23,6 +25,7 @@ pub use access::Access;
 pub(crate) use access::fault;
 pub use create::NewGroup;
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
+pub use refresh::{REFRESH_MS, REFRESH_MS_A_MEMBER, REFRESH_SPREAD_MS};
 pub use row::{GroupSummary, LoadError, list};
 pub use submit::{Submission, SubmissionBody, WishError};
 pub use view::Member;
@@ -102,6 +105,10 @@ pub struct Group {
     intents: BTreeMap<u64, Intent>,
     /// When somebody's proposal was ordered that nobody has committed.
     proposed_at: Option<Timestamp>,
+    /// When our keys here were made.
+    refreshed: refresh::Refreshed,
+    /// Members that others added and of whom we have heard nothing yet.
+    unconfirmed: BTreeSet<ClientUri>,
     account: Account,
     shared: Mls,
     writes: Vec<Write>,

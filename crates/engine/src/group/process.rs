@@ -320,6 +320,7 @@ impl Group {
         let Ok(sender) = self.client_at(description.sender_index) else {
             return Outcome::Rejected(Rejection::Mismatch);
         };
+        self.confirm_member(&sender);
         let Ok(frame) = Frame::parse(description.data()) else { return Outcome::Rejected(Rejection::Content) };
         if frame.media_type == HEARTBEAT {
             self.compare(&frame.position, &sender, events);
@@ -387,6 +388,7 @@ impl Group {
             ProposalSender::NewMember => return Outcome::Applied,
         };
         let Ok(sender) = self.client_at(index) else { return Outcome::Rejected(Rejection::Mismatch) };
+        self.confirm_member(&sender);
         if let Ok(aad) = HandshakeAad::of_proposal(&description.authenticated_data) {
             self.compare(&aad.position, &sender, events);
         }
@@ -554,6 +556,12 @@ impl Group {
         self.unsaved_proposals = false;
         self.proposed_at = None;
         self.tree_began(&chain::entry_hash(&incoming.entry));
+        if by == self.account.client {
+            self.refreshed_by(incoming.seq, incoming.time);
+        } else {
+            self.confirm_member(&by);
+        }
+        self.members_changed(&added, &removed);
         if added.is_empty() && removed.is_empty() {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }

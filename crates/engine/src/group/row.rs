@@ -9,6 +9,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     Group, Status,
+    confirmed::{UNCONFIRMED, client_of_key},
+    refresh::Refreshed,
     standing::{Lost, Parent},
 };
 use crate::{
@@ -75,6 +77,7 @@ struct Row {
     joined: Epoch,
     last_added: Epoch,
     proposed_at: Option<Timestamp>,
+    refreshed: Refreshed,
     seeds: Vec<SeedRow>,
     tree_keys: Vec<SeedRow>,
     offers_whole_tree: bool,
@@ -131,7 +134,7 @@ fn status_of(row: &Row) -> Result<Status, RecordError> {
 }
 
 /// Key of a row of one group: the group's name, a zero byte (which no name has), and what follows.
-fn key(group: &GroupUri, rest: &[u8]) -> Vec<u8> {
+pub(super) fn key(group: &GroupUri, rest: &[u8]) -> Vec<u8> {
     let mut key = group.to_string().into_bytes();
     key.push(0);
     key.extend_from_slice(rest);
@@ -247,6 +250,10 @@ impl Group {
                 intents.insert(u64::from_be_bytes(*order), intent);
             }
         }
+        let mut unconfirmed = std::collections::BTreeSet::new();
+        for (key, _) in scan(Room::GROUP, &key(name, UNCONFIRMED))? {
+            unconfirmed.insert(client_of_key(name, &key)?);
+        }
         let lost = match &row.lost {
             Some(lost) => Some(Lost {
                 commit: lost.commit,
@@ -290,6 +297,8 @@ impl Group {
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
             intents,
             proposed_at: row.proposed_at,
+            refreshed: row.refreshed,
+            unconfirmed,
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
@@ -359,6 +368,7 @@ impl Group {
             joined: self.joined,
             last_added: self.last_added,
             proposed_at: self.proposed_at,
+            refreshed: self.refreshed,
             seeds: seed_rows(&self.seeds),
             tree_keys: seed_rows(&self.tree_keys),
             offers_whole_tree: self.offers_whole_tree,

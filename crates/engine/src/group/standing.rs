@@ -169,6 +169,7 @@ impl Group {
         self.drop_verdicts(commits);
         if let Some(first) = commits.first() {
             events.push(Event::Annulled { commit: *first, epoch });
+            self.refresh_annulled(*first);
         }
         // The server has forgotten the tree of the epoch that came back when it took that of a void one.
         self.tree_lost();

@@ -119,12 +119,12 @@ impl Group {
         Some(self.proposed_at?.plus_ms((last + before.min(COMMIT_DELAY_RANKS)) * COMMIT_DELAY_MS))
     }
 
-    /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, or an epoch
-    /// to go on with once what nobody could apply is annulled.
+    /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
+    /// to go on with once what nobody could apply is annulled, or keys of ours to renew.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
-        [self.commit_due(), ack, self.revival_due()].into_iter().flatten().min()
+        [self.commit_due(), ack, self.revival_due(), self.refresh_due()].into_iter().flatten().min()
     }
 
     /// Whether there are proposals that we can commit. Our own removal is for others to commit.
@@ -136,7 +136,7 @@ impl Group {
             .any(|cached| !matches!(cached.proposal(), Proposal::Remove(remove) if remove.to_remove() == own))
     }
 
-    fn own_removal_proposed(&self) -> bool {
+    pub(super) fn own_removal_proposed(&self) -> bool {
         let own = self.mls.current_member_index();
         self.mls
             .get_cached_proposals()
@@ -222,7 +222,10 @@ impl Group {
             }
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
-            None => return Ok(None),
+            None => {
+                let Some(wish) = self.refresh_wish(now) else { return Ok(None) };
+                return self.wish_first(wish).map(Some);
+            }
         }
         self.wish_first(Wish::CommitProposals).map(Some)
     }

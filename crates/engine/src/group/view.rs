@@ -25,6 +25,9 @@ pub struct Member {
     pub identity_key: Hash,
     /// Whether this is us.
     pub own: bool,
+    /// Whether we know that it takes part (RFC 9750, section 3.7): false of a member that was added since we joined and has
+    /// said and done nothing yet, so that its Welcome may have been lost.
+    pub confirmed: bool,
 }
 
 pub(super) fn client_of(signing_identity: &SigningIdentity) -> Result<ClientUri, MlsError> {
@@ -42,12 +45,14 @@ impl Group {
             .members_iter()
             .map(|member| {
                 let leaf = identity::read(&member.signing_identity).map_err(fault)?;
+                let confirmed = !self.unconfirmed.contains(leaf.client());
                 Ok(Member {
                     index: member.index,
                     client: leaf.client().clone(),
                     user: leaf.user().clone(),
                     identity_key: Hash::new(leaf.identity_key()),
                     own: member.index == self.mls.current_member_index(),
+                    confirmed,
                 })
             })
             .collect()
