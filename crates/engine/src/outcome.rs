@@ -194,6 +194,13 @@ pub enum Event {
         /// About which place.
         seq: Seq,
     },
+    /// No other member has shown to have seen what we said. They may all be away; or the server withholds it from them.
+    Unseen {
+        /// The newest entry of ours.
+        seq: Seq,
+        /// Since when we wait.
+        since: Timestamp,
+    },
     /// The server did not sign for what it accepted, or not with the key that the group knows.
     ReceiptInvalid {
         /// Which place it gave.

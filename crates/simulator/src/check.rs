@@ -170,6 +170,9 @@ fn messages(world: &World, slot: usize, known: &Slot, entries: &[EntryRow], repo
             }
             continue;
         }
+        if world.around.ledger.heartbeats.contains(&entry.bytes) {
+            continue;
+        }
         report.sent += 1;
         let then = world.around.ledger.roster(slot, entry.epoch).unwrap_or_default();
         let mut words: Option<&(String, String)> = None;

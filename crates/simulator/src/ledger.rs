@@ -44,6 +44,8 @@ pub(crate) struct Ledger {
     pub(crate) changes: BTreeMap<(usize, Epoch), Change>,
     /// Commits in the channels that nobody can apply.
     pub(crate) broken: BTreeSet<(usize, Seq)>,
+    /// Entries that say nothing but where their sender stands.
+    pub(crate) heartbeats: BTreeSet<Vec<u8>>,
     /// Wishes that came to nothing, with the user told.
     pub(crate) failures: usize,
     /// What happened, without anything that differs between two runs of a seed.

@@ -124,6 +124,24 @@ fn describe(change: &serde_json::Value) -> String {
             name(&change["user"])
         ),
         "intent_failed" => format!("not done: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
+        "position_gone" => clean_line(change["reason"].as_str().unwrap_or_default()),
+        "disputed" => format!(
+            "a member cannot apply commit {}: unless another confirms it within 15 minutes, it is taken back",
+            change["commit"]
+        ),
+        "not_applied" => format!("{by} could not apply commit {}", change["commit"]),
+        "acknowledged" => format!("{by} confirms commit {}: it stands", change["commit"]),
+        "annulled" => format!("commit {} and what followed it were taken back", change["commit"]),
+        "invitation_annulled" => "the change that added you was taken back: you are no member".to_owned(),
+        "unseen" => {
+            "nobody has shown to have seen what you said: they are all away, or the server withholds it".to_owned()
+        }
+        "receipt_invalid" => "WARNING: the server does not sign for what it takes, or with another key".to_owned(),
+        "receipt_broken" => "WARNING: the server shows another log than it signed for".to_owned(),
+        "equivocation" => format!(
+            "WARNING: the server signed for two logs; the proof: {}",
+            clean_line(change["proof"].as_str().unwrap_or_default())
+        ),
         other => clean_line(other),
     }
 }

@@ -20,6 +20,7 @@ use mls_rs::{
 use super::{
     Group, Handshakes, Status,
     access::{fault, key_tree},
+    presence::Presence,
     refresh::Refreshed,
     tree::{Known, TREE_KEY_LABEL},
 };
@@ -136,6 +137,7 @@ impl Group {
             intents: BTreeMap::new(),
             proposed_at: None,
             refreshed: Refreshed::new(now),
+            presence: Presence::default(),
             unconfirmed: BTreeSet::new(),
             account: account.clone(),
             shared: shared.clone(),
@@ -183,6 +185,7 @@ impl Group {
             intents: BTreeMap::new(),
             proposed_at: None,
             refreshed: Refreshed::new(Timestamp(0)),
+            presence: Presence::default(),
             unconfirmed: BTreeSet::new(),
             account: account.clone(),
             shared: shared.clone(),
@@ -201,6 +204,7 @@ impl Group {
     ) -> Result<(), MlsError> {
         self.writes = writes;
         self.refreshed = Refreshed::new(now);
+        self.presence = Presence::of_joiner(self.window.position().seq.next(), now);
         let event = Event::Joined { by: self.client_at(sender)?, epoch: self.epoch() };
         // Where the committer stood; the commit that added us came next, or soon after.
         self.note(&event, self.window.position().seq.next(), now);

@@ -4,6 +4,7 @@ mod access;
 mod commit;
 mod confirmed;
 mod create;
+mod presence;
 mod process;
 mod receipts;
 mod refresh;
@@ -24,6 +25,7 @@ use ed25519_dalek::SigningKey;
 pub use access::Access;
 pub(crate) use access::fault;
 pub use create::NewGroup;
+pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use refresh::{REFRESH_MS, REFRESH_MS_A_MEMBER, REFRESH_SPREAD_MS};
 pub use row::{GroupSummary, LoadError, list};
@@ -107,6 +109,8 @@ pub struct Group {
     proposed_at: Option<Timestamp>,
     /// When our keys here were made.
     refreshed: refresh::Refreshed,
+    /// What is still to be acknowledged.
+    presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.
     unconfirmed: BTreeSet<ClientUri>,
     account: Account,

@@ -119,6 +119,9 @@ impl Group {
                     }
                     // It was checked that this is the next entry.
                     if self.window.advance(incoming.seq, kind, incoming.time, &incoming.entry).is_ok() {
+                        let said = |event: &Event| matches!(event, Event::Message { .. });
+                        let wants_answer = kind == EntryKind::Commit || done.events.iter().skip(told).any(said);
+                        self.note_presence(incoming.seq, incoming.time, &outcome, wants_answer);
                         self.save_hash(incoming.seq, before);
                         self.compare_receipt(&mut done.events);
                     }
@@ -323,11 +326,11 @@ impl Group {
         self.confirm_member(&sender);
         let Ok(frame) = Frame::parse(description.data()) else { return Outcome::Rejected(Rejection::Content) };
         if frame.media_type == HEARTBEAT {
-            self.compare(&frame.position, &sender, events);
+            self.compare(&frame.position, &sender, incoming.time, events);
             return Outcome::Applied;
         }
         let Ok(content) = Content::parse(&frame.content) else { return Outcome::Rejected(Rejection::Content) };
-        self.compare(&frame.position, &sender, events);
+        self.compare(&frame.position, &sender, incoming.time, events);
         self.store_message(incoming.seq, incoming.time, sender, &content, frame.content, events);
         Outcome::Applied
     }
@@ -355,11 +358,13 @@ impl Group {
     }
 
     /// Compares where another member stood with what we saw there (RFC 9750, section 5.2: a DS that reorders).
-    fn compare(&self, claim: &Position, member: &ClientUri, events: &mut Vec<Event>) {
+    fn compare(&mut self, claim: &Position, member: &ClientUri, time: Timestamp, events: &mut Vec<Event>) {
         // Nobody has seen a place that is not before its own entry's: a server that left something out is caught by that.
         let impossible = claim.seq > self.window.position().seq;
         if impossible || self.window.check(claim) == Claim::Different {
             events.push(Event::LogsDiffer { member: member.clone(), seq: claim.seq });
+        } else if *member != self.account.client {
+            self.seen_by_others(claim.seq, time);
         }
     }
 
@@ -390,7 +395,7 @@ impl Group {
         let Ok(sender) = self.client_at(index) else { return Outcome::Rejected(Rejection::Mismatch) };
         self.confirm_member(&sender);
         if let Ok(aad) = HandshakeAad::of_proposal(&description.authenticated_data) {
-            self.compare(&aad.position, &sender, events);
+            self.compare(&aad.position, &sender, incoming.time, events);
         }
         if matches!(&description.proposal, Proposal::Remove(remove) if remove.to_remove() == index) {
             events.push(Event::LeaveRequested { member: sender });
@@ -527,7 +532,7 @@ impl Group {
             return Err(Rejection::Committer);
         }
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
-        self.compare(&position, &by, events);
+        self.compare(&position, &by, incoming.time, events);
         if removed_us {
             self.end();
             self.removed_at = stays_open.then_some(incoming.seq);

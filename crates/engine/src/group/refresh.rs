@@ -5,7 +5,7 @@
 //! that the old one's expiry finds no leaf.
 
 use conclave_channel::chain::entry_hash;
-use conclave_names::{Seq, Timestamp};
+use conclave_names::{ClientUri, GroupUri, Seq, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
 use super::{Group, Status};
@@ -65,7 +65,7 @@ impl Group {
             return Some(self.refreshed.at);
         }
         let age = age(self.ledger.members());
-        Some(self.refreshed.at.plus_ms(age.saturating_add(self.spread())))
+        Some(self.refreshed.at.plus_ms(age.saturating_add(spread(&self.name, &self.account.client, REFRESH_SPREAD_MS))))
     }
 
     /// The wish to renew our keys, if it is time.
@@ -77,13 +77,13 @@ impl Group {
         let own = self.mls.current_member_signing_identity();
         own.is_ok_and(|own| *own != self.account.signing_identity())
     }
+}
 
-    /// Our place in the day.
-    fn spread(&self) -> u64 {
-        let hash = entry_hash(format!("{}\n{}", self.name, self.account.client).as_bytes());
-        let number = hash.as_bytes().first_chunk().copied().map_or(0, u64::from_be_bytes);
-        number % REFRESH_SPREAD_MS
-    }
+/// A member's turn within a time, at random but always the same in a group.
+pub(super) fn spread(group: &GroupUri, client: &ClientUri, over_ms: u64) -> u64 {
+    let hash = entry_hash(format!("{group}\n{client}").as_bytes());
+    let number = hash.as_bytes().first_chunk().copied().map_or(0, u64::from_be_bytes);
+    number.checked_rem(over_ms).unwrap_or(0)
 }
 
 /// Whether an intent ends with a commit of ours.

@@ -10,6 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     Group, Status,
     confirmed::{UNCONFIRMED, client_of_key},
+    presence::Presence,
     refresh::Refreshed,
     standing::{Lost, Parent},
 };
@@ -78,6 +79,7 @@ struct Row {
     last_added: Epoch,
     proposed_at: Option<Timestamp>,
     refreshed: Refreshed,
+    presence: Presence,
     seeds: Vec<SeedRow>,
     tree_keys: Vec<SeedRow>,
     offers_whole_tree: bool,
@@ -298,6 +300,7 @@ impl Group {
             intents,
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
+            presence: row.presence,
             unconfirmed,
             account: account.clone(),
             shared: shared.clone(),
@@ -369,6 +372,7 @@ impl Group {
             last_added: self.last_added,
             proposed_at: self.proposed_at,
             refreshed: self.refreshed,
+            presence: self.presence,
             seeds: seed_rows(&self.seeds),
             tree_keys: seed_rows(&self.tree_keys),
             offers_whole_tree: self.offers_whole_tree,

@@ -120,11 +120,13 @@ impl Group {
     }
 
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
-    /// to go on with once what nobody could apply is annulled, or keys of ours to renew.
+    /// to go on with once what nobody could apply is annulled, keys of ours to renew, what we read to acknowledge, or silence
+    /// to tell of.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
-        [self.commit_due(), ack, self.revival_due(), self.refresh_due()].into_iter().flatten().min()
+        let presence = [self.heartbeat_due(), self.silence_due()].into_iter().flatten();
+        [self.commit_due(), ack, self.revival_due(), self.refresh_due()].into_iter().flatten().chain(presence).min()
     }
 
     /// Whether there are proposals that we can commit. Our own removal is for others to commit.
@@ -149,6 +151,7 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it.
     pub fn next_submission(&mut self, now: Timestamp, events: &mut Vec<Event>) -> Result<Option<Submission>, MlsError> {
+        self.tell_silence(now, events);
         // Who cannot go on may still say so.
         let active = self.is_active(now);
         if self.status == Status::Removed {
@@ -161,6 +164,7 @@ impl Group {
                 Some(prepared) if !is_outdated(&prepared, self.epoch()) => prepared,
                 _ => match self.prepare(&intent, now) {
                     Ok(Some(prepared)) => {
+                        self.acknowledged_by_us();
                         if let Some(stored) = self.intents.get_mut(&order) {
                             stored.prepared = Some(prepared.clone());
                         }
@@ -223,7 +227,7 @@ impl Group {
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => {
-                let Some(wish) = self.refresh_wish(now) else { return Ok(None) };
+                let Some(wish) = self.refresh_wish(now).or_else(|| self.heartbeat_wish(now)) else { return Ok(None) };
                 return self.wish_first(wish).map(Some);
             }
         }

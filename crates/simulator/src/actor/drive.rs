@@ -79,6 +79,12 @@ impl Actor {
         // The wish was dropped; the event told why.
         let Ok(next) = next else { return Ok(Submitted::Refused) };
         let Some(submission) = next else { return Ok(Submitted::Nothing) };
+        let beats = self.group(slot).is_some_and(|group| {
+            group.intents().any(|intent| intent.id == submission.intent && intent.wish == Wish::Heartbeat)
+        });
+        if let (true, SubmissionBody::Entry(request)) = (beats, &submission.body) {
+            around.ledger.heartbeats.insert(request.entry.clone());
+        }
         let sent = self.send(around, slot, &submission.blobs, &submission.body);
         match sent {
             Ok(reply) => {
