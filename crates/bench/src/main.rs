@@ -35,6 +35,8 @@ enum Bench {
     DsCommitStorm(benches::ds_commit_storm::Options),
     /// Memory of an idle listening stream
     DsIdle(benches::ds_idle::Options),
+    /// Large groups with real certificates: add all, join, commit, process, beside bare mls-rs in memory
+    DsLarge(benches::ds_large::Options),
     /// Name the benchmarks
     List,
     /// What the benchmarks of the Delivery Service start: a server
@@ -56,11 +58,12 @@ fn main() -> ExitCode {
         Bench::DsGroupSize(options) => told(benches::ds_group_size::run(&options, &mut report)),
         Bench::DsCommitStorm(options) => told(benches::ds_commit_storm::run(&options, &mut report)),
         Bench::DsIdle(options) => told(benches::ds_idle::run(&options, &mut report)),
+        Bench::DsLarge(options) => told(benches::ds_large::run(&options, &mut report)),
         Bench::Serve(options) => {
             return told(ds::serve(&options)).map_or_else(fail, |()| ExitCode::SUCCESS);
         }
         Bench::List => {
-            println!("client-ops\nds-append\nds-fanout\nds-group-size\nds-commit-storm\nds-idle");
+            println!("client-ops\nds-append\nds-fanout\nds-group-size\nds-commit-storm\nds-idle\nds-large");
             return ExitCode::SUCCESS;
         }
     };

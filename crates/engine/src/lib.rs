@@ -17,6 +17,7 @@ pub mod invitation;
 pub mod key_packages;
 mod mls_client;
 pub mod outcome;
+mod pieces;
 mod record;
 mod stores;
 pub mod writes;

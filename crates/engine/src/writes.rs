@@ -27,6 +27,10 @@ impl Room {
     pub const LOG: Self = Self(6);
     /// Blobs that are being sent or were fetched.
     pub const BLOB: Self = Self(7);
+    /// Of which pieces a long row is made.
+    pub const LONG: Self = Self(8);
+    /// Pieces of a group's long rows.
+    pub const PIECE: Self = Self(9);
 
     /// From the number in the store.
     #[must_use]

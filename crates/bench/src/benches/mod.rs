@@ -6,3 +6,4 @@ pub(crate) mod ds_commit_storm;
 pub(crate) mod ds_fanout;
 pub(crate) mod ds_group_size;
 pub(crate) mod ds_idle;
+pub(crate) mod ds_large;

@@ -9,7 +9,7 @@ use std::{error::Error, future::Future, path::PathBuf, time::Duration};
 
 pub(crate) use client::{Connection, Session, now, random};
 pub(crate) use group::{Group, message};
-pub(crate) use server::{Process, Serve, serve};
+pub(crate) use server::{Process, Serve, domain, load, serve};
 
 use crate::report::{Figure, Report};
 

@@ -56,6 +56,8 @@ pub struct KeyPath {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyTree {
     keys: Vec<ChannelKey>,
+    /// Hashes of the leaves, and of the nodes above them up to the top.
+    levels: Vec<Vec<Hash>>,
 }
 
 fn leaf(key: &ChannelKey) -> Hash {
@@ -70,35 +72,14 @@ fn root(leaves: u64, top: &Hash) -> Hash {
     hash(&[b"conclave/v1/key-root\0", &leaves.to_be_bytes(), top.as_bytes()])
 }
 
-/// The largest power of two smaller than `n` (n > 1).
-fn split(n: usize) -> usize {
-    n.next_power_of_two() / 2
-}
-
-fn top(keys: &[ChannelKey]) -> Hash {
-    match keys {
-        [] => Hash::new([0; 32]),
-        [key] => leaf(key),
-        _ => {
-            let (left, right) = keys.split_at(split(keys.len()));
-            node(&top(left), &top(right))
-        }
-    }
-}
-
-/// Collects the siblings of the key at `index`, from the leaf up.
-fn siblings(keys: &[ChannelKey], index: usize, path: &mut Vec<Hash>) {
-    if keys.len() > 1 {
-        let middle = split(keys.len());
-        let (left, right) = keys.split_at(middle);
-        if index < middle {
-            siblings(left, index, path);
-            path.push(top(right));
-        } else {
-            siblings(right, index - middle, path);
-            path.push(top(left));
-        }
-    }
+/// Goes on with the nodes above a level: pairs, and what has no partner goes up as it is. That is the tree whose left
+/// parts are the largest powers of two.
+fn above(level: &[Hash], into: &mut Vec<Hash>) {
+    let rest = level.get(into.len() * 2..).unwrap_or_default();
+    into.extend(rest.chunks(2).filter_map(|pair| match pair {
+        [left, right] => Some(node(left, right)),
+        alone => alone.first().copied(),
+    }));
 }
 
 impl KeyTree {
@@ -108,20 +89,92 @@ impl KeyTree {
     /// [`KeyTreeError::Size`], [`KeyTreeError::Duplicate`].
     pub fn new(keys: impl IntoIterator<Item = ChannelKey>) -> Result<Self, KeyTreeError> {
         let mut keys: Vec<_> = keys.into_iter().collect();
-        if keys.is_empty() || keys.len() as u64 > limits::MEMBERS {
+        keys.sort_unstable();
+        let mut tree = Self { keys, levels: Vec::new() };
+        tree.check()?;
+        tree.levels.push(tree.keys.iter().map(leaf).collect());
+        tree.rebuild_above(0);
+        Ok(tree)
+    }
+
+    fn check(&self) -> Result<(), KeyTreeError> {
+        if self.keys.is_empty() || self.keys.len() as u64 > limits::MEMBERS {
             return Err(KeyTreeError::Size);
         }
-        keys.sort_unstable();
-        if keys.windows(2).any(|pair| pair.first() == pair.last()) {
+        if self.keys.windows(2).any(|pair| pair.first() == pair.last()) {
             return Err(KeyTreeError::Duplicate);
         }
-        Ok(Self { keys })
+        Ok(())
+    }
+
+    /// Computes anew what stands above leaves from `from` on.
+    fn rebuild_above(&mut self, mut from: usize) {
+        let mut done = 1;
+        while let Some(level) = self.levels.get(done - 1).filter(|level| level.len() > 1) {
+            let mut next = Vec::with_capacity(level.len().div_ceil(2));
+            from /= 2;
+            next.extend(self.levels.get(done).into_iter().flat_map(|known| known.iter().take(from)));
+            above(level, &mut next);
+            match self.levels.get_mut(done) {
+                Some(known) => *known = next,
+                None => self.levels.push(next),
+            }
+            done += 1;
+        }
+        self.levels.truncate(done);
+    }
+
+    /// The tree with other keys. What comes before the first change in the order of keys is not computed anew.
+    ///
+    /// # Errors
+    /// [`KeyTreeError::Absent`] if a key that is to go is not there; [`KeyTreeError::Size`], [`KeyTreeError::Duplicate`].
+    pub fn changed(&self, removed: &[ChannelKey], added: &[ChannelKey]) -> Result<Self, KeyTreeError> {
+        let mut removed = removed.to_vec();
+        let mut added = added.to_vec();
+        removed.sort_unstable();
+        added.sort_unstable();
+        // One that goes and comes back stays.
+        let stays: Vec<_> = removed.iter().filter(|key| added.binary_search(key).is_ok()).copied().collect();
+        if removed.iter().any(|key| self.keys.binary_search(key).is_err()) {
+            return Err(KeyTreeError::Absent);
+        }
+        removed.retain(|key| stays.binary_search(key).is_err());
+        added.retain(|key| stays.binary_search(key).is_err());
+        let Some(first) = removed.first().into_iter().chain(added.first()).min() else { return Ok(self.clone()) };
+        let from = self.keys.partition_point(|key| key < first);
+        let (before, after) = self.keys.split_at(from);
+        let mut keys = Vec::with_capacity(self.keys.len() + added.len());
+        keys.extend_from_slice(before);
+        let mut added = added.into_iter().peekable();
+        for key in after.iter().filter(|key| removed.binary_search(key).is_err()) {
+            keys.extend(std::iter::from_fn(|| added.next_if(|new| new < key)));
+            keys.push(*key);
+        }
+        keys.extend(added);
+        let mut tree = Self { keys, levels: self.levels.clone() };
+        tree.check()?;
+        // The hashes of leaves that only moved are known.
+        let old = self.levels.first().map(Vec::as_slice).unwrap_or_default();
+        if let Some(leaves) = tree.levels.first_mut() {
+            leaves.truncate(from);
+            let mut at = from;
+            for key in tree.keys.get(from..).unwrap_or_default() {
+                while self.keys.get(at).is_some_and(|known| known < key) {
+                    at += 1;
+                }
+                let known = old.get(at).filter(|_| self.keys.get(at) == Some(key));
+                leaves.push(known.copied().unwrap_or_else(|| leaf(key)));
+            }
+        }
+        tree.rebuild_above(from);
+        Ok(tree)
     }
 
     /// The root to register.
     #[must_use]
     pub fn root(&self) -> Hash {
-        root(self.keys.len() as u64, &top(&self.keys))
+        let top = self.levels.last().and_then(|top| top.first()).copied().unwrap_or(Hash::new([0; 32]));
+        root(self.keys.len() as u64, &top)
     }
 
     /// How many keys there are.
@@ -143,8 +196,13 @@ impl KeyTree {
     /// [`KeyTreeError::Absent`].
     pub fn path(&self, key: &ChannelKey) -> Result<KeyPath, KeyTreeError> {
         let index = self.keys.binary_search(key).map_err(|_| KeyTreeError::Absent)?;
+        let mut at = index;
         let mut path = Vec::new();
-        siblings(&self.keys, index, &mut path);
+        for level in &self.levels {
+            // What has no partner goes up by itself.
+            path.extend(level.get(at ^ 1).filter(|_| level.len() > 1));
+            at /= 2;
+        }
         Ok(KeyPath { index: index as u64, leaves: self.keys.len() as u64, siblings: path })
     }
 }
@@ -231,6 +289,47 @@ mod tests {
                 _ => { if path.siblings.pop().is_none() { path.index = u64::MAX } }
             }
             prop_assert_eq!(path.verify(&key, &root), Err(KeyTreeError::Path));
+        }
+
+        #[test]
+        fn a_changed_tree_is_the_tree_of_the_changed_set(
+            n in 1..70u64, gone in prop::collection::btree_set(0..70u64, 0..8), come in prop::collection::btree_set(0..90u64, 0..8),
+        ) {
+            let of = |set: &BTreeSet<u64>| {
+                set.iter().map(|i| ChannelKey(*hash(&[&i.to_be_bytes()]).as_bytes())).collect::<Vec<_>>()
+            };
+            let before: BTreeSet<_> = (0..n).collect();
+            let tree = KeyTree::new(of(&before)).unwrap();
+            let left: BTreeSet<_> = before.difference(&gone).copied().collect();
+            let after: BTreeSet<_> = left.union(&come).copied().collect();
+            let changed = tree.changed(&of(&gone), &of(&come));
+            if !gone.is_subset(&before) {
+                prop_assert_eq!(changed, Err(KeyTreeError::Absent));
+            } else if !left.is_disjoint(&come) {
+                prop_assert_eq!(changed, Err(KeyTreeError::Duplicate));
+            } else if after.is_empty() {
+                prop_assert_eq!(changed, Err(KeyTreeError::Size));
+            } else {
+                prop_assert_eq!(changed, KeyTree::new(of(&after)));
+            }
+        }
+
+        /// The definition of RFC 9162, section 2.1.1, word for word.
+        #[test]
+        fn the_root_is_that_of_the_definition(n in 1..200u64) {
+            fn top(keys: &[ChannelKey]) -> Hash {
+                match keys {
+                    [key] => leaf(key),
+                    _ => {
+                        let (left, right) = keys.split_at(keys.len().next_power_of_two() / 2);
+                        node(&top(left), &top(right))
+                    }
+                }
+            }
+            let mut keys = keys(n);
+            let tree = KeyTree::new(keys.clone()).unwrap();
+            keys.sort_unstable();
+            prop_assert_eq!(tree.root(), root(n, &top(&keys)));
         }
 
         #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Body, CommitHeader, Entry, EntryKind, chain};
+use conclave_channel::{Body, CommitHeader, Entry, EntryKind, access::ChannelKey, chain};
 use conclave_mls::{
     address::DeliveryAddress,
-    components::{ChannelKeyExtension, CommitAad, HandshakeAad, roster_keys},
+    components::{ChannelKeyExtension, CommitAad, HandshakeAad},
     crypto::SuiteProvider,
     seal::{Purpose, entry_context, epoch_context},
     welcome::{JoinerInfo, JoinerKey, WelcomeParts},
@@ -14,7 +14,7 @@ use conclave_names::{Epoch, Hash, IdempotencyKey, Timestamp, UserUri, limits};
 use conclave_protocol::v1::{SubmitBundleRequest, WelcomeBundle, WelcomePart};
 use ed25519_dalek::SigningKey;
 use mls_rs::{
-    ExtensionList, MlsMessage,
+    MlsMessage,
     group::{
         CommitEffect, CommitOutput, CommitSecrets,
         proposal::{AddProposal, Proposal},
@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Group,
-    access::{fault, own_channel_key},
+    access::{channel_key_at, each_member, fault, own_channel_key},
     create::export_seed,
     tree::renews_key,
     view::client_of,
@@ -63,10 +63,16 @@ struct SealedGroupInfo {
 struct Built {
     output: CommitOutput,
     secrets: CommitSecrets,
-    /// The group after it.
-    next: MlsGroup,
-    removed: u32,
+    /// The group after it, where more must be known of that than was foretold.
+    next: Option<MlsGroup>,
+    actual: Foretold,
     joiner_key: JoinerKey,
+}
+
+impl Built {
+    fn next(&self) -> Result<&MlsGroup, MlsError> {
+        self.next.as_ref().ok_or_else(|| fault("the commit was not applied"))
+    }
 }
 
 /// What the authenticated data of a commit says of the epoch that it starts.
@@ -101,12 +107,16 @@ impl Group {
     /// Leaves of all clients of these users.
     pub(super) fn leaves_of(&self, users: &[UserUri]) -> Result<Vec<u32>, MlsError> {
         let mut leaves = Vec::new();
-        for member in self.mls.roster().members_iter() {
-            if users.contains(client_of(&member.signing_identity)?.user()) {
-                leaves.push(member.index);
-            }
-        }
-        Ok(leaves)
+        let mut refused = Ok(());
+        each_member(&self.mls.export_tree(), |index, identity, _| {
+            refused = client_of(identity).map(|client| {
+                if users.contains(client.user()) {
+                    leaves.push(index);
+                }
+            });
+            refused.is_ok()
+        });
+        refused.map(|()| leaves)
     }
 
     /// Builds a commit in the present epoch and everything that goes into its bundle. The ratchet that encrypted it
@@ -124,10 +134,9 @@ impl Group {
         let mut work = self.mls.clone();
         let mut foretold = self.foretell(change, channel_key.as_ref())?;
         let mut built = self.build(&mut work, change, channel_key.as_ref(), foretold, &provider, now)?;
-        let actual = actual(&built)?;
-        if actual != foretold {
+        if built.actual != foretold {
             // A proposal of somebody else was filtered out: say what is really so.
-            foretold = actual;
+            foretold = built.actual;
             built = self.build(&mut work, change, channel_key.as_ref(), foretold, &provider, now)?;
         }
         let epoch = self.epoch();
@@ -135,7 +144,7 @@ impl Group {
         let channel = self.profile.channel;
         let sealing = self.seed(epoch).cloned().ok_or_else(|| fault("no group seed"))?;
         let (seed_epoch, next_seed) = if foretold.removes() {
-            (next_epoch, export_seed(&built.next, &channel)?)
+            (next_epoch, export_seed(built.next()?, &channel)?)
         } else {
             let since = self.seeds.range(..=epoch).next_back().map_or(epoch, |(since, _)| *since);
             (since, sealing.clone())
@@ -144,7 +153,8 @@ impl Group {
         let mut blobs = Vec::new();
         let exported = built.output.ratchet_tree().ok_or_else(|| fault("no ratchet tree"))?.to_bytes()?;
         let renews_tree_key = foretold.renews_tree_key();
-        let (offer, tree_key) = self.offer_tree(&built.next, &exported, renews_tree_key)?;
+        let renewed = renews_tree_key.then(|| built.next()).transpose()?;
+        let (offer, tree_key) = self.offer_tree(renewed, &exported)?;
         let tree_key_epoch = if renews_tree_key { next_epoch } else { self.tree_key_since(epoch) };
         let context = epoch_context(&channel, next_epoch);
         let (tree_added, chunks): (Vec<_>, Vec<_>) =
@@ -212,25 +222,22 @@ impl Group {
 
     /// The channel keys and the kind of change that a commit of `change` and the cached proposals leads to.
     fn foretell(&self, change: &Change, own: Option<&SigningKey>) -> Result<Foretold, MlsError> {
-        let mut leaves: BTreeMap<u32, ExtensionList> =
-            self.mls.roster().members_iter().map(|member| (member.index, member.extensions)).collect();
-        let mut added: Vec<ExtensionList> = Vec::new();
-        let mut removed = 0_u32;
-        let mut remove = |leaves: &mut BTreeMap<u32, ExtensionList>, index: u32| {
-            removed += u32::from(leaves.remove(&index).is_some());
-        };
-        for index in &change.remove {
-            remove(&mut leaves, *index);
-        }
+        let me = self.mls.current_member_index();
+        // What becomes of leaves; none: it goes.
+        let mut leaves: BTreeMap<u32, Option<ChannelKey>> = change.remove.iter().map(|index| (*index, None)).collect();
+        let mut added: Vec<ChannelKey> = Vec::new();
         for cached in self.mls.get_cached_proposals() {
-            match cached.proposal() {
+            // A proposal of somebody else may have no valid key; the commit will leave it out.
+            match (cached.proposal(), cached.sender()) {
                 // Nobody commits its own removal: MLS leaves it out.
-                Proposal::Remove(remove) if remove.to_remove() == self.mls.current_member_index() => {}
-                Proposal::Remove(proposal) => remove(&mut leaves, proposal.to_remove()),
-                Proposal::Add(add) => added.push(add.leaf_node_extensions()),
-                Proposal::Update(update) => {
-                    if let mls_rs::group::Sender::Member(index) = cached.sender() {
-                        leaves.insert(*index, update.leaf_node_extensions());
+                (Proposal::Remove(remove), _) if remove.to_remove() == me => {}
+                (Proposal::Remove(remove), _) => {
+                    leaves.insert(remove.to_remove(), None);
+                }
+                (Proposal::Add(add), _) => added.extend(ChannelKeyExtension::of(&add.leaf_node_extensions())),
+                (Proposal::Update(update), mls_rs::group::Sender::Member(index)) => {
+                    if let Ok(key) = ChannelKeyExtension::of(&update.leaf_node_extensions()) {
+                        leaves.entry(*index).or_insert(Some(key));
                     }
                 }
                 _ => {}
@@ -238,14 +245,20 @@ impl Group {
         }
         for message in &change.add {
             let package = message.as_key_package().ok_or_else(|| fault("not a KeyPackage"))?;
-            added.push(as_add(package)?.leaf_node_extensions());
+            added.push(ChannelKeyExtension::of(&as_add(package)?.leaf_node_extensions()).map_err(fault)?);
         }
         if let Some(key) = own {
-            leaves.insert(self.mls.current_member_index(), leaf_extensions(key)?);
+            leaves.insert(me, Some(ChannelKey(key.verifying_key().to_bytes())));
         }
-        // A proposal of somebody else may have no valid key; the commit will leave it out.
-        let keyed = |extensions: &&ExtensionList| ChannelKeyExtension::of(extensions).is_ok();
-        let tree = roster_keys(leaves.values().chain(&added).filter(keyed)).map_err(fault)?;
+        let (mut before, mut removed) = (Vec::new(), 0);
+        for (index, key) in &leaves {
+            // Of a leaf that is not there any more nothing comes.
+            let Ok(earlier) = channel_key_at(&self.mls, *index) else { continue };
+            before.push(earlier);
+            added.extend(key);
+            removed += u32::from(key.is_none());
+        }
+        let tree = self.key_tree()?.changed(&before, &added).map_err(fault)?;
         Ok(Foretold { key_root: tree.root(), members: tree.len(), removed })
     }
 
@@ -285,16 +298,21 @@ impl Group {
             );
         }
         let (output, secrets) = builder.build_detached()?;
+        if !self.mls.commit_required() && !foretold.removes() {
+            // What we propose ourselves is committed as it is, or refused.
+            return Ok(Built { output, secrets, next: None, actual: foretold, joiner_key });
+        }
         let mut next = work.clone();
         let description = next.apply_detached_commit(secrets.clone())?;
-        let removed = match &description.effect {
-            CommitEffect::NewEpoch(epoch) => {
-                epoch.applied_proposals.iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count()
-            }
-            _ => return Err(fault("a commit of ours must start an epoch for us")),
+        let CommitEffect::NewEpoch(epoch) = &description.effect else {
+            return Err(fault("a commit of ours must start an epoch for us"));
         };
+        let applied = &epoch.applied_proposals;
+        let removed = applied.iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count();
         let removed = u32::try_from(removed).map_err(fault)?;
-        Ok(Built { output, secrets, next, removed, joiner_key })
+        let keys = self.key_tree_after(&next, self.mls.current_member_index(), applied)?;
+        let actual = Foretold { key_root: keys.root(), members: keys.len(), removed };
+        Ok(Built { output, secrets, next: Some(next), actual, joiner_key })
     }
 
     fn welcome(
@@ -351,12 +369,6 @@ impl Group {
 pub(super) fn as_add(package: &mls_rs::KeyPackage) -> Result<AddProposal, MlsError> {
     let bytes = package.mls_encode_to_vec().map_err(fault)?;
     AddProposal::mls_decode(&mut bytes.as_slice()).map_err(fault)
-}
-
-/// What really is so after a commit.
-fn actual(built: &Built) -> Result<Foretold, MlsError> {
-    let tree = super::access::key_tree(&built.next)?;
-    Ok(Foretold { key_root: tree.root(), members: tree.len(), removed: built.removed })
 }
 
 /// The epoch that a prepared change belongs to is over.

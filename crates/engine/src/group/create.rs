@@ -22,6 +22,7 @@ use super::{
     access::{fault, key_tree},
     presence::Presence,
     refresh::Refreshed,
+    row,
     tree::{Known, TREE_KEY_LABEL},
 };
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     invitation::Joined,
     mls_client::{Mls, MlsError, MlsGroup, leaf_extensions, mls_time, random, suite},
     outcome::Event,
+    pieces::Pieces,
     writes::Write,
 };
 
@@ -110,6 +112,7 @@ impl Group {
         let seed = export_seed(&mls, &profile.channel)?;
         let tree_key = export_key(&mls, TREE_KEY_LABEL, &profile.channel)?;
         let tree = key_tree(&mls)?;
+        let pieces = Pieces::none(row::prefix(&name));
         Ok(Self {
             name,
             incarnation: 0,
@@ -132,6 +135,7 @@ impl Group {
             seeds: BTreeMap::from([(Epoch(0), seed)]),
             tree_keys: BTreeMap::from([(Epoch(0), tree_key)]),
             tree_names: Known::default(),
+            keys: std::sync::OnceLock::new(),
             offers_whole_tree: true,
             channel_keys: vec![channel_key],
             intents: BTreeMap::new(),
@@ -142,6 +146,7 @@ impl Group {
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
+            pieces,
             dirty: true,
             mls,
         })
@@ -157,6 +162,7 @@ impl Group {
 
     /// A group that was just joined.
     pub(crate) fn joined(account: &Account, shared: &Mls, mls: MlsGroup, joined: Joined) -> Self {
+        let pieces = Pieces::none(row::prefix(&joined.name));
         Self {
             name: joined.name,
             incarnation: joined.incarnation,
@@ -180,6 +186,7 @@ impl Group {
             seeds: joined.seeds,
             tree_keys: joined.tree_keys,
             tree_names: Known::default(),
+            keys: std::sync::OnceLock::new(),
             offers_whole_tree: false,
             channel_keys: vec![joined.channel_key],
             intents: BTreeMap::new(),
@@ -190,6 +197,7 @@ impl Group {
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
+            pieces,
             dirty: true,
         }
     }

@@ -15,9 +15,12 @@ mod tree;
 mod view;
 mod visible;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
-use conclave_channel::{HashWindow, law::Ledger, receipt::Receipt};
+use conclave_channel::{HashWindow, access::KeyTree, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
@@ -37,6 +40,7 @@ use crate::{
     account::Account,
     intent::Intent,
     mls_client::{Mls, MlsError, MlsGroup},
+    pieces::Pieces,
     writes::Write,
 };
 
@@ -99,6 +103,8 @@ pub struct Group {
     /// Keys under which the chunks of the tree are sealed, by the epoch since which each is in force.
     tree_keys: BTreeMap<Epoch, Seed>,
     tree_names: tree::Known,
+    /// The key tree of the present epoch, once it was needed.
+    keys: OnceLock<Arc<KeyTree>>,
     /// Whether the server has no tree that a commit could build on.
     offers_whole_tree: bool,
     /// Channel keys of ours: the leaf's, and those of leaves under way.
@@ -116,6 +122,8 @@ pub struct Group {
     account: Account,
     shared: Mls,
     writes: Vec<Write>,
+    /// What the store has of the group's long rows.
+    pieces: Pieces,
     /// Whether the MLS state has changed since it was last written.
     dirty: bool,
 }
@@ -172,7 +180,7 @@ impl Group {
     /// [`MlsError`] if the MLS state cannot be written.
     pub fn take_writes(&mut self) -> Result<Vec<Write>, MlsError> {
         self.save()?;
-        Ok(std::mem::take(&mut self.writes))
+        Ok(self.pieces.split(std::mem::take(&mut self.writes)))
     }
 
     /// The seed in force in an epoch.

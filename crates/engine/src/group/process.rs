@@ -1,8 +1,10 @@
 //! What comes from the channel.
 
+use std::sync::Arc;
+
 use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain, law::SETTLED_MS};
 use conclave_mls::{
-    components::{ChannelKeyExtension, HandshakeAad},
+    components::HandshakeAad,
     content::{Content, MessageId},
     frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
@@ -19,7 +21,7 @@ use mls_rs::{
 
 use super::{
     Group, Status,
-    access::key_tree,
+    access::channel_key_at,
     create::{export_key, export_seed},
     tree::TREE_KEY_LABEL,
 };
@@ -98,6 +100,12 @@ enum Opened {
 }
 
 impl Group {
+    /// Whether an entry's blob is needed to process it, if it names one: not that of one of ours.
+    #[must_use]
+    pub fn wants_blob(&self, entry: &[u8]) -> bool {
+        !self.intents.values().any(|intent| intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == entry))
+    }
+
     /// Processes entries that follow our place in the channel. Nothing is lost by calling it again with the same ones:
     /// what was processed before is a gap, and changes nothing.
     pub fn process(&mut self, batch: &[Incoming]) -> Processed {
@@ -527,8 +535,8 @@ impl Group {
         if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
         }
-        let committer = self.mls.member_at_index(description.committer).ok_or(Rejection::Mismatch)?;
-        if ChannelKeyExtension::of(&committer.extensions) != Ok(header.committer) {
+        let committer = channel_key_at(&self.mls, description.committer).map_err(|_| Rejection::Mismatch)?;
+        if committer != header.committer {
             return Err(Rejection::Committer);
         }
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
@@ -539,8 +547,10 @@ impl Group {
             events.push(Event::RemovedFromGroup { by });
             return Ok(());
         }
-        let tree = key_tree(&next).map_err(|_| Rejection::KeyRoot)?;
-        if tree.root() != header.key_root || tree.len() != header.members {
+        let keys = self
+            .key_tree_after(&next, description.committer, &epoch.applied_proposals)
+            .map_err(|_| Rejection::KeyRoot)?;
+        if keys.root() != header.key_root || keys.len() != header.members {
             return Err(Rejection::KeyRoot);
         }
         let new_epoch = Epoch(next.current_epoch());
@@ -557,6 +567,7 @@ impl Group {
             self.keep_parent(incoming.seq).map_err(|error| Rejection::Mls(error.to_string()))?;
         }
         self.mls = next;
+        self.keys = Arc::new(keys).into();
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;

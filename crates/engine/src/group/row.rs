@@ -18,6 +18,7 @@ use crate::{
     account::Account,
     intent::Intent,
     mls_client::{Mls, MlsError, suite},
+    pieces::{self, Pieces},
     record::{self, RecordError, Text},
     stores::GroupRows,
     writes::{Room, Rows, Write},
@@ -145,6 +146,17 @@ pub(super) fn key(group: &GroupUri, rest: &[u8]) -> Vec<u8> {
 
 const META: &[u8] = b"meta";
 
+/// How the keys of these rows end.
+pub(crate) const META_END: &[u8] = b"\0meta";
+
+/// Rooms with rows that may be long.
+const PIECED: [Room; 3] = [Room::GROUP, Room::EPOCH, Room::INTENT];
+
+/// What the keys of a group's rows begin with.
+pub(super) fn prefix(group: &GroupUri) -> Vec<u8> {
+    key(group, b"")
+}
+
 /// The row of an MLS state. Those of earlier epochs stay while the commit that ended them is open.
 pub(super) fn state_key(group: &GroupUri, incarnation: u64, epoch: Epoch) -> Vec<u8> {
     key(group, &[b"state".as_slice(), &incarnation.to_be_bytes(), &epoch.0.to_be_bytes()].concat())
@@ -158,7 +170,7 @@ pub(super) fn epoch_key(group: &GroupUri, incarnation: u64, epoch: u64) -> Vec<u
 pub fn list<R: Rows>(rows: &R) -> Result<Vec<GroupSummary>, LoadError<R::Error>> {
     let mut groups = Vec::new();
     for (key, value) in rows.scan(Room::GROUP, b"").map_err(LoadError::Store)? {
-        if !key.ends_with(&[&[0], META].concat()) {
+        if !key.ends_with(META_END) {
             continue;
         }
         let row: Row = record::decode(&value)?;
@@ -204,7 +216,7 @@ pub(crate) fn delete_rows<R: Rows>(
             writes.push(Write::Delete { room, key });
         }
     }
-    Ok(())
+    pieces::delete(rows, &key(name, b""), &PIECED, writes)
 }
 
 impl Group {
@@ -218,8 +230,9 @@ impl Group {
         rows: &R,
         name: &GroupUri,
     ) -> Result<Option<Self>, LoadError<R::Error>> {
-        let get = |room, key: &[u8]| rows.get(room, key).map_err(LoadError::Store);
-        let scan = |room, key: &[u8]| rows.scan(room, key).map_err(LoadError::Store);
+        let prefix = key(name, b"");
+        let get = |room, key: &[u8]| pieces::get(rows, &prefix, room, key);
+        let scan = |room, key: &[u8]| pieces::scan(rows, &prefix, room, key);
         let Some(meta) = get(Room::GROUP, &key(name, META))? else { return Ok(None) };
         let row: Row = record::decode(&meta)?;
         let state_of = |epoch| {
@@ -295,6 +308,7 @@ impl Group {
             seeds,
             tree_keys,
             tree_names: super::tree::Known::default(),
+            keys: std::sync::OnceLock::new(),
             offers_whole_tree: row.offers_whole_tree,
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
             intents,
@@ -305,6 +319,7 @@ impl Group {
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
+            pieces: Pieces::load(rows, prefix.clone(), &PIECED)?,
             dirty: false,
         }))
     }
@@ -365,7 +380,7 @@ impl Group {
             room: Text::new(&self.profile.room),
             title: Text::new(&self.profile.title),
             epoch: self.epoch(),
-            members: u32::try_from(self.mls.roster().members_iter().count()).unwrap_or(u32::MAX),
+            members: self.member_count(),
             position: self.window.position(),
             time: self.window.time(),
             joined: self.joined,

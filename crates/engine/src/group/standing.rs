@@ -4,20 +4,26 @@
 //! annulled. Who cannot apply a commit disputes it and stays in the epoch that it ended; who applied one that is
 //! disputed says so, unless another member did before.
 
+use std::sync::{Arc, OnceLock};
+
 use conclave_channel::{
     Entry, EntryKind, Position,
     access::{ChannelKey, KeyTree},
     law::{Change, DISPUTE_MS},
     verdict::Verdict,
 };
-use conclave_mls::seal::{Purpose, entry_context};
+use conclave_mls::{
+    components::ChannelKeyExtension,
+    seal::{Purpose, entry_context},
+};
 use conclave_names::{Epoch, Hash, IdempotencyKey, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use super::{
     Access, Group, Status,
-    access::{fault, key_tree, own_channel_key},
+    access::{each_member, fault, key_tree, own_channel_key},
+    view::client_of,
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -195,6 +201,7 @@ impl Group {
         let newest = self.epoch();
         let parent = void.remove(0);
         self.mls = self.load_parent(&parent)?;
+        self.keys = OnceLock::new();
         self.seeds.retain(|since, _| *since <= epoch);
         self.tree_keys.retain(|since, _| *since <= epoch);
         self.last_added = parent.last_added;
@@ -221,9 +228,9 @@ impl Group {
     }
 
     /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
-    fn keys_of(&self, epoch: Epoch) -> Result<(KeyTree, ChannelKey), MlsError> {
+    fn keys_of(&self, epoch: Epoch) -> Result<(Arc<KeyTree>, ChannelKey), MlsError> {
         if self.epoch() == epoch {
-            return Ok((key_tree(&self.mls)?, own_channel_key(&self.mls)?));
+            return Ok((Arc::clone(self.key_tree()?), own_channel_key(&self.mls)?));
         }
         let parent = self.parents.iter().find(|parent| parent.ended == epoch);
         let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
@@ -236,7 +243,7 @@ impl Group {
         let group_id = self.name.to_string().into_bytes();
         apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
         let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
-        Ok((key_tree(&mls)?, own_channel_key(&mls)?))
+        Ok((Arc::new(key_tree(&mls)?), own_channel_key(&mls)?))
     }
 
     fn secret_of(&self, key: &ChannelKey) -> Result<&SigningKey, MlsError> {
@@ -323,9 +330,7 @@ impl Group {
         if said || !able || self.status != Status::Active || self.unable == Some(front.seq) {
             return None;
         }
-        let own = self.mls.current_member_index();
-        let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
-        Some((front.seq, since.plus_ms(before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS)))
+        Some((front.seq, since.plus_ms(self.rank(ACK_DELAY_RANKS) * ACK_DELAY_MS)))
     }
 
     /// When the commit that we could not apply will be annulled, if nobody acknowledges it. Our place among the members
@@ -333,9 +338,7 @@ impl Group {
     pub(super) fn revival_due(&self) -> Option<Timestamp> {
         let lost = self.lost.as_ref().filter(|lost| !lost.settled)?;
         let (_, open) = self.ledger.find(lost.commit)?;
-        let own = self.mls.current_member_index();
-        let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
-        Some(open.disputed()?.plus_ms(DISPUTE_MS + 1 + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))
+        Some(open.disputed()?.plus_ms(DISPUTE_MS + 1 + self.rank(ACK_DELAY_RANKS) * ACK_DELAY_MS))
     }
 
     /// Makes the entry of a verdict. None if the commit is open no more.
@@ -370,9 +373,14 @@ impl Group {
     /// Tells of a verdict that counted: whose it is, and the reason if we can read it.
     pub(super) fn tell_verdict(&self, seq: Seq, entry: &Entry, events: &mut Vec<Event>) {
         let Some(verdict) = &entry.verdict else { return };
-        let of = |extensions: &_| conclave_mls::components::ChannelKeyExtension::of(extensions) == Ok(verdict.key);
-        let member = self.mls.roster().members_iter().find(|member| of(&member.extensions));
-        let by = member.and_then(|member| self.client_at(member.index).ok());
+        let mut by = None;
+        each_member(&self.mls.export_tree(), |_, identity, extensions| {
+            let of = ChannelKeyExtension::of(extensions) == Ok(verdict.key);
+            if of {
+                by = client_of(identity).ok();
+            }
+            !of
+        });
         let reason = match &entry.body {
             conclave_channel::Body::Inline(sealed) if entry.kind == EntryKind::Nack => {
                 let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);

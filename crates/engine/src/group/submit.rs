@@ -112,11 +112,10 @@ impl Group {
         if self.status != Status::Active || !self.may_commit() {
             return None;
         }
-        let own = self.mls.current_member_index();
-        let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
+        let before = self.rank(COMMIT_DELAY_RANKS);
         // Who leaves itself comes after everybody else: it is there for the case that all leave.
         let last = if self.own_removal_proposed() { COMMIT_DELAY_RANKS + 1 } else { 0 };
-        Some(self.proposed_at?.plus_ms((last + before.min(COMMIT_DELAY_RANKS)) * COMMIT_DELAY_MS))
+        Some(self.proposed_at?.plus_ms((last + before) * COMMIT_DELAY_MS))
     }
 
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
@@ -247,7 +246,7 @@ impl Group {
             }
             Wish::Heartbeat => self.prepare_message(HEARTBEAT, &[]).map(Some),
             Wish::Leave => {
-                if self.mls.roster().members_iter().nth(1).is_none() {
+                if self.mls.roster().member_identities_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
                     self.end();
                     return Ok(None);
@@ -284,18 +283,16 @@ impl Group {
     }
 
     fn not_yet_members(&self, key_packages: &[Vec<u8>]) -> Result<Vec<MlsMessage>, MlsError> {
-        let members: Vec<_> = self
-            .mls
-            .roster()
-            .members_iter()
-            .map(|member| super::view::client_of(&member.signing_identity))
-            .collect::<Result<_, _>>()?;
         let mut add = Vec::new();
         for bytes in key_packages {
             let message = MlsMessage::from_bytes(bytes)?;
             let package = message.as_key_package().ok_or_else(|| fault("not a KeyPackage"))?;
-            if !members.contains(&super::view::client_of(package.signing_identity())?) {
-                add.push(message);
+            // To MLS, a member's identity is its client.
+            let client = super::view::client_of(package.signing_identity())?.to_string();
+            match self.mls.member_with_identity(client.as_bytes()) {
+                Ok(_) => {}
+                Err(mls_rs::error::MlsError::MemberNotFound) => add.push(message),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(add)
@@ -307,12 +304,10 @@ impl Group {
         let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
         let aad = conclave_mls::components::SafeAad::default();
         let aad = mls_rs_codec::MlsEncode::mls_encode_to_vec(&aad).map_err(fault)?;
-        let mut work = self.mls.clone();
-        let message = work.encrypt_application_message(&plaintext, aad)?;
-        let prepared = self.seal_entry(EntryKind::Message, &message)?;
-        self.mls = work;
+        // If this fails, the ratchet may have moved on, which does no harm: a generation is left out.
         self.dirty = true;
-        Ok(prepared)
+        let message = self.mls.encrypt_application_message(&plaintext, aad)?;
+        self.seal_entry(EntryKind::Message, &message)
     }
 
     fn prepare_leave(&mut self) -> Result<Prepared, MlsError> {

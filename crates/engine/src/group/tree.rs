@@ -36,24 +36,26 @@ pub(super) fn renews_key(removed: u32, members: u32) -> bool {
 }
 
 impl Group {
-    /// Works out what is to be uploaded with a commit: `next` is the group after it, `exported` its tree.
+    /// Works out what is to be uploaded with a commit: `exported` is the tree after it, and `renewed` the group after it
+    /// if it renews the tree key.
     pub(super) fn offer_tree(
         &self,
-        next: &MlsGroup,
+        renewed: Option<&MlsGroup>,
         exported: &[u8],
-        renews_key: bool,
     ) -> Result<(Offer, conclave_mls::seal::Seed), MlsError> {
         let provider = suite(self.mls.cipher_suite())?;
         let old_key = self.tree_key(self.epoch()).ok_or_else(|| fault("no tree key"))?;
-        let new_key =
-            if renews_key { export_key(next, TREE_KEY_LABEL, &self.profile.channel)? } else { old_key.clone() };
+        let new_key = match renewed {
+            Some(next) => export_key(next, TREE_KEY_LABEL, &self.profile.channel)?,
+            None => old_key.clone(),
+        };
         if self.is_visible() {
             // The DS keeps it as it is, and serves it by its hash.
             let changed = Changed { names: ChunkNames::default(), added: Vec::new(), dropped: Vec::new() };
             return Ok((Offer { root: chain::entry_hash(exported), changed, whole: false }, new_key));
         }
         let after = Nodes::parse(exported).map_err(fault)?;
-        let whole = self.offers_whole_tree || renews_key;
+        let whole = self.offers_whole_tree || renewed.is_some();
         let after = Keyed { key: &new_key, nodes: &after };
         let changed = if whole {
             tree_chunks::changes(&provider, None, after, after)

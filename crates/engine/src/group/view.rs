@@ -6,7 +6,7 @@ use conclave_names::{ClientUri, Epoch, Hash, UserUri};
 use mls_rs::{MlsMessage, extension::built_in::RequiredCapabilitiesExt, identity::SigningIdentity};
 use serde::Serialize;
 
-use super::{Group, access::fault, commit::as_add};
+use super::{Group, access::{each_member, fault}, commit::as_add};
 use crate::{
     intent::{Intent, Wish},
     mls_client::MlsError,
@@ -40,22 +40,23 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if a member's certificate does not parse, which no admitted one does.
     pub fn members(&self) -> Result<Vec<Member>, MlsError> {
-        self.mls
-            .roster()
-            .members_iter()
-            .map(|member| {
-                let leaf = identity::read(&member.signing_identity).map_err(fault)?;
-                let confirmed = !self.unconfirmed.contains(leaf.client());
-                Ok(Member {
-                    index: member.index,
+        let mut members = Vec::new();
+        let mut refused = Ok(());
+        each_member(&self.mls.export_tree(), |index, identity, _| {
+            refused = identity::read(identity).map(|leaf| {
+                members.push(Member {
+                    index,
                     client: leaf.client().clone(),
                     user: leaf.user().clone(),
                     identity_key: Hash::new(leaf.identity_key()),
-                    own: member.index == self.mls.current_member_index(),
-                    confirmed,
-                })
-            })
-            .collect()
+                    own: index == self.mls.current_member_index(),
+                    confirmed: !self.unconfirmed.contains(leaf.client()),
+                });
+            });
+            refused.is_ok()
+        });
+        refused.map_err(fault)?;
+        Ok(members)
     }
 
     /// Equal for all members that agree on the epoch, and for nobody else (RFC 9420, section 8.7).

@@ -3,7 +3,7 @@
 
 mod bare;
 mod ours;
-mod world;
+pub(crate) mod world;
 
 use std::{
     error::Error,

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
 pub(crate) struct World {
+    pub(crate) now: Timestamp,
     pub(crate) domain: Domain,
     authority: CertificateAuthority,
     pub(crate) address_key: AddressKey,
@@ -35,12 +36,17 @@ impl World {
         let domain: Domain = "example.com".parse()?;
         let suite = crypto::suite(crypto::DEFAULT_SUITE)?;
         let (_, public) = suite.kem_generate().map_err(|error| error.to_string())?;
-        Ok(Self {
-            authority: CertificateAuthority::generate(&domain, NOW)?,
-            domain,
-            address_key: AddressKey { id: [1; 8], public: public.as_ref().to_vec() },
-            members,
-        })
+        Self::of(domain, AddressKey { id: [1; 8], public: public.as_ref().to_vec() }, members, NOW)
+    }
+
+    /// With the address key of a real server, at its time.
+    pub(crate) fn of(
+        domain: Domain,
+        address_key: AddressKey,
+        members: usize,
+        now: Timestamp,
+    ) -> Result<Self, Box<dyn Error>> {
+        Ok(Self { now, authority: CertificateAuthority::generate(&domain, now)?, domain, address_key, members })
     }
 
     pub(crate) fn account(&self, name: &str) -> Result<Account, Box<dyn Error>> {
@@ -48,9 +54,9 @@ impl World {
         let identity = SigningKey::from_bytes(&random()?);
         let signature_key = SigningKey::from_bytes(&random()?);
         let public = signature_key.verifying_key().to_bytes();
-        let end = NOW.plus_ms(30 * 86_400_000);
+        let end = self.now.plus_ms(30 * 86_400_000);
         let binding = IdentityBinding::sign(&identity, &client, &public, end);
-        let certificate = self.authority.issue(&client, &public, &binding, NOW, end, random()?)?;
+        let certificate = self.authority.issue(&client, &public, &binding, self.now, end, random()?)?;
         Ok(Account {
             client,
             signature_key,
