@@ -23,8 +23,8 @@ use crate::{
 /// Values from this length on are cut, in bytes.
 const LONG: usize = 48 * 1024;
 
-/// Shortest piece but for the last, and longest, in bytes. On average it is the shortest and 8 KiB.
-const SHORTEST: usize = 2 * 1024;
+/// Shortest piece but for the last, and longest, in bytes. On average a piece has the shortest and 8 KiB.
+const SHORTEST: usize = 4 * 1024;
 const LONGEST: usize = 64 * 1024;
 
 /// Bits of the rolling hash that are zero where a piece ends.
@@ -69,14 +69,16 @@ struct List {
 
 /// Length of the first piece.
 fn first(bytes: &[u8]) -> usize {
-    let mut hash = 0_u64;
-    for (at, byte) in bytes.iter().enumerate().take(LONGEST).skip(SHORTEST - WINDOW) {
-        hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-        if at >= SHORTEST && hash & ENDS == 0 {
-            return at;
-        }
-    }
-    bytes.len().min(LONGEST)
+    let longest = bytes.len().min(LONGEST);
+    let Some(looked_at) = bytes.get(SHORTEST - WINDOW..longest) else { return longest };
+    let (before, looked_at) = looked_at.split_at(WINDOW.min(looked_at.len()));
+    let step = |hash: u64, byte: &u8| (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
+    let mut hash = before.iter().fold(0, step);
+    let end = looked_at.iter().position(|byte| {
+        hash = step(hash, byte);
+        hash & ENDS == 0
+    });
+    end.map_or(longest, |end| SHORTEST + end)
 }
 
 fn cut(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {

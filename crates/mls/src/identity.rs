@@ -2,15 +2,18 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use conclave_names::Timestamp;
+use conclave_names::{ClientUri, Timestamp};
 use mls_rs::{
     ExtensionList, IdentityProvider,
-    identity::{CredentialType, SigningIdentity},
+    identity::{Credential, CredentialType, SigningIdentity},
     time::MlsTime,
 };
 use mls_rs_core::{error::IntoAnyError, identity::MemberValidationContext};
 
-use crate::credential::{ClientIdentity, InvalidCredential, Issuers, LeafCertificate, validate};
+use crate::{
+    credential::{ClientIdentity, InvalidCredential, Issuer, Issuers, LeafCertificate, validate},
+    validated::{Validated, name_of},
+};
 
 /// Why a member is not admitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,15 +36,20 @@ impl IntoAnyError for IdentityError {
     }
 }
 
+/// The certificate of a signing identity, in DER.
+fn leaf_of(signing_identity: &SigningIdentity) -> Result<&[u8], IdentityError> {
+    let Credential::X509(chain) = &signing_identity.credential else { return Err(IdentityError::Type) };
+    let [leaf] = chain.as_slice() else { return Err(IdentityError::Type) };
+    Ok(leaf)
+}
+
 /// Who a leaf's signing identity is, at a time (none: lifetimes are not judged).
 pub fn identify(
     signing_identity: &SigningIdentity,
     issuers: &Issuers,
     time: Option<Timestamp>,
 ) -> Result<ClientIdentity, IdentityError> {
-    let chain = signing_identity.credential.as_x509().ok_or(IdentityError::Type)?;
-    let [leaf] = chain.as_slice() else { return Err(IdentityError::Type) };
-    let identity = validate(leaf, issuers, time)?;
+    let identity = validate(leaf_of(signing_identity)?, issuers, time)?;
     if signing_identity.signature_key.as_bytes() != identity.signature_key {
         return Err(IdentityError::Key);
     }
@@ -50,9 +58,7 @@ pub fn identify(
 
 /// Reads a member's certificate without judging it: it was judged when the member was admitted.
 pub fn read(signing_identity: &SigningIdentity) -> Result<LeafCertificate, IdentityError> {
-    let chain = signing_identity.credential.as_x509().ok_or(IdentityError::Type)?;
-    let [leaf] = chain.as_slice() else { return Err(IdentityError::Type) };
-    Ok(LeafCertificate::parse(leaf).map_err(InvalidCredential::from)?)
+    Ok(LeafCertificate::parse(leaf_of(signing_identity)?).map_err(InvalidCredential::from)?)
 }
 
 /// A signing identity from a leaf certificate.
@@ -65,19 +71,28 @@ pub fn signing_identity(certificate: Vec<u8>, signature_key: &[u8; 32]) -> Signi
 /// The provider for mls-rs. Clones share the issuers, which may be added to while groups are open.
 #[derive(Debug, Clone, Default)]
 pub struct Identities {
-    issuers: Arc<RwLock<Issuers>>,
+    believed: Arc<RwLock<Believed>>,
+}
+
+#[derive(Debug, Default)]
+struct Believed {
+    issuers: Issuers,
+    /// What these issuers certified.
+    validated: Validated,
 }
 
 impl Identities {
     /// With these issuers.
     #[must_use]
     pub fn new(issuers: Issuers) -> Self {
-        Self { issuers: Arc::new(RwLock::new(issuers)) }
+        Self { believed: Arc::new(RwLock::new(Believed { issuers, validated: Validated::default() })) }
     }
 
     /// Replaces the issuers.
     pub fn set_issuers(&self, issuers: Issuers) {
-        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = issuers;
+        let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
+        believed.issuers = issuers;
+        believed.validated.clear();
     }
 
     /// Who a leaf's signing identity is.
@@ -86,7 +101,41 @@ impl Identities {
         signing_identity: &SigningIdentity,
         time: Option<Timestamp>,
     ) -> Result<ClientIdentity, IdentityError> {
-        identify(signing_identity, &self.issuers.read().unwrap_or_else(PoisonError::into_inner), time)
+        let name = name_of(leaf_of(signing_identity)?);
+        let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
+        let known = believed.validated.get(&name).filter(|known| time.is_none_or(|time| believed.covers(known, time)));
+        if let Some(known) = known.filter(|known| signing_identity.signature_key.as_bytes() == known.signature_key) {
+            return Ok(known.clone());
+        }
+        // A refusal is told with its reason, each time anew.
+        let identity = identify(signing_identity, &believed.issuers, time)?;
+        drop(believed);
+        let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
+        // The issuers may be others by now.
+        if believed.issuer_of(&identity).is_some() {
+            believed.validated.insert(name, identity.clone());
+        }
+        Ok(identity)
+    }
+
+    /// The client of an identity that was validated before, if that is remembered.
+    fn known_client(&self, signing_identity: &SigningIdentity) -> Option<ClientUri> {
+        let name = name_of(leaf_of(signing_identity).ok()?);
+        let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
+        believed.validated.get(&name).map(|known| known.client.clone())
+    }
+}
+
+impl Believed {
+    fn issuer_of(&self, identity: &ClientIdentity) -> Option<&Issuer> {
+        let domain = identity.client.domain();
+        self.issuers.for_key_id(identity.issuer).iter().find(|issuer| issuer.domain() == domain)
+    }
+
+    /// Whether certificate and issuer are valid at a time. The binding lasts at least as long as the certificate.
+    fn covers(&self, identity: &ClientIdentity, time: Timestamp) -> bool {
+        let certificate = identity.not_before <= time && time.as_secs() <= identity.not_after.as_secs();
+        certificate && self.issuer_of(identity).is_some_and(|issuer| issuer.covers(time))
     }
 }
 
@@ -119,6 +168,9 @@ impl IdentityProvider for Identities {
     /// The client's URI: a client is in a group once. What is asked about here was or will be validated as a member,
     /// so the certificate is only read: mls-rs asks for every leaf of a tree.
     fn identity(&self, signing_identity: &SigningIdentity, _: &ExtensionList) -> Result<Vec<u8>, IdentityError> {
+        if let Some(client) = self.known_client(signing_identity) {
+            return Ok(client.to_string().into_bytes());
+        }
         Ok(read(signing_identity)?.client().to_string().into_bytes())
     }
 

@@ -25,4 +25,5 @@ pub mod rules;
 pub mod seal;
 mod signing;
 pub mod tree_chunks;
+mod validated;
 pub mod welcome;

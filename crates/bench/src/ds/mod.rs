@@ -47,7 +47,7 @@ impl<'r> Figures<'r> {
     /// Begins with the load of the machine, by which the figures are to be judged.
     pub(crate) fn new(report: &'r mut Report, bench: &'static str) -> Self {
         let mut figures = Self { report, bench };
-        figures.add("machine-load", 0, server::load(), "processes");
+        figures.add("machine-load", 0, load(), "processes");
         figures
     }
 

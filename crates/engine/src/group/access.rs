@@ -6,12 +6,7 @@ use conclave_channel::access::{ChannelKey, KeyPath, KeyTree};
 use conclave_mls::components::ChannelKeyExtension;
 use conclave_names::{ChannelId, Epoch};
 use ed25519_dalek::SigningKey;
-use mls_rs::{
-    ExtensionList,
-    group::{ExportedTree, Sender, proposal::Proposal},
-    identity::SigningIdentity,
-    mls_rules::ProposalInfo,
-};
+use mls_rs::{ExtensionList, group::ExportedTree, identity::SigningIdentity};
 
 use super::Group;
 use crate::mls_client::{MlsError, MlsGroup};
@@ -49,16 +44,52 @@ pub(super) fn each_member(tree: &ExportedTree<'_>, mut each: impl FnMut(u32, &Si
     }
 }
 
-/// The key tree over a group's present members.
-pub(super) fn key_tree(mls: &MlsGroup) -> Result<KeyTree, MlsError> {
-    let mut keys = Vec::new();
+/// The channel keys of an epoch.
+pub(super) struct Keys {
+    pub(super) tree: KeyTree,
+    /// By leaf; none at blank ones.
+    by_leaf: Vec<Option<ChannelKey>>,
+}
+
+/// The channel keys in a tree, by leaf.
+fn keys_by_leaf(mls: &MlsGroup) -> Result<Vec<Option<ChannelKey>>, MlsError> {
+    let tree = mls.export_tree();
+    let mut keys = vec![None; tree.total_leaf_count() as usize];
     let mut missing = Ok(());
-    each_member(&mls.export_tree(), |_, _, extensions| {
-        missing = ChannelKeyExtension::of(extensions).map(|key| keys.push(key));
+    each_member(&tree, |index, _, extensions| {
+        missing = ChannelKeyExtension::of(extensions).map(|key| {
+            keys.get_mut(index as usize).into_iter().for_each(|place| *place = Some(key));
+        });
         missing.is_ok()
     });
     missing.map_err(fault)?;
-    KeyTree::new(keys).map_err(fault)
+    Ok(keys)
+}
+
+impl Keys {
+    pub(super) fn of(mls: &MlsGroup) -> Result<Self, MlsError> {
+        let by_leaf = keys_by_leaf(mls)?;
+        Ok(Self { tree: KeyTree::new(by_leaf.iter().flatten().copied()).map_err(fault)?, by_leaf })
+    }
+
+    /// Those of the group after a commit. Every leaf is looked at; hashes are made of what changed only.
+    pub(super) fn after(&self, next: &MlsGroup) -> Result<Self, MlsError> {
+        let by_leaf = keys_by_leaf(next)?;
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
+        for index in 0..by_leaf.len().max(self.by_leaf.len()) {
+            let (before, now) = (self.by_leaf.get(index).copied().flatten(), by_leaf.get(index).copied().flatten());
+            if before != now {
+                removed.extend(before);
+                added.extend(now);
+            }
+        }
+        Ok(Self { tree: self.tree.changed(&removed, &added).map_err(fault)?, by_leaf })
+    }
+
+    /// The key in a leaf.
+    pub(super) fn at(&self, index: u32) -> Option<ChannelKey> {
+        self.by_leaf.get(index as usize).copied().flatten()
+    }
 }
 
 /// The channel key in a leaf.
@@ -85,42 +116,17 @@ impl Group {
             .iter()
             .find(|key| key.verifying_key().to_bytes() == public.0)
             .ok_or_else(|| fault("the channel key of our leaf is not in the profile"))?;
-        let path = self.key_tree()?.path(&public).map_err(fault)?;
+        let path = self.keys()?.tree.path(&public).map_err(fault)?;
         Ok(Access { channel: self.profile.channel, epoch: self.epoch(), key: key.clone(), path })
     }
 
-    /// The key tree of the present epoch.
-    pub(super) fn key_tree(&self) -> Result<&Arc<KeyTree>, MlsError> {
+    /// The channel keys of the present epoch.
+    pub(super) fn keys(&self) -> Result<&Arc<Keys>, MlsError> {
         if let Some(known) = self.keys.get() {
             return Ok(known);
         }
-        let tree = Arc::new(key_tree(&self.mls)?);
-        Ok(self.keys.get_or_init(|| tree))
-    }
-
-    /// The key tree of the epoch that a commit leads to, made of the present one by what the commit changes.
-    pub(super) fn key_tree_after(
-        &self,
-        next: &MlsGroup,
-        committer: u32,
-        applied: &[ProposalInfo<Proposal>],
-    ) -> Result<KeyTree, MlsError> {
-        let mut removed = vec![channel_key_at(&self.mls, committer)?];
-        let mut added = vec![channel_key_at(next, committer)?];
-        for info in applied {
-            match (&info.proposal, info.sender()) {
-                (Proposal::Add(add), _) => {
-                    added.push(ChannelKeyExtension::of(&add.leaf_node_extensions()).map_err(fault)?);
-                }
-                (Proposal::Remove(remove), _) => removed.push(channel_key_at(&self.mls, remove.to_remove())?),
-                (Proposal::Update(_), Sender::Member(index)) => {
-                    removed.push(channel_key_at(&self.mls, *index)?);
-                    added.push(channel_key_at(next, *index)?);
-                }
-                _ => {}
-            }
-        }
-        self.key_tree()?.changed(&removed, &added).map_err(fault)
+        let keys = Arc::new(Keys::of(&self.mls)?);
+        Ok(self.keys.get_or_init(|| keys))
     }
 
     /// How many members stand before us, up to so many.

@@ -258,7 +258,7 @@ impl Group {
             added.extend(key);
             removed += u32::from(key.is_none());
         }
-        let tree = self.key_tree()?.changed(&before, &added).map_err(fault)?;
+        let tree = self.keys()?.tree.changed(&before, &added).map_err(fault)?;
         Ok(Foretold { key_root: tree.root(), members: tree.len(), removed })
     }
 
@@ -310,7 +310,7 @@ impl Group {
         let applied = &epoch.applied_proposals;
         let removed = applied.iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count();
         let removed = u32::try_from(removed).map_err(fault)?;
-        let keys = self.key_tree_after(&next, self.mls.current_member_index(), applied)?;
+        let keys = self.keys()?.after(&next)?.tree;
         let actual = Foretold { key_root: keys.root(), members: keys.len(), removed };
         Ok(Built { output, secrets, next: Some(next), actual, joiner_key })
     }

@@ -19,7 +19,7 @@ use mls_rs::{
 
 use super::{
     Group, Handshakes, Status,
-    access::{fault, key_tree},
+    access::{Keys, fault},
     presence::Presence,
     refresh::Refreshed,
     row,
@@ -111,7 +111,7 @@ impl Group {
         )?;
         let seed = export_seed(&mls, &profile.channel)?;
         let tree_key = export_key(&mls, TREE_KEY_LABEL, &profile.channel)?;
-        let tree = key_tree(&mls)?;
+        let tree = Keys::of(&mls)?.tree;
         let pieces = Pieces::none(row::prefix(&name));
         Ok(Self {
             name,
@@ -148,6 +148,8 @@ impl Group {
             writes: Vec::new(),
             pieces,
             dirty: true,
+            touched: false,
+            unusable: false,
             mls,
         })
     }
@@ -157,7 +159,7 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if a leaf has no channel key, which no admitted leaf lacks.
     pub fn key_root(&self) -> Result<Hash, MlsError> {
-        Ok(key_tree(&self.mls)?.root())
+        Ok(self.keys()?.tree.root())
     }
 
     /// A group that was just joined.
@@ -199,6 +201,8 @@ impl Group {
             writes: Vec::new(),
             pieces,
             dirty: true,
+            touched: false,
+            unusable: false,
         }
     }
 

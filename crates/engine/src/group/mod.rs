@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use conclave_channel::{HashWindow, access::KeyTree, law::Ledger, receipt::Receipt};
+use conclave_channel::{HashWindow, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
@@ -103,8 +103,8 @@ pub struct Group {
     /// Keys under which the chunks of the tree are sealed, by the epoch since which each is in force.
     tree_keys: BTreeMap<Epoch, Seed>,
     tree_names: tree::Known,
-    /// The key tree of the present epoch, once it was needed.
-    keys: OnceLock<Arc<KeyTree>>,
+    /// The channel keys of the present epoch, once they were needed.
+    keys: OnceLock<Arc<access::Keys>>,
     /// Whether the server has no tree that a commit could build on.
     offers_whole_tree: bool,
     /// Channel keys of ours: the leaf's, and those of leaves under way.
@@ -126,6 +126,10 @@ pub struct Group {
     pieces: Pieces,
     /// Whether the MLS state has changed since it was last written.
     dirty: bool,
+    /// Whether the MLS state in memory is none of the group's: nothing of it may be written.
+    unusable: bool,
+    /// Whether something else has that stands in the group's own row.
+    touched: bool,
 }
 
 impl std::fmt::Debug for Group {

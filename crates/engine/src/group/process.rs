@@ -7,7 +7,7 @@ use conclave_mls::{
     components::HandshakeAad,
     content::{Content, MessageId},
     frame::{Frame, HEARTBEAT},
-    seal::{Purpose, entry_context},
+    seal::{EXPORTER_LABEL, Purpose, entry_context},
 };
 use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
 use mls_rs::MlsMessageDescription;
@@ -21,8 +21,8 @@ use mls_rs::{
 
 use super::{
     Group, Status,
-    access::channel_key_at,
-    create::{export_key, export_seed},
+    access::Keys,
+    create::export_key,
     tree::TREE_KEY_LABEL,
 };
 use crate::{
@@ -451,13 +451,12 @@ impl Group {
             }
             _ => {
                 let secrets = intent.prepared.as_ref().map(|prepared| prepared.secrets.clone()).unwrap_or_default();
-                let mut next = self.mls.clone();
-                let applied = CommitSecrets::from_bytes(&secrets)
-                    .and_then(|secrets| next.apply_detached_commit(secrets))
-                    .map_err(|error| Rejection::Mls(error.to_string()));
-                match applied
-                    .and_then(|description| self.accept(next, &description, entry, incoming, stays_open, events))
-                {
+                let apply = |mls: &mut MlsGroup| {
+                    CommitSecrets::from_bytes(&secrets)
+                        .and_then(|secrets| mls.apply_detached_commit(secrets))
+                        .map_err(|error| Rejection::Mls(error.to_string()))
+                };
+                match self.advance(entry, incoming, stays_open, events, apply) {
                     Ok(()) => {
                         *checkpoint = None;
                         self.drop_intent(order);
@@ -469,7 +468,7 @@ impl Group {
         }
     }
 
-    /// Somebody's commit: processed on a clone, which replaces the group only if every check passes.
+    /// Somebody's commit.
     fn follow(
         &mut self,
         entry: &Entry,
@@ -479,13 +478,12 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let mut next = self.mls.clone();
-        let description = match next.process_incoming_message_with_time(message, mls_time(incoming.time)) {
-            Ok(ReceivedMessage::Commit(description)) => description,
-            Ok(_) => return Outcome::NeedsRecovery(Rejection::Mismatch),
-            Err(error) => return Outcome::NeedsRecovery(Rejection::Mls(error.to_string())),
+        let process = |mls: &mut MlsGroup| match mls.process_incoming_message_with_time(message, mls_time(incoming.time)) {
+            Ok(ReceivedMessage::Commit(description)) => Ok(description),
+            Ok(_) => Err(Rejection::Mismatch),
+            Err(error) => Err(Rejection::Mls(error.to_string())),
         };
-        match self.accept(next, &description, entry, incoming, stays_open, events) {
+        match self.advance(entry, incoming, stays_open, events, process) {
             Ok(()) => {
                 *checkpoint = None;
                 Outcome::Applied
@@ -494,10 +492,47 @@ impl Group {
         }
     }
 
-    /// The checks of every commit, and what follows from it. Nothing has changed if a check fails.
+    /// Applies a commit, with every check. The group goes on only if all pass.
+    ///
+    /// A commit is applied to a copy. Where the store has the group as it is, and nobody goes, whose name would be looked
+    /// up in the group before, the store's is the copy: copying takes as long as applying where members are many.
+    fn advance(
+        &mut self,
+        entry: &Entry,
+        incoming: &Incoming,
+        stays_open: bool,
+        events: &mut Vec<Event>,
+        apply: impl FnOnce(&mut MlsGroup) -> Result<CommitMessageDescription, Rejection>,
+    ) -> Result<(), Rejection> {
+        let stored = self.saved == Some(self.epoch()) && !self.dirty && !self.unsaved_proposals;
+        let removes = entry.commit.is_none_or(|header| header.removed > 0) || self.mls.commit_required();
+        // They are of the group before.
+        let keys = Arc::clone(self.keys().map_err(|error| Rejection::Mls(error.to_string()))?);
+        if !stored || removes {
+            let mut next = self.mls.clone();
+            let description = apply(&mut next)?;
+            return self.accept(Some(next), &keys, &description, entry, incoming, stays_open, events);
+        }
+        let applied = apply(&mut self.mls).and_then(|description| {
+            self.accept(None, &keys, &description, entry, incoming, stays_open, events)
+        });
+        if applied.is_err() {
+            let group_id = self.name.to_string().into_bytes();
+            match self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id) {
+                Ok(before) => self.mls = before,
+                Err(_) => self.unusable = true,
+            }
+        }
+        applied
+    }
+
+    /// The checks of every commit, and what follows from it. `next` is the group after it, or none if ours is that
+    /// already; but for that, nothing has changed if a check fails.
+    #[allow(clippy::too_many_arguments)]
     fn accept(
         &mut self,
-        next: MlsGroup,
+        next: Option<MlsGroup>,
+        keys: &Keys,
         description: &CommitMessageDescription,
         entry: &Entry,
         incoming: &Incoming,
@@ -526,6 +561,8 @@ impl Group {
                         .map_err(|error| Rejection::Credential(error.to_string()))?;
                     added.push(identity.client);
                 }
+                // Whom it removes stands in the group before.
+                Proposal::Remove(_) if next.is_none() => return Err(Rejection::Flags),
                 Proposal::Remove(remove) => {
                     removed.push(self.client_at(remove.to_remove()).map_err(|_| Rejection::Mismatch)?);
                 }
@@ -535,10 +572,10 @@ impl Group {
         if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
         }
-        let committer = channel_key_at(&self.mls, description.committer).map_err(|_| Rejection::Mismatch)?;
-        if committer != header.committer {
+        if keys.at(description.committer) != Some(header.committer) {
             return Err(Rejection::Committer);
         }
+        // The same client before and after.
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
         self.compare(&position, &by, incoming.time, events);
         if removed_us {
@@ -547,26 +584,26 @@ impl Group {
             events.push(Event::RemovedFromGroup { by });
             return Ok(());
         }
-        let keys = self
-            .key_tree_after(&next, description.committer, &epoch.applied_proposals)
-            .map_err(|_| Rejection::KeyRoot)?;
-        if keys.root() != header.key_root || keys.len() != header.members {
+        let after = next.as_ref().unwrap_or(&self.mls);
+        let keys = keys.after(after).map_err(|_| Rejection::KeyRoot)?;
+        if keys.tree.root() != header.key_root || keys.tree.len() != header.members {
             return Err(Rejection::KeyRoot);
         }
-        let new_epoch = Epoch(next.current_epoch());
-        if aad.renews_seed {
-            let seed = export_seed(&next, &self.profile.channel).map_err(|error| Rejection::Mls(error.to_string()))?;
-            self.add_seed(new_epoch, seed);
-        }
-        if aad.renews_tree_key {
-            let key = export_key(&next, TREE_KEY_LABEL, &self.profile.channel)
-                .map_err(|error| Rejection::Mls(error.to_string()))?;
-            self.add_tree_key(new_epoch, key);
-        }
+        let new_epoch = Epoch(after.current_epoch());
+        let export = |label| {
+            let key = export_key(after, label, &self.profile.channel);
+            key.map_err(|error| Rejection::Mls(error.to_string()))
+        };
+        let seed = aad.renews_seed.then(|| export(EXPORTER_LABEL)).transpose()?;
+        let tree_key = aad.renews_tree_key.then(|| export(TREE_KEY_LABEL)).transpose()?;
         if stays_open {
-            self.keep_parent(incoming.seq).map_err(|error| Rejection::Mls(error.to_string()))?;
+            self.keep_parent(incoming.seq, entry.epoch).map_err(|error| Rejection::Mls(error.to_string()))?;
         }
-        self.mls = next;
+        seed.into_iter().for_each(|seed| self.add_seed(new_epoch, seed));
+        tree_key.into_iter().for_each(|key| self.add_tree_key(new_epoch, key));
+        if let Some(next) = next {
+            self.mls = next;
+        }
         self.keys = Arc::new(keys).into();
         self.dirty = true;
         self.unsaved_proposals = false;

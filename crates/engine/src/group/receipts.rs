@@ -43,7 +43,7 @@ impl Group {
         while self.receipts.len() > RECEIPTS_KEPT {
             self.receipts.pop_first();
         }
-        self.dirty = true;
+        self.touched = true;
         events
     }
 

@@ -321,18 +321,24 @@ impl Group {
             writes: Vec::new(),
             pieces: Pieces::load(rows, prefix.clone(), &PIECED)?,
             dirty: false,
+            touched: false,
+            unusable: false,
         }))
     }
 
     /// Adds the rows that describe the group as it is now.
     pub(super) fn save(&mut self) -> Result<(), MlsError> {
+        if self.unusable {
+            return Err(super::fault("the group's state could not be restored: open the group again"));
+        }
         if self.dirty {
             self.mls.write_to_storage()?;
             self.drain_state(self.epoch());
             self.dirty = false;
-        } else if self.writes.is_empty() {
+        } else if self.writes.is_empty() && !self.touched {
             return Ok(());
         }
+        self.touched = false;
         let meta = self.meta()?;
         self.writes.push(meta);
         Ok(())

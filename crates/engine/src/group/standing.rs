@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use conclave_channel::{
     Entry, EntryKind, Position,
-    access::{ChannelKey, KeyTree},
+    access::ChannelKey,
     law::{Change, DISPUTE_MS},
     verdict::Verdict,
 };
@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Access, Group, Status,
-    access::{each_member, fault, key_tree, own_channel_key},
+    access::{Keys, each_member, fault, own_channel_key},
     view::client_of,
 };
 use crate::{
@@ -124,10 +124,9 @@ impl Group {
         Event::InvitationAnnulled {}
     }
 
-    /// Keeps the present state, which a commit that stays open is about to replace.
-    pub(super) fn keep_parent(&mut self, commit: Seq) -> Result<(), MlsError> {
+    /// Keeps the state of the epoch that a commit ends which stays open.
+    pub(super) fn keep_parent(&mut self, commit: Seq, ended: Epoch) -> Result<(), MlsError> {
         let group_id = self.mls.group_id().to_vec();
-        let ended = self.epoch();
         if self.saved != Some(ended) || self.unsaved_proposals {
             // mls-rs writes the state to memory; the rows follow with the rest.
             self.mls.write_to_storage()?;
@@ -228,9 +227,9 @@ impl Group {
     }
 
     /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
-    fn keys_of(&self, epoch: Epoch) -> Result<(Arc<KeyTree>, ChannelKey), MlsError> {
+    fn keys_of(&self, epoch: Epoch) -> Result<(Arc<Keys>, ChannelKey), MlsError> {
         if self.epoch() == epoch {
-            return Ok((Arc::clone(self.key_tree()?), own_channel_key(&self.mls)?));
+            return Ok((Arc::clone(self.keys()?), own_channel_key(&self.mls)?));
         }
         let parent = self.parents.iter().find(|parent| parent.ended == epoch);
         let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
@@ -243,7 +242,7 @@ impl Group {
         let group_id = self.name.to_string().into_bytes();
         apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
         let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
-        Ok((Arc::new(key_tree(&mls)?), own_channel_key(&mls)?))
+        Ok((Arc::new(Keys::of(&mls)?), own_channel_key(&mls)?))
     }
 
     fn secret_of(&self, key: &ChannelKey) -> Result<&SigningKey, MlsError> {
@@ -260,8 +259,8 @@ impl Group {
         if self.epoch() == self.ledger.settled() || self.joined > self.ledger.settled() {
             return Ok(None);
         }
-        let (tree, public) = self.keys_of(self.ledger.settled())?;
-        let path = tree.path(&public).map_err(fault)?;
+        let (keys, public) = self.keys_of(self.ledger.settled())?;
+        let path = keys.tree.path(&public).map_err(fault)?;
         let (channel, epoch) = (self.profile.channel, self.ledger.settled());
         Ok(Some(Access { channel, epoch, key: self.secret_of(&public)?.clone(), path }))
     }
@@ -353,8 +352,8 @@ impl Group {
         let ledger = self.ledger.at(now);
         let Some((epoch, open)) = ledger.find(commit) else { return Ok(None) };
         let provider = suite(self.mls.cipher_suite())?;
-        let (tree, public) = self.keys_of(epoch)?;
-        let path = tree.path(&public).map_err(fault)?;
+        let (keys, public) = self.keys_of(epoch)?;
+        let path = keys.tree.path(&public).map_err(fault)?;
         let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
         let context = entry_context(&self.profile.channel, kind.code(), epoch);
         let body = seed.seal(&provider, Purpose::Entry, &context, reason.as_bytes().to_vec()).map_err(fault)?;

@@ -139,7 +139,7 @@ impl Issuer {
         &self.certificate.key
     }
 
-    pub(super) fn covers(&self, now: Timestamp) -> bool {
+    pub(crate) fn covers(&self, now: Timestamp) -> bool {
         self.certificate.covers(now)
     }
 }

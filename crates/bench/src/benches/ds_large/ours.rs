@@ -162,9 +162,14 @@ impl Client {
 
     /// Submits what there is to submit, and reads it. Gives how much there was.
     async fn drive(&mut self) -> Result<usize, Failure> {
+        self.drive_later(0).await
+    }
+
+    /// The same, as if so many milliseconds had passed.
+    async fn drive_later(&mut self, ms: u64) -> Result<usize, Failure> {
         let mut count = 0;
         loop {
-            let now = self.transport.now();
+            let now = self.transport.now().plus_ms(ms);
             let next = self.group()?.next_submission(now, &mut Vec::new())?;
             self.save()?;
             let Some(submission) = next else { return Ok(count) };
@@ -264,7 +269,8 @@ impl Client {
         let rows = StoreRows(&self.store);
         let group = invitation.join(&self.account, &self.mls, &rows, &tree, now, &mut Vec::new())?;
         self.group = Some(group);
-        self.joined = (entry.len(), bytes);
+        let Body::Inline(body) = Entry::parse(&entry)?.body else { return Err("a Welcome that is not inline".into()) };
+        self.joined = (body.len(), bytes);
         self.save()
     }
 }
@@ -272,6 +278,12 @@ impl Client {
 fn good(outcome: &Outcome) -> bool {
     // Bob reads the commit that added him, too, in the epoch before his first.
     matches!(outcome, Outcome::Applied | Outcome::Confirmed | Outcome::Counted | Outcome::Stale)
+}
+
+/// Bob acknowledges what is open, as he would an hour later.
+async fn settle(alice: &mut Client, bob: &mut Client) -> Result<(), Failure> {
+    bob.drive_later(2 * 3600 * 1000).await?;
+    alice.read().await
 }
 
 /// Measures; gives sizes in bytes.
@@ -296,8 +308,7 @@ pub(super) async fn measure(
     bob.join().await?;
     times.note("join", start);
     bob.read().await?;
-    bob.drive().await?;
-    alice.read().await?;
+    settle(&mut alice, &mut bob).await?;
 
     let mut sizes = Vec::new();
     for repetition in 0..repetitions {
@@ -309,6 +320,7 @@ pub(super) async fn measure(
         let start = Instant::now();
         bob.read().await?;
         times.note("process", start);
+        settle(&mut alice, &mut bob).await?;
 
         let mut carol = Client::new(server, people, &format!("carol{repetition}")).await?;
         let package = carol.key_package(people)?;
@@ -320,9 +332,7 @@ pub(super) async fn measure(
         carol.join().await?;
         times.note("join", start);
         bob.read().await?;
-        // Where many commits are open, Bob acknowledges one.
-        bob.drive().await?;
-        alice.read().await?;
+        settle(&mut alice, &mut bob).await?;
         let (welcome, tree) = carol.joined;
         sizes = vec![
             ("add-one-upload", alice.uploaded),

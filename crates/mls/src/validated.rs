@@ -1,0 +1,45 @@
+//! Credentials that were validated before: what does not depend on the time need not be verified twice.
+//!
+//! A leaf is judged when its KeyPackage is added, when the commit is applied, and for our own checks; each time its
+//! certificate would be parsed and two signatures verified. What is kept is the outcome of everything but lifetimes, by the
+//! hash of the certificate, for as long as the issuers stay the same.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::credential::ClientIdentity;
+
+/// Credentials of a generation. There are two, so that what is used stays: some 5 MB at most.
+const GENERATION: usize = 8192;
+
+/// Hash of a certificate.
+pub(crate) type Name = [u8; 32];
+
+pub(crate) fn name_of(certificate: &[u8]) -> Name {
+    Sha256::digest(certificate).into()
+}
+
+/// Validated credentials.
+#[derive(Debug, Default)]
+pub(crate) struct Validated {
+    young: HashMap<Name, ClientIdentity>,
+    old: HashMap<Name, ClientIdentity>,
+}
+
+impl Validated {
+    pub(crate) fn get(&self, name: &Name) -> Option<&ClientIdentity> {
+        self.young.get(name).or_else(|| self.old.get(name))
+    }
+
+    pub(crate) fn insert(&mut self, name: Name, identity: ClientIdentity) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(name, identity);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
