@@ -36,6 +36,8 @@ const WINDOW: usize = 64;
 /// The numbers of the rolling hash, one a byte value: `SplitMix64`, from 1 on.
 const GEAR: [u64; 256] = gear();
 
+// The index is below the length, and beyond it compiling would fail.
+#[allow(clippy::indexing_slicing)]
 const fn gear() -> [u64; 256] {
     let mut table = [0; 256];
     let mut state = 1_u64;
@@ -72,6 +74,8 @@ fn first(bytes: &[u8]) -> usize {
     let longest = bytes.len().min(LONGEST);
     let Some(looked_at) = bytes.get(SHORTEST - WINDOW..longest) else { return longest };
     let (before, looked_at) = looked_at.split_at(WINDOW.min(looked_at.len()));
+    // There is a number for each value of a byte.
+    #[allow(clippy::indexing_slicing)]
     let step = |hash: u64, byte: &u8| (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
     let mut hash = before.iter().fold(0, step);
     let end = looked_at.iter().position(|byte| {

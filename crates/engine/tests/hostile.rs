@@ -5,7 +5,7 @@
 mod common;
 
 use common::{NOW, Person, World, agree, group_of, inbox_entry};
-use conclave_channel::{Body, CommitHeader, Entry, EntryKind, LogFault};
+use conclave_channel::{Body, CommitHeader, Entry, EntryKind, LogFault, access::ChannelKey};
 use conclave_engine::{
     group::{Incoming, Status, SubmissionBody},
     intent::Wish,
@@ -343,4 +343,53 @@ fn nobody_reads_what_was_sealed_after_its_removal() {
     let submission = alice.group().next_submission(NOW, &mut events).unwrap();
     assert!(submission.is_none_or(|submission| matches!(submission.body, SubmissionBody::Entry(_))));
     assert_eq!(entry.epoch, alice.group().epoch());
+}
+
+/// What a refused commit did to the state in memory is gone, whether that state was in the store or not.
+#[test]
+fn a_refused_commit_leaves_no_trace_in_the_group_that_goes_on() {
+    let mut world = World::new();
+    let [mut alice, mut bob] = pair(&mut world);
+    for unsaved in [false, true] {
+        if unsaved {
+            alice.say("read, and not yet stored");
+            alice.drive(&mut world);
+        }
+        alice.wish(Wish::Update);
+        alice.drive(&mut world);
+        let genuine = world.ds.after(bob.group().position().seq);
+        // MLS finds nothing wrong with these: what is refused has been applied before.
+        let lies: [fn(CommitHeader) -> CommitHeader; 3] = [
+            |header| CommitHeader { key_root: Hash::new([0; 32]), ..header },
+            |header| CommitHeader { members: header.members + 1, ..header },
+            |header| CommitHeader { committer: ChannelKey([9; 32]), ..header },
+        ];
+        for lie in lies {
+            let rest = world.ds.after(bob.group().position().seq);
+            let mut forged = rest.clone();
+            let last = forged.last_mut().unwrap();
+            let entry = Entry::parse(&last.entry).unwrap();
+            last.entry = Entry::commit(entry.epoch, lie(entry.commit.unwrap()), entry.body).to_bytes().unwrap();
+            let epoch = bob.group().epoch();
+            let done = bob.group().process(&forged);
+            assert!(matches!(done.outcomes.last().unwrap().1, Outcome::NeedsRecovery(_)), "{:?}", done.outcomes);
+            assert_eq!(bob.group().epoch(), epoch);
+            bob.events.extend(done.events);
+        }
+        let rest = world.ds.after(bob.group().position().seq);
+        let done = bob.group().process(&rest);
+        assert_eq!(done.outcomes.last().unwrap().1, Outcome::Applied, "{} entries before", genuine.len() - 1);
+        bob.save();
+        agree(&mut [&mut alice, &mut bob]);
+        bob.restart();
+        alice.sync(&world.ds);
+        alice.say("hello");
+        alice.drive(&mut world);
+        bob.sync(&world.ds);
+        assert_eq!(bob.texts().last().unwrap(), "hello");
+        bob.say("hello yourself");
+        bob.drive(&mut world);
+        alice.sync(&world.ds);
+        assert_eq!(alice.texts().last().unwrap(), "hello yourself");
+    }
 }

@@ -77,6 +77,8 @@ pub struct Identities {
 #[derive(Debug, Default)]
 struct Believed {
     issuers: Issuers,
+    /// How often they were replaced.
+    replaced: u64,
     /// What these issuers certified.
     validated: Validated,
 }
@@ -85,13 +87,14 @@ impl Identities {
     /// With these issuers.
     #[must_use]
     pub fn new(issuers: Issuers) -> Self {
-        Self { believed: Arc::new(RwLock::new(Believed { issuers, validated: Validated::default() })) }
+        Self { believed: Arc::new(RwLock::new(Believed { issuers, ..Believed::default() })) }
     }
 
     /// Replaces the issuers.
     pub fn set_issuers(&self, issuers: Issuers) {
         let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
         believed.issuers = issuers;
+        believed.replaced = believed.replaced.wrapping_add(1);
         believed.validated.clear();
     }
 
@@ -109,10 +112,11 @@ impl Identities {
         }
         // A refusal is told with its reason, each time anew.
         let identity = identify(signing_identity, &believed.issuers, time)?;
+        let judged_by = believed.replaced;
         drop(believed);
         let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
         // The issuers may be others by now.
-        if believed.issuer_of(&identity).is_some() {
+        if believed.replaced == judged_by {
             believed.validated.insert(name, identity.clone());
         }
         Ok(identity)

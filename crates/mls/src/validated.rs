@@ -43,3 +43,33 @@ impl Validated {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use conclave_names::Timestamp;
+
+    use super::*;
+    use crate::credential::KeyId;
+
+    #[test]
+    fn it_is_bounded_and_keeps_what_came_last() {
+        let identity = ClientIdentity {
+            user: "mimi://example.com/u/alice".parse().unwrap(),
+            client: "mimi://example.com/d/alice/laptop".parse().unwrap(),
+            identity_key: [1; 32],
+            signature_key: [2; 32],
+            not_before: Timestamp(0),
+            not_after: Timestamp(1),
+            issuer: KeyId([3; 20]),
+        };
+        let mut validated = Validated::default();
+        let name = |number: usize| name_of(&number.to_be_bytes());
+        for number in 0..3 * GENERATION {
+            validated.insert(name(number), identity.clone());
+            assert!(validated.get(&name(number)).is_some());
+        }
+        assert!(validated.young.len() + validated.old.len() <= 2 * GENERATION);
+        assert!((2 * GENERATION..3 * GENERATION).all(|number| validated.get(&name(number)).is_some()));
+        assert!(validated.get(&name(0)).is_none());
+    }
+}

@@ -318,13 +318,11 @@ mod tests {
         #[test]
         fn the_root_is_that_of_the_definition(n in 1..200u64) {
             fn top(keys: &[ChannelKey]) -> Hash {
-                match keys {
-                    [key] => leaf(key),
-                    _ => {
-                        let (left, right) = keys.split_at(keys.len().next_power_of_two() / 2);
-                        node(&top(left), &top(right))
-                    }
+                if let [key] = keys {
+                    return leaf(key);
                 }
+                let (left, right) = keys.split_at(keys.len().next_power_of_two() / 2);
+                node(&top(left), &top(right))
             }
             let mut keys = keys(n);
             let tree = KeyTree::new(keys.clone()).unwrap();

@@ -599,8 +599,12 @@ impl Group {
         if stays_open {
             self.keep_parent(incoming.seq, entry.epoch).map_err(|error| Rejection::Mls(error.to_string()))?;
         }
-        seed.into_iter().for_each(|seed| self.add_seed(new_epoch, seed));
-        tree_key.into_iter().for_each(|key| self.add_tree_key(new_epoch, key));
+        if let Some(seed) = seed {
+            self.add_seed(new_epoch, seed);
+        }
+        if let Some(key) = tree_key {
+            self.add_tree_key(new_epoch, key);
+        }
         if let Some(next) = next {
             self.mls = next;
         }
