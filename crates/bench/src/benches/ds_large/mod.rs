@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Failure>
         let (mut ours, mut bare) = (Times::default(), Times::default());
         let (people, sizes) = Common::block_on(async {
             let people = people::People::new(&server, members).await?;
-            let sizes = ours::measure(&server, &people, repetitions, &mut ours).await?;
+            let sizes = Box::pin(ours::measure(&server, &people, repetitions, &mut ours)).await?;
             Ok((people, sizes))
         })?;
         server.stop()?;
