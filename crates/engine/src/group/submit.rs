@@ -159,7 +159,7 @@ impl Group {
             let Some(intent) = self.intents.get(&order).cloned() else { return Ok(None) };
             let prepared = match intent.prepared {
                 Some(prepared) if !is_outdated(&prepared, self.epoch()) => prepared,
-                _ => match self.prepare(&intent, now) {
+                _ => match self.prepare(&intent, now, events) {
                     Ok(Some(prepared)) => {
                         if let Some(stored) = self.intents.get_mut(&order) {
                             stored.prepared = Some(prepared.clone());
@@ -231,7 +231,12 @@ impl Group {
     }
 
     /// Makes of a wish what is to be submitted in the present epoch; none if there is nothing left to do.
-    fn prepare(&mut self, intent: &Intent, now: Timestamp) -> Result<Option<Prepared>, MlsError> {
+    fn prepare(
+        &mut self,
+        intent: &Intent,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Result<Option<Prepared>, MlsError> {
         match &intent.wish {
             Wish::Send { content, .. } => {
                 if self.last_added > intent.wished {
@@ -245,7 +250,7 @@ impl Group {
             Wish::Leave => {
                 if self.mls.roster().members_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
-                    self.end();
+                    events.extend(self.end());
                     return Ok(None);
                 }
                 self.prepare_leave().map(Some)
