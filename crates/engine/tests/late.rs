@@ -71,3 +71,34 @@ fn who_was_removed_is_not_told_of_what_it_may_not_read() {
     bob.group().position_gone(Some(Seq(9)), &mut events);
     assert!(events.is_empty() && *bob.group().status() == Status::Removed && !bob.group().may_return());
 }
+
+#[test]
+fn who_is_removed_is_told_of_what_it_did_not_get_to_say() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob"].map(|name| world.person(name));
+    let [alice, bob] = &mut people;
+    group_of(&mut world, &mut [alice, bob]);
+    alice.wish(Wish::Remove { users: vec![bob.user()] });
+    alice.drive(&mut world);
+    bob.say("too late");
+    bob.wish(Wish::Update);
+    bob.wish(Wish::Leave);
+    // Also if it was killed in between.
+    bob.restart();
+    bob.sync(&world.ds);
+    assert_eq!(bob.group().intents().count(), 0);
+    let failed = |events: &[Event]| -> Vec<String> {
+        let reason = |event: &Event| match event {
+            Event::IntentFailed { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(reason).collect()
+    };
+    let reasons = failed(&bob.events);
+    // It did want to leave.
+    assert_eq!(reasons.len(), 2);
+    assert!(reasons[0].contains("was not sent") && reasons[1].contains("keys"), "{reasons:?}");
+    let kept = bob.store.messages.iter().filter(|stored| stored.kind == conclave_engine::group::KIND_EVENT);
+    let kept = kept.filter(|stored| String::from_utf8_lossy(&stored.body).contains("intent_failed")).count();
+    assert_eq!(kept, 2, "the history has it");
+}

@@ -332,7 +332,7 @@ mod tests {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let (secret, public) = suite.kem_generate().unwrap();
         for (plain, error) in [
-            (vec![], AddressError::Malformed),
+            (vec![1], AddressError::Malformed),
             (vec![1; DropToken::LEN - 1], AddressError::Malformed),
             (vec![1; DropToken::LEN + 1], AddressError::Malformed),
             (vec![2; DropToken::LEN], AddressError::Version(2)),

@@ -53,7 +53,8 @@ pub(crate) struct Ledger {
 }
 
 /// Reasons for which a wish may come to nothing although everybody follows the rules.
-const GOOD_REASONS: &[&str] = &["members joined since this message was written"];
+const GOOD_REASONS: &[&str] =
+    &["members joined since this message was written", "this client is no member of the group any more"];
 
 impl Ledger {
     pub(crate) fn tell(&mut self, what: impl Into<String>) {

@@ -152,9 +152,9 @@ impl Client {
             }
             let page = match self.page(name).await {
                 Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.is_unproven() => {
-                    let event = self.group(name)?.void_invitation();
+                    let told = self.group(name)?.void_invitation();
                     self.save(name)?;
-                    events.push(ClientEvent { group: name.clone(), event });
+                    events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
                     return Ok(events);
                 }
                 Err(ClientError::Call(CallError::Refused(refusal))) if refusal.code == Code::PositionGone => {

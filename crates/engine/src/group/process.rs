@@ -579,9 +579,10 @@ impl Group {
         let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
         self.compare(&position, &by, incoming.time, events);
         if removed_us {
-            self.end();
+            let failed = self.end();
             self.removed_at = stays_open.then_some(incoming.seq);
             events.push(Event::RemovedFromGroup { by });
+            events.extend(failed);
             return Ok(());
         }
         let after = next.as_ref().unwrap_or(&self.mls);
@@ -636,11 +637,28 @@ impl Group {
         Ok(())
     }
 
-    /// We are no member any more: nothing of ours is under way.
-    pub(super) fn end(&mut self) {
+    /// We are no member any more: nothing of ours is under way. Tells of what people wished and will not get.
+    pub(super) fn end(&mut self) -> Vec<Event> {
         self.status = Status::Removed;
         self.dirty = true;
-        self.intents.keys().copied().collect::<Vec<_>>().into_iter().for_each(|order| self.drop_intent(order));
+        let mut events = Vec::new();
+        for (order, intent) in self.intents.clone() {
+            self.drop_intent(order);
+            let what = match intent.wish {
+                Wish::Send { id, .. } => format!("message {id} was not sent"),
+                Wish::Add { .. } => "nobody was added".to_owned(),
+                Wish::Remove { users } => {
+                    let users: Vec<_> = users.iter().map(ToString::to_string).collect();
+                    format!("{} not removed", users.join(", "))
+                }
+                Wish::Update => "keys were not renewed".to_owned(),
+                // Who asked to leave has left; the others are of no use to who is no member.
+                _ => continue,
+            };
+            let reason = format!("this client is no member of the group any more: {what}");
+            events.push(Event::IntentFailed { reason });
+        }
+        events
     }
 
     /// A new epoch: what was prepared in the old one is made anew, but for messages that may still be ordered, and for

@@ -118,10 +118,10 @@ impl Group {
     }
 
     /// Ends our membership by an invitation that came to nothing. We can be invited again.
-    pub fn void_invitation(&mut self) -> Event {
-        self.end();
+    pub fn void_invitation(&mut self) -> Vec<Event> {
+        let failed = self.end();
         self.void = true;
-        Event::InvitationAnnulled {}
+        [vec![Event::InvitationAnnulled {}], failed].concat()
     }
 
     /// Keeps the state of the epoch that a commit ends which stays open.
@@ -193,7 +193,7 @@ impl Group {
         }
         let Some(index) = self.parents.iter().position(|parent| parent.ended == epoch) else {
             // What added us was annulled with the rest.
-            events.push(self.void_invitation());
+            events.extend(self.void_invitation());
             return Ok(());
         };
         let mut void = self.parents.split_off(index);

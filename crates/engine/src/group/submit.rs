@@ -161,7 +161,7 @@ impl Group {
             let Some(intent) = self.intents.get(&order).cloned() else { return Ok(None) };
             let prepared = match intent.prepared {
                 Some(prepared) if !is_outdated(&prepared, self.epoch()) => prepared,
-                _ => match self.prepare(&intent, now) {
+                _ => match self.prepare(&intent, now, events) {
                     Ok(Some(prepared)) => {
                         self.acknowledged_by_us();
                         if let Some(stored) = self.intents.get_mut(&order) {
@@ -234,7 +234,12 @@ impl Group {
     }
 
     /// Makes of a wish what is to be submitted in the present epoch; none if there is nothing left to do.
-    fn prepare(&mut self, intent: &Intent, now: Timestamp) -> Result<Option<Prepared>, MlsError> {
+    fn prepare(
+        &mut self,
+        intent: &Intent,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Result<Option<Prepared>, MlsError> {
         match &intent.wish {
             Wish::Send { content, .. } => {
                 if self.last_added > intent.wished {
@@ -248,7 +253,7 @@ impl Group {
             Wish::Leave => {
                 if self.mls.roster().member_identities_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
-                    self.end();
+                    events.extend(self.end());
                     return Ok(None);
                 }
                 self.prepare_leave().map(Some)

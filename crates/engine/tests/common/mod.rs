@@ -25,6 +25,7 @@ use conclave_engine::{
 use conclave_mls::{credential::IdentityBinding, crypto, welcome::InboxWelcome};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 use conclave_protocol::{Code, Refusal, SigningKey, v1::SubmitBundleRequest};
+use mls_rs::CipherSuite;
 use mls_rs_core::crypto::CipherSuiteProvider;
 use zeroize::Zeroizing;
 
@@ -165,6 +166,7 @@ pub struct Person {
     pub events: Vec<Event>,
     /// Of groups that it makes.
     pub handshakes: Handshakes,
+    pub suite: CipherSuite,
 }
 
 pub struct World {
@@ -229,6 +231,7 @@ impl World {
             group: None,
             events: Vec::new(),
             handshakes: Handshakes::Private,
+            suite: crypto::DEFAULT_SUITE,
         }
     }
 }
@@ -263,7 +266,7 @@ impl Person {
             hub: domain(),
             receipt_key,
             title: title.into(),
-            cipher_suite: crypto::DEFAULT_SUITE,
+            cipher_suite: self.suite,
             handshakes: self.handshakes.clone(),
         };
         let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
@@ -277,8 +280,7 @@ impl Person {
 
     pub fn key_package(&mut self, world: &World) -> Vec<u8> {
         let fresh =
-            key_packages::generate(&self.account, &self.mls, crypto::DEFAULT_SUITE, &world.address_key, 1, false, NOW)
-                .unwrap();
+            key_packages::generate(&self.account, &self.mls, self.suite, &world.address_key, 1, false, NOW).unwrap();
         self.store.apply(fresh.writes);
         fresh.key_packages.into_iter().next().unwrap()
     }

@@ -114,8 +114,8 @@ impl Actor {
                 self.close_session(slot);
                 let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
                 if group.is_unproven() && !around.ledger.broken.is_empty() {
-                    let event = group.void_invitation();
-                    self.hear(around, slot, &[event])?;
+                    let events = group.void_invitation();
+                    self.hear(around, slot, &events)?;
                     let actor = self.index;
                     around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
                     return self.save(around, slot);

@@ -1,14 +1,32 @@
 //! Cipher suites and their provider.
+//!
+//! The cryptography comes from AWS-LC (feature `awslc`, the default) or, where C does not go, from the RustCrypto crates
+//! (feature `rustcrypto`: WebAssembly). Both give the same results. A build with both features uses AWS-LC; a test of how
+//! they work together can have a thread use the other ([`with_library`]).
+
+#[cfg(not(any(feature = "awslc", feature = "rustcrypto")))]
+compile_error!("conclave-mls needs a cryptographic library: feature `awslc` (the default) or `rustcrypto`");
+
+#[cfg(all(feature = "awslc", feature = "rustcrypto"))]
+mod either;
 
 use mls_rs::CipherSuite;
 use mls_rs_core::crypto::CryptoProvider as _;
-use mls_rs_crypto_awslc::{AwsLcCipherSuite, AwsLcCryptoProvider};
+
+#[cfg(all(feature = "awslc", feature = "rustcrypto"))]
+pub use either::{CryptoProvider, EitherError, Library, SuiteProvider, with_library};
 
 /// Where cryptography comes from.
-pub type CryptoProvider = AwsLcCryptoProvider;
+#[cfg(all(feature = "awslc", not(feature = "rustcrypto")))]
+pub type CryptoProvider = mls_rs_crypto_awslc::AwsLcCryptoProvider;
+
+/// Where cryptography comes from.
+#[cfg(all(feature = "rustcrypto", not(feature = "awslc")))]
+pub type CryptoProvider = mls_rs_crypto_rustcrypto::RustCryptoProvider;
 
 /// The cryptography of one cipher suite.
-pub type SuiteProvider = AwsLcCipherSuite;
+#[cfg(not(all(feature = "awslc", feature = "rustcrypto")))]
+pub type SuiteProvider = <CryptoProvider as mls_rs_core::crypto::CryptoProvider>::CipherSuiteProvider;
 
 /// Cipher suites that Conclave speaks, best first. All of them sign with Ed25519, as identities do.
 pub const SUITES: [CipherSuite; 2] = [CipherSuite::CURVE25519_AES128, CipherSuite::CURVE25519_CHACHA];

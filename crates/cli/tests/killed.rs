@@ -1,0 +1,465 @@
+//! Clients that are killed (`kill -9`) at random points of what they do: real processes, against a server in this process.
+//!
+//! `CONCLAVE_KILLS` sets how many are killed (200), `CONCLAVE_SEED` repeats the random choices of a run. When the processes
+//! run does not depend on the seed alone, so a run is repeated in kind, not to the instruction.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use conclave_server::{Config, Running, Server};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Random numbers that a seed determines.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64, stream: u64) -> Self {
+        let mixed = (seed ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Self(mixed | 1)
+    }
+
+    /// Less than `bound`.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+
+    fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
+
+    fn one_of<'a>(&mut self, all: &'a [String]) -> &'a str {
+        &all[self.index(all.len())]
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+struct World {
+    directory: TempDir,
+    runtime: tokio::runtime::Runtime,
+    server: Option<Running>,
+    address: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let config = Config::for_tests(&directory.path().join("server"), "localhost".parse().unwrap());
+        let server = runtime.block_on(Server::start(config)).unwrap();
+        let address = format!("https://{}", server.addr());
+        Self { directory, runtime, server: Some(server), address }
+    }
+
+    fn command(&self, profile: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+        command
+            .env("CONCLAVE_HOME", self.directory.path())
+            .env_remove("CONCLAVE_PROFILE")
+            .env_remove("CONCLAVE_PASSPHRASE")
+            .args(["--json", "--profile", profile])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    }
+
+    fn ok(&self, profile: &str, arguments: &[&str]) -> Value {
+        let output = self.command(profile).args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{profile}: {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn register(&self, name: &str) -> Command {
+        let mut command = self.command(name);
+        let ca: PathBuf = self.directory.path().join("server/tls/ca.pem");
+        command.args(["register", &format!("{name}@localhost"), "--server", &self.address, "--ca"]).arg(ca);
+        command
+    }
+
+    fn history(&self, name: &str, group: &str) -> History {
+        let answer = self.ok(name, &["read", group, "--all", "--offline"]);
+        let mut history = History::default();
+        for item in answer["items"].as_array().unwrap() {
+            let seq = item["seq"].as_u64().unwrap();
+            match item["kind"].as_str().unwrap() {
+                "message" => history.messages.push(Message {
+                    seq,
+                    sender: item["sender"].as_str().unwrap().to_owned(),
+                    text: item["text"].as_str().unwrap().to_owned(),
+                }),
+                _ => history.changes.push((seq, item["change"].clone())),
+            }
+        }
+        history
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.shutdown());
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Message {
+    seq: u64,
+    sender: String,
+    text: String,
+}
+
+#[derive(Default)]
+struct History {
+    messages: Vec<Message>,
+    changes: Vec<(u64, Value)>,
+}
+
+impl History {
+    /// Places of the changes of a kind that name a member.
+    fn places(&self, kind: &str, member: &str) -> Vec<u64> {
+        let named =
+            |change: &Value| change["members"].as_array().is_some_and(|all| all.iter().any(|one| one == member));
+        self.changes
+            .iter()
+            .filter(|(_, change)| change["event"] == kind && named(change))
+            .map(|(seq, _)| *seq)
+            .collect()
+    }
+}
+
+/// A `conclave shell` that is killed in the end, whatever happens.
+struct Shell(Child);
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One person at a computer that loses power again and again.
+struct Person<'a> {
+    world: &'a World,
+    name: &'static str,
+    dice: Dice,
+    groups: Vec<String>,
+    /// Texts so far, by group.
+    said: u64,
+    /// Those whose sending was answered: group and text.
+    acknowledged: Vec<(String, String)>,
+    /// What was killed in the middle of which verb.
+    killed: BTreeMap<&'static str, u32>,
+    /// What it could not do, and why.
+    refused: BTreeMap<String, u32>,
+    /// Groups that it made, with the answer to it.
+    made: Vec<String>,
+    /// How long a line takes, in microseconds, on average.
+    pace: u64,
+}
+
+const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dave"];
+
+impl Person<'_> {
+    /// What to do next: the line, its kind, and the text if it says something.
+    fn line(&mut self) -> (String, &'static str, Option<(String, String)>) {
+        let group = self.dice.one_of(&self.groups).to_owned();
+        let guest = self.name == "dave";
+        match self.dice.below(20) {
+            0..=9 => {
+                self.said += 1;
+                let text = format!("{} {}", self.name, self.said);
+                (format!("send {group} '{text}'"), "send", Some((group, text)))
+            }
+            10..=12 if !guest => (format!("update {group}"), "update", None),
+            13..=14 if !guest => (format!("group add {group} dave"), "add", None),
+            15..=16 if !guest => (format!("group remove {group} dave"), "remove", None),
+            17 if !guest => {
+                self.said += 1;
+                (format!("group create '{}{}'", self.name, self.said), "create", None)
+            }
+            18 if !self.made.is_empty() => {
+                let all = PEOPLE.iter().filter(|name| **name != self.name).copied().collect::<Vec<_>>().join(" ");
+                (format!("group add {} {all}", self.made[self.made.len() - 1]), "add", None)
+            }
+            _ => ("sync".to_owned(), "sync", None),
+        }
+    }
+
+    /// Starts the program, has it do some things, and kills it at a random moment.
+    fn live_and_die(&mut self) {
+        let mut lines: Vec<_> = (0..12).map(|_| self.line()).collect();
+        // What another sent while this one was away is joined and read in the same life.
+        lines.insert(0, ("sync".to_owned(), "sync", None));
+        let mut command = self.world.command(self.name);
+        let child = command.arg("shell").stdin(Stdio::piped()).spawn().unwrap();
+        let mut shell = Shell(child);
+        let mut input = shell.0.stdin.take().unwrap();
+        let mut output = BufReader::new(shell.0.stdout.take().unwrap());
+        for (line, ..) in &lines {
+            writeln!(input, "{line}").unwrap();
+        }
+        let wait_for = self.dice.index(6);
+        let mut answers = 0;
+        let mut last = Instant::now();
+        for (_, _, text) in &lines[..wait_for] {
+            let Some(answer) = next_answer(&mut output) else { panic!("{} ended by itself", self.name) };
+            self.take(answers, &answer, text.as_ref());
+            answers += 1;
+            if answers > 1 {
+                self.pace = (self.pace * 7 + u64::try_from(last.elapsed().as_micros()).unwrap()) / 8;
+            }
+            last = Instant::now();
+        }
+        // Within the line that runs now; the first includes the program's start.
+        let span = if answers == 0 { self.pace * 4 } else { self.pace * 2 };
+        std::thread::sleep(Duration::from_micros(self.dice.below(span)));
+        shell.0.kill().unwrap();
+        shell.0.wait().unwrap();
+        // What it had said by then counts.
+        while let Some(answer) = next_answer(&mut output) {
+            self.take(answers, &answer, lines[answers].2.as_ref());
+            answers += 1;
+        }
+        *self.killed.entry(lines.get(answers).map_or("idle", |(_, kind, _)| kind)).or_default() += 1;
+    }
+
+    fn take(&mut self, index: usize, answer: &Value, text: Option<&(String, String)>) {
+        let result = &answer["result"];
+        if answer["ok"] == true {
+            self.acknowledged.extend(text.cloned());
+            if result["handshakes"].is_string() {
+                self.made.push(result["group"].as_str().unwrap().to_owned());
+            }
+            return;
+        }
+        // Others remove the guest before, or add it; then there is nothing to do. All else is amiss.
+        let code = answer["error"]["code"].as_str().unwrap();
+        let message = answer["error"]["message"].as_str().unwrap();
+        let expected = match code {
+            "NOT_A_MEMBER" | "NO_SUCH_GROUP" => self.name == "dave",
+            "CLIENT" => message.starts_with("the change could not be made"),
+            _ => false,
+        };
+        assert!(expected, "{}: line {index} failed with {code}: {message}", self.name);
+        *self.refused.entry(format!("{} {message}", self.name)).or_default() += 1;
+    }
+}
+
+/// None at the end, and for a line that was cut off by it.
+fn next_answer(output: &mut BufReader<std::process::ChildStdout>) -> Option<Value> {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line.ends_with('\n').then(|| serde_json::from_str(&line).unwrap())
+}
+
+/// Kills registrations; the same command goes on each time.
+fn register(world: &World, name: &str, dice: &mut Dice, kills: u64) {
+    for _ in 0..kills {
+        let mut child = Shell(world.register(name).stderr(Stdio::null()).spawn().unwrap());
+        std::thread::sleep(Duration::from_micros(dice.below(120_000)));
+        let _ = child.0.kill();
+        if child.0.wait().unwrap().success() {
+            break;
+        }
+    }
+    let output = world.register(name).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Unless it was done before.
+    assert!(output.status.success() || answer["error"]["code"] == "REGISTRATION", "{name}: {answer}");
+    let user = format!("mimi://localhost/u/{name}");
+    assert_eq!(world.ok(name, &["status"])["user"], user);
+}
+
+/// Syncs until everybody is at the same place with nothing left to do.
+fn calm(world: &World, names: &[&str], group: &str) -> Value {
+    for _ in 0..20 {
+        for name in names {
+            world.ok(name, &["sync"]);
+        }
+        let infos: Vec<_> = names.iter().map(|name| world.ok(name, &["group", "info", group])).collect();
+        let same = |key: &str| infos.iter().all(|info| info[key] == infos[0][key]);
+        let quiet = infos.iter().all(|info| info["pending"] == 0);
+        if quiet && same("epoch") && same("position") {
+            for key in ["epoch_authenticator", "chain", "members"] {
+                assert!(same(key), "{group}: {key} differs: {infos:#?}");
+            }
+            assert!(infos.iter().all(|info| info["status"] == "active"), "{infos:#?}");
+            return infos[0].clone();
+        }
+    }
+    panic!("{group} does not come to rest");
+}
+
+fn check_texts(history: &History, sent: &[(String, String)], group: &str, who: &str) {
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    for message in &history.messages {
+        let (sender, count) = message.text.split_once(' ').unwrap();
+        let count: u64 = count.parse().unwrap();
+        let last = seen.insert(sender, count).unwrap_or_default();
+        assert!(last < count, "{who} has {} after {sender} {last}: doubled, or out of order", message.text);
+    }
+    for (_, text) in sent.iter().filter(|(of, _)| of == group) {
+        let found = history.messages.iter().filter(|message| message.text == *text).count();
+        assert_eq!(found, 1, "{who} has {text:?}, which was acknowledged, {found} times");
+    }
+    for (seq, change) in &history.changes {
+        let kind = change["event"].as_str().unwrap();
+        let fine = ["added", "removed", "updated", "joined", "removed_from_group", "intent_failed", "acknowledged"];
+        assert!(fine.contains(&kind), "{who}, entry {seq}: {change}");
+    }
+}
+
+#[test]
+fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
+    let kills = number("CONCLAVE_KILLS").unwrap_or(200);
+    let seed = number("CONCLAVE_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos())
+    });
+    println!("CONCLAVE_SEED={seed} CONCLAVE_KILLS={kills}");
+    let world = World::new();
+    let mut dice = Dice::new(seed, 99);
+    for name in PEOPLE {
+        register(&world, name, &mut dice, kills.min(40) / 8);
+        world.ok(name, &["sync"]);
+    }
+    let make = |title: &str, more: &[&str]| {
+        let made = world.ok("alice", &[&["group", "create", title], more].concat());
+        let group = made["group"].as_str().unwrap().to_owned();
+        world.ok("alice", &["group", "add", &group, "bob", "carol", "dave"]);
+        group
+    };
+    let groups = vec![make("Private", &[]), make("Visible", &["--visible"])];
+    for name in PEOPLE {
+        world.ok(name, &["sync"]);
+    }
+
+    let left = AtomicI64::new(i64::try_from(kills).unwrap());
+    let (world, people) = (&world, Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for (stream, name) in (0..).zip(PEOPLE) {
+            let (groups, left, people) = (groups.clone(), &left, &people);
+            scope.spawn(move || {
+                let mut person = Person {
+                    world,
+                    name,
+                    dice: Dice::new(seed, stream),
+                    groups,
+                    said: 0,
+                    acknowledged: Vec::new(),
+                    killed: BTreeMap::new(),
+                    refused: BTreeMap::new(),
+                    made: Vec::new(),
+                    pace: 30_000,
+                };
+                while left.fetch_sub(1, Ordering::Relaxed) > 0 {
+                    person.live_and_die();
+                }
+                people.lock().unwrap().push(person);
+            });
+        }
+    });
+    let people = people.into_inner().unwrap();
+    let sent: Vec<_> = people.iter().flat_map(|person| person.acknowledged.clone()).collect();
+    let mut killed = BTreeMap::new();
+    for (kind, count) in people.iter().flat_map(|person| &person.killed) {
+        *killed.entry(kind).or_insert(0) += count;
+    }
+    for refused in people.iter().flat_map(|person| &person.refused) {
+        println!("{refused:?}");
+    }
+    println!("killed in the middle of {killed:?}; {} messages were acknowledged", sent.len());
+
+    // Groups go on, and everybody has the same.
+    let members = &PEOPLE[..3];
+    for group in &groups {
+        calm(world, members, group);
+        // Proposals that are left, if there are any, are committed with it.
+        world.ok("alice", &["update", group]);
+        for (index, name) in (1..).zip(members) {
+            world.ok(name, &["send", group, &format!("{name} {}", u32::MAX - index)]);
+        }
+        world.ok("dave", &["sync"]);
+        calm(world, members, group);
+        let histories: Vec<_> = members.iter().map(|name| world.history(name, group)).collect();
+        for (name, history) in members.iter().zip(&histories) {
+            assert_eq!(history.messages, histories[0].messages, "{name} and alice");
+            check_texts(history, &sent, group, name);
+        }
+        for (index, name) in (1..).zip(members) {
+            let text = format!("{name} {}", u32::MAX - index);
+            assert_eq!(histories[0].messages.iter().filter(|message| message.text == text).count(), 1);
+        }
+        check_guest(world, group, &histories[0]);
+    }
+    // So do those that were made in between.
+    for person in &people {
+        for group in &person.made {
+            world.ok(person.name, &["send", group, "made 1"]);
+            let info = world.ok(person.name, &["group", "members", group]);
+            let clients = info["members"].as_array().unwrap().iter().map(|member| member["client"].as_str().unwrap());
+            let names: Vec<_> = clients.map(|client| client.split('/').nth(4).unwrap()).collect();
+            calm(world, &names, group);
+            for name in &names {
+                let history = world.history(name, group);
+                let found = history.messages.iter().filter(|message| message.text == "made 1").count();
+                assert_eq!(found, 1, "{name} in {group}");
+            }
+        }
+    }
+    for name in PEOPLE {
+        let status = world.ok(name, &["status"]);
+        assert_eq!(
+            (&status["pending"], status["stuck_groups"].as_array().unwrap().len()),
+            (&Value::from(0), 0),
+            "{name}"
+        );
+    }
+    assert!(kills < 200 || killed.len() > 3, "all were killed in the middle of {killed:?}");
+}
+
+/// Who was in and out has what was said while it was in. What others wrote before they knew of it, and the DS ordered
+/// after it was added, is not for it to read: the first of each sender, before the next commit.
+fn check_guest(world: &World, group: &str, all: &History) {
+    let (member, history) = ("mimi://localhost/d/dave/laptop", world.history("dave", group));
+    let mut out = all.places("removed", member);
+    out.push(u64::MAX);
+    let mut read = 0;
+    for joined in all.places("added", member) {
+        let end = *out.iter().find(|place| **place > joined).unwrap();
+        let commits = ["added", "removed", "updated"].map(Value::from);
+        let next = all.changes.iter().find(|(seq, change)| *seq > joined && commits.contains(&change["event"]));
+        let next = next.map_or(u64::MAX, |(seq, _)| *seq);
+        let mut heard: Vec<&str> = Vec::new();
+        for message in all.messages.iter().filter(|message| joined < message.seq && message.seq < end) {
+            if history.messages.contains(message) {
+                heard.push(&message.sender);
+                read += 1;
+            } else {
+                let early = message.seq < next && !heard.contains(&message.sender.as_str());
+                assert!(early && message.sender != member, "dave was added at {joined} and lacks {message:?}");
+            }
+        }
+    }
+    assert_eq!(read, history.messages.len(), "dave has what was said while it was no member, or has it twice");
+    assert!(read > 0);
+}
