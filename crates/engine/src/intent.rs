@@ -36,6 +36,8 @@ pub enum Wish {
     CommitProposals,
     /// Say nothing but where in the channel we stand, so that members who were shown another log learn of it.
     Heartbeat,
+    /// Come back by a commit from outside. It is made with everything that belongs to it, or not at all.
+    Rejoin,
     /// Say that we could not apply a commit.
     Nack {
         /// Its place.
@@ -76,6 +78,7 @@ impl std::fmt::Debug for Wish {
             Self::Leave => f.write_str("Leave"),
             Self::CommitProposals => f.write_str("CommitProposals"),
             Self::Heartbeat => f.write_str("Heartbeat"),
+            Self::Rejoin => f.write_str("Rejoin"),
             Self::Nack { commit, .. } => write!(f, "Nack({commit})"),
             Self::Ack { commit } => write!(f, "Ack({commit})"),
         }
@@ -189,6 +192,7 @@ impl Intent {
                 8
             }
             Wish::Heartbeat => 9,
+            Wish::Rejoin => 10,
         };
         let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
             key: prepared.key,
@@ -228,6 +232,7 @@ impl Intent {
             },
             8 => Wish::Ack { commit: row.about },
             9 => Wish::Heartbeat,
+            10 => Wish::Rejoin,
             _ => return Ok(None),
         };
         let prepared = row.prepared.map(|mut prepared| Prepared {

@@ -91,6 +91,8 @@ enum Way {
     Chunks(Assembly),
     /// As the DS of a visible group exported it, by its hash.
     Whole { hash: Hash, tree: Option<Vec<u8>> },
+    /// As the DS of a visible group exported it for who asks for the present one.
+    Unnamed { tree: Option<Vec<u8>> },
 }
 
 impl std::fmt::Debug for TreeFetch {
@@ -106,7 +108,7 @@ impl TreeFetch {
         let mut wanted: Vec<_> = match &self.way {
             Way::Chunks(assembly) => assembly.wanted().collect(),
             Way::Whole { hash, tree: None } => vec![*hash],
-            Way::Whole { .. } => Vec::new(),
+            Way::Whole { .. } | Way::Unnamed { .. } => Vec::new(),
         };
         wanted.sort_unstable();
         wanted.dedup();
@@ -118,7 +120,7 @@ impl TreeFetch {
     pub const fn largest(&self) -> u64 {
         match self.way {
             Way::Chunks(_) => limits::BLOB_CHUNK as u64,
-            Way::Whole { .. } => limits::BLOB,
+            Way::Whole { .. } | Way::Unnamed { .. } => limits::BLOB,
         }
     }
 
@@ -136,14 +138,34 @@ impl TreeFetch {
                 *tree = Some(blob.to_vec());
                 Ok(())
             }
+            Way::Unnamed { tree } => {
+                *tree = Some(blob.to_vec());
+                Ok(())
+            }
         }
     }
 
+    /// In sealed chunks.
+    pub(crate) fn in_chunks(top: Hash, key: Seed, suite: SuiteProvider) -> Self {
+        Self { way: Way::Chunks(Assembly::new(top, key)), suite }
+    }
+
+    /// One that the DS of a visible group serves by its epoch, with no name to check it by: MLS does.
+    pub(crate) fn unnamed(suite: SuiteProvider) -> Self {
+        Self { way: Way::Unnamed { tree: None }, suite }
+    }
+
+    /// Whether the DS of a visible group is to be asked for the whole tree of the present epoch.
+    #[must_use]
+    pub fn wants_whole(&self) -> bool {
+        matches!(self.way, Way::Unnamed { tree: None })
+    }
+
     /// The encoded tree. If it is another group's, MLS finds that its hash is not the one in the Welcome.
-    fn finish(&self) -> Result<Vec<u8>, TreeError> {
+    pub(crate) fn finish(&self) -> Result<Vec<u8>, TreeError> {
         match &self.way {
             Way::Chunks(assembly) => assembly.finish(),
-            Way::Whole { tree, .. } => tree.clone().ok_or(TreeError::Missing),
+            Way::Whole { tree, .. } | Way::Unnamed { tree } => tree.clone().ok_or(TreeError::Missing),
         }
     }
 }

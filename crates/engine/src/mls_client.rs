@@ -15,6 +15,7 @@ use mls_rs::{
     CipherSuite, Client, ExtensionList,
     client_builder::{
         BaseConfig, WithCryptoProvider, WithGroupStateStorage, WithIdentityProvider, WithKeyPackageRepo, WithMlsRules,
+        WithPskStore,
     },
     crypto::SignatureSecretKey,
     extension::ExtensionType,
@@ -25,17 +26,20 @@ use zeroize::Zeroizing;
 
 use crate::{
     account::Account,
-    stores::{GroupStates, KeyPackages},
+    stores::{GroupStates, KeyPackages, Psks},
 };
 
 /// What mls-rs is configured with.
 pub(crate) type Config = WithMlsRules<
     Rules,
-    WithKeyPackageRepo<
-        KeyPackages,
-        WithGroupStateStorage<
-            GroupStates,
-            WithIdentityProvider<Identities, WithCryptoProvider<CryptoProvider, BaseConfig>>,
+    WithPskStore<
+        Psks,
+        WithKeyPackageRepo<
+            KeyPackages,
+            WithGroupStateStorage<
+                GroupStates,
+                WithIdentityProvider<Identities, WithCryptoProvider<CryptoProvider, BaseConfig>>,
+            >,
         >,
     >,
 >;
@@ -59,6 +63,7 @@ pub struct Mls {
     pub(crate) identities: Identities,
     pub(crate) groups: GroupStates,
     pub(crate) key_packages: KeyPackages,
+    pub(crate) psks: Psks,
 }
 
 impl Mls {
@@ -69,6 +74,17 @@ impl Mls {
             identities: Identities::new(account.parsed_issuers()),
             groups: GroupStates::default(),
             key_packages: KeyPackages::default(),
+            psks: Psks::default(),
+        }
+    }
+
+    /// The same, with stores of its own: for a group's state that is not the one that is open.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            identities: self.identities.clone(),
+            groups: GroupStates::default(),
+            key_packages: KeyPackages::default(),
+            psks: Psks::default(),
         }
     }
 
@@ -90,6 +106,7 @@ impl Mls {
             .identity_provider(self.identities.clone())
             .group_state_storage(self.groups.clone())
             .key_package_repo(self.key_packages.clone())
+            .psk_store(self.psks.clone())
             .mls_rules(Rules)
             .extension_types(extensions.map(ExtensionType::new))
             .key_package_lifetime(Duration::from_secs(limits::KEY_PACKAGE_LIFETIME - 3600))

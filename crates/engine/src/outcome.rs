@@ -124,6 +124,20 @@ pub enum Event {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// A member that could not follow the group is back, by a commit from outside.
+    Rejoined {
+        /// Who.
+        member: ClientUri,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// We are back; what was said in between cannot be read by this client.
+    Missed {
+        /// The first entry that is not read.
+        from: Seq,
+        /// The entry by which we came back.
+        to: Seq,
+    },
     /// We were removed.
     RemovedFromGroup {
         /// By whom.

@@ -6,10 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mls_rs::{GroupStateStorage, KeyPackageStorage};
+use mls_rs::{GroupStateStorage, KeyPackageStorage, PreSharedKeyStorage};
 use mls_rs_core::{
     group::{EpochRecord, GroupState},
     key_package::KeyPackageData,
+    psk::{ExternalPskId, PreSharedKey},
 };
 use zeroize::Zeroizing;
 
@@ -179,5 +180,33 @@ impl KeyPackageStorage for KeyPackages {
 
     fn get(&self, id: &[u8]) -> Result<Option<KeyPackageData>, Infallible> {
         Ok(lock(&self.0).rows.get(id).cloned())
+    }
+}
+
+/// mls-rs's storage of external PSKs: the one that a commit at hand may use, and none otherwise.
+#[derive(Clone, Default)]
+pub(crate) struct Psks(Arc<Mutex<Option<(ExternalPskId, PreSharedKey)>>>);
+
+impl std::fmt::Debug for Psks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Psks").finish_non_exhaustive()
+    }
+}
+
+impl Psks {
+    /// Offers a PSK while something is done.
+    pub(crate) fn during<T>(&self, id: ExternalPskId, psk: PreSharedKey, work: impl FnOnce() -> T) -> T {
+        *lock(&self.0) = Some((id, psk));
+        let done = work();
+        *lock(&self.0) = None;
+        done
+    }
+}
+
+impl PreSharedKeyStorage for Psks {
+    type Error = Infallible;
+
+    fn get(&self, id: &ExternalPskId) -> Result<Option<PreSharedKey>, Infallible> {
+        Ok(lock(&self.0).as_ref().filter(|(offered, _)| offered == id).map(|(_, psk)| psk.clone()))
     }
 }

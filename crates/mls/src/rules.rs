@@ -9,6 +9,7 @@ use mls_rs_core::error::IntoAnyError;
 
 use crate::address::DeliveryAddress;
 use crate::components::{ChannelKeyExtension, GroupProfile, HandshakeMode, ProfileError};
+use crate::rejoin::{self, RejoinError};
 
 /// Why a commit or a proposal is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,9 +21,9 @@ pub enum PolicyError {
     /// A proposal of a type that this version's groups do not use.
     #[error("the group's policy admits Add, Update and Remove proposals only")]
     ProposalType,
-    /// A commit from outside the group.
-    #[error("the group's policy admits commits of members only")]
-    External,
+    /// A commit from outside the group that is no member's rejoin.
+    #[error("the group's policy admits commits of members only, and of members that come back: {0}")]
+    External(RejoinError),
     /// A leaf without a channel key could not be given access.
     #[error("the leaf of an Add or Update has no channel key")]
     ChannelKey,
@@ -80,12 +81,15 @@ impl MlsRules for Rules {
         &self,
         direction: CommitDirection,
         source: CommitSource,
-        _: &Roster<'_>,
-        _: &GroupContext,
+        roster: &Roster<'_>,
+        context: &GroupContext,
         mut proposals: ProposalBundle,
     ) -> Result<ProposalBundle, PolicyError> {
-        if !matches!(source, CommitSource::ExistingMember(_)) {
-            return Err(PolicyError::External);
+        if let CommitSource::NewMember(committer) = &source {
+            return match rejoin::judge(context.group_id(), committer, roster, &proposals) {
+                Ok(()) => Ok(proposals),
+                Err(refused) => Err(PolicyError::External(refused)),
+            };
         }
         // Somebody's refused proposal must not keep a committer from committing the others.
         let drop_refused = direction == CommitDirection::Send;

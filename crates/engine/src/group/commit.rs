@@ -20,7 +20,7 @@ use mls_rs::{
         proposal::{AddProposal, Proposal},
     },
 };
-use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use mls_rs_codec::{MlsDecode, MlsEncode};
 use prost::Message as _;
 use zeroize::Zeroizing;
 
@@ -28,6 +28,7 @@ use super::{
     Group,
     access::{channel_key_at, each_member, fault, own_channel_key},
     create::export_seed,
+    group_info::SealedGroupInfo,
     tree::renews_key,
     view::client_of,
 };
@@ -42,21 +43,6 @@ pub(super) struct Change {
     pub(super) add: Vec<MlsMessage>,
     pub(super) remove: Vec<u32>,
     pub(super) renew_own_keys: bool,
-}
-
-/// The plaintext of a sealed GroupInfo.
-#[derive(MlsSize, MlsEncode, MlsDecode)]
-struct SealedGroupInfo {
-    version: u8,
-    /// Secret half of the epoch's join key.
-    join_key: [u8; 32],
-    /// Since when the tree key is in force, and the key.
-    tree_key_epoch: Epoch,
-    tree_key: [u8; 32],
-    /// Name of the tree.
-    tree: Hash,
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    group_info: Vec<u8>,
 }
 
 /// A commit that was built, and what its authenticated data had to foretell of it.
@@ -164,21 +150,14 @@ impl Group {
 
         let join_key = SigningKey::from_bytes(&random(&provider)?);
         let info = built.output.external_commit_group_info().ok_or_else(|| fault("no GroupInfo"))?;
-        let info = SealedGroupInfo {
-            version: 1,
-            join_key: join_key.to_bytes(),
-            tree_key_epoch,
-            tree_key: *tree_key.expose(),
-            tree: offer.root,
-            group_info: info.to_bytes()?,
-        };
+        let place = (self.window.position(), self.ledger.clone());
+        let info = SealedGroupInfo::new(&join_key, (tree_key_epoch, &tree_key), offer.root, place, info.to_bytes()?);
         // The DS of a visible group has the tree itself, and checks the GroupInfo.
         let visible = self.is_visible();
         let group_info = if visible {
-            info.group_info
+            info.group_info.clone()
         } else {
-            let info = Zeroizing::new(info.mls_encode_to_vec().map_err(fault)?);
-            next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_vec()).map_err(fault)?
+            next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_bytes()?.to_vec()).map_err(fault)?
         };
 
         let commit = built.output.commit_message().to_bytes()?;

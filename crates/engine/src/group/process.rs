@@ -15,15 +15,16 @@ use mls_rs::{
     MlsMessage,
     group::{
         CommitEffect, CommitMessageDescription, CommitSecrets, ContentType, ProposalMessageDescription, ProposalSender,
-        ReceivedMessage, proposal::Proposal,
+        ReceivedMessage, Sender, proposal::Proposal,
     },
 };
 
 use super::{
     Group, Status,
-    access::Keys,
+    access::{Keys, channel_key_at},
     create::export_key,
     tree::TREE_KEY_LABEL,
+    view::client_in,
 };
 use crate::{
     intent::{Prepared, Wish},
@@ -284,6 +285,12 @@ impl Group {
                             | (EntryKind::Commit, ContentType::Commit)
                             | (EntryKind::Proposal, ContentType::Proposal)
                     ) => {}
+            // A commit from outside is a PublicMessage by RFC 9420, section 12.4.3.2; here it is sealed like all.
+            MlsMessageDescription::PublicProtocolMessage { group_id, epoch_id, content_type, sender, .. }
+                if group_id == self.mls.group_id()
+                    && epoch_id == entry.epoch.0
+                    && entry.kind == EntryKind::Commit
+                    && (content_type, sender) == (ContentType::Commit, Sender::NewMemberCommit) => {}
             _ => return Err(Rejection::Mismatch),
         }
         Ok(message)
@@ -435,6 +442,23 @@ impl Group {
                 self.drop_intent(order);
                 Outcome::Confirmed
             }
+            Wish::Rejoin => {
+                let Some(prepared) = intent.prepared else { return Outcome::Stale };
+                let hash = chain::entry_hash(&incoming.entry);
+                match self.come_back(&prepared, incoming.seq, incoming.time, hash, stays_open, events) {
+                    Ok(()) => {
+                        *checkpoint = None;
+                        self.drop_intent(order);
+                        self.rebase();
+                        Outcome::Confirmed
+                    }
+                    // Nothing has changed: another way back is looked for.
+                    Err(rejection) => {
+                        self.drop_intent(order);
+                        Outcome::Rejected(rejection)
+                    }
+                }
+            }
             wish if wish.is_verdict() => {
                 self.tell_verdict(incoming.seq, entry, events);
                 self.drop_intent(order);
@@ -478,12 +502,24 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let process = |mls: &mut MlsGroup| match mls.process_incoming_message_with_time(message, mls_time(incoming.time)) {
+        let (outside, time) = (Self::is_outside(&message), mls_time(incoming.time));
+        let process = |mls: &mut MlsGroup| match mls.process_incoming_message_with_time(message, time) {
             Ok(ReceivedMessage::Commit(description)) => Ok(description),
             Ok(_) => Err(Rejection::Mismatch),
             Err(error) => Err(Rejection::Mls(error.to_string())),
         };
-        match self.advance(entry, incoming, stays_open, events, process) {
+        let advanced = if outside {
+            match self.rejoin_psk(entry.epoch) {
+                Ok((id, psk)) => {
+                    let psks = self.shared.psks.clone();
+                    psks.during(id, psk, || self.advance(entry, incoming, stays_open, events, process))
+                }
+                Err(error) => Err(Rejection::Mls(error.to_string())),
+            }
+        } else {
+            self.advance(entry, incoming, stays_open, events, process)
+        };
+        match advanced {
             Ok(()) => {
                 *checkpoint = None;
                 Outcome::Applied
@@ -513,9 +549,8 @@ impl Group {
             let description = apply(&mut next)?;
             return self.accept(Some(next), &keys, &description, entry, incoming, stays_open, events);
         }
-        let applied = apply(&mut self.mls).and_then(|description| {
-            self.accept(None, &keys, &description, entry, incoming, stays_open, events)
-        });
+        let applied = apply(&mut self.mls)
+            .and_then(|description| self.accept(None, &keys, &description, entry, incoming, stays_open, events));
         if applied.is_err() {
             let group_id = self.name.to_string().into_bytes();
             match self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id) {
@@ -562,6 +597,8 @@ impl Group {
                     added.push(identity.client);
                 }
                 // Whom it removes stands in the group before.
+                // Its own old leaf.
+                Proposal::Remove(_) if description.is_external => {}
                 Proposal::Remove(_) if next.is_none() => return Err(Rejection::Flags),
                 Proposal::Remove(remove) => {
                     removed.push(self.client_at(remove.to_remove()).map_err(|_| Rejection::Mismatch)?);
@@ -569,14 +606,22 @@ impl Group {
                 _ => {}
             }
         }
+        let outside = description.is_external;
+        if outside {
+            Self::check_outside(description, &header, &aad)?;
+        }
         if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
         }
-        if keys.at(description.committer) != Some(header.committer) {
+        let after = next.as_ref().unwrap_or(&self.mls);
+        // Who comes from outside has its leaf afterwards only; others are the same client before and after.
+        let committer =
+            if outside { channel_key_at(after, description.committer).ok() } else { keys.at(description.committer) };
+        if committer != Some(header.committer) {
             return Err(Rejection::Committer);
         }
-        // The same client before and after.
-        let by = self.client_at(description.committer).map_err(|_| Rejection::Mismatch)?;
+        let by = if outside { client_in(after, description.committer) } else { self.client_at(description.committer) };
+        let by = by.map_err(|_| Rejection::Mismatch)?;
         self.compare(&position, &by, incoming.time, events);
         if removed_us {
             let failed = self.end();
@@ -620,7 +665,9 @@ impl Group {
             self.confirm_member(&by);
         }
         self.members_changed(&added, &removed);
-        if added.is_empty() && removed.is_empty() {
+        if outside {
+            events.push(Event::Rejoined { member: by.clone(), epoch: new_epoch });
+        } else if added.is_empty() && removed.is_empty() {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }
         if !added.is_empty() {

@@ -49,6 +49,7 @@ struct SeedRow {
 struct ParentRow {
     commit: Seq,
     ended: Epoch,
+    at: Epoch,
     last_added: Epoch,
 }
 
@@ -242,8 +243,8 @@ impl Group {
         let state = state_of(row.epoch)?;
         let mut parents = Vec::new();
         for parent in &row.parents {
-            let ParentRow { commit, ended, last_added } = *parent;
-            parents.push(Parent { commit, ended, state: state_of(ended)?, last_added });
+            let ParentRow { commit, ended, at, last_added } = *parent;
+            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
@@ -353,7 +354,7 @@ impl Group {
             self.writes.push(Write::Put { room: Room::GROUP, key, value });
             // That of the epoch before stays only while the group may go back to it.
             if let Some(before) = self.saved.replace(epoch).filter(|before| *before != epoch)
-                && !self.parents.iter().any(|parent| parent.ended == before)
+                && !self.parents.iter().any(|parent| parent.at == before)
             {
                 let key = state_key(&self.name, self.incarnation, before);
                 self.writes.push(Write::Delete { room: Room::GROUP, key });
@@ -402,7 +403,12 @@ impl Group {
             parents: self
                 .parents
                 .iter()
-                .map(|parent| ParentRow { commit: parent.commit, ended: parent.ended, last_added: parent.last_added })
+                .map(|parent| ParentRow {
+                    commit: parent.commit,
+                    ended: parent.ended,
+                    at: parent.at,
+                    last_added: parent.last_added,
+                })
                 .collect(),
             lost: self.lost.as_ref().map(|lost| LostRow {
                 commit: lost.commit,

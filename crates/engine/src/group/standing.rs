@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
-    mls_client::{Mls, MlsError, MlsGroup, random, suite},
+    mls_client::{MlsError, MlsGroup, random, suite},
     outcome::Event,
-    stores::{GroupRows, GroupStates, KeyPackages},
+    stores::GroupRows,
     writes::{Room, Write},
 };
 
@@ -52,6 +52,8 @@ pub(super) struct Parent {
     pub(super) commit: Seq,
     /// The epoch that it ended.
     pub(super) ended: Epoch,
+    /// The epoch of the state: that one, unless we came back from outside by the commit.
+    pub(super) at: Epoch,
     /// The MLS state, as mls-rs wrote it in that epoch.
     pub(super) state: Zeroizing<Vec<u8>>,
     pub(super) last_added: Epoch,
@@ -133,7 +135,7 @@ impl Group {
             self.drain_state(ended);
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
-        self.parents.push(Parent { commit, ended, state, last_added: self.last_added });
+        self.parents.push(Parent { commit, ended, at: ended, state, last_added: self.last_added });
         Ok(())
     }
 
@@ -210,7 +212,11 @@ impl Group {
         if let Some(saved) = self.saved.filter(|saved| *saved > epoch) {
             self.delete_state(saved);
         }
-        self.saved = Some(epoch);
+        self.saved = Some(parent.at);
+        if parent.at < epoch {
+            // By the void commit we had come back to a group that we cannot follow.
+            self.lose_again(parent.commit, events);
+        }
         for void in epoch.0..newest.0 {
             self.delete_epoch(Epoch(void));
         }
@@ -221,7 +227,7 @@ impl Group {
     /// The group as it was before an open commit, in place of the one that mls-rs has in memory.
     fn load_parent(&self, parent: &Parent) -> Result<MlsGroup, MlsError> {
         let group_id = self.name.to_string().into_bytes();
-        let epochs = self.shared.groups.epochs_before(&group_id, parent.ended.0);
+        let epochs = self.shared.groups.epochs_before(&group_id, parent.at.0);
         self.shared.groups.load(&group_id, GroupRows { state: parent.state.clone(), epochs });
         Ok(self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?)
     }
@@ -231,14 +237,10 @@ impl Group {
         if self.epoch() == epoch {
             return Ok((Arc::clone(self.keys()?), own_channel_key(&self.mls)?));
         }
-        let parent = self.parents.iter().find(|parent| parent.ended == epoch);
+        let parent = self.parents.iter().find(|parent| parent.ended == epoch && parent.at == epoch);
         let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
         // Apart from the group that is open.
-        let apart = Mls {
-            identities: self.shared.identities.clone(),
-            groups: GroupStates::default(),
-            key_packages: KeyPackages::default(),
-        };
+        let apart = self.shared.apart();
         let group_id = self.name.to_string().into_bytes();
         apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
         let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
@@ -275,6 +277,15 @@ impl Group {
             events.push(Event::Stuck { seq: commit, reason: reason.to_owned() });
         }
         again
+    }
+
+    /// The commit by which we came back is void.
+    fn lose_again(&mut self, commit: Seq, events: &mut Vec<Event>) {
+        let reason = "the commit by which this client came back was annulled".to_owned();
+        let hash = Hash::new([0; 32]);
+        self.lost = Some(Lost { commit, hash, reason: reason.clone(), certain: true, settled: true });
+        self.status = Status::Stuck { reason: reason.clone() };
+        events.push(Event::Stuck { seq: commit, reason });
     }
 
     /// Takes the DS's word that entries right after our place are no longer kept: we cannot follow the group any more.
@@ -427,8 +438,8 @@ impl Group {
 
     fn forget_states(&mut self, parents: Vec<Parent>) {
         for parent in parents {
-            if self.saved != Some(parent.ended) {
-                self.delete_state(parent.ended);
+            if self.saved != Some(parent.at) {
+                self.delete_state(parent.at);
             }
         }
     }
@@ -438,7 +449,7 @@ impl Group {
         self.writes.push(Write::Delete { room: Room::GROUP, key });
     }
 
-    fn delete_epoch(&mut self, epoch: Epoch) {
+    pub(super) fn delete_epoch(&mut self, epoch: Epoch) {
         let key = super::row::epoch_key(&self.name, self.incarnation, epoch.0);
         self.writes.push(Write::Delete { room: Room::EPOCH, key });
     }

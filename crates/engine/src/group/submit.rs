@@ -21,6 +21,7 @@ use super::{
     Group, Status,
     access::fault,
     commit::{Change, body_of, is_outdated},
+    rejoin::JoinAccess,
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -55,6 +56,8 @@ pub enum WishError {
 pub struct Submission {
     /// The intent that it carries out.
     pub intent: IdempotencyKey,
+    /// The session in which it is to be submitted, if not that of [`Group::access`].
+    pub join: Option<JoinAccess>,
     /// Blobs to stage before.
     pub blobs: Vec<Vec<u8>>,
     /// The request.
@@ -157,6 +160,7 @@ impl Group {
             return Ok(None);
         }
         loop {
+            self.drop_void_rejoins(now);
             let Some(order) = self.next_order(now, active)? else { return Ok(None) };
             let Some(intent) = self.intents.get(&order).cloned() else { return Ok(None) };
             let prepared = match intent.prepared {
@@ -188,7 +192,15 @@ impl Group {
                     }
                 },
             };
-            return submission(intent.id, prepared).map(Some);
+            let join = self.intents.get(&order).map(|intent| self.join_access(intent)).transpose()?.flatten();
+            return submission(intent.id, prepared, join).map(Some);
+        }
+    }
+
+    fn drop_void_rejoins(&mut self, now: Timestamp) {
+        let void = self.intents.iter().filter(|(_, intent)| self.rejoin_is_void(intent, now));
+        for order in void.map(|(order, _)| *order).collect::<Vec<_>>() {
+            self.drop_intent(order);
         }
     }
 
@@ -202,7 +214,7 @@ impl Group {
             return self.wish_first(Wish::Ack { commit }).map(Some);
         }
         if !active {
-            return Ok(None);
+            return Ok(self.intents.iter().find(|(_, intent)| intent.wish == Wish::Rejoin).map(|(order, _)| *order));
         }
         if self.lost.is_some() && !self.intents.values().any(|intent| !intent.ordered) {
             // The epoch that we are left in needs another commit than the one that nobody could apply.
@@ -250,6 +262,8 @@ impl Group {
                 self.prepare_message(MEDIA_TYPE, content).map(Some)
             }
             Wish::Heartbeat => self.prepare_message(HEARTBEAT, &[]).map(Some),
+            // It is made with its wish, of a GroupInfo that is not kept.
+            Wish::Rejoin => Ok(None),
             Wish::Leave => {
                 if self.mls.roster().member_identities_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
@@ -354,6 +368,11 @@ impl Group {
         };
         let order = *order;
         let current = intent.prepared.as_ref().is_some_and(|prepared| prepared.epoch == epoch);
+        if intent.wish == Wish::Rejoin && refusal.retry() != Retry::Later {
+            // There will be another GroupInfo, or no way back by one.
+            self.drop_intent(order);
+            return Ok(());
+        }
         match refusal.code {
             // Made anew with the whole tree.
             Code::TreeIncomplete => {
@@ -392,7 +411,7 @@ pub(super) fn is_message(wish: &Wish) -> bool {
     matches!(wish, Wish::Send { .. } | Wish::Heartbeat)
 }
 
-fn submission(intent: IdempotencyKey, prepared: Prepared) -> Result<Submission, MlsError> {
+fn submission(intent: IdempotencyKey, prepared: Prepared, join: Option<JoinAccess>) -> Result<Submission, MlsError> {
     let body = match &prepared.bundle {
         Some(bundle) => {
             SubmissionBody::Bundle(Box::new(SubmitBundleRequest::decode(bundle.as_slice()).map_err(fault)?))
@@ -402,5 +421,5 @@ fn submission(intent: IdempotencyKey, prepared: Prepared) -> Result<Submission, 
             entry: prepared.entry.clone(),
         }),
     };
-    Ok(Submission { intent, blobs: prepared.blobs, body })
+    Ok(Submission { intent, join, blobs: prepared.blobs, body })
 }

@@ -6,10 +6,14 @@ use conclave_names::{ClientUri, Epoch, Hash, UserUri};
 use mls_rs::{MlsMessage, extension::built_in::RequiredCapabilitiesExt, identity::SigningIdentity};
 use serde::Serialize;
 
-use super::{Group, access::{each_member, fault}, commit::as_add};
+use super::{
+    Group,
+    access::{each_member, fault},
+    commit::as_add,
+};
 use crate::{
     intent::{Intent, Wish},
-    mls_client::MlsError,
+    mls_client::{MlsError, MlsGroup},
 };
 
 /// A member of a group.
@@ -32,6 +36,12 @@ pub struct Member {
 
 pub(super) fn client_of(signing_identity: &SigningIdentity) -> Result<ClientUri, MlsError> {
     Ok(identity::read(signing_identity).map_err(fault)?.client().clone())
+}
+
+/// The client at a leaf.
+pub(super) fn client_in(mls: &MlsGroup, index: u32) -> Result<ClientUri, MlsError> {
+    let member = mls.member_at_index(index).ok_or_else(|| fault("no such leaf"))?;
+    client_of(&member.signing_identity)
 }
 
 impl Group {
@@ -126,7 +136,6 @@ impl Group {
 
     /// The client at a leaf of the present epoch.
     pub(super) fn client_at(&self, index: u32) -> Result<ClientUri, MlsError> {
-        let member = self.mls.member_at_index(index).ok_or_else(|| fault("no such leaf"))?;
-        client_of(&member.signing_identity)
+        client_in(&self.mls, index)
     }
 }

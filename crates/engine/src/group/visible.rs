@@ -109,7 +109,7 @@ impl Group {
                     && epoch_id == entry.epoch.0
                     && matches!(
                         (entry.kind, content_type, sender),
-                        (EntryKind::Commit, ContentType::Commit, Sender::Member(_))
+                        (EntryKind::Commit, ContentType::Commit, Sender::Member(_) | Sender::NewMemberCommit)
                             | (EntryKind::Proposal, ContentType::Proposal, Sender::Member(_) | Sender::External(_))
                     ) => {}
             _ => return Err(Rejection::Mismatch),
