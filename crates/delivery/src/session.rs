@@ -23,6 +23,13 @@ pub(crate) enum Place {
         /// The commit that began the epoch: another may, if that is annulled.
         started: Seq,
     },
+    /// That of an epoch's join key, which whoever can open the epoch's GroupInfo has: for one commit from outside.
+    Joiner {
+        /// The epoch.
+        epoch: Epoch,
+        /// The commit that began it.
+        started: Seq,
+    },
     /// An inbox's owner's.
     Owner,
 }

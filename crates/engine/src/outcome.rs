@@ -138,6 +138,13 @@ pub enum Event {
         /// The entry by which we came back.
         to: Seq,
     },
+    /// We cannot follow the group and do not come back by ourselves.
+    RejoinBlocked {
+        /// Why.
+        reason: String,
+        /// Whether it is for the user to decide: only somebody unknown vouches for the group's present members.
+        doubtful: bool,
+    },
     /// We were removed.
     RemovedFromGroup {
         /// By whom.

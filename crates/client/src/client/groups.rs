@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use conclave_channel::receipt::ReceiptKey;
 use conclave_engine::{
-    group::{Access, Group, Handshakes, NewGroup, SubmissionBody},
+    group::{Access, Group, Handshakes, JoinAccess, NewGroup, SubmissionBody},
     intent::Wish,
     outcome::Event,
 };
@@ -86,6 +86,10 @@ fn to_wire(required: &Capabilities) -> v1::Capabilities {
 
 fn opener(access: Access) -> SessionOpener {
     SessionOpener { channel: access.channel, epoch: access.epoch, key: access.key, path: Some(access.path) }
+}
+
+fn outsider(join: &JoinAccess) -> SessionOpener {
+    SessionOpener { channel: join.channel, epoch: join.epoch, key: join.key.clone(), path: None }
 }
 
 impl Client {
@@ -322,7 +326,10 @@ impl Client {
                 // The wish was dropped; the event tells why.
                 Err(_) => continue,
             };
-            let session = self.session(name)?;
+            let session = match &submission.join {
+                Some(join) => Session::new(&self.delivery, outsider(join)),
+                None => self.session(name)?,
+            };
             let sent = async {
                 let uploads = submission.blobs.iter().map(|blob| session.upload_blob(blob));
                 stream::iter(uploads).buffer_unordered(UPLOADS).try_collect::<Vec<_>>().await?;

@@ -133,6 +133,9 @@ impl Listener<'_> {
                 {
                     self.ready.extend(self.client.drive(&name, None).await?);
                 }
+                if self.client.group(&name)?.wants_rejoin() {
+                    self.ready.extend(self.client.come_back(&name, false).await?);
+                }
                 if self.client.group(&name)?.epoch() != epoch {
                     self.reattach(channel).await?;
                 }

@@ -9,6 +9,7 @@ mod identities;
 mod keying;
 mod listen;
 mod register;
+mod rejoin;
 mod rows;
 mod sync;
 
@@ -95,6 +96,8 @@ pub struct Client {
     authentication: Transport,
     groups: HashMap<GroupUri, Group>,
     sessions: HashMap<GroupUri, Session>,
+    /// Why there is no way back into a group, as it was told.
+    blocked: HashMap<GroupUri, String>,
     inbox: Option<Session>,
 }
 
@@ -145,6 +148,7 @@ impl Client {
             authentication,
             groups: HashMap::new(),
             sessions: HashMap::new(),
+            blocked: HashMap::new(),
             inbox: None,
         })
     }

@@ -35,6 +35,7 @@ impl Client {
             }
             events.extend(self.sync_group(&summary.name).await?);
             events.extend(self.drive(&summary.name, None).await?);
+            events.extend(self.come_back(&summary.name, false).await?);
         }
         self.refill_key_packages().await?;
         Ok(events)
@@ -121,7 +122,11 @@ impl Client {
 
     /// Fetches the tree of a group that we were invited to, several chunks at a time.
     async fn fetch_tree(&self, invitation: &Invitation) -> Result<TreeFetch, ClientError> {
-        let mut tree = invitation.tree()?;
+        self.fetch_chunks(invitation.tree()?).await
+    }
+
+    /// Fetches what a tree wants, several chunks at a time.
+    pub(super) async fn fetch_chunks(&self, mut tree: TreeFetch) -> Result<TreeFetch, ClientError> {
         loop {
             let wanted = tree.wanted();
             if wanted.is_empty() {

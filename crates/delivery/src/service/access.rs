@@ -30,6 +30,14 @@ fn ended() -> Refusal {
     )
 }
 
+/// The answer to who wanted to commit from outside in an epoch that is over.
+fn passed() -> Refusal {
+    Refusal::new(
+        Code::AccessRefused,
+        "the epoch of this join key is over: read the GroupInfo of the present one, and make the commit anew",
+    )
+}
+
 /// The answer to calls that are for the other kind of channel.
 pub(super) fn other_kind(wanted: &str) -> Refusal {
     Refusal::new(Code::AccessRefused, format!("this call is for {wanted} only"))
@@ -44,8 +52,16 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Looks it up.
+    /// Looks it up, for who may read what it may see.
     pub(super) fn of(read: &mut dyn Read, channel: &ChannelId, place: Place) -> Result<Self, Refusal> {
+        if matches!(place, Place::Joiner { .. }) {
+            return Err(other_kind("members: a join key admits to one commit, and to no more"));
+        }
+        Self::of_any(read, channel, place)
+    }
+
+    /// Looks it up, for who may only commit as well.
+    pub(super) fn of_any(read: &mut dyn Read, channel: &ChannelId, place: Place) -> Result<Self, Refusal> {
         let row = read.channel(channel)?.ok_or_else(stranger)?;
         match (&row.kind, place) {
             (ChannelKind::Group { ledger }, Place::Member { epoch, started }) => {
@@ -58,6 +74,14 @@ impl Access {
                 let range = ReadRange { after: of.base, until };
                 Ok(Self { epoch: Some(ledger.epoch()), range, row })
             }
+            (ChannelKind::Group { ledger }, Place::Joiner { epoch, started }) => {
+                let of = read.epoch(channel, epoch)?.filter(|row| row.started == started).ok_or_else(stranger)?;
+                if ledger.epoch() != epoch {
+                    return Err(passed());
+                }
+                let range = ReadRange { after: of.base, until: None };
+                Ok(Self { epoch: Some(epoch), range, row })
+            }
             (ChannelKind::Inbox { .. }, Place::Owner) => Ok(Self { epoch: None, range: ReadRange::ALL, row }),
             _ => Err(stranger()),
         }
@@ -66,7 +90,7 @@ impl Access {
     /// Brings the channel to the time of the entry that comes next, and looks access up anew if that annulled commits.
     pub(super) fn advanced(mut self, tx: &mut dyn Tx, place: Place, now: Timestamp) -> Result<Self, Refusal> {
         let id = self.row.id;
-        if standing::advance(tx, &mut self.row, now)? { Self::of(tx, &id, place) } else { Ok(self) }
+        if standing::advance(tx, &mut self.row, now)? { Self::of_any(tx, &id, place) } else { Ok(self) }
     }
 
     /// The newest entry that may be read.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     keyed::random,
     store::{BlobRow, ChannelKind, ChannelRow, CheckpointRow, FollowedRow, Read, StoreError, Tx},
-    visible::{Followed, Handshake, Source, Tip},
+    visible::{Followed, Handshake, Source, Tip, is_outside},
 };
 
 /// Longest handshake message of a visible group, in bytes.
@@ -44,6 +44,8 @@ pub(super) struct VisibleCommit<'a> {
     pub(super) invites: bool,
     /// Whether it brings a tree or a join key, as a private group's commit does.
     pub(super) staged: bool,
+    /// Whether it names another committer than the member in whose session it came: one that comes back.
+    pub(super) outside: bool,
     /// What was found out ahead of the transaction.
     pub(super) judged: Option<&'a Judged>,
 }
@@ -156,6 +158,12 @@ impl DeliveryService {
             ));
         }
         let message = message(tx, entry)?;
+        if brings.outside && !is_outside(&message) {
+            return Err(Refusal::new(
+                Code::EntryInvalid,
+                "the commit names another channel key as its committer's than the one that opened this session",
+            ));
+        }
         let handshake = next_of(row, entry, &message, now);
         let mut next = match brings.judged.and_then(|judged| judged.take(followed.tip())) {
             Some(judged) => judged?,

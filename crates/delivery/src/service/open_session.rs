@@ -62,13 +62,16 @@ impl DeliveryService {
         };
         let member = path.verify(&ChannelKey(key), &root).is_ok();
         let owns = bool::from(owner.ct_eq(&key));
+        let info = tx.group_info(&id)?.filter(|row| row.epoch == epoch && row.join_key.len() == key.len());
+        let joins = info.is_some_and(|row| bool::from(row.join_key.as_slice().ct_eq(&key)));
         let place = match kind {
             Some(ChannelKind::Group { .. }) if member => Place::Member { epoch, started },
+            Some(ChannelKind::Group { .. }) if joins => Place::Joiner { epoch, started },
             Some(ChannelKind::Inbox { .. }) if owns => Place::Owner,
             _ => return Err(stranger()),
         };
 
-        let access = Access::of(tx, &id, place)?;
+        let access = Access::of_any(tx, &id, place)?;
         let session = SessionId::new(random()?);
         let mac_key = Zeroizing::new(random::<32>()?);
         let pseudonym = keyed.hash(Purpose::Submitter, &[id.as_bytes(), &key]);

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     keyed::{Keyed, Purpose},
+    session::Place,
     store::{EpochRow, GroupInfoRow, Tx},
 };
 
@@ -32,20 +33,30 @@ impl DeliveryService {
     ) -> Result<Done<SubmitResponse>, Refusal> {
         let (caller, message) = self.in_session::<SubmitBundleRequest>(request, method::SUBMIT_BUNDLE, now)?;
         let key = idempotency_key(&message.idempotency_key)?;
-        let access = Access::of(tx, &caller.channel, caller.place)?;
+        let access = Access::of_any(tx, &caller.channel, caller.place)?;
         let submission = Submission::new(caller.pseudonym, key, method::SUBMIT_BUNDLE, &request.request().body);
         if let Some(reply) = submission.earlier(tx, now)? {
             return Ok(Done { reply, wake: Vec::new(), outbox: true, accepted: Some(caller.channel) });
         }
         let entry = parse(&message.entry)?;
-        let Some(header @ CommitHeader { committer, key_root, .. }) = entry.commit else {
+        let Some(header @ CommitHeader { committer, key_root, removed, .. }) = entry.commit else {
             return Err(Refusal::new(Code::EntryInvalid, "a bundle's entry is a commit: submit others by themselves"));
         };
         let offer = checked(&message)?;
         let access = access.advanced(tx, caller.place, now)?;
         let ended = access.admit(tx, entry.kind, entry.epoch)?;
         let keyed = Keyed::of(tx)?;
-        if keyed.hash(Purpose::Submitter, &[caller.channel.as_bytes(), &committer.0]) != caller.pseudonym {
+        let joins = matches!(caller.place, Place::Joiner { .. });
+        let named = keyed.hash(Purpose::Submitter, &[caller.channel.as_bytes(), &committer.0]) == caller.pseudonym;
+        if joins && (removed > 0 || message.welcome.is_some()) {
+            return Err(Refusal::new(
+                Code::EntryInvalid,
+                "a commit from outside brings its committer back: it invites nobody, and removes nobody else",
+            ));
+        }
+        // Who comes back to a visible group is judged by MLS below.
+        let outside = !named && !joins && tx.followed_tip(&caller.channel)?.is_some();
+        if !named && !joins && !outside {
             return Err(Refusal::new(
                 Code::EntryInvalid,
                 "the commit names another channel key as its committer's than the one that opened this session",
@@ -72,6 +83,7 @@ impl DeliveryService {
             invites: !posts.is_empty(),
             staged: offer.root.is_some() || !message.join_key.is_empty(),
             judged: request.proof(method::SUBMIT_BUNDLE).and_then(Found::judged),
+            outside,
         };
         let kept = self.follow_commit(tx, &channel, &entry, &header, &brings, now)?;
         let offer = kept.map_or(offer, Offer::in_one);

@@ -64,6 +64,14 @@ impl Followed {
         let (position, aad) = HandshakeAad::of_commit(&description.authenticated_data)?;
         check_position(&position, &handshake.head)?;
         let removed = removals(&description)?;
+        let outside = !matches!(sender, Sender::Member(_));
+        if outside && (aad.renews_seed || aad.renews_tree_key) {
+            return Err(HandshakeError::AuthenticatedData(
+                "who comes back renews neither seed nor tree key".to_owned(),
+            ));
+        }
+        // Who comes back removes its own old leaf, which is nobody's removal (the rules see to it).
+        let removed = if outside { removed.saturating_sub(1) } else { removed };
         if header.removed as usize != removed {
             return Err(HandshakeError::Header("it names another number of removed members"));
         }
@@ -71,7 +79,7 @@ impl Followed {
             return Err(HandshakeError::AuthenticatedData("a removal must renew the group seed".to_owned()));
         }
         // A committer from outside is a member after its commit only.
-        let of = if matches!(sender, Sender::Member(_)) { &self.group } else { &group };
+        let of = if outside { &group } else { &self.group };
         let committer = of.roster().member_with_index(description.committer)?;
         if ChannelKeyExtension::of(&committer.extensions)? != header.committer {
             return Err(HandshakeError::Header("it names another committer"));
@@ -180,6 +188,16 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// Whether a handshake message is a commit from outside.
+pub(crate) fn is_outside(message: &[u8]) -> bool {
+    MlsMessage::from_bytes(message).is_ok_and(|message| {
+        matches!(
+            message.description(),
+            MlsMessageDescription::PublicProtocolMessage { sender: Sender::NewMemberCommit, .. }
+        )
+    })
 }
 
 /// A member's place in the log must be one that there is.

@@ -18,6 +18,7 @@ mod trust;
 
 pub(crate) use cache::Cache;
 pub(crate) use follower::{Followed, Follower, Handshake, Source, Tip};
+pub(crate) use judge::is_outside;
 
 /// Commits after which the whole state is stored again.
 pub(crate) const CHECKPOINT_COMMITS: u32 = 64;

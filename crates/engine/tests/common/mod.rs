@@ -15,7 +15,7 @@ use conclave_channel::{
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
-    group::{Group, Handshakes, Incoming, NewGroup, Processed, Submission, SubmissionBody},
+    group::{Group, Handshakes, Incoming, NewGroup, Processed, RejoinError, Submission, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, TreeFetch, load_key_packages},
     key_packages::{self, AddressKey},
@@ -55,6 +55,8 @@ pub struct Ds {
     pub blobs: BTreeMap<Hash, Vec<u8>>,
     pub welcomes: Vec<InboxWelcome>,
     pub seen: BTreeMap<Vec<u8>, Seq>,
+    /// Of the newest commit, with the epoch that it began.
+    pub group_info: (Epoch, Vec<u8>),
 }
 
 impl Ds {
@@ -83,6 +85,7 @@ impl Ds {
         self.entries.push((time, bytes.clone()));
         self.seen.insert(bytes, seq);
         if let Some(bundle) = bundle {
+            self.group_info = (entry.epoch.next(), bundle.group_info.clone());
             self.post(bundle);
         }
         Ok(seq)
@@ -341,6 +344,23 @@ impl Person {
             }
         }
         panic!("the group does not come to rest");
+    }
+
+    /// Makes the commit by which this member comes back, by what the DS serves.
+    pub fn begin_rejoin(&mut self, world: &World, approved: bool) -> Result<(), RejoinError> {
+        let now = world.ds.now();
+        let (epoch, group_info) = &world.ds.group_info;
+        let group = self.group.as_mut().unwrap();
+        let way = group.way_back(*epoch, group_info, now);
+        let begun = way.and_then(|way| {
+            let mut tree = way.tree().unwrap();
+            while let Some(name) = tree.wanted().pop() {
+                tree.give(&world.ds.blobs[&name]).unwrap();
+            }
+            group.rejoin(&way, &tree, approved, now)
+        });
+        self.save();
+        begun.map(drop)
     }
 
     /// Joins by the newest Welcome that is ours.

@@ -1,0 +1,134 @@
+//! Coming back into a group that this client cannot follow any more.
+
+use conclave_engine::{
+    group::{RejoinError, WayBack},
+    invitation::TreeFetch,
+    outcome::Event,
+};
+use conclave_names::GroupUri;
+use conclave_protocol::{Code, Refusal, v1};
+
+use super::{Client, ClientError, ClientEvent};
+use crate::transport::CallError;
+
+/// How often a way back is begun in one call: others may commit meanwhile.
+const TRIES: usize = 4;
+
+/// Why a try ended.
+enum Ended {
+    /// The channel went on, or begins elsewhere for us: read it and try again.
+    ReadOn,
+    /// Not now, or not without somebody's help.
+    Blocked { reason: String, doubtful: bool },
+}
+
+impl From<RejoinError> for Ended {
+    fn from(error: RejoinError) -> Self {
+        match error {
+            RejoinError::ReadOn | RejoinError::Epoch { .. } | RejoinError::NotNeeded => Self::ReadOn,
+            error => Self::Blocked { doubtful: matches!(error, RejoinError::Doubtful(_)), reason: error.to_string() },
+        }
+    }
+}
+
+impl Client {
+    /// Takes the way back into a group that this client cannot follow any more, also where the only word for its present members is a
+    /// stranger's: call it if the user, told so by [`Event::RejoinBlocked`], wants it. What can be done without asking,
+    /// [`Client::sync`] and listeners do by themselves.
+    ///
+    /// # Errors
+    /// [`ClientError::Dropped`] with the reason if there is no way back.
+    pub async fn rejoin(&mut self, group: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = self.sync_group(group).await?;
+        events.extend(self.come_back(group, true).await?);
+        if self.group(group)?.wants_rejoin() {
+            let blocked = events.iter().rev().find_map(|happened| match &happened.event {
+                Event::RejoinBlocked { reason, .. } => Some(reason.clone()),
+                _ => None,
+            });
+            let known = || self.blocked.get(group).cloned();
+            return Err(ClientError::Dropped(
+                blocked.or_else(known).unwrap_or_else(|| "others were faster".to_owned()),
+            ));
+        }
+        Ok(events)
+    }
+
+    /// Comes back by an external commit, if that is what the group wants.
+    pub(super) async fn come_back(&mut self, name: &GroupUri, approved: bool) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = Vec::new();
+        for _ in 0..TRIES {
+            if !self.group(name)?.wants_rejoin() {
+                self.blocked.remove(name);
+                break;
+            }
+            match self.begin_rejoin(name, approved).await? {
+                Ok(()) => events.extend(Box::pin(self.drive(name, None)).await?),
+                Err(Ended::ReadOn) => events.extend(self.sync_group(name).await?),
+                Err(Ended::Blocked { reason, doubtful }) => {
+                    // It is told once, and not at each sync.
+                    if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
+                        events.push(ClientEvent {
+                            group: name.clone(),
+                            event: Event::RejoinBlocked { reason, doubtful },
+                        });
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// Makes the commit, and makes it durable.
+    async fn begin_rejoin(&mut self, name: &GroupUri, approved: bool) -> Result<Result<(), Ended>, ClientError> {
+        let session = self.session(name)?;
+        let served = match session.read_group_info(&v1::ReadGroupInfoRequest {}).await {
+            Ok(served) => served,
+            Err(CallError::Refused(Refusal { code: Code::AccessRefused, .. })) => {
+                self.sessions.remove(name);
+                let reason = "members were removed since this client lost the group, so its key opens nothing any more";
+                return Ok(Err(Ended::Blocked { reason: reason.to_owned(), doubtful: false }));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (epoch, now) = (conclave_names::Epoch(served.epoch), self.delivery.now());
+        let way = self.group(name)?.way_back(epoch, &served.group_info, now);
+        self.save(name)?;
+        let way = match way {
+            Ok(way) => way,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let tree = match self.tree_of(name, &way).await {
+            Ok(tree) => tree,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                let reason = format!("the group's tree is not to be had: {error}");
+                return Ok(Err(Ended::Blocked { reason, doubtful: false }));
+            }
+        };
+        let begun = self.group(name)?.rejoin(&way, &tree, approved, now);
+        self.save(name)?;
+        Ok(begun.map(drop).map_err(Ended::from))
+    }
+
+    /// Fetches the tree that a way back needs.
+    async fn tree_of(&mut self, name: &GroupUri, way: &WayBack) -> Result<TreeFetch, ClientError> {
+        let mut tree = way.tree()?;
+        if !tree.wants_whole() {
+            return self.fetch_chunks(tree).await;
+        }
+        let session = self.session(name)?;
+        let mut whole = Vec::new();
+        loop {
+            let offset = whole.len() as u64;
+            let part = session.read_tree(&v1::ReadTreeRequest { epoch: way.epoch().0, offset }).await?;
+            whole.extend_from_slice(&part.data);
+            if whole.len() as u64 >= part.size || part.data.is_empty() {
+                break;
+            }
+        }
+        tree.give(&whole).map_err(|error| ClientError::Answer(error.to_string()))?;
+        Ok(tree)
+    }
+}
