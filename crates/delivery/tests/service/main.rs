@@ -9,6 +9,7 @@ mod capabilities;
 mod channels;
 mod directory;
 mod inboxes;
+mod join_key;
 mod key_packages;
 mod limits;
 mod random;
