@@ -2,7 +2,7 @@
 
 use conclave_channel::{LogFault, law::Refused};
 use conclave_mls::content::MessageId;
-use conclave_names::{ClientUri, Epoch, Seq, Timestamp, UserUri};
+use conclave_names::{ClientUri, Epoch, IdempotencyKey, Seq, Timestamp, UserUri};
 use serde::Serialize;
 
 /// What became of one entry of a channel.
@@ -248,6 +248,8 @@ pub enum Event {
     },
     /// A change of ours cannot be made any more.
     IntentFailed {
+        /// Which.
+        intent: IdempotencyKey,
         /// Why.
         reason: String,
     },

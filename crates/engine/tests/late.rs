@@ -89,7 +89,7 @@ fn who_is_removed_is_told_of_what_it_did_not_get_to_say() {
     assert_eq!(bob.group().intents().count(), 0);
     let failed = |events: &[Event]| -> Vec<String> {
         let reason = |event: &Event| match event {
-            Event::IntentFailed { reason } => Some(reason.clone()),
+            Event::IntentFailed { reason, .. } => Some(reason.clone()),
             _ => None,
         };
         events.iter().filter_map(reason).collect()

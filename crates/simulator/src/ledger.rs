@@ -83,7 +83,7 @@ impl Ledger {
                 Event::Updated { epoch, .. } => {
                     changes.entry(*epoch).or_default();
                 }
-                Event::IntentFailed { reason } => {
+                Event::IntentFailed { reason, .. } => {
                     self.failures += 1;
                     self.tell(format!("    {} is told: {reason}", client.user().name()));
                     // The Welcome of a commit that nobody could apply has used up the address.

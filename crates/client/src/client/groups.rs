@@ -277,8 +277,9 @@ impl Client {
     async fn settle(&mut self, group: &GroupUri, id: IdempotencyKey) -> Result<(), ClientError> {
         let events = self.drive(group, Some(id)).await?;
         for event in events {
-            if let Event::IntentFailed { reason } = event.event {
-                return Err(ClientError::Dropped(reason));
+            match event.event {
+                Event::IntentFailed { intent, reason } if intent == id => return Err(ClientError::Dropped(reason)),
+                _ => {}
             }
         }
         if self.group(group)?.is_pending(id) { Err(ClientError::Unconfirmed) } else { Ok(()) }

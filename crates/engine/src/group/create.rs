@@ -24,6 +24,7 @@ use super::{
     refresh::Refreshed,
     row,
     tree::{Known, TREE_KEY_LABEL},
+    withdrawn::Withdrawn,
 };
 use crate::{
     account::Account,
@@ -139,6 +140,8 @@ impl Group {
             offers_whole_tree: true,
             channel_keys: vec![channel_key],
             intents: BTreeMap::new(),
+            foreign_intents: BTreeSet::new(),
+            withdrawn: Withdrawn::default(),
             proposed_at: None,
             refreshed: Refreshed::new(now),
             presence: Presence::default(),
@@ -192,6 +195,8 @@ impl Group {
             offers_whole_tree: false,
             channel_keys: vec![joined.channel_key],
             intents: BTreeMap::new(),
+            foreign_intents: BTreeSet::new(),
+            withdrawn: Withdrawn::default(),
             proposed_at: None,
             refreshed: Refreshed::new(Timestamp(0)),
             presence: Presence::default(),

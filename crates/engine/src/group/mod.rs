@@ -16,6 +16,7 @@ mod submit;
 mod tree;
 mod view;
 mod visible;
+mod withdrawn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,6 +115,10 @@ pub struct Group {
     channel_keys: Vec<SigningKey>,
     /// In the order in which they were wished.
     intents: BTreeMap<u64, Intent>,
+    /// Places of those whose kind this version does not know.
+    foreign_intents: BTreeSet<u64>,
+    /// Commits of ours that were made anew but may be ordered yet.
+    withdrawn: withdrawn::Withdrawn,
     /// When somebody's proposal was ordered that nobody has committed.
     proposed_at: Option<Timestamp>,
     /// When our keys here were made.

@@ -228,6 +228,18 @@ impl Group {
             self.tell_verdict(incoming.seq, entry, events);
             return Outcome::Counted;
         }
+        if entry.kind == EntryKind::Commit
+            && entry.epoch == self.epoch()
+            && let Some(secrets) = self.withdrawn_commit(entry.epoch, &incoming.entry)
+        {
+            return match self.apply_own(&secrets, entry, incoming, stays_open, events) {
+                Ok(()) => {
+                    *checkpoint = None;
+                    Outcome::Confirmed
+                }
+                Err(rejection) => Outcome::NeedsRecovery(rejection),
+            };
+        }
         if self.status == Status::Removed || entry.epoch < self.joined {
             return Outcome::Stale;
         }
@@ -475,12 +487,7 @@ impl Group {
             }
             _ => {
                 let secrets = intent.prepared.as_ref().map(|prepared| prepared.secrets.clone()).unwrap_or_default();
-                let apply = |mls: &mut MlsGroup| {
-                    CommitSecrets::from_bytes(&secrets)
-                        .and_then(|secrets| mls.apply_detached_commit(secrets))
-                        .map_err(|error| Rejection::Mls(error.to_string()))
-                };
-                match self.advance(entry, incoming, stays_open, events, apply) {
+                match self.apply_own(&secrets, entry, incoming, stays_open, events) {
                     Ok(()) => {
                         *checkpoint = None;
                         self.drop_intent(order);
@@ -490,6 +497,23 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// A commit of ours.
+    fn apply_own(
+        &mut self,
+        secrets: &[u8],
+        entry: &Entry,
+        incoming: &Incoming,
+        stays_open: bool,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Rejection> {
+        let apply = |mls: &mut MlsGroup| {
+            CommitSecrets::from_bytes(secrets)
+                .and_then(|secrets| mls.apply_detached_commit(secrets))
+                .map_err(|error| Rejection::Mls(error.to_string()))
+        };
+        self.advance(entry, incoming, stays_open, events, apply)
     }
 
     /// Somebody's commit.
@@ -703,7 +727,7 @@ impl Group {
                 _ => continue,
             };
             let reason = format!("this client is no member of the group any more: {what}");
-            events.push(Event::IntentFailed { reason });
+            events.push(Event::IntentFailed { intent: intent.id, reason });
         }
         events
     }
@@ -712,17 +736,18 @@ impl Group {
     /// words about commits.
     fn rebase(&mut self) {
         let current = self.epoch();
-        let mut changed = Vec::new();
+        let (mut changed, mut withdrawn) = (Vec::new(), Vec::new());
         for (order, intent) in &mut self.intents {
             let kept = super::submit::is_message(&intent.wish) || intent.wish.is_verdict();
             let outdated =
                 intent.prepared.as_ref().is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !kept);
             if outdated {
-                intent.prepared = None;
+                withdrawn.extend(intent.prepared.take().filter(|_| intent.wish != Wish::Rejoin));
                 intent.ordered = false;
                 changed.push(*order);
             }
         }
+        withdrawn.iter().for_each(|prepared| self.withdraw(prepared));
         for order in changed {
             self.save_intent(order);
         }

@@ -13,6 +13,7 @@ use super::{
     presence::Presence,
     refresh::Refreshed,
     standing::{Lost, Parent},
+    withdrawn::{WITHDRAWN, Withdrawn},
 };
 use crate::{
     account::Account,
@@ -259,11 +260,19 @@ impl Group {
             history.push(Hash::try_from(value.as_slice()).map_err(|_| RecordError::Damaged)?);
         }
         let mut intents = std::collections::BTreeMap::new();
+        let mut foreign_intents = std::collections::BTreeSet::new();
+        let withdrawn = Withdrawn::load(name, scan(Room::GROUP, &key(name, WITHDRAWN))?)?;
         for (key, value) in scan(Room::INTENT, &key(name, b""))? {
             let order = key.last_chunk::<8>().ok_or(RecordError::Damaged)?;
-            // One of a later version's kind stays in the store.
-            if let Some(intent) = Intent::from_row(&value)? {
-                intents.insert(u64::from_be_bytes(*order), intent);
+            let order = u64::from_be_bytes(*order);
+            match Intent::from_row(&value)? {
+                Some(intent) => {
+                    intents.insert(order, intent);
+                }
+                // It stays in the store, and its place is not given to another.
+                None => {
+                    foreign_intents.insert(order);
+                }
             }
         }
         let mut unconfirmed = std::collections::BTreeSet::new();
@@ -313,6 +322,8 @@ impl Group {
             offers_whole_tree: row.offers_whole_tree,
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
             intents,
+            foreign_intents,
+            withdrawn,
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             presence: row.presence,

@@ -160,6 +160,7 @@ impl Group {
             self.removed_at = None;
         }
         self.prune_channel_keys();
+        self.forget_withdrawn();
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
             lost.settled = true;
             let reason = format!(
@@ -411,13 +412,7 @@ impl Group {
 
     /// Puts a wish before all others.
     pub(super) fn wish_first(&mut self, wish: Wish) -> Result<u64, MlsError> {
-        let first = self.intents.keys().next().copied();
-        // Where no place is left in front, the end must do.
-        let order = match first.map(|first| first.checked_sub(1)) {
-            Some(Some(before)) => before,
-            Some(None) => self.intents.keys().next_back().map_or(0, |last| last.saturating_add(1)),
-            None => u64::MAX / 2,
-        };
+        let order = self.free_order(true);
         let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
         self.intents.insert(order, Intent { id, wish, wished: self.epoch(), prepared: None, ordered: false });
         self.save_intent(order);

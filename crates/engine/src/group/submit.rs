@@ -7,7 +7,7 @@ use conclave_mls::{
     frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
 };
-use conclave_names::{IdempotencyKey, Timestamp};
+use conclave_names::{Epoch, IdempotencyKey, Timestamp};
 use conclave_protocol::{
     Code, Refusal, Retry,
     v1::{SubmitBundleRequest, SubmitRequest},
@@ -84,12 +84,30 @@ impl Group {
             Status::Removed => return Err(WishError::Removed),
             Status::Stuck { reason } => return Err(WishError::Stuck(reason.clone())),
         }
+        self.wish_as_of(wish, self.epoch())
+    }
+
+    /// The same by somebody who saw the members of an epoch.
+    fn wish_as_of(&mut self, wish: Wish, wished: Epoch) -> Result<IdempotencyKey, WishError> {
         let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
-        let order = self.intents.keys().next_back().map_or(0, |order| order.saturating_add(1));
-        let wished = self.epoch();
+        let order = self.free_order(false);
         self.intents.insert(order, Intent { id, wish, wished, prepared: None, ordered: false });
         self.save_intent(order);
         Ok(id)
+    }
+
+    /// A place for a new intent: after all others, or before them. Those of a later version's kinds keep theirs.
+    pub(super) fn free_order(&self, first: bool) -> u64 {
+        let known = || self.intents.keys().chain(&self.foreign_intents).copied();
+        let after = || known().max().map_or(u64::MAX / 2, |last| last.saturating_add(1));
+        if first { known().min().and_then(|first| first.checked_sub(1)).unwrap_or_else(after) } else { after() }
+    }
+
+    /// How many changes under way are of kinds that this version does not know: a later version began them. They are kept, and go
+    /// on when it is back.
+    #[must_use]
+    pub fn foreign_intents(&self) -> usize {
+        self.foreign_intents.len()
     }
 
     /// Says something in plain text.
@@ -101,6 +119,23 @@ impl Group {
         let content = Content::text(text, salt).map_err(fault)?.to_bytes();
         let id = MessageId::of(self.account.client.user(), &self.profile.room, &content, &salt);
         Ok((self.wish(Wish::Send { content, id })?, id))
+    }
+
+    /// Says something in plain text to whoever is a member when it is sent, also to those who join until then.
+    ///
+    /// # Errors
+    /// As [`Group::wish_text`].
+    pub fn wish_text_to_all(&mut self, text: &str) -> Result<(IdempotencyKey, MessageId), WishError> {
+        let (intent, id) = self.wish_text(text)?;
+        let found = self.intents.iter_mut().find(|(_, stored)| stored.id == intent);
+        if let Some(order) = found.map(|(order, stored)| {
+            // No epoch comes after it.
+            stored.wished = Epoch(u64::MAX);
+            *order
+        }) {
+            self.save_intent(order);
+        }
+        Ok((intent, id))
     }
 
     /// Whether a change is still under way.
@@ -186,8 +221,7 @@ impl Group {
                         continue;
                     }
                     Err(error) => {
-                        self.drop_intent(order);
-                        events.push(Event::IntentFailed { reason: error.to_string() });
+                        self.fail_intent(order, intent.id, error.to_string(), now, events);
                         return Err(error);
                     }
                 },
@@ -195,6 +229,21 @@ impl Group {
             let join = self.intents.get(&order).map(|intent| self.join_access(intent)).transpose()?.flatten();
             return submission(intent.id, prepared, join).map(Some);
         }
+    }
+
+    /// Gives a wish up. That it failed, and why, is kept in the history with it: who dies in between is told all the same.
+    fn fail_intent(
+        &mut self,
+        order: u64,
+        intent: IdempotencyKey,
+        reason: String,
+        time: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        self.drop_intent(order);
+        let event = Event::IntentFailed { intent, reason };
+        self.note(&event, self.window.position().seq, time);
+        events.push(event);
     }
 
     fn drop_void_rejoins(&mut self, now: Timestamp) {
@@ -397,8 +446,8 @@ impl Group {
                 Ok(())
             }
             _ if refusal.retry() == Retry::Never => {
-                self.drop_intent(order);
-                events.push(Event::IntentFailed { reason: refusal.to_string() });
+                let time = self.window.time();
+                self.fail_intent(order, id, refusal.to_string(), time, events);
                 Ok(())
             }
             _ => Err(refusal.clone()),
