@@ -105,7 +105,9 @@ fn nothing_of_a_group_stays_behind() {
     let mut writes = Vec::new();
     delete(&store, PREFIX, &ROOMS, &mut writes).unwrap();
     store.apply(writes);
-    assert!(store.0.keys().all(|(room, key)| key.get(usize::from(*room == Room::LONG)..).unwrap().starts_with(b"other")));
+    assert!(
+        store.0.keys().all(|(room, key)| key.get(usize::from(*room == Room::LONG)..).unwrap().starts_with(b"other"))
+    );
     assert!(get(&store, b"other\0", Room::GROUP, b"other\0").unwrap().is_some());
 }
 

@@ -35,7 +35,10 @@ pub(crate) fn fault(error: impl std::fmt::Display) -> MlsError {
 }
 
 /// Goes through the members of a tree, by leaf, while it is told to go on. mls-rs's roster copies each member.
-pub(super) fn each_member(tree: &ExportedTree<'_>, mut each: impl FnMut(u32, &SigningIdentity, &ExtensionList) -> bool) {
+pub(super) fn each_member(
+    tree: &ExportedTree<'_>,
+    mut each: impl FnMut(u32, &SigningIdentity, &ExtensionList) -> bool,
+) {
     for index in 0..tree.total_leaf_count() {
         let leaf = index.try_into().ok().and_then(|leaf| tree.get_leaf(leaf).ok()).flatten();
         if leaf.is_some_and(|leaf| !each(index, &leaf.signing_identity, &leaf.extensions)) {

@@ -19,12 +19,7 @@ use mls_rs::{
     },
 };
 
-use super::{
-    Group, Status,
-    access::Keys,
-    create::export_key,
-    tree::TREE_KEY_LABEL,
-};
+use super::{Group, Status, access::Keys, create::export_key, tree::TREE_KEY_LABEL};
 use crate::{
     intent::{Prepared, Wish},
     mls_client::{MlsError, MlsGroup, mls_time, suite},
@@ -111,6 +106,10 @@ impl Group {
     pub fn process(&mut self, batch: &[Incoming]) -> Processed {
         let mut done = Processed::default();
         let mut checkpoint = None;
+        if let Some(first) = batch.first() {
+            // If it fails, the keys stay a little longer.
+            let _ = self.prune_past(first.time);
+        }
         let ahead = Ahead::of(batch);
         for incoming in batch {
             let before = self.window.position().hash;
@@ -478,11 +477,12 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let process = |mls: &mut MlsGroup| match mls.process_incoming_message_with_time(message, mls_time(incoming.time)) {
-            Ok(ReceivedMessage::Commit(description)) => Ok(description),
-            Ok(_) => Err(Rejection::Mismatch),
-            Err(error) => Err(Rejection::Mls(error.to_string())),
-        };
+        let process =
+            |mls: &mut MlsGroup| match mls.process_incoming_message_with_time(message, mls_time(incoming.time)) {
+                Ok(ReceivedMessage::Commit(description)) => Ok(description),
+                Ok(_) => Err(Rejection::Mismatch),
+                Err(error) => Err(Rejection::Mls(error.to_string())),
+            };
         match self.advance(entry, incoming, stays_open, events, process) {
             Ok(()) => {
                 *checkpoint = None;
@@ -513,9 +513,8 @@ impl Group {
             let description = apply(&mut next)?;
             return self.accept(Some(next), &keys, &description, entry, incoming, stays_open, events);
         }
-        let applied = apply(&mut self.mls).and_then(|description| {
-            self.accept(None, &keys, &description, entry, incoming, stays_open, events)
-        });
+        let applied = apply(&mut self.mls)
+            .and_then(|description| self.accept(None, &keys, &description, entry, incoming, stays_open, events));
         if applied.is_err() {
             let group_id = self.name.to_string().into_bytes();
             match self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id) {
@@ -613,6 +612,7 @@ impl Group {
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;
+        self.epoch_ended(entry.epoch, incoming.time);
         self.tree_began(&chain::entry_hash(&incoming.entry));
         if by == self.account.client {
             self.refreshed_by(incoming.seq, incoming.time);

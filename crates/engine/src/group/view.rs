@@ -6,7 +6,11 @@ use conclave_names::{ClientUri, Epoch, Hash, UserUri};
 use mls_rs::{MlsMessage, extension::built_in::RequiredCapabilitiesExt, identity::SigningIdentity};
 use serde::Serialize;
 
-use super::{Group, access::{each_member, fault}, commit::as_add};
+use super::{
+    Group,
+    access::{each_member, fault},
+    commit::as_add,
+};
 use crate::{
     intent::{Intent, Wish},
     mls_client::MlsError,

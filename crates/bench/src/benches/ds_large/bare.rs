@@ -30,9 +30,7 @@ fn seconds(now: Timestamp) -> MlsTime {
 
 fn client(account: &Account) -> Bare {
     let rules = DefaultMlsRules::new()
-        .with_commit_options(
-            CommitOptions::new().with_ratchet_tree_extension(false).with_single_welcome_message(true),
-        )
+        .with_commit_options(CommitOptions::new().with_ratchet_tree_extension(false).with_single_welcome_message(true))
         .with_encryption_options(EncryptionOptions::new(true, PaddingMode::None));
     Client::builder()
         .identity_provider(Identities::new(account.parsed_issuers()))

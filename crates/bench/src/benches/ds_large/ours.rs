@@ -89,18 +89,7 @@ impl Client {
         let mls = World::mls(&account);
         let (group, session) = (None, None);
         let (uploaded, commit, joined) = (0, 0, (0, 0));
-        Ok(Self {
-            account,
-            mls,
-            store,
-            group,
-            transport,
-            session,
-            uploaded,
-            commit,
-            joined,
-            _directory: directory,
-        })
+        Ok(Self { account, mls, store, group, transport, session, uploaded, commit, joined, _directory: directory })
     }
 
     fn group(&mut self) -> Result<&mut Group, Failure> {

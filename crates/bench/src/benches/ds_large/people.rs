@@ -52,8 +52,7 @@ impl People {
         let info = transport.get_server_info().await?;
         let address_key = AddressKey { id: info.address_key_id.as_slice().try_into()?, public: info.address_key };
         let now = Timestamp(info.time_ms);
-        let world =
-            World::of(crate::ds::domain()?, address_key, members, now).map_err(|error| told(error.as_ref()))?;
+        let world = World::of(crate::ds::domain()?, address_key, members, now).map_err(|error| told(error.as_ref()))?;
         let mut inboxes = Vec::new();
         for _ in 0..INBOXES {
             let inbox = Inbox {
