@@ -37,6 +37,7 @@ impl Client {
             events.extend(self.drive(&summary.name, None).await?);
         }
         self.refill_key_packages().await?;
+        self.store.tidy()?;
         Ok(events)
     }
 

@@ -713,3 +713,7 @@ impl Group {
         }));
     }
 }
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod audit_tests;
