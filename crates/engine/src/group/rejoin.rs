@@ -496,6 +496,7 @@ impl Group {
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;
+        self.past.clear();
         self.joined = began;
         self.joined_by = Some(hash);
         self.joined_at = Some(seq);
