@@ -67,6 +67,9 @@ pub(crate) enum Verb {
         group: String,
         /// What to say; `-` reads it from standard input
         text: String,
+        /// Also to those of whose joining this device learns only now
+        #[arg(long)]
+        to_all: bool,
     },
     /// Read a group's history
     Read {
@@ -216,6 +219,21 @@ pub(crate) enum Group {
     },
     /// Who is in a group
     Members {
+        /// The group
+        group: String,
+    },
+    /// Who came and went: every change of the members and of their keys
+    Log {
+        /// The group
+        group: String,
+    },
+    /// Come back into a group that this device cannot follow, also where it would have to ask you
+    Rejoin {
+        /// The group
+        group: String,
+    },
+    /// Say nothing, but let the others compare what the server shows them with what it shows this device
+    Heartbeat {
         /// The group
         group: String,
     },

@@ -132,6 +132,18 @@ fn a_conversation_by_verbs() {
     assert_eq!(of("alice"), of("bob"));
     assert_eq!(of("alice").0, 2);
     assert_eq!(world.ok("bob", &["group", "members", "The Club"])["members"].as_array().unwrap().len(), 2);
+    let log = |name| {
+        let log = world.ok(name, &["group", "log", "The Club"]);
+        let change = |change: &Value| (change["change"].as_str().unwrap().to_owned(), change["epoch"].as_u64().unwrap());
+        assert!(log["log"].as_array().unwrap().iter().all(|change| change["annulled"] == false));
+        log["log"].as_array().unwrap().iter().map(change).collect::<Vec<_>>()
+    };
+    assert_eq!(log("alice"), [("added".into(), 1), ("renewed".into(), 2)]);
+    assert_eq!(log("bob"), [("joined".into(), 1), ("renewed".into(), 2)]);
+    let shown = String::from_utf8(world.run("alice", &["group", "log", "The Club"]).stdout).unwrap();
+    assert!(shown.contains("alice/laptop added mimi://localhost/d/bob/laptop"), "{shown}");
+    world.ok("bob", &["group", "heartbeat", "The Club"]);
+    assert_eq!(world.ok("bob", &["group", "rejoin", "The Club"])["epoch"], 2);
     assert_eq!(world.ok("bob", &["group", "list"])["groups"][0]["title"], "The Club");
     assert_eq!(world.ok("alice", &["key-packages"])["suites"][0]["available"], 20);
     let status = world.ok("alice", &["status"]);

@@ -30,8 +30,8 @@ pub mod transport;
 
 pub use client::{
     Added, Approval, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem, LinkCode, LinkCodeError, LinkRequest,
-    Listener, Listing, OpenError, PendingLink, Pinned, RegisterError, Registration, Services, SuiteStock, Unable,
-    UserRecord,
+    Listener, Listing, Membership, MembershipChange, OpenError, PendingLink, Pinned, RegisterError, Registration,
+    Services, SuiteStock, Unable, UserRecord,
 };
 pub use conclave_engine::{
     group::{GroupSummary, Handshakes, Member, Status},

@@ -1,6 +1,6 @@
 //! `group …` and `update`.
 
-use conclave_client::{Client, GroupSummary, Handshakes, Status};
+use conclave_client::{Client, GroupSummary, Handshakes, Membership, MembershipChange, Status};
 use conclave_names::{GroupUri, Hash, UserUri};
 use serde::Serialize;
 use serde_json::json;
@@ -11,6 +11,7 @@ use crate::{
     names,
     output::{Output, clean_line},
     profile::Context,
+    verbs::messages,
 };
 
 #[derive(Serialize)]
@@ -140,6 +141,28 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                 members.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
+        Group::Log { group } => {
+            let group = names::group(client, &group)?;
+            client.sync().await?;
+            let log = client.membership_log(&group)?;
+            output
+                .give(&json!({ "group": group, "log": log }), |_| log.iter().map(change).collect::<Vec<_>>().join("\n"))
+        }
+        Group::Rejoin { group } => {
+            let group = names::group(client, &group)?;
+            let lost = matches!(client.group(&group)?.status(), Status::Stuck { .. });
+            let events = client.rejoin(&group).await?;
+            let epoch = at(client, &group)?;
+            output.give(&json!({ "group": group, "epoch": epoch, "events": events }), |_| {
+                let word = if lost { "you are back" } else { "this device follows the group: nothing was to be done" };
+                word.to_owned()
+            })
+        }
+        Group::Heartbeat { group } => {
+            let group = names::group(client, &group)?;
+            client.heartbeat(&group).await?;
+            output.give(&json!({ "group": group }), |_| "said where this device stands".to_owned())
+        }
         Group::List => {
             let listed: Vec<_> = client.groups()?.iter().map(listed).collect();
             output.give(&json!({ "groups": listed }), |_| {
@@ -185,6 +208,25 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             })
         }
     }
+}
+
+/// A change of the members, for people.
+fn change(change: &MembershipChange) -> String {
+    let by = change.by.as_ref().map_or_else(|| "somebody".to_owned(), ToString::to_string);
+    let members = change.members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let what = match change.change {
+        Membership::Joined => format!("this device joined, added by {by}"),
+        Membership::Added => format!("{by} added {members}"),
+        Membership::Removed => format!("{by} removed {members}"),
+        Membership::Renewed => format!("{by} renewed its keys"),
+        Membership::Rejoined => format!("{by} came back"),
+        Membership::RemovedHere => format!("{by} removed this device"),
+        Membership::Void => "this device's membership was annulled".to_owned(),
+        _ => "something that this version cannot show".to_owned(),
+    };
+    let epoch = change.epoch.map(|epoch| format!("epoch {epoch}")).unwrap_or_default();
+    let annulled = if change.annulled { "  (annulled)" } else { "" };
+    format!("{}  {epoch:<10}  {what}{annulled}", messages::when(change.time))
 }
 
 fn listed(group: &GroupSummary) -> Listed {

@@ -20,7 +20,13 @@ use crate::{
 /// Items in one page of an export.
 const PAGE: usize = 1000;
 
-pub(super) async fn send(group: &str, text: &str, context: &mut Context, output: &Output) -> Result<(), CliError> {
+pub(super) async fn send(
+    group: &str,
+    text: &str,
+    to_all: bool,
+    context: &mut Context,
+    output: &Output,
+) -> Result<(), CliError> {
     let text = if text == "-" {
         let mut read = String::new();
         std::io::stdin().read_to_string(&mut read).map_err(|e| CliError::Io("standard input".into(), e))?;
@@ -33,7 +39,7 @@ pub(super) async fn send(group: &str, text: &str, context: &mut Context, output:
     }
     let client = context.client()?;
     let group = names::group(client, group)?;
-    let id = client.send(&group, &text).await?;
+    let id = if to_all { client.send_to_all(&group, &text).await? } else { client.send(&group, &text).await? };
     output.give(&json!({ "group": group, "id": id.to_string() }), |_| "sent".to_owned())
 }
 
@@ -57,7 +63,7 @@ pub(super) async fn read(
 }
 
 /// `YYYY-MM-DD HH:MM` in UTC.
-fn when(time: Timestamp) -> String {
+pub(super) fn when(time: Timestamp) -> String {
     let days = i64::try_from(time.as_secs() / 86_400).unwrap_or_default();
     let (hour, minute) = (time.as_secs() / 3600 % 24, time.as_secs() / 60 % 60);
     // Days since 0000-03-01, in eras of 400 years.
@@ -124,6 +130,16 @@ fn describe(change: &serde_json::Value) -> String {
             name(&change["user"])
         ),
         "intent_failed" => format!("not done: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
+        "rejoined" => format!("{} is back", name(&change["member"])),
+        "missed" => format!("what was said from entry {} to {} cannot be read here", change["from"], change["to"]),
+        "rejoin_blocked" => {
+            let reason = clean_line(change["reason"].as_str().unwrap_or_default());
+            if change["doubtful"] == true {
+                format!("the group cannot be followed, and {reason}; `conclave group rejoin` comes back all the same")
+            } else {
+                format!("the group cannot be followed: {reason}")
+            }
+        }
         "position_gone" => clean_line(change["reason"].as_str().unwrap_or_default()),
         "disputed" => format!(
             "a member cannot apply commit {}: unless another confirms it within 15 minutes, it is taken back",

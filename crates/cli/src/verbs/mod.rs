@@ -23,7 +23,7 @@ pub(crate) async fn run(verb: Verb, context: &mut Context, output: &Output) -> R
         Verb::Device(verb) => device::run(verb, context, output).await,
         Verb::Group(verb) => group::run(verb, context, output).await,
         Verb::Update { group } => group::update(&group, context, output).await,
-        Verb::Send { group, text } => messages::send(&group, &text, context, output).await,
+        Verb::Send { group, text, to_all } => messages::send(&group, &text, to_all, context, output).await,
         Verb::Read { group, limit, all, offline } => {
             messages::read(&group, (!all).then_some(limit), offline, context, output).await
         }

@@ -239,13 +239,27 @@ impl Client {
     /// # Errors
     /// A transient error means that it is stored here and will be sent by the next sync.
     pub async fn send(&mut self, group: &GroupUri, text: &str) -> Result<MessageId, ClientError> {
+        self.say(group, text, false).await
+    }
+
+    /// The same to whoever is a member when it is sent: also where members joined of whom this client learns only now, which
+    /// [`Client::send`] refuses.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_to_all(&mut self, group: &GroupUri, text: &str) -> Result<MessageId, ClientError> {
+        self.say(group, text, true).await
+    }
+
+    async fn say(&mut self, group: &GroupUri, text: &str, to_all: bool) -> Result<MessageId, ClientError> {
         let earlier = self.group(group)?.intents().next().is_some();
         if earlier || self.group(group)?.waits_for_commit() {
             // Somebody may have committed meanwhile, and we may be no member any more. What was sent earlier may be in the
             // channel, its reply lost: the DS remembers idempotency keys for a day only, the channel for good.
             self.sync_group(group).await?;
         }
-        let (intent, message) = self.group(group)?.wish_text(text)?;
+        let (intent, message) =
+            if to_all { self.group(group)?.wish_text_to_all(text)? } else { self.group(group)?.wish_text(text)? };
         self.save(group)?;
         self.settle(group, intent).await?;
         Ok(message)

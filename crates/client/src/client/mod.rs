@@ -8,6 +8,7 @@ mod history;
 mod identities;
 mod keying;
 mod listen;
+mod membership;
 mod register;
 mod rejoin;
 mod rows;
@@ -33,6 +34,7 @@ pub use history::{HistoryEntry, HistoryItem};
 pub use identities::{Pinned, UserRecord};
 pub use keying::SuiteStock;
 pub use listen::Listener;
+pub use membership::{Membership, MembershipChange};
 pub use register::{RegisterError, Registration};
 
 use crate::{

@@ -752,7 +752,9 @@ impl Group {
                 changed.push(*order);
             }
         }
-        withdrawn.iter().for_each(|prepared| self.withdraw(prepared));
+        for prepared in &withdrawn {
+            self.withdraw(prepared);
+        }
         for order in changed {
             self.save_intent(order);
         }

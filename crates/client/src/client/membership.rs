@@ -1,0 +1,115 @@
+//! Who came and went: every change of a group's members and of their keys, as this client saw it (RFC 9750, section 8.4.3.1: members
+//! that a server or a member adds unnoticed).
+
+use conclave_engine::{group::KIND_EVENT, writes::StoredMessage};
+use conclave_names::{ClientUri, Epoch, GroupUri, Seq, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Client, ClientError};
+
+/// Rows that are read at a time.
+const PAGE: usize = 1000;
+
+/// One change of a group's members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MembershipChange {
+    /// Place in the channel.
+    pub seq: Seq,
+    /// The DS's time, in milliseconds since the Unix epoch.
+    pub time: Timestamp,
+    /// What happened.
+    pub change: Membership,
+    /// Who did it, if that is known.
+    pub by: Option<ClientUri>,
+    /// To whom; nobody else where somebody renewed its own keys.
+    pub members: Vec<ClientUri>,
+    /// The epoch that began with it, if this client was in it.
+    pub epoch: Option<Epoch>,
+    /// Whether it was annulled later: then it never was.
+    pub annulled: bool,
+}
+
+/// What a change of membership is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Membership {
+    /// This client joined.
+    Joined,
+    /// Members were added.
+    Added,
+    /// Members were removed.
+    Removed,
+    /// A member renewed its keys.
+    Renewed,
+    /// A member came back by a commit of its own.
+    Rejoined,
+    /// This client was removed.
+    RemovedHere,
+    /// This client's membership was annulled.
+    Void,
+}
+
+fn client(value: &Value) -> Option<ClientUri> {
+    value.as_str()?.parse().ok()
+}
+
+/// What a stored event says of the members; none if nothing.
+fn change(stored: &StoredMessage, event: &Value) -> Option<MembershipChange> {
+    let change = match event.get("event")?.as_str()? {
+        "joined" => Membership::Joined,
+        "added" => Membership::Added,
+        "removed" => Membership::Removed,
+        "updated" => Membership::Renewed,
+        "rejoined" => Membership::Rejoined,
+        "removed_from_group" => Membership::RemovedHere,
+        "invitation_annulled" => Membership::Void,
+        _ => return None,
+    };
+    let by = event.get("by").or_else(|| event.get("member")).and_then(client);
+    let members = event.get("members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let members: Vec<_> = members.iter().filter_map(client).collect();
+    let epoch = event.get("epoch").and_then(Value::as_u64).map(Epoch);
+    Some(MembershipChange {
+        seq: Seq(stored.seq),
+        time: Timestamp(stored.time_ms),
+        change,
+        by,
+        members,
+        epoch,
+        annulled: false,
+    })
+}
+
+impl Client {
+    /// Every change of a group's members since this client is in it, oldest first: by whom, in which epoch, where in the
+    /// channel. It outlives removals and new joins. What was annulled is in it, and marked.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the store fails.
+    pub fn membership_log(&self, group: &GroupUri) -> Result<Vec<MembershipChange>, ClientError> {
+        let mut log: Vec<MembershipChange> = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self.store.messages(&group.to_string(), after, PAGE)?;
+            let Some(last) = page.last().map(|row| row.seq) else { return Ok(log) };
+            let full = page.len() == PAGE;
+            for stored in page.iter().filter(|row| row.kind == KIND_EVENT) {
+                // Of a later version, or nothing of members.
+                let Ok(event) = serde_json::from_slice::<Value>(&stored.body) else { continue };
+                if event.get("event").and_then(Value::as_str) == Some("annulled") {
+                    let first = event.get("commit").and_then(Value::as_u64).unwrap_or(u64::MAX);
+                    log.iter_mut().filter(|change| change.seq.0 >= first).for_each(|change| change.annulled = true);
+                }
+                log.extend(change(stored, &event));
+            }
+            if !full {
+                return Ok(log);
+            }
+            // A place may have several rows, of which the page had some only.
+            after = if page.first().is_some_and(|first| first.seq < last) { last - 1 } else { last };
+            log.retain(|change| change.seq.0 <= after);
+        }
+    }
+}
