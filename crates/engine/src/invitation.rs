@@ -316,13 +316,14 @@ impl Invitation {
         for reference in self.message.welcome_key_package_references() {
             let key = [b"package/".as_slice(), reference].concat();
             let stored = rows.get(Room::KEY_PACKAGE, &key).map_err(JoinError::Store)?;
-            let last_resort = match stored {
-                Some(row) => key_packages::from_row(&row)?.last_resort,
-                None => false,
-            };
+            let stored = stored.map(|row| key_packages::from_row(&row)).transpose()?;
+            let last_resort = stored.as_ref().is_some_and(|stored| stored.last_resort);
             // A last resort serves again until it is replaced.
             by_last_resort |= last_resort;
             if !last_resort {
+                // The group has its copy.
+                let channel_key = stored.map(|stored| [b"channel-key/".as_slice(), &stored.channel_key].concat());
+                writes.extend(channel_key.map(|key| Write::Delete { room: Room::KEY_PACKAGE, key }));
                 writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
                 shared.key_packages.remove(reference);
             }

@@ -166,10 +166,11 @@ pub fn sweep<R: Rows>(shared: &Mls, rows: &R, now: Timestamp) -> Result<Vec<Writ
 /// A stored KeyPackage's private part.
 pub(crate) struct Stored {
     pub(crate) last_resort: bool,
+    pub(crate) channel_key: [u8; 32],
     pub(crate) data: KeyPackageData,
 }
 
 pub(crate) fn from_row(bytes: &[u8]) -> Result<Stored, RecordError> {
     let row: Row = record::decode(bytes)?;
-    Ok(Stored { last_resort: row.last_resort, data: row.data })
+    Ok(Stored { last_resort: row.last_resort, channel_key: row.channel_key, data: row.data })
 }

@@ -14,8 +14,8 @@ use mls_rs_core::{
 };
 use zeroize::Zeroizing;
 
-/// Earlier epochs whose messages can still be read (RFC 9750, section 7: the DS admits messages of one epoch back;
-/// the others are for messages that the DS ordered before it admitted them late).
+/// Most earlier epochs whose messages can still be read. The DS admits messages of one epoch back (RFC 9750, section 7); the
+/// others are for a group that goes back to an epoch whose end was annulled. How long: `group::prune`.
 pub(crate) const EPOCHS_KEPT: u64 = 3;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,8 +62,18 @@ impl GroupStates {
     }
 
     /// Forgets a group, so that a new incarnation of it starts from nothing.
-    pub(crate) fn forget(&self, group_id: &[u8]) {
-        lock(&self.0).remove(group_id);
+    /// Gives the earlier epochs that it had.
+    pub(crate) fn forget(&self, group_id: &[u8]) -> Vec<u64> {
+        let inner = lock(&self.0).remove(group_id);
+        inner.map(|inner| inner.rows.epochs.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// Forgets an earlier epoch of a group.
+    pub(crate) fn forget_epoch(&self, group_id: &[u8], epoch: u64) {
+        if let Some(inner) = lock(&self.0).get_mut(group_id) {
+            inner.rows.epochs.remove(&epoch);
+            inner.changes.epochs.remove(&epoch);
+        }
     }
 
     /// The state that mls-rs wrote last.

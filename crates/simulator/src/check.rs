@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::{EntryKind, chain};
 use conclave_delivery::store::{ChannelKind, EntryRow};
-use conclave_engine::group::Status;
 use conclave_mls::content::Content;
 use conclave_names::{ClientUri, Epoch, Seq};
 
@@ -86,7 +85,7 @@ fn members_agree(world: &World, slot: usize, epoch: Epoch) -> Result<usize, Stop
         let group = actor.group(slot);
         if !actor.is_active(slot) {
             // Who is alone leaves without a word to the service.
-            let left = group.is_some_and(|group| *group.status() == Status::Removed) && roster.len() == 1;
+            let left = actor.has_ended(slot, &world.around.ledger) && roster.len() == 1;
             if roster.contains(client) && !left {
                 let status = group.map(|group| group.status().clone());
                 return Err(Stop::violation(format!("{client} is a member of group {slot}, but stands at {status:?}")));

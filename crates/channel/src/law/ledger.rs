@@ -29,6 +29,10 @@ pub const DISPUTE_MS: u64 = 15 * 60 * 1000;
 /// and cannot follow must rejoin. Members acknowledge much earlier; this is for those who are alone for long.
 pub const SETTLED_MS: u64 = 7 * 24 * 3600 * 1000;
 
+/// How long after the end of an epoch messages of it may follow, in milliseconds of channel time: an hour. They were under
+/// way then. Members keep the epoch's keys for that long, and little longer; later ones are sent anew.
+pub const LATE_MS: u64 = 3600 * 1000;
+
 /// Most commits that are open at once. More are refused until a member acknowledged one, or a week went by.
 pub const OPEN_MAX: usize = 64;
 
@@ -110,6 +114,8 @@ pub struct Ledger {
     key_root: Hash,
     /// Members of that epoch.
     members: u32,
+    /// When it began.
+    since: Timestamp,
     /// Commits after it, in order; the first ended it.
     open: Vec<OpenCommit>,
 }
@@ -118,7 +124,7 @@ impl Ledger {
     /// Of a channel whose epoch began beyond all doubt: a group's first, with its creator alone.
     #[must_use]
     pub fn new(epoch: Epoch, key_root: Hash, members: u32) -> Self {
-        Self { settled: epoch, key_root, members, open: Vec::new() }
+        Self { settled: epoch, key_root, members, since: Timestamp(0), open: Vec::new() }
     }
 
     /// Encodes it, for a store.
@@ -146,6 +152,12 @@ impl Ledger {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         Epoch(self.settled.0.saturating_add(self.open.len() as u64))
+    }
+
+    /// When the epoch began that the group is in.
+    #[must_use]
+    pub fn began(&self) -> Timestamp {
+        self.open.last().map_or(self.since, |commit| commit.time)
     }
 
     /// The newest settled epoch. Verdicts are proven by a key of it.
@@ -207,6 +219,7 @@ impl Ledger {
         self.settled = self.settled.next();
         self.key_root = commit.key_root;
         self.members = commit.members;
+        self.since = commit.time;
         Some(Change::Settled { commit: commit.seq, began: self.settled })
     }
 
@@ -261,6 +274,9 @@ impl Ledger {
                     return Err(VerdictError::NotOldest.into());
                 }
                 Ok(self.settle().into_iter().collect())
+            }
+            (EntryKind::Message, ..) if entry.epoch < self.epoch() && self.began().plus_ms(LATE_MS) < time => {
+                Err(Refused::Epoch { found: entry.epoch, current: self.epoch() })
             }
             (EntryKind::Message | EntryKind::Proposal, ..) => Ok(Vec::new()),
             _ => Err(Refused::Kind),

@@ -7,7 +7,7 @@ use conclave_names::Epoch;
 
 use crate::EntryKind;
 
-pub use ledger::{Change, DISPUTE_MS, Ledger, OPEN_MAX, OpenCommit, SETTLED_MS};
+pub use ledger::{Change, DISPUTE_MS, LATE_MS, Ledger, OPEN_MAX, OpenCommit, SETTLED_MS};
 
 /// Why an entry may not follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +67,8 @@ pub enum VerdictError {
 /// Whether an entry of this kind and epoch may follow while the group is in epoch `current`.
 ///
 /// A commit ends the current epoch, and so comes first; a proposal is of the current epoch; a message is of the
-/// current epoch or of the one before (it was under way when the epoch ended). The rest is for the [`Ledger`] to say.
+/// current epoch or of the one before (it was under way when the epoch ended). The rest is for the [`Ledger`] to say, also
+/// how late such a message may be.
 ///
 /// # Errors
 /// Any [`Refused`].

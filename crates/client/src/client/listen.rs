@@ -252,6 +252,8 @@ impl Listener<'_> {
             .map(|group| group.name().clone())
             .collect();
         for name in due {
+            // Keys are forgotten once there is nothing left to read with them.
+            self.ready.extend(self.client.sync_group(&name).await?);
             self.ready.extend(self.client.drive(&name, None).await?);
         }
         Ok(())

@@ -18,7 +18,7 @@ use std::{collections::HashMap, time::Duration};
 use conclave_engine::{
     Mls,
     account::Account,
-    group::{self, Group, GroupSummary},
+    group::{self, Group, GroupSummary, WishError},
     outcome::Event,
 };
 use conclave_mls::credential::LeafCertificate;
@@ -194,11 +194,13 @@ impl Client {
     /// A group, loaded when it is first asked for.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchGroup`]; a store that fails is never taken for an absent group.
+    /// [`ClientError::NoSuchGroup`]; [`WishError::Removed`] if we are no member any more and its keys are gone; a store that fails is never taken for an absent group.
     pub fn group(&mut self, name: &GroupUri) -> Result<&mut Group, ClientError> {
         if !self.groups.contains_key(name) {
-            let group = Group::load(&self.account, &self.mls, &StoreRows(&*self.store), name)?
-                .ok_or_else(|| ClientError::NoSuchGroup(name.clone()))?;
+            let Some(group) = Group::load(&self.account, &self.mls, &StoreRows(&*self.store), name)? else {
+                let known = self.groups()?.iter().any(|group| group.name == *name);
+                return Err(if known { WishError::Removed.into() } else { ClientError::NoSuchGroup(name.clone()) });
+            };
             self.groups.insert(name.clone(), group);
         }
         self.groups.get_mut(name).ok_or_else(|| ClientError::NoSuchGroup(name.clone()))

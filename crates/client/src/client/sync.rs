@@ -155,6 +155,7 @@ impl Client {
             if *group.status() == Status::Removed && !group.may_return() {
                 return Ok(events);
             }
+            let asked = self.delivery.now();
             let page = match self.page(name).await {
                 Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.is_unproven() => {
                     let told = self.group(name)?.void_invitation();
@@ -169,6 +170,8 @@ impl Client {
                 page => page?,
             };
             if page.entries.is_empty() {
+                self.group(name)?.caught_up(asked)?;
+                self.save(name)?;
                 return Ok(events);
             }
             let before = self.group(name)?.position();

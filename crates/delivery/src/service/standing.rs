@@ -2,7 +2,7 @@
 
 use conclave_channel::{
     Entry, chain,
-    law::{Change, Ledger},
+    law::{Change, Ledger, Refused},
 };
 use conclave_names::Timestamp;
 use conclave_protocol::{Code, Refusal};
@@ -59,9 +59,12 @@ pub(super) fn admit(row: &ChannelRow, entry: &Entry, bytes: &[u8], now: Timestam
     let mut ledger = ledger(row)?;
     let time = row.head_time.max(now);
     ledger.admit(&row.id, row.head.next(), time, entry, chain::entry_hash(bytes)).map_err(|refused| {
+        if let Refused::Epoch { current, .. } = refused {
+            return Refusal::new(Code::EpochStale, refused.to_string()).with("epoch", current);
+        }
         let code = match refused {
-            conclave_channel::law::Refused::Unsettled => Code::QuotaExceeded,
-            conclave_channel::law::Refused::Verdict(_) => Code::VerdictRefused,
+            Refused::Unsettled => Code::QuotaExceeded,
+            Refused::Verdict(_) => Code::VerdictRefused,
             _ => Code::EntryInvalid,
         };
         Refusal::new(code, refused.to_string())

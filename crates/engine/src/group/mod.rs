@@ -7,6 +7,7 @@ mod create;
 mod group_info;
 mod presence;
 mod process;
+mod prune;
 mod receipts;
 mod refresh;
 mod rejoin;
@@ -32,6 +33,7 @@ pub(crate) use access::fault;
 pub use create::NewGroup;
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
+pub use prune::PAST_MS;
 pub use refresh::{REFRESH_MS, REFRESH_MS_A_MEMBER, REFRESH_SPREAD_MS};
 pub use rejoin::{JoinAccess, RejoinError, WayBack};
 pub use row::{GroupSummary, LoadError, list};
@@ -46,9 +48,6 @@ use crate::{
     pieces::Pieces,
     writes::Write,
 };
-
-/// Seeds of the last epochs, so that entries ordered late can be opened.
-const SEEDS_KEPT: usize = 4;
 
 /// How this client stands to a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +77,10 @@ pub struct Group {
     window: HashWindow,
     /// Which commits stand.
     ledger: Ledger,
+    /// Epochs that ended of which keys are kept, in order.
+    past: Vec<prune::Past>,
+    /// Whether every key is gone, because we are no member any more.
+    emptied: bool,
     /// States before open commits, in order.
     parents: Vec<standing::Parent>,
     /// The commit that we could not apply.
@@ -197,10 +200,6 @@ impl Group {
 
     fn add_seed(&mut self, epoch: Epoch, seed: Seed) {
         self.seeds.insert(epoch, seed);
-        // The settled epoch's must stay: the group may go back to it.
-        let needed = self.seeds.range(..=self.ledger.settled()).next_back().map(|(since, _)| *since);
-        while self.seeds.len() > SEEDS_KEPT && self.seeds.first_key_value().map(|(since, _)| *since) < needed {
-            self.seeds.pop_first();
-        }
+        self.prune_seeds();
     }
 }

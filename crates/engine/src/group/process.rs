@@ -112,6 +112,10 @@ impl Group {
     pub fn process(&mut self, batch: &[Incoming]) -> Processed {
         let mut done = Processed::default();
         let mut checkpoint = None;
+        if let Some(first) = batch.first() {
+            // If it fails, the keys stay a little longer.
+            let _ = self.prune_past(first.time);
+        }
         let ahead = Ahead::of(batch);
         for incoming in batch {
             let before = self.window.position().hash;
@@ -658,6 +662,7 @@ impl Group {
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;
+        self.epoch_ended(entry.epoch, incoming.time);
         self.tree_began(&chain::entry_hash(&incoming.entry));
         if by == self.account.client {
             self.refreshed_by(incoming.seq, incoming.time);

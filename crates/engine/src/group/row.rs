@@ -11,6 +11,7 @@ use super::{
     Group, Status,
     confirmed::{UNCONFIRMED, client_of_key},
     presence::Presence,
+    prune::Past,
     refresh::Refreshed,
     standing::{Lost, Parent},
 };
@@ -94,6 +95,8 @@ struct Row {
     joined_by: Option<Hash>,
     joined_at: Option<Seq>,
     void: bool,
+    past: Vec<Past>,
+    emptied: bool,
 }
 
 impl Drop for Row {
@@ -221,7 +224,8 @@ pub(crate) fn delete_rows<R: Rows>(
 }
 
 impl Group {
-    /// Opens a group of the profile. None: there is no such group.
+    /// Opens a group of the profile. None: there is no such group, or we are no member any more and its keys are gone; then
+    /// [`list`] has it.
     ///
     /// # Errors
     /// Any [`LoadError`]; a store that fails is never taken for a group that is not there.
@@ -236,6 +240,9 @@ impl Group {
         let scan = |room, key: &[u8]| pieces::scan(rows, &prefix, room, key);
         let Some(meta) = get(Room::GROUP, &key(name, META))? else { return Ok(None) };
         let row: Row = record::decode(&meta)?;
+        if row.emptied {
+            return Ok(None);
+        }
         let state_of = |epoch| {
             let found = get(Room::GROUP, &state_key(name, row.incarnation, epoch))?;
             Ok::<_, LoadError<R::Error>>(found.ok_or(RecordError::Damaged)?)
@@ -301,6 +308,8 @@ impl Group {
             joined_by: row.joined_by,
             joined_at: row.joined_at,
             void: row.void,
+            past: row.past.clone(),
+            emptied: false,
             saved: Some(row.epoch),
             unsaved_proposals: false,
             unable: None,
@@ -332,7 +341,10 @@ impl Group {
         if self.unusable {
             return Err(super::fault("the group's state could not be restored: open the group again"));
         }
-        if self.dirty {
+        if self.status == Status::Removed && self.removed_at.is_none() {
+            self.forget_all();
+        }
+        if self.dirty && !self.emptied {
             self.mls.write_to_storage()?;
             self.drain_state(self.epoch());
             self.dirty = false;
@@ -422,6 +434,8 @@ impl Group {
             joined_by: self.joined_by,
             joined_at: self.joined_at,
             void: self.void,
+            past: self.past.clone(),
+            emptied: self.emptied,
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })
     }

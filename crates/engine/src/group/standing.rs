@@ -30,7 +30,6 @@ use crate::{
     mls_client::{MlsError, MlsGroup, random, suite},
     outcome::Event,
     stores::GroupRows,
-    writes::{Room, Write},
 };
 
 /// Open commits from which on a member acknowledges the oldest without being asked.
@@ -129,7 +128,8 @@ impl Group {
     /// Keeps the state of the epoch that a commit ends which stays open.
     pub(super) fn keep_parent(&mut self, commit: Seq, ended: Epoch) -> Result<(), MlsError> {
         let group_id = self.mls.group_id().to_vec();
-        if self.saved != Some(ended) || self.unsaved_proposals {
+        if self.saved != Some(ended) || self.unsaved_proposals || self.dirty {
+            // What is stored may be older, with keys that were used since.
             // mls-rs writes the state to memory; the rows follow with the rest.
             self.mls.write_to_storage()?;
             self.drain_state(ended);
@@ -160,6 +160,7 @@ impl Group {
             self.removed_at = None;
         }
         self.prune_channel_keys();
+        self.prune_seeds();
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
             lost.settled = true;
             let reason = format!(
@@ -204,6 +205,7 @@ impl Group {
         self.mls = self.load_parent(&parent)?;
         self.keys = OnceLock::new();
         self.seeds.retain(|since, _| *since <= epoch);
+        self.past.retain(|past| past.epoch < epoch);
         self.tree_keys.retain(|since, _| *since <= epoch);
         self.last_added = parent.last_added;
         self.proposed_at = None;
@@ -442,15 +444,5 @@ impl Group {
                 self.delete_state(parent.at);
             }
         }
-    }
-
-    fn delete_state(&mut self, epoch: Epoch) {
-        let key = super::row::state_key(&self.name, self.incarnation, epoch);
-        self.writes.push(Write::Delete { room: Room::GROUP, key });
-    }
-
-    pub(super) fn delete_epoch(&mut self, epoch: Epoch) {
-        let key = super::row::epoch_key(&self.name, self.incarnation, epoch.0);
-        self.writes.push(Write::Delete { room: Room::EPOCH, key });
     }
 }

@@ -128,7 +128,11 @@ impl Group {
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
         let presence = [self.heartbeat_due(), self.silence_due()].into_iter().flatten();
-        [self.commit_due(), ack, self.revival_due(), self.refresh_due()].into_iter().flatten().chain(presence).min()
+        [self.commit_due(), ack, self.prune_due(), self.revival_due(), self.refresh_due()]
+            .into_iter()
+            .flatten()
+            .chain(presence)
+            .min()
     }
 
     /// Whether there are proposals that we can commit. Our own removal is for others to commit.
@@ -153,6 +157,9 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it.
     pub fn next_submission(&mut self, now: Timestamp, events: &mut Vec<Event>) -> Result<Option<Submission>, MlsError> {
+        if self.has_ended(now) {
+            self.forget_all();
+        }
         self.tell_silence(now, events);
         // Who cannot go on may still say so.
         let active = self.is_active(now);

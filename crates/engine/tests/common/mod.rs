@@ -309,6 +309,9 @@ impl Person {
             done.events.extend(again.events);
             done.fault = again.fault;
         }
+        if done.fault.is_none() && group.position().seq.0 == ds.entries.len() as u64 {
+            group.caught_up(ds.now()).unwrap();
+        }
         self.events.append(&mut done.events.clone());
         self.save();
         done

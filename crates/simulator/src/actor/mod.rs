@@ -131,6 +131,13 @@ impl Actor {
         self.group(slot).is_some_and(|group| *group.status() == Status::Active)
     }
 
+    /// Whether this client was in the group and is no member any more. After a restart, the disk alone says so.
+    pub(crate) fn has_ended(&self, slot: usize, ledger: &Ledger) -> bool {
+        let Some(known) = ledger.slot(slot) else { return false };
+        let listed = conclave_engine::group::list(&self.disk).unwrap_or_default();
+        listed.iter().any(|group| group.name == known.group && group.status == Status::Removed)
+    }
+
     fn active(&mut self, slot: usize) -> Option<&mut Group> {
         self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() == Status::Active)
     }

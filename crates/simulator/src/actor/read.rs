@@ -131,7 +131,11 @@ impl Actor {
                 if let Some(caught_up) = self.caught_up.get_mut(slot) {
                     *caught_up = around.server.now;
                 }
-                return Ok(());
+                let now = self.now(&around.server);
+                if let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) {
+                    group.caught_up(now).map_err(Stop::violation)?;
+                }
+                return self.save(around, slot);
             }
             self.process(around, slot, page)?;
         }
