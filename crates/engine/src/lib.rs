@@ -10,6 +10,10 @@
 //!   does not decrypt leaves no trace.
 //! - Every incoming entry ends as one typed [`outcome::Outcome`].
 
+// The world of the tests names this crate as others do.
+#[cfg(test)]
+extern crate self as conclave_engine;
+
 pub mod account;
 pub mod group;
 pub mod intent;

@@ -124,6 +124,29 @@ fn a_commit_that_nobody_can_apply_is_annulled_and_the_epoch_takes_another() {
 }
 
 #[test]
+fn messages_of_the_epoch_before_follow_for_an_hour() {
+    let mut log = Log::new(&[1, 2]);
+    let of = |epoch| Entry::new(EntryKind::Message, Epoch(epoch), Body::Inline(vec![]));
+    let late = |current| Err(Refused::Epoch { found: Epoch(current - 1), current: Epoch(current) });
+    log.commit(10, 1, &[1, 2]).unwrap();
+    log.submit(10 + LATE_MS, of(0)).unwrap();
+    assert_eq!(log.submit(11 + LATE_MS, of(0)), late(1));
+    log.submit(11 + LATE_MS, of(1)).unwrap();
+    // The same once the commit is settled, and after the next.
+    log.ack(12 + LATE_MS, 2, 1).unwrap();
+    assert_eq!(log.submit(13 + LATE_MS, of(0)), late(1));
+    log.commit(5 * LATE_MS, 2, &[1, 2]).unwrap();
+    log.submit(6 * LATE_MS, of(1)).unwrap();
+    assert_eq!(log.submit(6 * LATE_MS + 1, of(1)), late(2));
+    // An epoch that comes back began when it began.
+    log.nack(6 * LATE_MS + 2, 1, log.ledger.open()[0].seq.0).unwrap();
+    let later = 7 * LATE_MS;
+    log.message(later).unwrap();
+    assert_eq!((log.ledger.epoch(), log.ledger.began()), (Epoch(1), Timestamp(10)));
+    assert_eq!(log.submit(later, of(0)), late(1));
+}
+
+#[test]
 fn an_ack_of_another_member_beats_every_nack() {
     let mut log = Log::new(&[1, 2, 3, 4]);
     log.commit(0, 1, &[1, 2, 3, 4]).unwrap();

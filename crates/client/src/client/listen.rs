@@ -21,7 +21,11 @@ pub struct Listener<'a> {
     channels: HashMap<ChannelId, Option<GroupUri>>,
     backoff: Backoff,
     ready: Vec<ClientEvent>,
+    tidied: Instant,
 }
+
+/// How long the store may keep copies of what was deleted.
+const TIDY: Duration = Duration::from_secs(60);
 
 impl std::fmt::Debug for Listener<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,6 +44,7 @@ impl Client {
             channels: HashMap::new(),
             backoff: Backoff::default(),
             ready: Vec::new(),
+            tidied: Instant::now(),
         }
     }
 }
@@ -89,6 +94,7 @@ impl Listener<'_> {
             self.backoff.reset();
             return Ok(());
         }
+        self.tidy()?;
         let due = self.next_due();
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let event = tokio::select! {
@@ -113,6 +119,15 @@ impl Listener<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Once a minute at most.
+    fn tidy(&mut self) -> Result<(), ClientError> {
+        if self.tidied.elapsed() >= TIDY {
+            self.client.store.tidy()?;
+            self.tidied = Instant::now();
+        }
+        Ok(())
     }
 
     /// Entries of a channel.

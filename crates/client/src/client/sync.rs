@@ -38,6 +38,7 @@ impl Client {
             events.extend(self.come_back(&summary.name, false).await?);
         }
         self.refill_key_packages().await?;
+        self.store.tidy()?;
         Ok(events)
     }
 

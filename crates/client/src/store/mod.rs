@@ -28,6 +28,15 @@ pub trait ProfileStore: Send {
     /// Whatever the error, the store is as it was before.
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError>;
 
+    /// Overwrites what was deleted wherever the store still has a copy of it, such as in a journal. Called after each catching
+    /// up, and once a minute while listening.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is lost.
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The value of a row.
     fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 

@@ -18,6 +18,8 @@ const STATEMENTS: usize = 16;
 /// A profile's store. While it lives, the profile stays locked.
 pub struct Store {
     connection: Connection,
+    /// Whether the write-ahead log may hold what was deleted since.
+    untidy: bool,
     _lock: Arc<File>,
 }
 
@@ -45,7 +47,7 @@ impl Store {
         connection.busy_timeout(Duration::from_secs(2))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::prepare(&mut connection, key)?;
-        Ok(Self { connection, _lock: profile.lock() })
+        Ok(Self { connection, untidy: true, _lock: profile.lock() })
     }
 
     fn query(&self, sql: &str, params: impl Params) -> Result<Vec<StoredMessage>, StoreError> {
@@ -134,12 +136,21 @@ fn write(connection: &Connection, write: &Write) -> Result<(), StoreError> {
 
 impl ProfileStore for Store {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        self.untidy = true;
         // Dropped before its end, a transaction is rolled back.
         let transaction = self.connection.transaction()?;
         for each in writes {
             write(&transaction, each)?;
         }
         transaction.commit().map_err(StoreError::from)
+    }
+
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.untidy) {
+            // Gives three numbers; whether it was busy is none of our concern: nobody else has the file.
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        }
+        Ok(())
     }
 
     fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {

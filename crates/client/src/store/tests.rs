@@ -1,5 +1,9 @@
 use std::{fs, path::Path};
 
+use aes::{
+    Aes256,
+    cipher::{BlockCipherDecrypt as _, KeyInit as _},
+};
 use conclave_engine::group::{KIND_EVENT, KIND_MESSAGE};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -266,4 +270,69 @@ proptest! {
             prop_assert_eq!(disk.get(room, &prefix).unwrap(), memory.get(room, &prefix).unwrap());
         }
     }
+}
+
+/// The pages of a file, deciphered by hand (SQLCipher 4: AES-256-CBC, the IV at the end of each page): also those that are
+/// free, and those of the write-ahead log.
+fn deciphered(fixture: &Fixture, name: &str) -> Vec<u8> {
+    const PAGE: usize = 4096;
+    /// IV and HMAC.
+    const RESERVE: usize = 80;
+    let pragma = fixture.key.pragma();
+    let hex = pragma.split('\'').nth(1).unwrap();
+    let key: [u8; 32] = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();
+    let cipher = Aes256::new(&key.into());
+    let bytes = fs::read(fixture.path().join(name)).unwrap_or_default();
+    let (head, frame) = if name.ends_with("-wal") { (32, 24) } else { (0, 0) };
+    let mut plain = Vec::new();
+    for page in bytes.get(head..).unwrap_or_default().chunks_exact(frame + PAGE).map(|page| &page[frame..]) {
+        // The salt begins the first page.
+        let start = if page.starts_with(&bytes[..16]) && head == 0 { 16 } else { 0 };
+        let (text, reserve) = page.split_at(PAGE - RESERVE);
+        let mut before = &reserve[..16];
+        for block in text[start..].chunks_exact(16) {
+            let mut out = block.try_into().unwrap();
+            cipher.decrypt_block(&mut out);
+            plain.extend(out.iter().zip(before).map(|(a, b)| a ^ b));
+            before = block;
+        }
+    }
+    plain
+}
+
+#[test]
+fn what_was_deleted_is_nowhere_in_the_files() {
+    let (fixture, mut store) = Fixture::new();
+    let secret = |n: u32| [b"a secret that was used: ".as_slice(), &n.to_be_bytes().repeat(8), SECRET].concat();
+    let long = |n: u32| secret(n).repeat(200);
+    let found = |n: u32, name: &str| {
+        let secret = secret(n);
+        deciphered(&fixture, name).windows(secret.len()).filter(|window| *window == secret).count()
+    };
+    for n in 0..40_u32 {
+        store
+            .apply(&[put(Room::GROUP, &n.to_be_bytes(), &secret(n)), put(Room::EPOCH, &n.to_be_bytes(), &long(n))])
+            .unwrap();
+    }
+    store.apply(&[put(Room::ACCOUNT, b"stays", &secret(1000))]).unwrap();
+    assert!((0..40).all(|n| found(n, "store.db") + found(n, "store.db-wal") > 0), "the test can see");
+    store.tidy().unwrap();
+    assert!((0..40).all(|n| found(n, "store.db") > 100) && found(1000, "store.db") == 1);
+    for n in 0..40_u32 {
+        let room =
+            if n % 2 == 0 { put(Room::GROUP, &n.to_be_bytes(), b"new") } else { delete(Room::GROUP, &n.to_be_bytes()) };
+        store.apply(&[room, delete(Room::EPOCH, &n.to_be_bytes())]).unwrap();
+    }
+    assert!((0..40).any(|n| found(n, "store.db") > 0), "the file itself is behind its log");
+    store.tidy().unwrap();
+    for n in 0..40 {
+        assert_eq!((found(n, "store.db"), found(n, "store.db-wal")), (0, 0), "{n}");
+    }
+    assert_eq!(found(1000, "store.db"), 1);
+    // The log goes with the connection as well.
+    store.apply(&[put(Room::GROUP, b"k", &secret(50))]).unwrap();
+    store.apply(&[delete(Room::GROUP, b"k")]).unwrap();
+    assert!(found(50, "store.db-wal") > 0);
+    drop(store);
+    assert_eq!((found(50, "store.db"), found(50, "store.db-wal")), (0, 0));
 }

@@ -1,6 +1,6 @@
 //! Channels and submissions.
 
-use conclave_channel::{Body, Entry, EntryKind};
+use conclave_channel::{Body, Entry, EntryKind, law};
 use conclave_names::{ChannelId, Epoch, Hash, Timestamp, limits};
 use conclave_protocol::{Code, Retry, method, v1};
 
@@ -117,6 +117,20 @@ fn each_kind_has_its_epochs() {
     assert_eq!(refused(world.submit(&session, &proposal), Code::EpochStale).number("epoch"), Some(3));
     let early = refused(world.commit(&session, &bundle(14, 4, &[1], 0)), Code::EpochStale);
     assert_eq!(early.number("epoch"), Some(3));
+}
+
+#[test]
+fn a_message_of_the_epoch_before_may_be_an_hour_late() {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let session = world.open(1, 0, &[1]).unwrap();
+    world.commit(&session, &bundle(1, 0, &[1, 2], 0)).unwrap();
+    world.send(&session, 2, 0).unwrap();
+    world.now = world.now.plus_ms(law::LATE_MS + 1000);
+    let session = world.open(1, 0, &[1]).unwrap();
+    let refusal = refused(world.send(&session, 3, 0), Code::EpochStale);
+    assert_eq!((refusal.number("epoch"), refusal.retry()), (Some(1), Retry::AfterUpdate));
+    world.send(&session, 3, 1).unwrap();
 }
 
 #[test]

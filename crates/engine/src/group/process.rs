@@ -765,3 +765,7 @@ impl Group {
         }));
     }
 }
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod audit_tests;
