@@ -106,7 +106,7 @@ impl Group {
             return;
         }
         let parents = std::mem::take(&mut self.parents);
-        for epoch in parents.iter().map(|parent| parent.ended).chain(self.saved.take()) {
+        for epoch in parents.iter().map(|parent| parent.at).chain(self.saved.take()) {
             self.delete_state(epoch);
         }
         let epochs = self.shared.groups.forget(self.mls.group_id());

@@ -481,6 +481,7 @@ impl Group {
         for epoch in dropped {
             self.delete_epoch(Epoch(epoch));
         }
+        self.past.clear();
         if let (true, Some(state)) = (stays_open, old.filter(|_| self.saved == Some(before))) {
             // If the commit is annulled, we are where we were.
             self.parents.push(Parent {
