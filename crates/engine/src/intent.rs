@@ -38,6 +38,15 @@ pub enum Wish {
     Heartbeat,
     /// Come back by a commit from outside. It is made with everything that belongs to it, or not at all.
     Rejoin,
+    /// Make the group anew, with another cipher suite or handshake mode (RFC 9420, section 12.1.5). It goes on in a successor.
+    ReInit {
+        /// Number of the cipher suite.
+        cipher_suite: u16,
+        /// Whether the DS is to read its handshakes.
+        visible: bool,
+    },
+    /// Make the successor of a group that was frozen.
+    Succeed,
     /// Say that we could not apply a commit.
     Nack {
         /// Its place.
@@ -53,6 +62,11 @@ pub enum Wish {
 }
 
 impl Wish {
+    /// Whether it is a commit of a proposal that must stand alone.
+    pub(crate) fn is_reinit(&self) -> bool {
+        matches!(self, Self::ReInit { .. })
+    }
+
     /// The commit that it is a word about.
     pub(crate) fn about(&self) -> Option<Seq> {
         match self {
@@ -77,6 +91,8 @@ impl std::fmt::Debug for Wish {
             Self::Update => f.write_str("Update"),
             Self::Leave => f.write_str("Leave"),
             Self::CommitProposals => f.write_str("CommitProposals"),
+            Self::ReInit { cipher_suite, visible } => write!(f, "ReInit({cipher_suite}, {visible})"),
+            Self::Succeed => f.write_str("Succeed"),
             Self::Heartbeat => f.write_str("Heartbeat"),
             Self::Rejoin => f.write_str("Rejoin"),
             Self::Nack { commit, .. } => write!(f, "Nack({commit})"),
@@ -191,6 +207,12 @@ impl Intent {
                 about = *commit;
                 8
             }
+            Wish::ReInit { cipher_suite, visible } => {
+                let [high, low] = cipher_suite.to_be_bytes();
+                items.push(Bytes(vec![high, low, u8::from(*visible)]));
+                20
+            }
+            Wish::Succeed => 21,
             Wish::Heartbeat => 9,
             Wish::Rejoin => 10,
         };
@@ -233,6 +255,12 @@ impl Intent {
             8 => Wish::Ack { commit: row.about },
             9 => Wish::Heartbeat,
             10 => Wish::Rejoin,
+            20 => {
+                let parameters = items.next().ok_or(RecordError::Damaged)?;
+                let [high, low, visible] = parameters.try_into().map_err(|_| RecordError::Damaged)?;
+                Wish::ReInit { cipher_suite: u16::from_be_bytes([high, low]), visible: visible == 1 }
+            }
+            21 => Wish::Succeed,
             _ => return Ok(None),
         };
         let prepared = row.prepared.map(|mut prepared| Prepared {

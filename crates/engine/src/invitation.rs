@@ -312,22 +312,7 @@ impl Invitation {
                 channel_key: own,
             },
         );
-        let mut by_last_resort = false;
-        for reference in self.message.welcome_key_package_references() {
-            let key = [b"package/".as_slice(), reference].concat();
-            let stored = rows.get(Room::KEY_PACKAGE, &key).map_err(JoinError::Store)?;
-            let stored = stored.map(|row| key_packages::from_row(&row)).transpose()?;
-            let last_resort = stored.as_ref().is_some_and(|stored| stored.last_resort);
-            // A last resort serves again until it is replaced.
-            by_last_resort |= last_resort;
-            if !last_resort {
-                // The group has its copy.
-                let channel_key = stored.map(|stored| [b"channel-key/".as_slice(), &stored.channel_key].concat());
-                writes.extend(channel_key.map(|key| Write::Delete { room: Room::KEY_PACKAGE, key }));
-                writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
-                shared.key_packages.remove(reference);
-            }
-        }
+        let by_last_resort = used_key_packages(&self.message, shared, rows, &mut writes)?;
         group.began(writes, member.sender, now, events)?;
         if by_last_resort {
             // Its keys may be in several groups, and those that open the Welcome stay on this device for a while: our
@@ -357,7 +342,7 @@ pub(crate) struct Joined {
 }
 
 /// Finds the private half of the channel key in our leaf. It was stored with the KeyPackage.
-fn group_channel_key<R: Rows>(mls: &crate::mls_client::MlsGroup, rows: &R) -> Result<SigningKey, JoinError<R::Error>> {
+pub(crate) fn group_channel_key<R: Rows>(mls: &crate::mls_client::MlsGroup, rows: &R) -> Result<SigningKey, JoinError<R::Error>> {
     let own = mls.member_at_index(mls.current_member_index()).ok_or_else(|| fault("we are no member"))?;
     let public = ChannelKeyExtension::of(&own.extensions).map_err(fault)?;
     let key = [b"channel-key/".as_slice(), &public.0].concat();
@@ -367,4 +352,30 @@ fn group_channel_key<R: Rows>(mls: &crate::mls_client::MlsGroup, rows: &R) -> Re
         .ok_or_else(|| fault("the channel key of our leaf is not in the profile"))?;
     let bytes: [u8; 32] = row.as_slice().try_into().map_err(|_| RecordError::Damaged)?;
     Ok(SigningKey::from_bytes(&bytes))
+}
+
+/// Ends the private parts of the KeyPackages that a Welcome used. Says whether one is a last resort, which serves again.
+pub(crate) fn used_key_packages<R: Rows>(
+    welcome: &MlsMessage,
+    shared: &Mls,
+    rows: &R,
+    writes: &mut Vec<Write>,
+) -> Result<bool, JoinError<R::Error>> {
+    let mut by_last_resort = false;
+    for reference in welcome.welcome_key_package_references() {
+        let key = [b"package/".as_slice(), reference].concat();
+        let stored = rows.get(Room::KEY_PACKAGE, &key).map_err(JoinError::Store)?;
+        let stored = stored.map(|row| key_packages::from_row(&row)).transpose()?;
+        let last_resort = stored.as_ref().is_some_and(|stored| stored.last_resort);
+        // A last resort serves again until it is replaced.
+        by_last_resort |= last_resort;
+        if !last_resort {
+            // The group has its copy.
+            let channel_key = stored.map(|stored| [b"channel-key/".as_slice(), &stored.channel_key].concat());
+            writes.extend(channel_key.map(|key| Write::Delete { room: Room::KEY_PACKAGE, key }));
+            writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
+            shared.key_packages.remove(reference);
+        }
+    }
+    Ok(by_last_resort)
 }

@@ -105,6 +105,16 @@ pub enum Event {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// The group is being made anew: what is said waits until it goes on.
+    Frozen {
+        /// By whom.
+        by: ClientUri,
+    },
+    /// The group goes on in another, with the same members, room and history.
+    Succeeded {
+        /// Which.
+        group: conclave_names::GroupUri,
+    },
     /// A member asks to be removed.
     LeaveRequested {
         /// Who.

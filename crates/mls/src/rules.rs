@@ -1,13 +1,19 @@
 //! What mls-rs asks about proposals and commits: the group's policy hook (RFC 9750, sections 3.5 and 6.1).
 
+use conclave_names::GroupUri;
 use mls_rs::{
     MlsRules,
-    group::{GroupContext, Roster, proposal::Proposal},
+    ProtocolVersion,
+    group::{
+        GroupContext, Roster,
+        proposal::{Proposal, ReInitProposal},
+    },
     mls_rules::{CommitDirection, CommitOptions, CommitSource, EncryptionOptions, ProposalBundle},
 };
 use mls_rs_core::error::IntoAnyError;
 
 use crate::address::DeliveryAddress;
+use crate::crypto;
 use crate::components::{ChannelKeyExtension, GroupProfile, HandshakeMode, ProfileError};
 use crate::rejoin::{self, RejoinError};
 
@@ -24,6 +30,9 @@ pub enum PolicyError {
     /// A commit from outside the group that is no member's rejoin.
     #[error("the group's policy admits commits of members only, and of members that come back: {0}")]
     External(RejoinError),
+    /// A group cannot be made anew like this.
+    #[error("a group can be made anew only by a member's own commit, in the same room, with a suite of ours and another channel")]
+    ReInit,
     /// A leaf without a channel key could not be given access.
     #[error("the leaf of an Add or Update has no channel key")]
     ChannelKey,
@@ -74,6 +83,20 @@ pub fn judge(proposal: &Proposal) -> Result<(), PolicyError> {
     ChannelKeyExtension::of(&leaf).map(drop).map_err(|_| PolicyError::ChannelKey)
 }
 
+/// What the policy says to making a group anew, by the member that commits it: with another suite of ours and in another
+/// channel, but for the same room at the same provider.
+fn judge_reinit(proposal: &ReInitProposal, context: &GroupContext) -> Result<(), PolicyError> {
+    let (old, new) = (GroupProfile::of(&context.extensions)?, GroupProfile::of(proposal.new_group_context_extensions())?);
+    let name = std::str::from_utf8(proposal.group_id()).ok().and_then(|name| name.parse::<GroupUri>().ok());
+    let good = proposal.new_version() == ProtocolVersion::MLS_10
+        && crypto::SUITES.contains(&proposal.new_cipher_suite())
+        && name.is_some_and(|name| *name.domain() == old.hub)
+        && proposal.group_id() != context.group_id()
+        && (&new.hub, &new.room, &new.receipt_key) == (&old.hub, &old.room, &old.receipt_key)
+        && new.channel != old.channel;
+    if good { Ok(()) } else { Err(PolicyError::ReInit) }
+}
+
 impl MlsRules for Rules {
     type Error = PolicyError;
 
@@ -93,9 +116,15 @@ impl MlsRules for Rules {
         }
         // Somebody's refused proposal must not keep a committer from committing the others.
         let drop_refused = direction == CommitDirection::Send;
-        proposals.retain(|info| match judge(&info.proposal.clone().into()) {
-            Err(_) if drop_refused && info.is_by_reference() => Ok(false),
-            verdict => verdict.map(|()| true),
+        proposals.retain(|info| {
+            let verdict = match &info.proposal.clone().into() {
+                Proposal::ReInit(reinit) if !info.is_by_reference() => judge_reinit(reinit, context),
+                proposal => judge(proposal),
+            };
+            match verdict {
+                Err(_) if drop_refused && info.is_by_reference() => Ok(false),
+                verdict => verdict.map(|()| true),
+            }
         })?;
         Ok(proposals)
     }

@@ -278,7 +278,7 @@ impl Ledger {
             (EntryKind::Message, ..) if entry.epoch < self.epoch() && self.began().plus_ms(LATE_MS) < time => {
                 Err(Refused::Epoch { found: entry.epoch, current: self.epoch() })
             }
-            (EntryKind::Message | EntryKind::Proposal, ..) => Ok(Vec::new()),
+            (EntryKind::Message | EntryKind::Proposal | EntryKind::Successor, ..) => Ok(Vec::new()),
             _ => Err(Refused::Kind),
         }
     }

@@ -77,7 +77,7 @@ pub fn admit(kind: EntryKind, epoch: Epoch, current: Epoch) -> Result<(), Refuse
         EntryKind::Commit if epoch < current => Err(Refused::Conflict { ended: epoch, current }),
         // Of which commit they may be is for the ledger to say.
         EntryKind::Nack | EntryKind::Ack => Ok(()),
-        EntryKind::Commit | EntryKind::Proposal if epoch == current => Ok(()),
+        EntryKind::Commit | EntryKind::Proposal | EntryKind::Successor if epoch == current => Ok(()),
         EntryKind::Message if epoch == current || epoch.next() == current => Ok(()),
         EntryKind::Welcome => Err(Refused::Kind),
         _ => Err(Refused::Epoch { found: epoch, current }),

@@ -29,6 +29,7 @@ use super::{
     access::{channel_key_at, each_member, fault, own_channel_key},
     create::export_seed,
     group_info::SealedGroupInfo,
+    reinit::Successor,
     tree::renews_key,
     view::client_of,
 };
@@ -43,6 +44,7 @@ pub(super) struct Change {
     pub(super) add: Vec<MlsMessage>,
     pub(super) remove: Vec<u32>,
     pub(super) renew_own_keys: bool,
+    pub(super) reinit: Option<Successor>,
 }
 
 /// A commit that was built, and what its authenticated data had to foretell of it.
@@ -270,6 +272,10 @@ impl Group {
         for index in &change.remove {
             builder = builder.remove_member(*index)?;
         }
+        if let Some(new) = &change.reinit {
+            let name = new.name.to_string().into_bytes();
+            builder = builder.reinit(Some(name), Self::successor_version(), new.suite, new.extensions.clone())?;
+        }
         if let Some(key) = own {
             builder = builder.set_leaf_node_extensions(leaf_extensions(key)?).set_new_signing_identity(
                 signature_secret(&self.account.signature_key),
@@ -283,11 +289,14 @@ impl Group {
         }
         let mut next = work.clone();
         let description = next.apply_detached_commit(secrets.clone())?;
-        let CommitEffect::NewEpoch(epoch) = &description.effect else {
-            return Err(fault("a commit of ours must start an epoch for us"));
+        let removed = match &description.effect {
+            CommitEffect::NewEpoch(epoch) => {
+                let applied = &epoch.applied_proposals;
+                applied.iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count()
+            }
+            CommitEffect::ReInit(_) => 0,
+            CommitEffect::Removed { .. } => return Err(fault("a commit of ours must start an epoch for us")),
         };
-        let applied = &epoch.applied_proposals;
-        let removed = applied.iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count();
         let removed = u32::try_from(removed).map_err(fault)?;
         let keys = self.keys()?.after(&next)?.tree;
         let actual = Foretold { key_root: keys.root(), members: keys.len(), removed };

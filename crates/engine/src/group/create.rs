@@ -63,7 +63,7 @@ pub(super) fn export_key(mls: &MlsGroup, label: &[u8], channel: &ChannelId) -> R
 
 /// An hour ago, for clocks of others that run behind (the DS of a visible group judges the leaf), but not before the
 /// certificate began.
-fn dated_back(account: &Account, now: Timestamp) -> Result<Timestamp, MlsError> {
+pub(super) fn dated_back(account: &Account, now: Timestamp) -> Result<Timestamp, MlsError> {
     let certificate = LeafCertificate::parse(&account.certificate).map_err(fault)?;
     Ok(Timestamp(now.0.saturating_sub(3_600_000)).max(certificate.not_before()))
 }
@@ -122,6 +122,10 @@ impl Group {
             ledger: Ledger::new(Epoch(0), tree.root(), tree.len()),
             past: Vec::new(),
             emptied: false,
+            frozen: None,
+            successor: None,
+            predecessor: None,
+            founding: None,
             parents: Vec::new(),
             lost: None,
             removed_at: None,
@@ -180,6 +184,10 @@ impl Group {
             ledger: joined.ledger,
             past: Vec::new(),
             emptied: false,
+            frozen: None,
+            successor: None,
+            predecessor: None,
+            founding: None,
             parents: Vec::new(),
             lost: None,
             removed_at: None,

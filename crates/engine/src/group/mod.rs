@@ -10,6 +10,7 @@ mod process;
 mod prune;
 mod receipts;
 mod refresh;
+mod reinit;
 mod rejoin;
 pub(crate) mod row;
 mod standing;
@@ -37,6 +38,7 @@ pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;
 pub use refresh::{REFRESH_MS, REFRESH_MS_A_MEMBER, REFRESH_SPREAD_MS};
 pub use rejoin::{JoinAccess, RejoinError, WayBack};
+pub use reinit::Founding;
 pub use row::{GroupSummary, LoadError, list};
 pub use submit::{Submission, SubmissionBody, WishError};
 pub use view::Member;
@@ -80,6 +82,12 @@ pub struct Group {
     ledger: Ledger,
     /// Epochs that ended of which keys are kept, in order.
     past: Vec<prune::Past>,
+    /// If it goes on in a successor.
+    frozen: Option<reinit::Frozen>,
+    successor: Option<GroupUri>,
+    predecessor: Option<GroupUri>,
+    /// Whether the DS may not have the channel yet, and what it has to be told then.
+    founding: Option<Vec<u8>>,
     /// Whether every key is gone, because we are no member any more.
     emptied: bool,
     /// States before open commits, in order.

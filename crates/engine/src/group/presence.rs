@@ -95,7 +95,7 @@ impl Group {
 
     /// When we are to acknowledge what we read, if we say nothing until then.
     pub(super) fn heartbeat_due(&self) -> Option<Timestamp> {
-        let (_, since) = self.presence.owed.filter(|_| self.status == Status::Active)?;
+        let (_, since) = self.presence.owed.filter(|_| self.status == Status::Active && self.frozen.is_none())?;
         if self.mls.commit_required() || !self.intents.is_empty() {
             return None;
         }

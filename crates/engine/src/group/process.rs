@@ -23,6 +23,7 @@ use super::{
     Group, Status,
     access::{Keys, channel_key_at},
     create::export_key,
+    reinit::Frozen,
     tree::TREE_KEY_LABEL,
     view::client_in,
 };
@@ -225,7 +226,7 @@ impl Group {
             .iter()
             .find(|(_, intent)| intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == incoming.entry))
             .map(|(order, _)| *order);
-        if let Some(order) = own {
+        if let Some(order) = own.filter(|_| entry.kind != EntryKind::Successor) {
             return self.confirm(order, entry, incoming, stays_open, checkpoint, events);
         }
         if entry.kind.is_verdict() {
@@ -251,6 +252,9 @@ impl Group {
         if entry.epoch > self.epoch() {
             return Outcome::Unfollowed;
         }
+        if entry.kind == EntryKind::Successor {
+            return self.choose_successor(entry, incoming, events);
+        }
         match self.open(entry, incoming) {
             Opened::Refused(rejection) if entry.kind == EntryKind::Commit => Outcome::NeedsRecovery(rejection),
             Opened::Refused(rejection) => Outcome::Rejected(rejection),
@@ -258,7 +262,7 @@ impl Group {
                 EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
                 EntryKind::Message => self.read(*message, incoming, checkpoint, events),
                 EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
-                EntryKind::Welcome | EntryKind::Nack | EntryKind::Ack => Outcome::Rejected(Rejection::Mismatch),
+                _ => Outcome::Rejected(Rejection::Mismatch),
             },
         }
     }
@@ -608,13 +612,14 @@ impl Group {
         if aad.key_root != header.key_root {
             return Err(Rejection::KeyRoot);
         }
-        let (epoch, removed_us) = match &description.effect {
-            CommitEffect::NewEpoch(epoch) => (epoch, false),
-            CommitEffect::Removed { new_epoch, .. } => (new_epoch, true),
-            CommitEffect::ReInit(_) => return Err(Rejection::Mismatch),
+        let none = Vec::new();
+        let (applied, removed_us, reinit) = match &description.effect {
+            CommitEffect::NewEpoch(epoch) => (&epoch.applied_proposals, false, None),
+            CommitEffect::Removed { new_epoch, .. } => (&new_epoch.applied_proposals, true, None),
+            CommitEffect::ReInit(info) => (&none, false, Some(&info.proposal)),
         };
         let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for info in &epoch.applied_proposals {
+        for info in applied {
             match &info.proposal {
                 Proposal::Add(add) => {
                     let identity = self
@@ -694,9 +699,14 @@ impl Group {
             self.confirm_member(&by);
         }
         self.members_changed(&added, &removed);
+        if let Some(reinit) = reinit {
+            let frozen = Frozen::new(new_epoch, reinit).map_err(|error| Rejection::Mls(error.to_string()))?;
+            self.frozen = Some(frozen);
+            events.push(Event::Frozen { by: by.clone() });
+        }
         if outside {
             events.push(Event::Rejoined { member: by.clone(), epoch: new_epoch });
-        } else if added.is_empty() && removed.is_empty() {
+        } else if reinit.is_none() && added.is_empty() && removed.is_empty() {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }
         if !added.is_empty() {

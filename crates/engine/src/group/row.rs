@@ -12,6 +12,7 @@ use super::{
     confirmed::{UNCONFIRMED, client_of_key},
     presence::Presence,
     prune::Past,
+    reinit::Frozen,
     refresh::Refreshed,
     standing::{Lost, Parent},
     withdrawn::{WITHDRAWN, Withdrawn},
@@ -98,7 +99,14 @@ struct Row {
     void: bool,
     past: Vec<Past>,
     emptied: bool,
+    frozen: Option<Frozen>,
+    successor: Option<Text>,
+    predecessor: Option<Text>,
+    founding: Option<FoundingRow>,
 }
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct FoundingRow(#[mls_codec(with = "mls_rs_codec::byte_vec")] Vec<u8>);
 
 impl Drop for Row {
     fn drop(&mut self) {
@@ -126,6 +134,10 @@ pub struct GroupSummary {
     pub status: Status,
     /// Whether we were removed by a commit that may yet be annulled: it is worth while to read on.
     pub may_return: bool,
+    /// The group in which it goes on, if it was made anew.
+    pub successor: Option<GroupUri>,
+    /// The group that it goes on from.
+    pub predecessor: Option<GroupUri>,
 }
 
 fn seed_rows(keys: &std::collections::BTreeMap<Epoch, Seed>) -> Vec<SeedRow> {
@@ -188,6 +200,8 @@ pub fn list<R: Rows>(rows: &R) -> Result<Vec<GroupSummary>, LoadError<R::Error>>
             members: row.members,
             status: status_of(&row)?,
             may_return: row.removed_at.is_some(),
+            successor: row.successor.as_ref().map(Text::parse).transpose()?,
+            predecessor: row.predecessor.as_ref().map(Text::parse).transpose()?,
         });
     }
     Ok(groups)
@@ -319,6 +333,10 @@ impl Group {
             void: row.void,
             past: row.past.clone(),
             emptied: false,
+            frozen: row.frozen.clone(),
+            successor: None,
+            predecessor: row.predecessor.as_ref().map(Text::parse).transpose()?,
+            founding: row.founding.as_ref().map(|founding| founding.0.clone()),
             saved: Some(row.epoch),
             unsaved_proposals: false,
             unable: None,
@@ -447,6 +465,10 @@ impl Group {
             void: self.void,
             past: self.past.clone(),
             emptied: self.emptied,
+            frozen: self.frozen.clone(),
+            successor: self.successor.as_ref().map(Text::new),
+            predecessor: self.predecessor.as_ref().map(Text::new),
+            founding: self.founding.clone().map(FoundingRow),
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })
     }

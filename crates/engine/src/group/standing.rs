@@ -115,7 +115,7 @@ impl Group {
     /// commit that invited us is void, or promised other channel keys than ours.
     #[must_use]
     pub fn is_unproven(&self) -> bool {
-        self.joined > Epoch(0) && self.window.time() == Timestamp(0) && self.status == Status::Active
+        self.predecessor.is_none() && self.joined > Epoch(0) && self.window.time() == Timestamp(0) && self.status == Status::Active
     }
 
     /// Ends our membership by an invitation that came to nothing. We can be invited again.
@@ -207,6 +207,7 @@ impl Group {
         self.keys = OnceLock::new();
         self.seeds.retain(|since, _| *since <= epoch);
         self.past.retain(|past| past.epoch < epoch);
+        self.frozen = self.frozen.take().filter(|frozen| frozen.epoch <= epoch);
         self.tree_keys.retain(|since, _| *since <= epoch);
         self.last_added = parent.last_added;
         self.proposed_at = None;
@@ -337,7 +338,9 @@ impl Group {
         let mut open = ledger.open().iter().enumerate();
         let disputed = open.find_map(|(index, open)| open.disputed().filter(|_| applied(index)));
         let crowded = ledger.open().get(CROWDED - 1).map(|open| open.time);
-        let since = disputed.or(crowded).unwrap_or_else(|| front.time.plus_ms(AGED_MS));
+        // A frozen group goes on once the commit that froze it is settled.
+        let frozen = self.frozen.as_ref().map(|_| front.time);
+        let since = disputed.or(crowded).or(frozen).unwrap_or_else(|| front.time.plus_ms(AGED_MS));
         let said = self.intents.values().any(|intent| matches!(intent.wish, Wish::Ack { .. }));
         let able = applied(0) && self.joined <= ledger.settled() && self.secret_of(&front.committer).is_err();
         if said || !able || self.status != Status::Active || self.unable == Some(front.seq) {

@@ -147,7 +147,7 @@ impl Group {
     /// When somebody's proposal falls to us to commit, if nobody else does before.
     #[must_use]
     pub fn commit_due(&self) -> Option<Timestamp> {
-        if self.status != Status::Active || !self.may_commit() {
+        if self.status != Status::Active || self.frozen.is_some() || !self.may_commit() {
             return None;
         }
         let before = self.rank(COMMIT_DELAY_RANKS);
@@ -163,7 +163,7 @@ impl Group {
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
         let presence = [self.heartbeat_due(), self.silence_due()].into_iter().flatten();
-        [self.commit_due(), ack, self.prune_due(), self.revival_due(), self.refresh_due()]
+        [self.commit_due(), ack, self.successor_due(), self.prune_due(), self.revival_due(), self.refresh_due()]
             .into_iter()
             .flatten()
             .chain(presence)
@@ -272,6 +272,10 @@ impl Group {
         if !active {
             return Ok(self.intents.iter().find(|(_, intent)| intent.wish == Wish::Rejoin).map(|(order, _)| *order));
         }
+        if self.frozen.is_some() {
+            // Everything else waits for the successor.
+            return Ok(self.intents.iter().find(|(_, intent)| intent.wish == Wish::Succeed).map(|(order, _)| *order));
+        }
         if self.lost.is_some() && !self.intents.values().any(|intent| !intent.ordered) {
             // The epoch that we are left in needs another commit than the one that nobody could apply.
             return self.wish_first(Wish::Update).map(Some);
@@ -280,7 +284,7 @@ impl Group {
             .intents
             .iter()
             .find(|(_, intent)| !intent.ordered)
-            .map(|(order, intent)| (*order, is_message(&intent.wish) && intent.prepared.is_none()));
+            .map(|(order, intent)| (*order, (is_message(&intent.wish) || intent.wish.is_reinit()) && intent.prepared.is_none()));
         let may_commit = self.may_commit();
         match next {
             // MLS forbids messages while proposals wait: commit them first.
@@ -346,6 +350,12 @@ impl Group {
                 self.prepare_commit(&Change { remove, ..Change::default() }, now).map(Some)
             }
             Wish::Update => self.prepare_commit(&Change { renew_own_keys: true, ..Change::default() }, now).map(Some),
+            Wish::ReInit { cipher_suite, visible } => {
+                let reinit = Some(self.plan_successor(*cipher_suite, *visible)?);
+                self.prepare_commit(&Change { reinit, ..Change::default() }, now).map(Some)
+            }
+            // Made when it was wished. Of another epoch it is of no use.
+            Wish::Succeed => Ok(None),
             Wish::Nack { commit, reason } => self.prepare_verdict(EntryKind::Nack, *commit, reason, now),
             Wish::Ack { commit } => self.prepare_verdict(EntryKind::Ack, *commit, "", now),
             Wish::CommitProposals => {

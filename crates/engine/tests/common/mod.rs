@@ -176,6 +176,8 @@ pub struct World {
     pub ca: CertificateAuthority,
     pub ds: Ds,
     pub address_key: AddressKey,
+    /// How long certificates are good.
+    pub until: Timestamp,
 }
 
 impl World {
@@ -186,6 +188,7 @@ impl World {
             ca: CertificateAuthority::generate(&domain(), NOW).unwrap(),
             ds: Ds::default(),
             address_key: AddressKey { id: [1; 8], public: public.as_ref().to_vec() },
+            until: NOW.plus_ms(86_400_000 * 30),
         }
     }
 
@@ -209,7 +212,7 @@ impl World {
         let identity = SigningKey::from_bytes(&random());
         let signature_key = SigningKey::from_bytes(&random());
         let public = signature_key.verifying_key().to_bytes();
-        let end = NOW.plus_ms(86_400_000 * 30);
+        let end = self.until;
         let binding = IdentityBinding::sign(&identity, &client, &public, end);
         let certificate = ca.issue(&client, &public, &binding, NOW, end, random()).unwrap();
         let account = Account {

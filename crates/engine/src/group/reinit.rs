@@ -1,0 +1,526 @@
+//! Making a group anew with another cipher suite or handshake mode: ReInit (RFC 9420, sections 11.2 and 12.1.5; RFC 9750,
+//! section 5.2.3).
+//!
+//! A commit of a ReInit proposal freezes the group: nothing is said in it any more, and what people still want to say waits. Once
+//! the commit is settled, so that no annulment can revive the group, any member may make the successor: the first at once, each other a
+//! little later, in case those before it are away. Whoever does puts all that others need (the Welcome, the tree, the
+//! GroupInfo) as one sealed entry into the old channel. The first such entry that is valid counts, for everybody: so the
+//! log itself decides between several, and it does not matter who dies when. The DS learns of the successor's channel from
+//! whoever comes first; all would tell it the same.
+//!
+//! mls-rs takes no time for the first commit of a successor: it judges the KeyPackages' lifetimes by the system's clock. It is the
+//! only place in the engine where one is read.
+
+use std::collections::BTreeMap;
+
+use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, access::KeyPath, chain, law::Ledger};
+use conclave_mls::{
+    components::{GroupProfile, HandshakeMode},
+    crypto, identity,
+    rules::Rules,
+    seal::{EXPORTER_LABEL, Purpose, Seed, entry_context},
+};
+use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp};
+use ed25519_dalek::SigningKey;
+use mls_rs::{
+    CipherSuite, ExtensionList, MlsMessage, ProtocolVersion,
+    extension::ExtensionType,
+    external_client::ExternalClient,
+    group::{ExportedTree, ReinitClient, proposal::ReInitProposal},
+};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize, VarInt};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{
+    Group, Status,
+    access::{each_member, fault},
+    commit::body_of,
+    create::{dated_back, export_key},
+    process::Incoming,
+    row,
+    tree::TREE_KEY_LABEL,
+};
+use crate::{
+    intent::{Intent, Prepared, Wish},
+    invitation::{JoinError, Joined, group_channel_key, used_key_packages},
+    mls_client::{Config, Mls, MlsError, leaf_extensions, mls_time, random, signature_secret, suite},
+    outcome::{Event, Outcome, Rejection},
+    record,
+    stores::GroupRows,
+    writes::{Room, Rows, Write},
+};
+
+/// How long each member waits for every one that stands before it, before it makes the successor itself, in milliseconds.
+const SUCCESSOR_DELAY_MS: u64 = 5000;
+
+/// Members that are waited for.
+const SUCCESSOR_RANKS: u64 = 10;
+
+/// What the successor of a group is to be.
+#[derive(Debug, Clone)]
+pub(super) struct Successor {
+    pub(super) name: GroupUri,
+    pub(super) suite: CipherSuite,
+    pub(super) extensions: ExtensionList,
+}
+
+/// A group that was frozen, and what comes after it.
+#[derive(Debug, Clone, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
+pub(super) struct Frozen {
+    /// The epoch that the commit began.
+    pub(super) epoch: Epoch,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    name: Vec<u8>,
+    suite: u16,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    extensions: Vec<u8>,
+    /// The entry with the successor that counts, once there is one.
+    chosen: Option<Seq>,
+}
+
+impl Frozen {
+    pub(super) fn new(epoch: Epoch, proposal: &ReInitProposal) -> Result<Self, MlsError> {
+        Ok(Self {
+            epoch,
+            name: proposal.group_id().to_vec(),
+            suite: proposal.new_cipher_suite().into(),
+            extensions: proposal.new_group_context_extensions().mls_encode_to_vec().map_err(fault)?,
+            chosen: None,
+        })
+    }
+
+    fn name(&self) -> Result<GroupUri, MlsError> {
+        std::str::from_utf8(&self.name).ok().and_then(|name| name.parse().ok()).ok_or_else(|| fault("no group's name"))
+    }
+}
+
+/// What others need to go on in the successor: the plaintext of the entry.
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Continuation {
+    version: u8,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    welcome: Vec<u8>,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    tree: Vec<u8>,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    group_info: Vec<u8>,
+}
+
+/// A successor that we made: ours if its entry is the first.
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Attempt {
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    state: Vec<u8>,
+    channel_key: [u8; 32],
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.state.zeroize();
+        self.channel_key.zeroize();
+    }
+}
+
+/// By which the DS makes the channel of a group that goes on in it.
+#[derive(Clone)]
+pub struct Founding {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The epoch in which it begins.
+    pub epoch: Epoch,
+    /// Root of the key tree of that epoch.
+    pub key_root: Hash,
+    /// A member's key, and its path to the root.
+    pub key: SigningKey,
+    /// The path.
+    pub path: KeyPath,
+    /// Of a group with visible handshakes: the GroupInfo, with the tree.
+    pub group_info: Vec<u8>,
+}
+
+impl std::fmt::Debug for Founding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Founding").field("channel", &self.channel).finish_non_exhaustive()
+    }
+}
+
+/// Keys of the rows that wait for the succession, in [`Room::BLOB`].
+const CONTINUATION: &[u8] = b"continuation";
+const ATTEMPT: &[u8] = b"attempt";
+
+/// Identity keys by client.
+fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, MlsError> {
+    let (mut members, mut read) = (BTreeMap::new(), Ok(()));
+    each_member(tree, |_, signing_identity, _| {
+        read = identity::read(signing_identity).map_err(fault).map(|leaf| {
+            members.insert(leaf.client().clone(), leaf.identity_key());
+        });
+        read.is_ok()
+    });
+    read.map(|()| members)
+}
+
+impl Group {
+    /// What the group is to become. The ReInit proposal fixes all of it.
+    pub(super) fn plan_successor(&self, cipher_suite: u16, visible: bool) -> Result<Successor, MlsError> {
+        let new = crypto::suite_by_number(cipher_suite).map_err(fault)?;
+        let unable = self.mls.roster().members_iter().find(|member| !member.capabilities.cipher_suites.contains(&new));
+        if let Some(unable) = unable {
+            let client = super::view::client_of(&unable.signing_identity)?;
+            return Err(fault(format!("{client} does not speak cipher suite {cipher_suite}")));
+        }
+        let provider = suite(self.mls.cipher_suite())?;
+        let mode = if visible { HandshakeMode::Visible } else { HandshakeMode::Private };
+        let profile = GroupProfile { channel: ChannelId::new(random(&provider)?), mode, ..self.profile.clone() };
+        let mut extensions = self.mls.context().extensions.clone();
+        extensions.set(profile.to_dictionary().and_then(|dictionary| dictionary.to_extension()).map_err(fault)?);
+        if !visible {
+            extensions.remove(ExtensionType::EXTERNAL_SENDERS);
+        }
+        let name = ChannelId::new(random(&provider)?).to_string();
+        let name = GroupUri::new(self.profile.hub.clone(), &name).map_err(fault)?;
+        Ok(Successor { name, suite: new, extensions })
+    }
+
+    /// Whether the group is frozen: it goes on in a successor.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// When it is our turn to make the successor, if nobody else does before.
+    #[must_use]
+    pub fn successor_due(&self) -> Option<Timestamp> {
+        let frozen = self.frozen.as_ref().filter(|_| self.status == Status::Active)?;
+        let under_way = self.intents.values().any(|intent| intent.wish == Wish::Succeed);
+        if under_way || frozen.chosen.is_some() || self.ledger.settled() != frozen.epoch {
+            return None;
+        }
+        Some(self.window.time().plus_ms(self.rank(SUCCESSOR_RANKS) * SUCCESSOR_DELAY_MS))
+    }
+
+    /// Whose KeyPackages the successor takes, and of which cipher suite: one each.
+    ///
+    /// # Errors
+    /// [`MlsError`] if the group is not frozen.
+    pub fn successor_needs(&self) -> Result<(u16, Vec<ClientUri>), MlsError> {
+        let frozen = self.frozen.as_ref().ok_or_else(|| fault("the group is not frozen"))?;
+        let others = members_of(&self.mls.export_tree())?.into_keys();
+        Ok((frozen.suite, others.filter(|client| *client != self.account.client).collect()))
+    }
+
+    /// Makes the successor, with KeyPackages of all other members, as an intent: the next submission carries it out.
+    ///
+    /// # Errors
+    /// [`MlsError`] if it is not our turn, or the KeyPackages are not those of the members.
+    pub fn make_successor(&mut self, key_packages: &[Vec<u8>], now: Timestamp) -> Result<IdempotencyKey, MlsError> {
+        if self.successor_due().is_none() {
+            return Err(fault("there is no successor to be made"));
+        }
+        let frozen = self.frozen.clone().ok_or_else(|| fault("the group is not frozen"))?;
+        let provider = suite(self.mls.cipher_suite())?;
+        let packages = key_packages.iter().map(|bytes| MlsMessage::from_bytes(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let channel_key = SigningKey::from_bytes(&random(&provider)?);
+        self.write_state()?;
+        let apart = self.apart();
+        let time = mls_time(dated_back(&self.account, now)?);
+        let (mut next, welcomes) =
+            self.reinit_client(&apart)?.commit(packages, leaf_extensions(&channel_key)?, Some(time))?;
+        next.write_to_storage()?;
+        let state = apart.groups.state_of(next.group_id()).ok_or_else(|| fault("the state was not written"))?;
+        let welcome = match welcomes.first() {
+            Some(welcome) => welcome.to_bytes()?,
+            // Who is alone needs none.
+            None => Vec::new(),
+        };
+        let visible = GroupProfile::of(&next.context().extensions).map_err(fault)?.mode == HandshakeMode::Visible;
+        let continuation = Continuation {
+            version: 1,
+            welcome,
+            tree: next.export_tree().to_bytes()?,
+            group_info: next.group_info_message_allowing_ext_commit(visible)?.to_bytes()?,
+        };
+        let continuation = Zeroizing::new(continuation.mls_encode_to_vec().map_err(fault)?);
+        self.check_continuation(&frozen, &continuation)?;
+        let seed = self.seed(frozen.epoch).ok_or_else(|| fault("no group seed"))?;
+        let context = entry_context(&self.profile.channel, EntryKind::Successor.code(), frozen.epoch);
+        let body = seed.seal(&provider, Purpose::Entry, &context, continuation.to_vec()).map_err(fault)?;
+        let mut blobs = Vec::new();
+        let body = body_of(body, &mut blobs);
+        let entry = Entry::new(EntryKind::Successor, frozen.epoch, body).to_bytes().map_err(fault)?;
+        let key = IdempotencyKey::new(random(&provider)?);
+        let attempt = Attempt { state: state.to_vec(), channel_key: channel_key.to_bytes() };
+        let secrets = record::encode(&attempt);
+        let order = self.wish_first(Wish::Succeed)?;
+        let prepared = Prepared { key, epoch: frozen.epoch, entry, bundle: None, blobs, secrets };
+        let id = self.intents.get_mut(&order).map(|intent| {
+            intent.prepared = Some(prepared);
+            intent.id
+        });
+        self.save_intent(order);
+        id.ok_or_else(|| fault("no intent"))
+    }
+
+    /// mls-rs's client for the successor.
+    ///
+    /// It compares how long the arrays of the two trees are, where the number of members counts (RFC 9420, section 11.2): a group
+    /// that has blank leaves could not be made anew. So it gets the old group with its leaves moved together. For nothing else
+    /// is that group good.
+    fn reinit_client(&self, apart: &Mls) -> Result<ReinitClient<Config>, MlsError> {
+        let group_id = self.mls.group_id().to_vec();
+        let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
+        let tree = self.mls.export_tree();
+        let exported = tree.to_bytes()?;
+        let mut nodes = Vec::new();
+        for index in 0..tree.total_leaf_count() {
+            let Some(leaf) = tree.get_leaf(index.try_into()?)? else { continue };
+            if !nodes.is_empty() {
+                nodes.push(0);
+            }
+            nodes.extend([1, 1]);
+            leaf.mls_encode(&mut nodes).map_err(fault)?;
+        }
+        let mut compact = VarInt::try_from(nodes.len()).map_err(fault)?.mls_encode_to_vec().map_err(fault)?;
+        compact.append(&mut nodes);
+        let mut places = state.windows(exported.len()).enumerate().filter(|(_, window)| *window == exported.as_slice());
+        let (Some((place, _)), None) = (places.next(), places.next()) else {
+            return Err(fault("the group's tree is not where mls-rs keeps it"));
+        };
+        let (before, rest) = state.split_at(place);
+        let after = rest.get(exported.len()..).unwrap_or_default();
+        let state = Zeroizing::new([before, compact.as_slice(), after].concat());
+        apart.groups.load(&group_id, GroupRows { state, ..GroupRows::default() });
+        let old = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
+        let signer = signature_secret(&self.account.signature_key);
+        Ok(old.get_reinit_client(Some(signer), Some(self.account.signing_identity()))?)
+    }
+
+    /// Stores of its own for groups, so that those that are open stay as they are.
+    fn apart(&self) -> Mls {
+        Mls { key_packages: self.shared.key_packages.clone(), ..self.shared.apart() }
+    }
+
+    /// Has mls-rs write the state to memory; the rows follow with the rest.
+    fn write_state(&mut self) -> Result<(), MlsError> {
+        if self.dirty || self.saved != Some(self.epoch()) {
+            self.mls.write_to_storage()?;
+            self.drain_state(self.epoch());
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// What everybody can check of a successor, with the same result.
+    fn check_continuation(&self, frozen: &Frozen, bytes: &[u8]) -> Result<Continuation, MlsError> {
+        let mut rest = bytes;
+        let continuation = Continuation::mls_decode(&mut rest).map_err(fault)?;
+        if !rest.is_empty() || continuation.version != 1 {
+            return Err(fault("it is of another version, or something follows it"));
+        }
+        let info = MlsMessage::from_bytes(&continuation.group_info)?;
+        let of = info.as_group_info().ok_or_else(|| fault("it has no GroupInfo"))?.group_context();
+        let extensions = of.extensions().mls_encode_to_vec().map_err(fault)?;
+        let suite: u16 = of.cipher_suite().into();
+        if of.group_id() != frozen.name || of.epoch() != 1 || suite != frozen.suite || extensions != frozen.extensions {
+            return Err(fault("it is not the group that the ReInit announced"));
+        }
+        let tree = || ExportedTree::from_bytes(&continuation.tree);
+        // Each leaf's credential was judged when its KeyPackage was taken; lifetimes are not judged again.
+        ExternalClient::builder()
+            .crypto_provider(crypto::provider())
+            .identity_provider(self.shared.identities.clone())
+            .mls_rules(Rules)
+            .build()
+            .observe_group(info, Some(tree()?), None)?;
+        if members_of(&tree()?)? != members_of(&self.mls.export_tree())? {
+            return Err(fault("its members are not those of this group"));
+        }
+        Ok(continuation)
+    }
+
+    /// An entry with a successor. The first valid one counts.
+    pub(super) fn choose_successor(&mut self, entry: &Entry, incoming: &Incoming, events: &mut Vec<Event>) -> Outcome {
+        let Some(frozen) = self.frozen.clone() else { return Outcome::Rejected(Rejection::Mismatch) };
+        let own = self.intents.iter().find(|(_, intent)| {
+            intent.wish == Wish::Succeed
+                && intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == incoming.entry)
+        });
+        let attempt = own.and_then(|(_, intent)| intent.prepared.as_ref()).map(|prepared| prepared.secrets.clone());
+        if frozen.chosen.is_some() {
+            return Outcome::Stale;
+        }
+        let opened = self.open_sealed(entry, incoming);
+        let checked =
+            opened.and_then(|bytes| match self.check_continuation(&frozen, &bytes) {
+                Ok(_) => Ok(bytes),
+                Err(error) => Err(Rejection::Mls(error.to_string())),
+            });
+        let bytes = match checked {
+            Ok(bytes) => bytes,
+            Err(rejection) => return Outcome::Rejected(rejection),
+        };
+        let mut keep = |key: &[u8], value| {
+            self.writes.push(Write::Put { room: Room::BLOB, key: row::key(&self.name, key), value });
+        };
+        keep(CONTINUATION, Zeroizing::new(bytes));
+        let confirmed = attempt.is_some();
+        if let Some(attempt) = attempt {
+            keep(ATTEMPT, attempt);
+        }
+        let ours: Vec<u64> = self.intents.iter().filter(|(_, of)| of.wish == Wish::Succeed).map(|(order, _)| *order).collect();
+        for order in ours {
+            self.drop_intent(order);
+        }
+        if let Ok(group) = frozen.name() {
+            events.push(Event::Succeeded { group });
+        }
+        self.frozen = Some(Frozen { chosen: Some(incoming.seq), ..frozen });
+        self.touched = true;
+        if confirmed { Outcome::Confirmed } else { Outcome::Applied }
+    }
+
+    /// Opens the seal of an entry that holds no MLS message.
+    fn open_sealed(&self, entry: &Entry, incoming: &Incoming) -> Result<Vec<u8>, Rejection> {
+        let sealed = match &entry.body {
+            Body::Inline(sealed) => sealed,
+            Body::Staged { hash, size } => incoming
+                .blob
+                .as_ref()
+                .filter(|blob| blob.len() as u64 == *size && chain::entry_hash(blob) == *hash)
+                .ok_or(Rejection::Blob)?,
+        };
+        let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
+        let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
+        let seed = self.seed(entry.epoch).ok_or(Rejection::Seal)?;
+        seed.open(&provider, Purpose::Entry, &context, sealed).map_err(|_| Rejection::Seal)
+    }
+
+    /// Whether there is a successor to go on in, by [`Group::succeed`].
+    #[must_use]
+    pub fn has_successor(&self) -> bool {
+        self.status == Status::Active && self.frozen.as_ref().is_some_and(|frozen| frozen.chosen.is_some())
+    }
+
+    /// Goes on in the successor: history and what is still to be said go over, every key of this group goes. The writes of
+    /// both groups belong into one transaction.
+    ///
+    /// # Errors
+    /// [`JoinError::Store`] is transient. By any other this client is no member of the successor: it was left out by whoever made
+    /// it, and has to be added again.
+    pub fn succeed<R: Rows>(&mut self, rows: &R, now: Timestamp) -> Result<Self, JoinError<R::Error>> {
+        let frozen = self.frozen.clone().filter(|frozen| frozen.chosen.is_some());
+        let frozen = frozen.ok_or_else(|| fault("there is no successor"))?;
+        let blob = |key: &[u8]| {
+            crate::pieces::get(rows, &row::key(&self.name, b""), Room::BLOB, &row::key(&self.name, key))
+        };
+        let continuation = blob(CONTINUATION)?.ok_or_else(|| fault("the successor's Welcome is not in the profile"))?;
+        let continuation = self.check_continuation(&frozen, &continuation)?;
+        let (name, new_suite) = (frozen.name()?, crypto::suite_by_number(frozen.suite).map_err(fault)?);
+        let mut writes = Vec::new();
+        let (state, own) = if let Some(attempt) = blob(ATTEMPT)? {
+            let attempt: Attempt = record::decode(&attempt)?;
+            (Zeroizing::new(attempt.state.clone()), Some(SigningKey::from_bytes(&attempt.channel_key)))
+        } else {
+            self.write_state()?;
+            let apart = self.apart();
+            let welcome = MlsMessage::from_bytes(&continuation.welcome).map_err(MlsError::from)?;
+            let tree = ExportedTree::from_bytes(&continuation.tree).map_err(MlsError::from)?;
+            let joined = self.reinit_client(&apart)?.join(&welcome, Some(tree), None);
+            let (mut next, _) = joined.map_err(MlsError::from)?;
+            next.write_to_storage().map_err(MlsError::from)?;
+            let _ = self.shared.key_packages.drain();
+            used_key_packages(&welcome, &self.shared, rows, &mut writes)?;
+            let state = apart.groups.state_of(next.group_id()).ok_or_else(|| fault("the state was not written"))?;
+            (state, None)
+        };
+        let group_id = name.to_string().into_bytes();
+        self.shared.groups.load(&group_id, GroupRows { state, ..GroupRows::default() });
+        let client = self.shared.client(&self.account, new_suite);
+        let mls = client.load_group(&group_id).map_err(MlsError::from)?;
+        let own = own.map_or_else(|| group_channel_key(&mls, rows), Ok)?;
+        let profile = GroupProfile::of(&mls.context().extensions).map_err(fault)?;
+        let export = |label| -> Result<BTreeMap<Epoch, Seed>, MlsError> {
+            Ok(BTreeMap::from([(Epoch(1), export_key(&mls, label, &profile.channel)?)]))
+        };
+        let (seeds, tree_keys) = (export(EXPORTER_LABEL)?, export(TREE_KEY_LABEL)?);
+        let tree = super::access::Keys::of(&mls)?.tree;
+        let joined = Joined {
+            name: name.clone(),
+            incarnation: 0,
+            window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
+            profile,
+            ledger: Ledger::new(Epoch(1), tree.root(), tree.len()),
+            commit: Hash::new([0; 32]),
+            epoch: Epoch(1),
+            seeds,
+            tree_keys,
+            channel_key: own,
+        };
+        let mut next = Self::joined(&self.account, &self.shared, mls, joined);
+        next.succeeds(self, continuation.group_info, writes, now);
+        self.succeeded_by(name);
+        Ok(next)
+    }
+
+    /// Begins as a successor.
+    fn succeeds(&mut self, old: &Self, group_info: Vec<u8>, writes: Vec<Write>, now: Timestamp) {
+        self.writes = writes;
+        self.refreshed = super::refresh::Refreshed::new(now);
+        self.joined_by = None;
+        self.offers_whole_tree = true;
+        self.predecessor = Some(old.name.clone());
+        self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });
+        for (order, intent) in &old.intents {
+            // What is about the old group's keys is done, or makes no sense.
+            if matches!(intent.wish, Wish::Send { .. } | Wish::Remove { .. } | Wish::Leave) {
+                let wish = intent.wish.clone();
+                let moved = Intent { id: intent.id, wish, wished: Epoch(1), prepared: None, ordered: false };
+                self.intents.insert(*order, moved);
+                self.save_intent(*order);
+            }
+        }
+    }
+
+    /// Ends, as the group goes on under another name.
+    fn succeeded_by(&mut self, name: GroupUri) {
+        for order in self.intents.keys().copied().collect::<Vec<_>>() {
+            self.drop_intent(order);
+        }
+        for key in [CONTINUATION, ATTEMPT] {
+            self.writes.push(Write::Delete { room: Room::BLOB, key: row::key(&self.name, key) });
+        }
+        self.successor = Some(name);
+        self.frozen = None;
+        self.status = Status::Removed;
+        self.forget_all();
+    }
+
+    /// By what the DS makes this group's channel, if it may not have done so yet. All members say the same.
+    ///
+    /// # Errors
+    /// [`MlsError`] never in practice.
+    pub fn founding(&self) -> Result<Option<Founding>, MlsError> {
+        let Some(group_info) = &self.founding else { return Ok(None) };
+        let access = self.access()?;
+        let key_root = self.keys()?.tree.root();
+        let (channel, epoch, group_info) = (access.channel, access.epoch, group_info.clone());
+        Ok(Some(Founding { channel, epoch, key_root, key: access.key, path: access.path, group_info }))
+    }
+
+    /// Takes note that the DS has the channel.
+    pub fn founded(&mut self) {
+        self.founding = None;
+        self.touched = true;
+    }
+
+    /// The group that this one goes on from.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<&GroupUri> {
+        self.predecessor.as_ref()
+    }
+
+    /// The version of MLS that successors have.
+    pub(super) const fn successor_version() -> ProtocolVersion {
+        ProtocolVersion::MLS_10
+    }
+}
