@@ -217,6 +217,20 @@ pub(crate) enum Group {
         /// The group
         group: String,
     },
+    /// Make a group anew, with another cipher suite or handshake mode; members, room and history stay
+    Reinit {
+        /// The group
+        group: String,
+        /// The cipher suite's number [else: as it is]
+        #[arg(long)]
+        suite: Option<u16>,
+        /// Let the server read commits and proposals from then on
+        #[arg(long, conflicts_with = "private")]
+        visible: bool,
+        /// Seal commits and proposals from then on
+        #[arg(long)]
+        private: bool,
+    },
     /// Who is in a group
     Members {
         /// The group

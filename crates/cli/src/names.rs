@@ -24,7 +24,7 @@ pub(crate) fn show(user: &UserUri) -> String {
 /// The group that a text means: a title, a URI, or the beginning of its random part.
 pub(crate) fn group(client: &Client, text: &str) -> Result<GroupUri, CliError> {
     let groups = client.groups()?;
-    find(&groups, text)
+    Ok(client.current(&find(&groups, text)?)?)
 }
 
 fn find(groups: &[GroupSummary], text: &str) -> Result<GroupUri, CliError> {
@@ -33,6 +33,10 @@ fn find(groups: &[GroupSummary], text: &str) -> Result<GroupUri, CliError> {
     let mut found: Vec<_> = groups.iter().filter(exact).collect();
     if found.is_empty() {
         found = groups.iter().filter(begins).collect();
+    }
+    // One that was made anew has the title of the one in which it goes on.
+    if found.len() > 1 {
+        found.retain(|group| group.successor.is_none());
     }
     match found.as_slice() {
         [] => Err(CliError::NoGroup(text.to_owned())),
@@ -58,6 +62,8 @@ mod tests {
             members: 1,
             status: Status::Active,
             may_return: false,
+            successor: None,
+            predecessor: None,
         }
     }
 

@@ -134,7 +134,8 @@ fn a_conversation_by_verbs() {
     assert_eq!(world.ok("bob", &["group", "members", "The Club"])["members"].as_array().unwrap().len(), 2);
     let log = |name| {
         let log = world.ok(name, &["group", "log", "The Club"]);
-        let change = |change: &Value| (change["change"].as_str().unwrap().to_owned(), change["epoch"].as_u64().unwrap());
+        let change =
+            |change: &Value| (change["change"].as_str().unwrap().to_owned(), change["epoch"].as_u64().unwrap());
         assert!(log["log"].as_array().unwrap().iter().all(|change| change["annulled"] == false));
         log["log"].as_array().unwrap().iter().map(change).collect::<Vec<_>>()
     };
@@ -322,4 +323,55 @@ fn what_was_wished_offline_is_sent_later() {
     world.server = Some(world.runtime.block_on(Server::start(config)).unwrap());
     world.ok("alice", &["sync"]);
     assert_eq!(texts(&world.ok("alice", &["read", "Later"])), ["patience"]);
+}
+
+#[test]
+fn a_group_is_made_anew_and_goes_on_with_its_history() {
+    let world = World::new();
+    for name in ["alice", "bob", "carol"] {
+        world.register(name);
+    }
+    let old = world.ok("alice", &["group", "create", "The Club"])["group"].as_str().unwrap().to_owned();
+    world.ok("alice", &["group", "add", "The Club", "bob", "carol"]);
+    world.ok("alice", &["send", "The Club", "before"]);
+    for name in ["bob", "carol"] {
+        world.ok(name, &["sync"]);
+    }
+    // Nobody else is there to acknowledge it: the group is frozen, and what is said waits.
+    let frozen = world.ok("alice", &["group", "reinit", "The Club", "--visible"]);
+    assert_eq!((&frozen["made_anew"], &frozen["group"]), (&Value::Bool(false), &Value::from(old.clone())));
+    let (exit, code, _) = world.fails("alice", &["send", "The Club", "while it was frozen"]);
+    assert_eq!((exit, code.as_str()), (3, "UNCONFIRMED"));
+    // Who comes acknowledges, and whoever is there goes on: nobody has to wait for Alice.
+    let new = loop {
+        world.ok("bob", &["sync"]);
+        world.ok("carol", &["sync"]);
+        let listed = world.ok("carol", &["group", "list"]);
+        let name = listed["groups"][0]["group"].as_str().unwrap().to_owned();
+        assert_eq!(listed["groups"].as_array().unwrap().len(), 1);
+        if name != old {
+            break name;
+        }
+    };
+    world.ok("alice", &["sync"]);
+    world.ok("bob", &["sync"]);
+    world.ok("bob", &["send", "The Club", "after"]);
+    let all = ["before", "while it was frozen", "after"];
+    for name in ["alice", "bob", "carol"] {
+        let info = world.ok(name, &["group", "info", "The Club"]);
+        assert_eq!((&info["group"], &info["handshakes"]), (&Value::from(new.clone()), &Value::from("visible")));
+        assert_eq!((&info["status"], &info["members"]), (&Value::from("active"), &Value::from(3)));
+        let read = world.ok(name, &["read", "The Club", "--all"]);
+        let said: Vec<_> = texts(&read);
+        let mine: Vec<_> = all.into_iter().filter(|text| name == "alice" || said.contains(text)).collect();
+        assert_eq!(said, mine);
+        assert_eq!(texts(&world.ok(name, &["read", &old, "--limit", "2"])), all[1..]);
+    }
+    assert_eq!(texts(&world.ok("carol", &["read", "The Club"])), all);
+    // A group like any other, also for the old name.
+    world.ok("carol", &["update", &old]);
+    world.ok("alice", &["group", "remove", "The Club", "bob"]);
+    assert_eq!(world.ok("carol", &["group", "members", "The Club"])["members"].as_array().unwrap().len(), 2);
+    let back = world.ok("carol", &["group", "reinit", "The Club", "--private"]);
+    assert_eq!(back["made_anew"], false);
 }

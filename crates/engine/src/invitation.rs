@@ -342,7 +342,10 @@ pub(crate) struct Joined {
 }
 
 /// Finds the private half of the channel key in our leaf. It was stored with the KeyPackage.
-pub(crate) fn group_channel_key<R: Rows>(mls: &crate::mls_client::MlsGroup, rows: &R) -> Result<SigningKey, JoinError<R::Error>> {
+pub(crate) fn group_channel_key<R: Rows>(
+    mls: &crate::mls_client::MlsGroup,
+    rows: &R,
+) -> Result<SigningKey, JoinError<R::Error>> {
     let own = mls.member_at_index(mls.current_member_index()).ok_or_else(|| fault("we are no member"))?;
     let public = ChannelKeyExtension::of(&own.extensions).map_err(fault)?;
     let key = [b"channel-key/".as_slice(), &public.0].concat();

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use common::{Ds, Person, World, agree, group_of};
 use conclave_channel::{Body, Entry, EntryKind, law::Ledger};
 use conclave_engine::{
-    group::{Group, Status, WishError},
+    group::{Group, WishError},
     intent::Wish,
     key_packages,
     outcome::{Event, Outcome},
@@ -88,7 +88,10 @@ fn go_on(person: &mut Person, world: &World) {
     let of = |group: &Group| listed.iter().find(|listed| listed.name == *group.name()).unwrap();
     assert_eq!(of(&old).successor.as_ref(), Some(next.name()));
     assert_eq!(of(&next).predecessor.as_ref(), Some(old.name()));
-    assert_eq!((next.profile().room.clone(), &next.profile().title), (old.profile().room.clone(), &old.profile().title));
+    assert_eq!(
+        (next.profile().room.clone(), &next.profile().title),
+        (old.profile().room.clone(), &old.profile().title)
+    );
     person.group = Some(next);
 }
 
@@ -240,19 +243,6 @@ fn what_the_policy_does_not_admit_freezes_nothing() {
     alice.drive(&mut world);
     assert!(alice.events.iter().any(|event| matches!(event, Event::IntentFailed { .. })));
     assert!(!alice.group().is_frozen() && alice.group().intents().count() == 0);
-    // One that is annulled revives the group.
-    alice.wish(Wish::ReInit { cipher_suite: 1, visible: true });
-    alice.drive(&mut world);
-    assert!(alice.group().is_frozen());
-    alice.say("waits");
-    let commit = world.ds.entries.len();
-    let good = world.ds.entries[commit - 1].1.clone();
-    world.ds.entries[commit - 1].1 = {
-        let mut entry = Entry::parse(&good).unwrap();
-        entry.body = Body::Inline(vec![1; 600]);
-        entry.to_bytes().unwrap()
-    };
-    assert_eq!(*alice.group().status(), Status::Active);
 }
 
 #[test]
@@ -275,6 +265,7 @@ fn the_successor_may_have_visible_handshakes() {
         assert!(!founding.group_info.is_empty(), "the DS has to be told the tree");
         assert_eq!(person.group().profile().mode, HandshakeMode::Visible);
     }
-    let infos: Vec<_> = people.iter_mut().map(|person| person.group().founding().unwrap().unwrap().group_info).collect();
+    let infos: Vec<_> =
+        people.iter_mut().map(|person| person.group().founding().unwrap().unwrap().group_info).collect();
     assert_eq!(infos[0], infos[1], "all say the same");
 }

@@ -2,8 +2,7 @@
 
 use conclave_names::GroupUri;
 use mls_rs::{
-    MlsRules,
-    ProtocolVersion,
+    MlsRules, ProtocolVersion,
     group::{
         GroupContext, Roster,
         proposal::{Proposal, ReInitProposal},
@@ -13,8 +12,8 @@ use mls_rs::{
 use mls_rs_core::error::IntoAnyError;
 
 use crate::address::DeliveryAddress;
-use crate::crypto;
 use crate::components::{ChannelKeyExtension, GroupProfile, HandshakeMode, ProfileError};
+use crate::crypto;
 use crate::rejoin::{self, RejoinError};
 
 /// Why a commit or a proposal is refused.
@@ -31,7 +30,9 @@ pub enum PolicyError {
     #[error("the group's policy admits commits of members only, and of members that come back: {0}")]
     External(RejoinError),
     /// A group cannot be made anew like this.
-    #[error("a group can be made anew only by a member's own commit, in the same room, with a suite of ours and another channel")]
+    #[error(
+        "a group can be made anew only by a member's own commit, in the same room, with a suite of ours and another channel"
+    )]
     ReInit,
     /// A leaf without a channel key could not be given access.
     #[error("the leaf of an Add or Update has no channel key")]
@@ -86,7 +87,8 @@ pub fn judge(proposal: &Proposal) -> Result<(), PolicyError> {
 /// What the policy says to making a group anew, by the member that commits it: with another suite of ours and in another
 /// channel, but for the same room at the same provider.
 fn judge_reinit(proposal: &ReInitProposal, context: &GroupContext) -> Result<(), PolicyError> {
-    let (old, new) = (GroupProfile::of(&context.extensions)?, GroupProfile::of(proposal.new_group_context_extensions())?);
+    let (old, new) =
+        (GroupProfile::of(&context.extensions)?, GroupProfile::of(proposal.new_group_context_extensions())?);
     let name = std::str::from_utf8(proposal.group_id()).ok().and_then(|name| name.parse::<GroupUri>().ok());
     let good = proposal.new_version() == ProtocolVersion::MLS_10
         && crypto::SUITES.contains(&proposal.new_cipher_suite())

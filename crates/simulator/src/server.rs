@@ -126,8 +126,12 @@ impl Server {
         root: &Hash,
         group_info: Vec<u8>,
     ) -> Result<(), Refusal> {
-        let message =
-            v1::CreateChannelRequest { channel: access.channel.to_vec(), key_root: root.to_vec(), group_info };
+        let message = v1::CreateChannelRequest {
+            channel: access.channel.to_vec(),
+            key_root: root.to_vec(),
+            group_info,
+            ..v1::CreateChannelRequest::default()
+        };
         let request = self.sign(skew, &access.key, &[], method::CREATE_CHANNEL, &message);
         self.store.write(|tx| self.service.create_channel(tx, &request, self.now)).map(drop)
     }

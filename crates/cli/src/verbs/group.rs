@@ -125,6 +125,23 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                 }
             })
         }
+        Group::Reinit { group, suite, visible, private } => {
+            let group = names::group(client, &group)?;
+            client.sync().await?;
+            let group = client.current(&group)?;
+            let of = client.group(&group)?;
+            let (suite, visible) = (suite.unwrap_or(of.cipher_suite()), visible || (of.is_visible() && !private));
+            let now = client.reinit(&group, suite, visible).await?;
+            let answer = json!({ "group": now, "made_anew": now != group, "was": group });
+            output.give(&answer, |_| {
+                if now == group {
+                    "the group is frozen; it goes on, with what is said meanwhile, once another member was online"
+                        .to_owned()
+                } else {
+                    format!("the group goes on as {now}")
+                }
+            })
+        }
         Group::Members { group } => {
             let group = names::group(client, &group)?;
             client.sync().await?;
@@ -164,7 +181,8 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             output.give(&json!({ "group": group }), |_| "said where this device stands".to_owned())
         }
         Group::List => {
-            let listed: Vec<_> = client.groups()?.iter().map(listed).collect();
+            let groups = client.groups()?;
+            let listed: Vec<_> = groups.iter().filter(|group| group.successor.is_none()).map(listed).collect();
             output.give(&json!({ "groups": listed }), |_| {
                 if listed.is_empty() {
                     return "no groups yet: `conclave group create TITLE` makes one".to_owned();

@@ -105,6 +105,8 @@ fn describe(change: &serde_json::Value) -> String {
         "added" => format!("{by} added {}", members()),
         "removed" => format!("{by} removed {}", members()),
         "updated" => format!("{by} renewed keys"),
+        "frozen" => format!("{by} makes the group anew; what is said waits until it goes on"),
+        "succeeded" => "the group goes on with new keys".to_owned(),
         "leave_requested" => format!("{} asks to leave", name(&change["member"])),
         "external_proposal" => {
             let what = match (change.pointer("/proposal/add"), change.pointer("/proposal/remove")) {

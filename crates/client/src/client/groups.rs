@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use conclave_channel::receipt::ReceiptKey;
+use conclave_channel::{access::KeyPath, receipt::ReceiptKey};
 use conclave_engine::{
     group::{Access, Group, Handshakes, JoinAccess, NewGroup, SubmissionBody},
     intent::Wish,
@@ -84,6 +84,15 @@ fn to_wire(required: &Capabilities) -> v1::Capabilities {
     }
 }
 
+/// A path as requests have it.
+pub(super) fn key_path(path: &KeyPath) -> v1::KeyPath {
+    v1::KeyPath {
+        index: path.index,
+        leaves: path.leaves,
+        siblings: path.siblings.iter().map(|node| node.to_vec()).collect(),
+    }
+}
+
 fn opener(access: Access) -> SessionOpener {
     SessionOpener { channel: access.channel, epoch: access.epoch, key: access.key, path: Some(access.path) }
 }
@@ -120,6 +129,8 @@ impl Client {
                     channel: access.channel.to_vec(),
                     key_root: group.key_root()?.to_vec(),
                     group_info: group.first_group_info()?.unwrap_or_default(),
+                    epoch: 0,
+                    path: None,
                 },
             )
             .await?;
@@ -135,6 +146,7 @@ impl Client {
     /// [`ClientError::CannotAdd`] if a user has no client that can be added, [`ClientError::IdentityChanged`] if one's
     /// identity key is another than before.
     pub async fn add(&mut self, group: &GroupUri, users: &[UserUri]) -> Result<Added, ClientError> {
+        let group = &self.current(group)?;
         self.sync_group(group).await?;
         let mut added = Added { clients: Vec::new(), without_key_packages: Vec::new(), unable: Vec::new() };
         let mut key_packages = Vec::new();
@@ -192,7 +204,7 @@ impl Client {
 
     /// Whose KeyPackage this is. The directory is not believed: the credential must be valid, of the user that was
     /// asked for, and with the identity key that we know (R47).
-    fn judge_key_package(&mut self, user: &UserUri, bytes: &[u8]) -> Result<ClientUri, ClientError> {
+    pub(super) fn judge_key_package(&mut self, user: &UserUri, bytes: &[u8]) -> Result<ClientUri, ClientError> {
         let refused = |reason: String| ClientError::CannotAdd { user: user.clone(), reason };
         let message = MlsMessage::from_bytes(bytes).map_err(|error| refused(error.to_string()))?;
         let package = message.as_key_package().ok_or_else(|| refused("the directory gave no KeyPackage".into()))?;
@@ -210,6 +222,7 @@ impl Client {
 
     /// Removes all clients of users.
     pub async fn remove(&mut self, group: &GroupUri, users: &[UserUri]) -> Result<(), ClientError> {
+        let group = &self.current(group)?;
         self.sync_group(group).await?;
         let members = self.group(group)?.members()?;
         if let Some(absent) = users.iter().find(|user| !members.iter().any(|member| member.user == **user)) {
@@ -220,6 +233,7 @@ impl Client {
 
     /// Asks to be removed. A member that is online commits it; until then this client stays a member.
     pub async fn leave(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+        let group = &self.current(group)?;
         self.sync_group(group).await?;
         let id = self.wish(group, Wish::Leave)?;
         self.drive(group, None).await?;
@@ -230,6 +244,7 @@ impl Client {
     /// Renews this client's own keys in a group: the leaf's, the channel key, and the credential if there is a newer
     /// one (RFC 9750, section 8.2.2: what heals after a compromise).
     pub async fn update(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+        let group = &self.current(group)?;
         self.sync_group(group).await?;
         self.carry_out(group, Wish::Update).await
     }
@@ -252,6 +267,7 @@ impl Client {
     }
 
     async fn say(&mut self, group: &GroupUri, text: &str, to_all: bool) -> Result<MessageId, ClientError> {
+        let group = &self.current(group)?;
         let earlier = self.group(group)?.intents().next().is_some();
         if earlier || self.group(group)?.waits_for_commit() {
             // Somebody may have committed meanwhile, and we may be no member any more. What was sent earlier may be in the
@@ -271,6 +287,7 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn heartbeat(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+        let group = &self.current(group)?;
         self.sync_group(group).await?;
         self.carry_out(group, Wish::Heartbeat).await
     }
@@ -282,12 +299,13 @@ impl Client {
     }
 
     /// Takes a wish and carries it out.
-    async fn carry_out(&mut self, group: &GroupUri, wish: Wish) -> Result<(), ClientError> {
+    pub(super) async fn carry_out(&mut self, group: &GroupUri, wish: Wish) -> Result<(), ClientError> {
         let id = self.wish(group, wish)?;
         self.settle(group, id).await
     }
 
-    /// Works until the channel has shown the outcome of an intent.
+    /// Works until the channel has shown the outcome of an intent. In a group that is made anew meanwhile, that may be the
+    /// successor's.
     async fn settle(&mut self, group: &GroupUri, id: IdempotencyKey) -> Result<(), ClientError> {
         let events = self.drive(group, Some(id)).await?;
         for event in events {
@@ -296,7 +314,8 @@ impl Client {
                 _ => {}
             }
         }
-        if self.group(group)?.is_pending(id) { Err(ClientError::Unconfirmed) } else { Ok(()) }
+        let group = self.current(group)?;
+        if self.group(&group)?.is_pending(id) { Err(ClientError::Unconfirmed) } else { Ok(()) }
     }
 
     /// A session on the group's channel, of the epoch that we are in.
@@ -375,6 +394,9 @@ impl Client {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+        if self.group(name)?.is_frozen() {
+            all.extend(Box::pin(self.go_on(name)).await?);
         }
         Ok(all)
     }

@@ -60,13 +60,36 @@ fn item(stored: StoredMessage) -> Option<HistoryItem> {
 impl Client {
     /// The history of a group after a place, oldest first.
     pub fn history(&self, group: &GroupUri, after: Seq, limit: usize) -> Result<Vec<HistoryItem>, ClientError> {
-        let stored = self.store.messages(&group.to_string(), after.0, limit)?;
+        let mut stored = Vec::new();
+        // From the beginning, also what was said before the group was made anew.
+        let lineage = if after == Seq(0) { self.lineage(group)? } else { vec![group.clone()] };
+        for group in lineage.iter().rev() {
+            let left = limit.saturating_sub(stored.len());
+            stored.extend(self.store.messages(&group.to_string(), after.0, left)?);
+        }
         Ok(stored.into_iter().filter_map(item).collect())
+    }
+
+    /// A group and those that it goes on from, newest first.
+    fn lineage(&self, group: &GroupUri) -> Result<Vec<GroupUri>, ClientError> {
+        let groups = self.groups()?;
+        let mut lineage = vec![group.clone()];
+        while let Some(before) =
+            groups.iter().find(|of| Some(&of.name) == lineage.last()).and_then(|of| of.predecessor.clone())
+        {
+            lineage.push(before);
+        }
+        Ok(lineage)
     }
 
     /// The newest part of the history of a group, oldest first.
     pub fn recent(&self, group: &GroupUri, limit: usize) -> Result<Vec<HistoryItem>, ClientError> {
-        let stored = self.store.last_messages(&group.to_string(), limit)?;
+        let mut stored = Vec::new();
+        for group in self.lineage(group)? {
+            let mut earlier = self.store.last_messages(&group.to_string(), limit.saturating_sub(stored.len()))?;
+            earlier.append(&mut stored);
+            stored = earlier;
+        }
         Ok(stored.into_iter().filter_map(item).collect())
     }
 }

@@ -144,12 +144,21 @@ impl Listener<'_> {
                 };
                 self.ready.extend(events);
                 let now = Instant::now();
-                if self.next_due().is_none_or(|due| due <= now) || self.client.group(&name)?.intents().next().is_some()
+                let frozen = self.client.group(&name)?.is_frozen();
+                if frozen
+                    || self.next_due().is_none_or(|due| due <= now)
+                    || self.client.group(&name)?.intents().next().is_some()
                 {
                     self.ready.extend(self.client.drive(&name, None).await?);
                 }
                 if self.client.group(&name)?.wants_rejoin() {
                     self.ready.extend(self.client.come_back(&name, false).await?);
+                }
+                if self.client.current(&name)? != name {
+                    // It goes on in another channel, which is to be attached.
+                    self.channels.remove(&channel);
+                    self.settled = false;
+                    return Ok(());
                 }
                 if self.client.group(&name)?.epoch() != epoch {
                     self.reattach(channel).await?;

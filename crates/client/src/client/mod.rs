@@ -10,6 +10,7 @@ mod keying;
 mod listen;
 mod membership;
 mod register;
+mod reinit;
 mod rejoin;
 mod rows;
 mod sync;

@@ -35,7 +35,8 @@ impl Client {
             }
             events.extend(self.sync_group(&summary.name).await?);
             events.extend(self.drive(&summary.name, None).await?);
-            events.extend(self.come_back(&summary.name, false).await?);
+            let name = self.current(&summary.name)?;
+            events.extend(self.come_back(&name, false).await?);
         }
         self.refill_key_packages().await?;
         self.store.tidy()?;
@@ -150,6 +151,7 @@ impl Client {
     /// [`ClientError::Log`] if the server's log is not one; what came before counts.
     pub async fn sync_group(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = Vec::new();
+        self.found(name).await?;
         let mut refetched = false;
         loop {
             let group = self.group(name)?;

@@ -11,6 +11,7 @@ use conclave_protocol::{
 
 use super::{
     DeliveryService, Done, Incoming,
+    open_session::key_path,
     request::{Signed, channel_id, field, malformed},
 };
 use crate::store::{ChannelKind, ChannelRow, EpochRow, GroupInfoRow, Tx};
@@ -22,8 +23,8 @@ pub(super) fn exists() -> Refusal {
 }
 
 impl DeliveryService {
-    /// Makes a group's channel at epoch 0, in which the signer's key is the only one. With a GroupInfo, the group's
-    /// handshakes are visible.
+    /// Makes a group's channel at epoch 0, in which the signer's key is the only one, or at epoch 1 for a group that goes on in it.
+    /// With a GroupInfo, the group's handshakes are visible.
     pub fn create_channel(
         &self,
         tx: &mut dyn Tx,
@@ -34,36 +35,42 @@ impl DeliveryService {
             self.signed::<CreateChannelRequest>(tx, request, method::CREATE_CHANNEL, now)?;
         let id = channel_id(&message.channel)?;
         let key_root: Hash = field(&message.key_root, "`key_root` is not 32 bytes")?;
-        let own = KeyTree::new([ChannelKey(verified.key.to_bytes())]).map(|tree| tree.root());
-        if own != Ok(key_root) {
-            return Err(malformed("`key_root` is not the root of the tree of the signing key alone"));
-        }
+        let key = ChannelKey(verified.key.to_bytes());
+        let (epoch, members) = match (message.epoch, message.path) {
+            (0, _) => {
+                if KeyTree::new([key]).map(|tree| tree.root()) != Ok(key_root) {
+                    return Err(malformed("`key_root` is not the root of the tree of the signing key alone"));
+                }
+                (Epoch(0), 1)
+            }
+            (1, Some(path)) => {
+                let path = key_path(path)?;
+                if path.verify(&key, &key_root).is_err() {
+                    return Err(malformed("`path` does not lead from the signing key to `key_root`"));
+                }
+                (Epoch(1), u32::try_from(path.leaves).map_err(|_| malformed("`path` is of too many members"))?)
+            }
+            _ => return Err(malformed("a channel begins in epoch 0, or with a `path` in epoch 1")),
+        };
         if tx.channel(&id)?.is_some() {
             // The root stands for the key.
-            let same = tx.epoch(&id, Epoch(0))?.is_some_and(|first| first.key_root == key_root);
+            let same = tx.epoch(&id, epoch)?.is_some_and(|first| first.key_root == key_root);
             return if same { Ok(Done::quiet(CreateChannelResponse {})) } else { Err(exists()) };
         }
         tx.put_channel(&ChannelRow {
             id,
-            kind: ChannelKind::Group { ledger: Ledger::new(Epoch(0), key_root, 1) },
+            kind: ChannelKind::Group { ledger: Ledger::new(epoch, key_root, members) },
             head: Seq(0),
             head_hash: chain::start(&id),
             head_time: now,
             bytes: 0,
         })?;
-        tx.put_epoch(&EpochRow {
-            channel: id,
-            epoch: Epoch(0),
-            key_root,
-            base: Seq(0),
-            started: Seq(0),
-            closed: None,
-        })?;
+        tx.put_epoch(&EpochRow { channel: id, epoch, key_root, base: Seq(0), started: Seq(0), closed: None })?;
         if !message.group_info.is_empty() {
-            self.follow_from(tx, &id, &key_root, &message.group_info, now)?;
+            self.follow_from(tx, &id, epoch, &key_root, &message.group_info, now)?;
             tx.put_group_info(&GroupInfoRow {
                 channel: id,
-                epoch: Epoch(0),
+                epoch,
                 group_info: message.group_info,
                 tree: None,
                 join_key: Vec::new(),

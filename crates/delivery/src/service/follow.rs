@@ -104,6 +104,7 @@ impl DeliveryService {
         &self,
         tx: &mut dyn Tx,
         channel: &ChannelId,
+        epoch: Epoch,
         key_root: &Hash,
         group_info: &[u8],
         now: Timestamp,
@@ -111,7 +112,7 @@ impl DeliveryService {
         if group_info.len() > limits::GROUP_INFO {
             return Err(too_large("`group_info`", limits::GROUP_INFO));
         }
-        let mut followed = self.follower.begin(group_info, &self.domain, channel, key_root, now)?;
+        let mut followed = self.follower.begin(group_info, &self.domain, (channel, epoch), key_root, now)?;
         tx.put_checkpoint(&snapshot(&mut followed, channel)?)?;
         self.visible.put(*channel, None, Arc::new(followed));
         Ok(())

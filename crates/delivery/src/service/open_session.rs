@@ -85,7 +85,7 @@ impl DeliveryService {
     }
 }
 
-fn key_path(path: v1::KeyPath) -> Result<KeyPath, Refusal> {
+pub(super) fn key_path(path: v1::KeyPath) -> Result<KeyPath, Refusal> {
     // A tree of 2^n leaves has paths of n nodes.
     if path.siblings.len() as u64 > u64::from(limits::MEMBERS.ilog2()) {
         return Err(malformed("`path` is longer than that of any group"));

@@ -222,7 +222,7 @@ impl Follower {
         &self,
         group_info: &[u8],
         hub: &Domain,
-        channel: &ChannelId,
+        (channel, epoch): (&ChannelId, Epoch),
         key_root: &Hash,
         now: Timestamp,
     ) -> Result<Followed, HandshakeError> {
@@ -232,8 +232,8 @@ impl Follower {
         let context = info.group_context();
         let profile = GroupProfile::of(context.extensions()).map_err(|error| wrong(&error.to_string()))?;
         let name = std::str::from_utf8(context.group_id()).ok().and_then(|name| name.parse::<GroupUri>().ok());
-        if context.epoch() != 0 || profile.mode != HandshakeMode::Visible {
-            return Err(wrong("it is not of epoch 0 of a group with visible handshakes"));
+        if context.epoch() != epoch.0 || profile.mode != HandshakeMode::Visible {
+            return Err(wrong("it is not of the first epoch of a group with visible handshakes"));
         }
         if profile.hub != *hub || profile.channel != *channel || name.is_none_or(|name| name.domain() != hub) {
             return Err(wrong("it is of another server or channel"));

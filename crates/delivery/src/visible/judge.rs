@@ -230,7 +230,11 @@ fn removals(description: &CommitMessageDescription) -> Result<usize, HandshakeEr
         CommitEffect::NewEpoch(epoch) => {
             Ok(epoch.applied_proposals().iter().filter(|info| matches!(info.proposal, Proposal::Remove(_))).count())
         }
-        _ => Err(HandshakeError::Policy("it does not begin an epoch of this group".to_owned())),
+        // It stands alone in its commit (RFC 9420, section 12.2).
+        CommitEffect::ReInit(_) => Ok(0),
+        CommitEffect::Removed { .. } => {
+            Err(HandshakeError::Policy("it does not begin an epoch of this group".to_owned()))
+        }
     }
 }
 

@@ -120,6 +120,44 @@ fn each_kind_has_its_epochs() {
 }
 
 #[test]
+fn a_channel_may_begin_in_epoch_1_by_any_member_who_all_say_the_same() {
+    let mut world = World::new();
+    let members = [1, 2, 3];
+    let create = |world: &mut World, n: u8, members: &[u8], path_of: u8, epoch: u64| {
+        let path = tree(members).path(&channel_key(&key(path_of))).ok();
+        let message = v1::CreateChannelRequest {
+            channel: GROUP.to_vec(),
+            key_root: tree(members).root().to_vec(),
+            epoch,
+            path: path.map(|path| v1::KeyPath {
+                index: path.index,
+                leaves: path.leaves,
+                siblings: path.siblings.iter().map(Hash::to_vec).collect(),
+            }),
+            ..Default::default()
+        };
+        let request = world.sign(&key(n), method::CREATE_CHANNEL, &message);
+        world.store.write(|tx| world.service.create_channel(tx, &request, world.now)).map(drop)
+    };
+    // Not by strangers, with another's path, without one, or later in a group's life.
+    refused(create(&mut world, 9, &members, 1, 1), Code::Malformed);
+    refused(create(&mut world, 1, &members, 2, 1), Code::Malformed);
+    refused(create(&mut world, 1, &members, 9, 1), Code::Malformed);
+    refused(create(&mut world, 1, &members, 1, 2), Code::Malformed);
+    refused(create(&mut world, 1, &members, 1, 0), Code::Malformed);
+    create(&mut world, 2, &members, 2, 1).unwrap();
+    for n in members {
+        create(&mut world, n, &members, n, 1).unwrap();
+    }
+    refused(create(&mut world, 1, &[1, 4], 1, 1), Code::ChannelExists);
+    refused(world.create(GROUP, 1), Code::ChannelExists);
+    let session = world.open(3, 1, &members).unwrap();
+    world.send(&session, 1, 1).unwrap();
+    refused(world.send(&session, 2, 0), Code::EpochStale);
+    world.commit(&session, &committed_by(&bundle(3, 1, &[1, 2, 3], 0), 3)).unwrap();
+}
+
+#[test]
 fn a_message_of_the_epoch_before_may_be_an_hour_late() {
     let mut world = World::new();
     world.create(GROUP, 1).unwrap();

@@ -58,7 +58,11 @@ impl Group {
     /// has another certificate than our account. None while something else stands in the way, or a change of ours is under way.
     #[must_use]
     pub fn refresh_due(&self) -> Option<Timestamp> {
-        if self.status != Status::Active || self.frozen.is_some() || self.own_removal_proposed() || self.intents.values().any(renews) {
+        if self.status != Status::Active
+            || self.frozen.is_some()
+            || self.own_removal_proposed()
+            || self.intents.values().any(renews)
+        {
             return None;
         }
         if self.leaf_is_outdated() {

@@ -350,11 +350,10 @@ impl Group {
             return Outcome::Stale;
         }
         let opened = self.open_sealed(entry, incoming);
-        let checked =
-            opened.and_then(|bytes| match self.check_continuation(&frozen, &bytes) {
-                Ok(_) => Ok(bytes),
-                Err(error) => Err(Rejection::Mls(error.to_string())),
-            });
+        let checked = opened.and_then(|bytes| match self.check_continuation(&frozen, &bytes) {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(Rejection::Mls(error.to_string())),
+        });
         let bytes = match checked {
             Ok(bytes) => bytes,
             Err(rejection) => return Outcome::Rejected(rejection),
@@ -367,7 +366,8 @@ impl Group {
         if let Some(attempt) = attempt {
             keep(ATTEMPT, attempt);
         }
-        let ours: Vec<u64> = self.intents.iter().filter(|(_, of)| of.wish == Wish::Succeed).map(|(order, _)| *order).collect();
+        let ours: Vec<u64> =
+            self.intents.iter().filter(|(_, of)| of.wish == Wish::Succeed).map(|(order, _)| *order).collect();
         for order in ours {
             self.drop_intent(order);
         }
@@ -410,9 +410,8 @@ impl Group {
     pub fn succeed<R: Rows>(&mut self, rows: &R, now: Timestamp) -> Result<Self, JoinError<R::Error>> {
         let frozen = self.frozen.clone().filter(|frozen| frozen.chosen.is_some());
         let frozen = frozen.ok_or_else(|| fault("there is no successor"))?;
-        let blob = |key: &[u8]| {
-            crate::pieces::get(rows, &row::key(&self.name, b""), Room::BLOB, &row::key(&self.name, key))
-        };
+        let blob =
+            |key: &[u8]| crate::pieces::get(rows, &row::key(&self.name, b""), Room::BLOB, &row::key(&self.name, key));
         let continuation = blob(CONTINUATION)?.ok_or_else(|| fault("the successor's Welcome is not in the profile"))?;
         let continuation = self.check_continuation(&frozen, &continuation)?;
         let (name, new_suite) = (frozen.name()?, crypto::suite_by_number(frozen.suite).map_err(fault)?);
@@ -493,6 +492,17 @@ impl Group {
         self.frozen = None;
         self.status = Status::Removed;
         self.forget_all();
+    }
+
+    /// Takes note that we cannot go on in the successor: whoever made it left us out.
+    pub fn left_out(&mut self, reason: &str) -> Vec<Event> {
+        let reason = format!("the group goes on without this client ({reason}): ask a member to add it again");
+        let seq = self.window.position().seq;
+        let stuck = Event::Stuck { seq, reason };
+        self.note(&stuck, seq, self.window.time());
+        let failed = self.end();
+        self.frozen = None;
+        [vec![stuck], failed].concat()
     }
 
     /// By what the DS makes this group's channel, if it may not have done so yet. All members say the same.

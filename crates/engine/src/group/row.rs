@@ -12,8 +12,8 @@ use super::{
     confirmed::{UNCONFIRMED, client_of_key},
     presence::Presence,
     prune::Past,
-    reinit::Frozen,
     refresh::Refreshed,
+    reinit::Frozen,
     standing::{Lost, Parent},
     withdrawn::{WITHDRAWN, Withdrawn},
 };

@@ -115,7 +115,10 @@ impl Group {
     /// commit that invited us is void, or promised other channel keys than ours.
     #[must_use]
     pub fn is_unproven(&self) -> bool {
-        self.predecessor.is_none() && self.joined > Epoch(0) && self.window.time() == Timestamp(0) && self.status == Status::Active
+        self.predecessor.is_none()
+            && self.joined > Epoch(0)
+            && self.window.time() == Timestamp(0)
+            && self.status == Status::Active
     }
 
     /// Ends our membership by an invitation that came to nothing. We can be invited again.

@@ -280,11 +280,9 @@ impl Group {
             // The epoch that we are left in needs another commit than the one that nobody could apply.
             return self.wish_first(Wish::Update).map(Some);
         }
-        let next = self
-            .intents
-            .iter()
-            .find(|(_, intent)| !intent.ordered)
-            .map(|(order, intent)| (*order, (is_message(&intent.wish) || intent.wish.is_reinit()) && intent.prepared.is_none()));
+        let next = self.intents.iter().find(|(_, intent)| !intent.ordered).map(|(order, intent)| {
+            (*order, (is_message(&intent.wish) || intent.wish.is_reinit()) && intent.prepared.is_none())
+        });
         let may_commit = self.may_commit();
         match next {
             // MLS forbids messages while proposals wait: commit them first.
@@ -323,7 +321,7 @@ impl Group {
             }
             Wish::Heartbeat => self.prepare_message(HEARTBEAT, &[]).map(Some),
             // It is made with its wish, of a GroupInfo that is not kept.
-            Wish::Rejoin => Ok(None),
+            Wish::Rejoin | Wish::Succeed => Ok(None),
             Wish::Leave => {
                 if self.mls.roster().member_identities_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
@@ -354,8 +352,6 @@ impl Group {
                 let reinit = Some(self.plan_successor(*cipher_suite, *visible)?);
                 self.prepare_commit(&Change { reinit, ..Change::default() }, now).map(Some)
             }
-            // Made when it was wished. Of another epoch it is of no use.
-            Wish::Succeed => Ok(None),
             Wish::Nack { commit, reason } => self.prepare_verdict(EntryKind::Nack, *commit, reason, now),
             Wish::Ack { commit } => self.prepare_verdict(EntryKind::Ack, *commit, "", now),
             Wish::CommitProposals => {

@@ -125,6 +125,7 @@ impl Person {
             channel: access.channel.to_vec(),
             key_root: group.key_root().unwrap().to_vec(),
             group_info: group.first_group_info().unwrap().unwrap_or_default(),
+            ..v1::CreateChannelRequest::default()
         };
         world.create_channel(&access.key, &message).unwrap();
         self.group = Some(group);
