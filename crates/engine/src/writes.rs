@@ -31,6 +31,8 @@ impl Room {
     pub const LONG: Self = Self(8);
     /// Pieces of a group's long rows.
     pub const PIECE: Self = Self(9);
+    /// Which message keys of a group were used since its MLS state was written.
+    pub const USED: Self = Self(10);
 
     /// From the number in the store.
     #[must_use]

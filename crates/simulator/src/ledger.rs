@@ -46,6 +46,8 @@ pub(crate) struct Ledger {
     pub(crate) broken: BTreeSet<(usize, Seq)>,
     /// Entries that say nothing but where their sender stands.
     pub(crate) heartbeats: BTreeSet<Vec<u8>>,
+    /// What each key of a client encrypted, by the epoch's authenticator and the generation.
+    pub(crate) keys: BTreeMap<(ClientUri, Vec<u8>, u32), Vec<u8>>,
     /// Wishes that came to nothing, with the user told.
     pub(crate) failures: usize,
     /// What happened, without anything that differs between two runs of a seed.
@@ -121,6 +123,21 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// A client encrypted something that is about to leave it. No key does so twice (RFC 9420, section 9.1), whether or not
+    /// what it encrypted first ever arrived.
+    pub(crate) fn encrypted(
+        &mut self,
+        client: &ClientUri,
+        (epoch, generation): (Vec<u8>, u32),
+        entry: &[u8],
+    ) -> Result<(), Stop> {
+        let first = self.keys.entry((client.clone(), epoch, generation)).or_insert_with(|| entry.to_vec());
+        if first == entry {
+            return Ok(());
+        }
+        Err(Stop::violation(format!("{client} encrypted two messages with its key of generation {generation}")))
     }
 
     /// The service acknowledged an intent.

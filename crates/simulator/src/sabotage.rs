@@ -18,6 +18,8 @@ pub enum Sabotage {
     SayAgain,
     /// Intents do not survive a crash.
     ForgetIntents,
+    /// Which keys were used since the MLS state was stored does not survive a crash.
+    ForgetKeys,
     /// Only the first half of a transaction is stored.
     TornWrite,
     /// An invitation is taken up before the channel was read that tells of our removal, and lost.
@@ -32,12 +34,13 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
         Self::SayAgain,
         Self::ForgetIntents,
+        Self::ForgetKeys,
         Self::TornWrite,
         Self::InboxFirst,
         Self::LoseInvitation,
@@ -53,6 +56,7 @@ impl Sabotage {
             Self::DropMessage => "drop-message",
             Self::SayAgain => "say-again",
             Self::ForgetIntents => "forget-intents",
+            Self::ForgetKeys => "forget-keys",
             Self::TornWrite => "torn-write",
             Self::InboxFirst => "inbox-first",
             Self::LoseInvitation => "lose-invitation",

@@ -258,9 +258,9 @@ impl Client {
             // channel, its reply lost: the DS remembers idempotency keys for a day only, the channel for good.
             self.sync_group(group).await?;
         }
+        // Stored with what is made of it, before anything leaves.
         let (intent, message) =
             if to_all { self.group(group)?.wish_text_to_all(text)? } else { self.group(group)?.wish_text(text)? };
-        self.save(group)?;
         self.settle(group, intent).await?;
         Ok(message)
     }

@@ -5,6 +5,7 @@ mod commit;
 mod confirmed;
 mod create;
 mod group_info;
+mod journal;
 mod presence;
 mod process;
 mod prune;
@@ -32,6 +33,7 @@ use ed25519_dalek::SigningKey;
 pub use access::Access;
 pub(crate) use access::fault;
 pub use create::NewGroup;
+pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;
@@ -135,6 +137,10 @@ pub struct Group {
     writes: Vec<Write>,
     /// What the store has of the group's long rows.
     pieces: Pieces,
+    /// What the MLS state in the store does not know.
+    journal: journal::Journal,
+    /// How many members an epoch has.
+    counted: Option<(Epoch, u32)>,
     /// Whether the MLS state has changed since it was last written.
     dirty: bool,
     /// Whether the MLS state in memory is none of the group's: nothing of it may be written.

@@ -88,10 +88,10 @@ impl Ahead {
     }
 }
 
-/// A group to fall back to, and the messages that were read since.
+/// A copy of the group to fall back to where the store has none, and how many messages had been read.
 struct Checkpoint {
     mls: MlsGroup,
-    since: Vec<(MlsMessage, Timestamp)>,
+    notes: usize,
 }
 
 /// What an entry seals, opened.
@@ -163,7 +163,7 @@ impl Group {
         if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
             // What the server said was gone is here.
             self.status = Status::Active;
-            self.dirty = true;
+            self.touched = true;
         }
         let entry = Entry::parse(&incoming.entry).map_err(|_| ProcessError::Entry(incoming.seq))?;
         let hash = chain::entry_hash(&incoming.entry);
@@ -312,30 +312,47 @@ impl Group {
         Ok(message)
     }
 
-    /// Decrypts and processes without a trace if that fails: the ratchets go back to where the last success left them.
+    /// Decrypts and processes without a trace if that fails: the group is made anew of the state in the store and the notes of
+    /// what was read since, or of a copy where the store's is another.
     fn receive(
         &mut self,
         message: MlsMessage,
         time: Timestamp,
         checkpoint: &mut Option<Checkpoint>,
     ) -> Result<ReceivedMessage, MlsError> {
-        let point = checkpoint.get_or_insert_with(|| Checkpoint { mls: self.mls.clone(), since: Vec::new() });
-        match self.mls.process_incoming_message_with_time(message.clone(), mls_time(time)) {
+        if checkpoint.is_none() && !self.is_stored() {
+            *checkpoint = Some(Checkpoint { mls: self.mls.clone(), notes: self.notes() });
+        }
+        let present = message.epoch() == Some(self.mls.current_epoch());
+        match self.mls.process_incoming_message_with_time(message, mls_time(time)) {
             Ok(received) => {
-                point.since.push((message, time));
-                self.dirty = true;
+                let key = match &received {
+                    ReceivedMessage::ApplicationMessage(message) if present => {
+                        message.unauthenticated_key_generation.map(|generation| (message.sender_index, generation))
+                    }
+                    _ => None,
+                };
+                if let Some((sender, generation)) = key {
+                    self.note_read(sender, generation);
+                } else {
+                    // No note says what else it changed.
+                    self.dirty = true;
+                    *checkpoint = None;
+                }
                 Ok(received)
             }
             Err(error) => {
-                let mut again = point.mls.clone();
-                for (message, time) in point.since.drain(..) {
-                    // It succeeded from the same state before.
-                    again.process_incoming_message_with_time(message, mls_time(time))?;
-                }
-                point.mls = again.clone();
-                self.mls = again;
+                self.fall_back(checkpoint.as_ref());
                 Err(error.into())
             }
+        }
+    }
+
+    /// Undoes what a message or commit that was refused did to the group.
+    fn fall_back(&mut self, checkpoint: Option<&Checkpoint>) {
+        match self.restored(checkpoint.map(|copy| (&copy.mls, copy.notes))) {
+            Ok(before) => self.mls = before,
+            Err(_) => self.unusable = true,
         }
     }
 
@@ -491,9 +508,9 @@ impl Group {
             }
             _ => {
                 let secrets = intent.prepared.as_ref().map(|prepared| prepared.secrets.clone()).unwrap_or_default();
+                *checkpoint = None;
                 match self.apply_own(&secrets, entry, incoming, stays_open, events) {
                     Ok(()) => {
-                        *checkpoint = None;
                         self.drop_intent(order);
                         Outcome::Confirmed
                     }
@@ -536,6 +553,7 @@ impl Group {
             Ok(_) => Err(Rejection::Mismatch),
             Err(error) => Err(Rejection::Mls(error.to_string())),
         };
+        *checkpoint = None;
         let advanced = if outside {
             match self.rejoin_psk(entry.epoch) {
                 Ok((id, psk)) => {
@@ -548,10 +566,7 @@ impl Group {
             self.advance(entry, incoming, stays_open, events, process)
         };
         match advanced {
-            Ok(()) => {
-                *checkpoint = None;
-                Outcome::Applied
-            }
+            Ok(()) => Outcome::Applied,
             Err(rejection) => Outcome::NeedsRecovery(rejection),
         }
     }
@@ -568,11 +583,15 @@ impl Group {
         events: &mut Vec<Event>,
         apply: impl FnOnce(&mut MlsGroup) -> Result<CommitMessageDescription, Rejection>,
     ) -> Result<(), Rejection> {
-        let stored = self.saved == Some(self.epoch()) && !self.dirty && !self.unsaved_proposals;
         let removes = entry.commit.is_none_or(|header| header.removed > 0) || self.mls.commit_required();
+        let fault = |error: MlsError| Rejection::Mls(error.to_string());
+        if stays_open && !removes && self.lags() {
+            // It would be written anyway, to go back to if the commit is annulled.
+            self.write_state().map_err(fault)?;
+        }
         // They are of the group before.
-        let keys = Arc::clone(self.keys().map_err(|error| Rejection::Mls(error.to_string()))?);
-        if !stored || removes {
+        let keys = Arc::clone(self.keys().map_err(fault)?);
+        if self.lags() || removes {
             let mut next = self.mls.clone();
             let description = apply(&mut next)?;
             return self.accept(Some(next), &keys, &description, entry, incoming, stays_open, events);
@@ -580,11 +599,7 @@ impl Group {
         let applied = apply(&mut self.mls)
             .and_then(|description| self.accept(None, &keys, &description, entry, incoming, stays_open, events));
         if applied.is_err() {
-            let group_id = self.name.to_string().into_bytes();
-            match self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id) {
-                Ok(before) => self.mls = before,
-                Err(_) => self.unusable = true,
-            }
+            self.fall_back(None);
         }
         applied
     }
@@ -682,6 +697,7 @@ impl Group {
         if let Some(next) = next {
             self.mls = next;
         }
+        self.first_generation();
         self.keys = Arc::new(keys).into();
         self.dirty = true;
         self.unsaved_proposals = false;
@@ -716,7 +732,7 @@ impl Group {
     /// We are no member any more: nothing of ours is under way. Tells of what people wished and will not get.
     pub(super) fn end(&mut self) -> Vec<Event> {
         self.status = Status::Removed;
-        self.dirty = true;
+        self.touched = true;
         let mut events = Vec::new();
         for (order, intent) in self.intents.clone() {
             self.drop_intent(order);

@@ -469,6 +469,10 @@ impl Group {
         let next: Next = record::decode(&prepared.secrets).map_err(|error| Rejection::Mls(error.to_string()))?;
         let group_id = self.mls.group_id().to_vec();
         let (before, began) = (self.epoch(), prepared.epoch.next());
+        if stays_open && self.lags() {
+            // What we used in the epoch in which we were left is not to be used again if we go back to it.
+            self.write_state().map_err(refused)?;
+        }
         let old = self.shared.groups.state_of(&group_id);
         let dropped: Vec<u64> = self.shared.groups.epochs_before(&group_id, u64::MAX).into_keys().collect();
         let rows = GroupRows { state: Zeroizing::new(next.state.clone()), ..GroupRows::default() };
@@ -492,6 +496,7 @@ impl Group {
             });
         }
         self.mls = mls;
+        self.first_generation();
         self.keys = std::sync::OnceLock::new();
         self.dirty = true;
         self.unsaved_proposals = false;

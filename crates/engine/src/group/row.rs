@@ -10,6 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     Group, Status,
     confirmed::{UNCONFIRMED, client_of_key},
+    journal::Journal,
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
@@ -216,7 +217,7 @@ pub(crate) fn delete_rows<R: Rows>(
     name: &GroupUri,
     writes: &mut Vec<Write>,
 ) -> Result<(), LoadError<R::Error>> {
-    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT] {
+    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT, Room::USED] {
         for (key, _) in rows.scan(room, &key(name, b"")).map_err(LoadError::Store)? {
             writes.push(Write::Delete { room, key });
         }
@@ -302,7 +303,7 @@ impl Group {
             rows.iter().map(key).collect()
         };
         let (seeds, tree_keys) = (keys(&row.seeds)?, keys(&row.tree_keys)?);
-        Ok(Some(Self {
+        let mut group = Self {
             name: name.clone(),
             incarnation: row.incarnation,
             profile,
@@ -341,10 +342,14 @@ impl Group {
             shared: shared.clone(),
             writes: Vec::new(),
             pieces: Pieces::load(rows, prefix.clone(), &PIECED)?,
+            journal: Journal::default(),
+            counted: Some((row.epoch, row.members)),
             dirty: false,
             touched: false,
             unusable: false,
-        }))
+        };
+        group.load_notes(rows)?;
+        Ok(Some(group))
     }
 
     /// Adds the rows that describe the group as it is now.
@@ -356,13 +361,12 @@ impl Group {
             self.forget_all();
         }
         if self.dirty && !self.emptied {
-            self.mls.write_to_storage()?;
-            self.drain_state(self.epoch());
-            self.dirty = false;
-        } else if self.writes.is_empty() && !self.touched {
+            self.write_state()?;
+        } else if self.writes.is_empty() && !self.touched && !self.journal.unsaved() {
             return Ok(());
         }
         self.touched = false;
+        self.save_notes();
         let meta = self.meta()?;
         self.writes.push(meta);
         Ok(())
@@ -393,7 +397,13 @@ impl Group {
         }
     }
 
-    fn meta(&self) -> Result<Write, MlsError> {
+    fn meta(&mut self) -> Result<Write, MlsError> {
+        let epoch = self.epoch();
+        let members = match self.counted {
+            Some((of, members)) if of == epoch => members,
+            _ => self.member_count(),
+        };
+        self.counted = Some((epoch, members));
         let (status, reason) = match &self.status {
             Status::Active => (0, String::new()),
             Status::Removed => (1, String::new()),
@@ -410,7 +420,7 @@ impl Group {
             room: Text::new(&self.profile.room),
             title: Text::new(&self.profile.title),
             epoch: self.epoch(),
-            members: self.member_count(),
+            members,
             position: self.window.position(),
             time: self.window.time(),
             joined: self.joined,

@@ -128,11 +128,9 @@ impl Group {
     /// Keeps the state of the epoch that a commit ends which stays open.
     pub(super) fn keep_parent(&mut self, commit: Seq, ended: Epoch) -> Result<(), MlsError> {
         let group_id = self.mls.group_id().to_vec();
-        if self.saved != Some(ended) || self.unsaved_proposals || self.dirty {
-            // What is stored may be older, with keys that were used since.
-            // mls-rs writes the state to memory; the rows follow with the rest.
-            self.mls.write_to_storage()?;
-            self.drain_state(ended);
+        // Where the commit was applied to the group itself, the store has the state before.
+        if self.epoch() == ended && self.lags() {
+            self.write_state()?;
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
         self.parents.push(Parent { commit, ended, at: ended, state, last_added: self.last_added });
@@ -204,6 +202,7 @@ impl Group {
         let newest = self.epoch();
         let parent = void.remove(0);
         self.mls = self.load_parent(&parent)?;
+        self.new_ratchets()?;
         self.keys = OnceLock::new();
         self.seeds.retain(|since, _| *since <= epoch);
         self.past.retain(|past| past.epoch < epoch);
@@ -275,7 +274,7 @@ impl Group {
         let again = self.lost.as_ref().is_some_and(|lost| lost.commit == commit && lost.hash == hash);
         self.lost = Some(Lost { commit, hash, reason: reason.to_owned(), certain: again, settled: false });
         self.status = Status::Stuck { reason: reason.to_owned() };
-        self.dirty = true;
+        self.touched = true;
         if !again {
             events.push(Event::Stuck { seq: commit, reason: reason.to_owned() });
         }
@@ -297,7 +296,7 @@ impl Group {
         if self.status == Status::Removed {
             // Whether the removal was annulled cannot be read any more.
             self.removed_at = None;
-            self.dirty = true;
+            self.touched = true;
             return;
         }
         if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
@@ -310,7 +309,7 @@ impl Group {
         );
         self.lost = None;
         self.status = Status::Stuck { reason: reason.clone() };
-        self.dirty = true;
+        self.touched = true;
         let event = Event::PositionGone { after, oldest, reason };
         self.note(&event, after, self.window.time());
         events.push(event);

@@ -157,13 +157,14 @@ impl Group {
     }
 
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
-    /// to go on with once what nobody could apply is annulled, keys of ours to renew, what we read to acknowledge, or silence
-    /// to tell of.
+    /// to go on with once what nobody could apply is annulled, keys of ours to renew, what we read to acknowledge, silence
+    /// to tell of, or a state in the store that is too old. Then [`Group::next_submission`] is to be called, and what it leaves to
+    /// be stored.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
         let presence = [self.heartbeat_due(), self.silence_due()].into_iter().flatten();
-        [self.commit_due(), ack, self.prune_due(), self.revival_due(), self.refresh_due()]
+        [self.commit_due(), ack, self.prune_due(), self.revival_due(), self.refresh_due(), self.state_due(now)]
             .into_iter()
             .flatten()
             .chain(presence)
@@ -196,6 +197,7 @@ impl Group {
             self.forget_all();
         }
         self.tell_silence(now, events);
+        self.note_time(now);
         // Who cannot go on may still say so.
         let active = self.is_active(now);
         if self.status == Status::Removed {
@@ -291,6 +293,8 @@ impl Group {
                     return Ok(None);
                 }
             }
+            // Others would not find the keys of more.
+            Some((_, true)) if self.has_said_enough() => return self.wish_first(Wish::Update).map(Some),
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => {
@@ -380,8 +384,8 @@ impl Group {
         let aad = conclave_mls::components::SafeAad::default();
         let aad = mls_rs_codec::MlsEncode::mls_encode_to_vec(&aad).map_err(fault)?;
         // If this fails, the ratchet may have moved on, which does no harm: a generation is left out.
-        self.dirty = true;
         let message = self.mls.encrypt_application_message(&plaintext, aad)?;
+        self.note_sent()?;
         self.seal_entry(EntryKind::Message, &message)
     }
 

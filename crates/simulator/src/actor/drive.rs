@@ -58,7 +58,11 @@ impl Actor {
         let lazy = self.sabotage == Sabotage::NeverCommit;
         let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
         let mut events: Vec<Event> = Vec::new();
+        let key = group.next_generation();
         let next = group.next_submission(now, &mut events);
+        // The epoch's own name: one that was annulled has another than the one in its place.
+        let used = (group.next_generation() > key).then(|| group.epoch_authenticator().map(|epoch| (epoch, key)));
+        let used = used.transpose().map_err(Stop::violation)?;
         let ended = *group.status() == Status::Removed;
         if lazy && let Ok(Some(submission)) = &next {
             let id = submission.intent;
@@ -79,6 +83,9 @@ impl Actor {
         // The wish was dropped; the event told why.
         let Ok(next) = next else { return Ok(Submitted::Refused) };
         let Some(submission) = next else { return Ok(Submitted::Nothing) };
+        if let (Some(key), SubmissionBody::Entry(request)) = (used, &submission.body) {
+            around.ledger.encrypted(&self.client, key, &request.entry)?;
+        }
         let beats = self.group(slot).is_some_and(|group| {
             group.intents().any(|intent| intent.id == submission.intent && intent.wish == Wish::Heartbeat)
         });

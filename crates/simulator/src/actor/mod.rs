@@ -160,7 +160,9 @@ impl Actor {
     /// One transaction with what a group has to store. Before and after it, the client may die.
     fn save(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         around.weather.moment()?;
+        let now = self.now(&around.server);
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        group.note_time(now);
         let mut writes = group.take_writes().map_err(Stop::violation)?;
         match self.sabotage {
             Sabotage::TornWrite => writes.truncate(writes.len() / 2),
@@ -179,6 +181,9 @@ impl Actor {
     pub(crate) fn die(&mut self, ledger: &Ledger) -> Result<(), Stop> {
         if self.sabotage == Sabotage::ForgetIntents {
             self.disk.forget(Room::INTENT);
+        }
+        if self.sabotage == Sabotage::ForgetKeys {
+            self.disk.forget(Room::USED);
         }
         self.groups.iter_mut().for_each(|group| *group = None);
         self.sessions.iter_mut().for_each(|session| *session = None);
