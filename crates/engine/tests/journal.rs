@@ -107,6 +107,7 @@ fn outcomes(person: &mut Person, store: Store, world: &World) -> Vec<Outcome> {
         group: None,
         events: Vec::new(),
         handshakes: person.handshakes.clone(),
+        suite: person.suite,
     };
     let name = person.group().name().clone();
     thief.group = Group::load(&thief.account, &thief.mls, &thief.store, &name).unwrap();
