@@ -639,9 +639,9 @@ impl Group {
                         .map_err(|error| Rejection::Credential(error.to_string()))?;
                     added.push(identity.client);
                 }
-                // Whom it removes stands in the group before.
                 // Its own old leaf.
                 Proposal::Remove(_) if description.is_external => {}
+                // Whom it removes stands in the group before.
                 Proposal::Remove(_) if next.is_none() => return Err(Rejection::Flags),
                 Proposal::Remove(remove) => {
                     removed.push(self.client_at(remove.to_remove()).map_err(|_| Rejection::Mismatch)?);
