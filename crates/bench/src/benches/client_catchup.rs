@@ -37,16 +37,19 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn 
     let world = World::new(options.members.max(2))?;
     let text = "x".repeat(options.size);
     let mut figures = Figures::new(report, "client-catchup");
-    let ours = number(messages) / ours(&world, &text, messages)?;
+    let (read, store) = ours(&world, &text, messages)?;
+    let ours = number(messages) / (read + store);
     let bare = number(messages) / bare(&world, &text, messages)?;
     figures.add("messages", world.members, ours, "1/s");
+    figures.add("read", world.members, read * 1e6 / number(messages), "us/message");
+    figures.add("store", world.members, store * 1e6 / number(messages), "us/message");
     figures.add("messages-bare", world.members, bare, "1/s");
     figures.add("messages-ratio", world.members, ours / bare.max(f64::MIN_POSITIVE), "ratio");
     Ok(())
 }
 
-/// Seconds for all messages, in pages as the server gives them out: read, stored, and the history has them.
-fn ours(world: &World, text: &str, messages: usize) -> ours::Result<f64> {
+/// Seconds to read all messages, in pages as the server gives them out, and to store them so that the history has them.
+fn ours(world: &World, text: &str, messages: usize) -> ours::Result<(f64, f64)> {
     let [mut alice, mut bob] = ours::pair(world)?;
     let mut channel: Vec<Incoming> = Vec::new();
     let mut said = 0;
@@ -70,19 +73,24 @@ fn ours(world: &World, text: &str, messages: usize) -> ours::Result<f64> {
         page.push(incoming);
     }
     pages.push(page);
-    let start = Instant::now();
-    for page in &pages {
-        bob.read_all(page)?;
+    let (mut read, mut store) = (0.0, 0.0);
+    for (index, page) in pages.iter().enumerate() {
+        let start = Instant::now();
+        bob.process(page)?;
+        read += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        if index + 1 == pages.len() {
+            bob.group()?.write_state_next();
+        }
+        bob.save()?;
+        store += start.elapsed().as_secs_f64();
     }
-    bob.group()?.write_state_next();
-    bob.save()?;
-    let seconds = start.elapsed().as_secs_f64();
     let name = bob.group()?.name().to_string();
     let stored = conclave_client::store::ProfileStore::message_count(&bob.store, &name)?;
     if stored < messages as u64 {
         return Err(format!("{stored} of {messages} messages are in the history").into());
     }
-    Ok(seconds)
+    Ok((read, store))
 }
 
 /// Seconds to decrypt as many; a commit after each thousand is not counted.

@@ -9,7 +9,7 @@ use conclave_mls::{
     crypto,
     seal::{EXPORTER_LABEL, SEED_LEN, Seed},
 };
-use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Timestamp, code_points};
+use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp, code_points};
 use ed25519_dalek::SigningKey;
 use mls_rs::{
     CipherSuite,
@@ -120,6 +120,7 @@ impl Group {
             incarnation: 0,
             status: Status::Active,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
+            hashes_saved: Seq(0),
             ledger: Ledger::new(Epoch(0), tree.root(), tree.len()),
             past: Vec::new(),
             emptied: false,
@@ -179,6 +180,7 @@ impl Group {
             profile: joined.profile,
             status: Status::Active,
             mls,
+            hashes_saved: joined.window.position().seq,
             window: joined.window,
             ledger: joined.ledger,
             past: Vec::new(),

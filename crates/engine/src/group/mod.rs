@@ -5,6 +5,7 @@ mod commit;
 mod confirmed;
 mod create;
 mod group_info;
+mod hashes;
 mod journal;
 mod presence;
 mod process;
@@ -78,6 +79,8 @@ pub struct Group {
     status: Status,
     mls: MlsGroup,
     window: HashWindow,
+    /// Up to where the store has its hashes.
+    hashes_saved: Seq,
     /// Which commits stand.
     ledger: Ledger,
     /// Epochs that ended of which keys are kept, in order.

@@ -118,7 +118,6 @@ impl Group {
         }
         let ahead = Ahead::of(batch);
         for incoming in batch {
-            let before = self.window.position().hash;
             let told = done.events.len();
             match self.process_one(incoming, ahead, &mut checkpoint, &mut done.events) {
                 Ok((kind, outcome)) => {
@@ -135,7 +134,7 @@ impl Group {
                         let said = |event: &Event| matches!(event, Event::Message { .. });
                         let wants_answer = kind == EntryKind::Commit || done.events.iter().skip(told).any(said);
                         self.note_presence(incoming.seq, incoming.time, &outcome, wants_answer);
-                        self.save_hash(incoming.seq, before);
+                        self.touched = true;
                         self.compare_receipt(&mut done.events);
                     }
                     done.outcomes.push((incoming.seq, outcome));
@@ -236,11 +235,9 @@ impl Group {
             && entry.epoch == self.epoch()
             && let Some(secrets) = self.withdrawn_commit(entry.epoch, &incoming.entry)
         {
+            *checkpoint = None;
             return match self.apply_own(&secrets, entry, incoming, stays_open, events) {
-                Ok(()) => {
-                    *checkpoint = None;
-                    Outcome::Confirmed
-                }
+                Ok(()) => Outcome::Confirmed,
                 Err(rejection) => Outcome::NeedsRecovery(rejection),
             };
         }

@@ -5,11 +5,12 @@ use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::{
     Group, Status,
     confirmed::{UNCONFIRMED, client_of_key},
+    hashes,
     journal::Journal,
     presence::Presence,
     prune::Past,
@@ -263,10 +264,7 @@ impl Group {
         let group_id = name.to_string().into_bytes();
         shared.groups.load(&group_id, group_rows);
         let mls = shared.client(account, row.suite.into()).load_group(&group_id).map_err(MlsError::from)?;
-        let mut history = Vec::new();
-        for (_, value) in scan(Room::LOG, &key(name, b""))? {
-            history.push(Hash::try_from(value.as_slice()).map_err(|_| RecordError::Damaged)?);
-        }
+        let history = hashes::load(row.position.seq, &scan(Room::LOG, &key(name, b""))?)?;
         let mut intents = std::collections::BTreeMap::new();
         let mut foreign_intents = std::collections::BTreeSet::new();
         let withdrawn = Withdrawn::load(name, scan(Room::GROUP, &key(name, WITHDRAWN))?)?;
@@ -310,6 +308,7 @@ impl Group {
             status: status_of(&row)?,
             mls,
             window: HashWindow::with_history(row.position, row.time, history),
+            hashes_saved: row.position.seq,
             ledger: row.ledger.clone(),
             parents,
             lost,
@@ -367,6 +366,7 @@ impl Group {
         }
         self.touched = false;
         self.save_notes();
+        self.save_hashes();
         let meta = self.meta()?;
         self.writes.push(meta);
         Ok(())
@@ -459,18 +459,6 @@ impl Group {
             emptied: self.emptied,
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })
-    }
-
-    /// Notes the hash before an entry that was just processed, and forgets the one that fell out of the window.
-    pub(super) fn save_hash(&mut self, seq: Seq, before: Hash) {
-        self.writes.push(Write::Put {
-            room: Room::LOG,
-            key: key(&self.name, &seq.0.to_be_bytes()),
-            value: Zeroizing::new(before.to_vec()),
-        });
-        if let Some(old) = seq.0.checked_sub(conclave_names::limits::HASH_WINDOW as u64) {
-            self.writes.push(Write::Delete { room: Room::LOG, key: key(&self.name, &old.to_be_bytes()) });
-        }
     }
 
     pub(super) fn save_intent(&mut self, order: u64) {

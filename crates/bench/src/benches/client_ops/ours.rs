@@ -130,11 +130,14 @@ impl Client {
 
     /// The same of a page.
     pub(crate) fn read_all(&mut self, page: &[Incoming]) -> Result<()> {
-        let done = self.group()?.process(page);
-        if let Some(fault) = done.fault {
-            return Err(fault.into());
-        }
+        self.process(page)?;
         self.save()
+    }
+
+    /// Reads a page without storing it.
+    pub(crate) fn process(&mut self, page: &[Incoming]) -> Result<()> {
+        let done = self.group()?.process(page);
+        done.fault.map_or(Ok(()), |fault| Err(fault.into()))
     }
 
     pub(crate) fn join(&mut self, welcome: &WelcomeBundle, blobs: &Blobs) -> Result<()> {
