@@ -5,6 +5,7 @@ mod commit;
 mod confirmed;
 mod create;
 mod group_info;
+mod knock;
 mod presence;
 mod process;
 mod prune;
@@ -32,6 +33,8 @@ use ed25519_dalek::SigningKey;
 pub use access::Access;
 pub(crate) use access::fault;
 pub use create::NewGroup;
+pub(crate) use knock::Heritage;
+pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused};
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;
@@ -130,6 +133,10 @@ pub struct Group {
     presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.
     unconfirmed: BTreeSet<ClientUri>,
+    /// How often we have asked members to let us in again, and when we ask next.
+    knocking: knock::Knocking,
+    /// Whom we have let in again, and when.
+    answered: BTreeMap<ClientUri, Timestamp>,
     account: Account,
     shared: Mls,
     writes: Vec<Write>,
