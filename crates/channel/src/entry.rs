@@ -51,6 +51,8 @@ pub enum EntryKind {
     Nack = 5,
     /// A member's word that it applied a commit.
     Ack = 6,
+    /// A client's request to be let back into a group; in inboxes only.
+    Knock = 7,
 }
 
 impl EntryKind {
@@ -69,6 +71,7 @@ impl EntryKind {
             4 => Self::Welcome,
             5 => Self::Nack,
             6 => Self::Ack,
+            7 => Self::Knock,
             _ => return Err(EntryError::Kind),
         })
     }

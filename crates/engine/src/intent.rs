@@ -1,5 +1,6 @@
 //! Changes that are on their way: stored before they are sent, finished only by what the channel shows.
 
+use conclave_channel::access::ChannelKey;
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, IdempotencyKey, Seq, UserUri};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -38,6 +39,13 @@ pub enum Wish {
     Heartbeat,
     /// Come back by a commit from outside. It is made with everything that belongs to it, or not at all.
     Rejoin,
+    /// Remove a client's old leaf, and add the client again: it has asked for it.
+    Readmit {
+        /// Channel key of the old leaf. If no leaf has it any more, there is nothing left to do.
+        old_leaf: ChannelKey,
+        /// An MLSMessage with the client's new KeyPackage.
+        key_package: Vec<u8>,
+    },
     /// Say that we could not apply a commit.
     Nack {
         /// Its place.
@@ -79,6 +87,7 @@ impl std::fmt::Debug for Wish {
             Self::CommitProposals => f.write_str("CommitProposals"),
             Self::Heartbeat => f.write_str("Heartbeat"),
             Self::Rejoin => f.write_str("Rejoin"),
+            Self::Readmit { .. } => f.write_str("Readmit"),
             Self::Nack { commit, .. } => write!(f, "Nack({commit})"),
             Self::Ack { commit } => write!(f, "Ack({commit})"),
         }
@@ -193,6 +202,10 @@ impl Intent {
             }
             Wish::Heartbeat => 9,
             Wish::Rejoin => 10,
+            Wish::Readmit { old_leaf, key_package } => {
+                items.extend([Bytes(old_leaf.0.to_vec()), Bytes(key_package.clone())]);
+                11
+            }
         };
         let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
             key: prepared.key,
@@ -233,6 +246,11 @@ impl Intent {
             8 => Wish::Ack { commit: row.about },
             9 => Wish::Heartbeat,
             10 => Wish::Rejoin,
+            11 => {
+                let mut next = || items.next().ok_or(RecordError::Damaged);
+                let old_leaf = next()?.try_into().map_err(|_| RecordError::Damaged)?;
+                Wish::Readmit { old_leaf: ChannelKey(old_leaf), key_package: next()? }
+            }
             _ => return Ok(None),
         };
         let prepared = row.prepared.map(|mut prepared| Prepared {

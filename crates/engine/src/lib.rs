@@ -19,6 +19,7 @@ pub mod group;
 pub mod intent;
 pub mod invitation;
 pub mod key_packages;
+pub mod knock;
 mod mls_client;
 pub mod outcome;
 mod pieces;

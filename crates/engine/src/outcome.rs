@@ -131,11 +131,28 @@ pub enum Event {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// A member let clients in again that could not follow the group and asked for it: their old leaves were removed, and new
+    /// ones of the same clients and identity keys added.
+    Readmitted {
+        /// Which member.
+        by: ClientUri,
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// We have asked members to let us in again.
+    Knocked {
+        /// Whom.
+        members: Vec<ClientUri>,
+        /// When others are asked, if none of them does it.
+        again: Timestamp,
+    },
     /// We are back; what was said in between cannot be read by this client.
     Missed {
         /// The first entry that is not read.
         from: Seq,
-        /// The entry by which we came back.
+        /// The entry by which we came back, or after which we read on.
         to: Seq,
     },
     /// We cannot follow the group and do not come back by ourselves.

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use conclave_engine::{group::Status, outcome::Event};
+use conclave_engine::{
+    group::{Group, Status},
+    outcome::Event,
+};
 use conclave_names::{ChannelId, GroupUri, Seq, Timestamp};
 use conclave_protocol::{Code, v1};
 use futures::StreamExt as _;
@@ -252,7 +255,7 @@ impl Listener<'_> {
         self.client
             .groups
             .values()
-            .filter_map(|group| group.due(now))
+            .filter_map(|group| due_in(group, now))
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
@@ -263,16 +266,24 @@ impl Listener<'_> {
             .client
             .groups
             .values()
-            .filter(|group| group.due(now).is_some_and(|due| due <= now))
+            .filter(|group| due_in(group, now).is_some_and(|due| due <= now))
             .map(|group| group.name().clone())
             .collect();
         for name in due {
             // Keys are forgotten once there is nothing left to read with them.
             self.ready.extend(self.client.sync_group(&name).await?);
             self.ready.extend(self.client.drive(&name, None).await?);
+            if self.client.group(&name)?.wants_rejoin() {
+                self.ready.extend(self.client.come_back(&name, false).await?);
+            }
         }
         Ok(())
     }
+}
+
+/// When time alone gives us something to do in a group, or a member is to be asked for help once more.
+fn due_in(group: &Group, now: Timestamp) -> Option<Timestamp> {
+    group.due(now).into_iter().chain(group.knock_due()).min()
 }
 
 fn far() -> Instant {

@@ -7,6 +7,7 @@ mod groups;
 mod history;
 mod identities;
 mod keying;
+mod knock;
 mod listen;
 mod membership;
 mod register;

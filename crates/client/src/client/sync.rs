@@ -5,6 +5,7 @@ use conclave_engine::{
     group::{Incoming, KIND_MESSAGE, Status},
     intent::Wish,
     invitation::{Invitation, JoinError, TreeFetch},
+    knock::Knocked,
     outcome::Event,
 };
 use conclave_mls::content::MessageId;
@@ -63,7 +64,7 @@ impl Client {
             let page = session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await?;
             let Some(last) = page.entries.last().map(|entry| Seq(entry.seq)) else { break };
             for entry in &page.entries {
-                events.extend(self.take_invitation(&entry.entry).await?);
+                events.extend(self.take_post(&entry.entry).await?);
                 self.account.inbox.done = Seq(entry.seq);
                 self.store.apply(&[self.account.to_write()])?;
             }
@@ -71,6 +72,11 @@ impl Client {
             session.trim(&v1::TrimRequest { up_to: last.0 }).await?;
         }
         Ok(events)
+    }
+
+    /// Takes an entry of the inbox.
+    async fn take_post(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
+        if Knocked::is_one(entry) { self.take_knock(entry).await } else { self.take_invitation(entry).await }
     }
 
     /// Takes up one invitation.
@@ -166,6 +172,10 @@ impl Client {
                 }
                 Err(ClientError::Call(CallError::Refused(refusal))) if refusal.code == Code::PositionGone => {
                     events.extend(self.position_gone(name, &refusal)?);
+                    return Ok(events);
+                }
+                // Who is locked out may be a stranger to the channel by now: only a member can help.
+                Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.wants_rejoin() => {
                     return Ok(events);
                 }
                 page => page?,

@@ -7,6 +7,7 @@ mod create;
 mod group_info;
 mod hashes;
 mod journal;
+mod knock;
 mod presence;
 mod process;
 mod prune;
@@ -35,6 +36,8 @@ pub use access::Access;
 pub(crate) use access::fault;
 pub use create::NewGroup;
 pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
+pub(crate) use knock::Heritage;
+pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused};
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;
@@ -135,6 +138,10 @@ pub struct Group {
     presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.
     unconfirmed: BTreeSet<ClientUri>,
+    /// How often we have asked members to let us in again, and when we ask next.
+    knocking: knock::Knocking,
+    /// Whom we have let in again, and when.
+    answered: BTreeMap<ClientUri, Timestamp>,
     account: Account,
     shared: Mls,
     writes: Vec<Write>,

@@ -255,7 +255,9 @@ impl Group {
                 EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
                 EntryKind::Message => self.read(*message, incoming, checkpoint, events),
                 EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
-                EntryKind::Welcome | EntryKind::Nack | EntryKind::Ack => Outcome::Rejected(Rejection::Mismatch),
+                EntryKind::Welcome | EntryKind::Knock | EntryKind::Nack | EntryKind::Ack => {
+                    Outcome::Rejected(Rejection::Mismatch)
+                }
             },
         }
     }
@@ -650,6 +652,7 @@ impl Group {
         if outside {
             Self::check_outside(description, &header, &aad)?;
         }
+        let back = self.readmitted(&epoch.applied_proposals);
         if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
         }
@@ -707,9 +710,14 @@ impl Group {
             self.confirm_member(&by);
         }
         self.members_changed(&added, &removed);
+        if !back.is_empty() {
+            added.retain(|client| !back.contains(client));
+            removed.retain(|client| !back.contains(client));
+            events.push(Event::Readmitted { by: by.clone(), members: back.clone(), epoch: new_epoch });
+        }
         if outside {
             events.push(Event::Rejoined { member: by.clone(), epoch: new_epoch });
-        } else if added.is_empty() && removed.is_empty() {
+        } else if added.is_empty() && removed.is_empty() && back.is_empty() {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }
         if !added.is_empty() {

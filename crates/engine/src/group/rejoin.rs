@@ -515,6 +515,7 @@ impl Group {
         self.tree_names = Known::default();
         self.offers_whole_tree = false;
         self.refreshed = Refreshed::new(time);
+        self.stop_knocking();
         let from = self.lost.take().map_or(seq, |lost| lost.commit);
         self.status = Status::Active;
         events.push(Event::Rejoined { member: self.account.client.clone(), epoch: began });

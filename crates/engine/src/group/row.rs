@@ -12,6 +12,7 @@ use super::{
     confirmed::{UNCONFIRMED, client_of_key},
     hashes,
     journal::Journal,
+    knock::{self, ANSWERED, KNOCKING},
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
@@ -283,7 +284,12 @@ impl Group {
         }
         let mut unconfirmed = std::collections::BTreeSet::new();
         for (key, _) in scan(Room::GROUP, &key(name, UNCONFIRMED))? {
-            unconfirmed.insert(client_of_key(name, &key)?);
+            unconfirmed.insert(client_of_key(name, UNCONFIRMED, &key)?);
+        }
+        let knocking = get(Room::GROUP, &key(name, KNOCKING))?;
+        let mut answered = std::collections::BTreeMap::new();
+        for (key, value) in scan(Room::GROUP, &key(name, ANSWERED))? {
+            answered.insert(client_of_key(name, ANSWERED, &key)?, knock::answered_at(&value)?);
         }
         let lost = match &row.lost {
             Some(lost) => Some(Lost {
@@ -337,6 +343,8 @@ impl Group {
             refreshed: row.refreshed,
             presence: row.presence,
             unconfirmed,
+            knocking: knocking.map(|row| record::decode(&row)).transpose()?.unwrap_or_default(),
+            answered,
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),

@@ -349,6 +349,12 @@ impl Group {
                 }
                 self.prepare_commit(&Change { remove, ..Change::default() }, now).map(Some)
             }
+            Wish::Readmit { old_leaf, key_package } => {
+                let Some(leaf) = self.leaf_with(old_leaf) else { return Ok(None) };
+                let change =
+                    Change { add: vec![MlsMessage::from_bytes(key_package)?], remove: vec![leaf], ..Change::default() };
+                self.prepare_commit(&change, now).map(Some)
+            }
             Wish::Update => self.prepare_commit(&Change { renew_own_keys: true, ..Change::default() }, now).map(Some),
             Wish::Nack { commit, reason } => self.prepare_verdict(EntryKind::Nack, *commit, reason, now),
             Wish::Ack { commit } => self.prepare_verdict(EntryKind::Ack, *commit, "", now),
