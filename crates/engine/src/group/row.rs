@@ -62,6 +62,7 @@ struct LostRow {
     reason: Text,
     certain: bool,
     settled: bool,
+    nacked: Option<Timestamp>,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -293,6 +294,7 @@ impl Group {
                 reason: lost.reason.parse()?,
                 certain: lost.certain,
                 settled: lost.settled,
+                nacked: lost.nacked,
             }),
             None => None,
         };
@@ -321,6 +323,7 @@ impl Group {
             emptied: false,
             saved: Some(row.epoch),
             unsaved_proposals: false,
+            read_to_end: None,
             unable: None,
             joined: row.joined,
             last_added: row.last_added,
@@ -439,6 +442,7 @@ impl Group {
                 reason: Text::new(&lost.reason),
                 certain: lost.certain,
                 settled: lost.settled,
+                nacked: lost.nacked,
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,
