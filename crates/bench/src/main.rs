@@ -72,7 +72,9 @@ fn main() -> ExitCode {
             return told(ds::serve(&options)).map_or_else(fail, |()| ExitCode::SUCCESS);
         }
         Bench::List => {
-            println!("client-ops\nclient-send\nclient-catchup\nclient-open\nds-append\nds-fanout\nds-group-size\nds-commit-storm\nds-idle\nds-large");
+            println!(
+                "client-ops\nclient-send\nclient-catchup\nclient-open\nds-append\nds-fanout\nds-group-size\nds-commit-storm\nds-idle\nds-large"
+            );
             return ExitCode::SUCCESS;
         }
     };

@@ -102,6 +102,8 @@ pub struct StoredMessage {
     pub group: String,
     /// Its place in the group's channel.
     pub seq: u64,
+    /// The epoch that it was sent in, which may be annulled.
+    pub epoch: u64,
     /// Names it among the messages of that place.
     pub id: [u8; 32],
     /// Who sent it.
@@ -135,6 +137,7 @@ mod tests {
         let message = Write::Message(StoredMessage {
             group: "mimi://example.com/g/1".into(),
             seq: 4,
+            epoch: 2,
             id: [7; 32],
             sender: "mimi://example.com/d/alice/laptop".into(),
             time_ms: 5,

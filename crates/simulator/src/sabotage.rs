@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::plan::Hostile;
+
 /// A fault planted into the clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sabotage {
@@ -30,11 +32,21 @@ pub enum Sabotage {
     SubmitUnread,
     /// What other members propose is never committed.
     NeverCommit,
+    /// The same message is made anew, with a key that was used, whenever its reply is lost.
+    ReuseKey,
+    /// What was said in an annulled epoch is said again under a new name.
+    SayAnew,
+    /// What was said in an annulled epoch is not said again.
+    NeverAgain,
+    /// Commits that cannot be applied are not disputed.
+    NeverDispute,
+    /// What members and receipts say of the log is not looked at.
+    Trusting,
 }
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -46,7 +58,22 @@ impl Sabotage {
         Self::LoseInvitation,
         Self::SubmitUnread,
         Self::NeverCommit,
+        Self::ReuseKey,
+        Self::SayAnew,
+        Self::NeverAgain,
+        Self::NeverDispute,
+        Self::Trusting,
     ];
+
+    /// Who must break the rules for the fault to show.
+    #[must_use]
+    pub const fn needs(self) -> Hostile {
+        match self {
+            Self::SayAnew | Self::NeverAgain | Self::NeverDispute => Hostile::Members,
+            Self::Trusting => Hostile::Server,
+            _ => Hostile::Nobody,
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -62,6 +89,11 @@ impl Sabotage {
             Self::LoseInvitation => "lose-invitation",
             Self::SubmitUnread => "submit-unread",
             Self::NeverCommit => "never-commit",
+            Self::ReuseKey => "reuse-key",
+            Self::SayAnew => "say-anew",
+            Self::NeverAgain => "never-again",
+            Self::NeverDispute => "never-dispute",
+            Self::Trusting => "trusting",
         }
     }
 }

@@ -90,9 +90,7 @@ impl GroupStateStorage for SqliteStates {
     fn epoch(&self, group_id: &[u8], epoch: u64) -> Result<Option<Zeroizing<Vec<u8>>>, StoreFailure> {
         let sql = "SELECT epoch_data FROM epoch WHERE group_id = ? AND epoch_id = ?";
         self.run(|connection| {
-            connection
-                .query_row(sql, params![group_id, signed(epoch)], |row| row.get(0).map(Zeroizing::new))
-                .optional()
+            connection.query_row(sql, params![group_id, signed(epoch)], |row| row.get(0).map(Zeroizing::new)).optional()
         })
     }
 
@@ -152,9 +150,7 @@ pub(crate) type Stored = Client<
 /// With the same suite, credentials and validator as ours.
 pub(crate) fn client(account: &Account, states: SqliteStates) -> Stored {
     let rules = DefaultMlsRules::new()
-        .with_commit_options(
-            CommitOptions::new().with_ratchet_tree_extension(false).with_single_welcome_message(true),
-        )
+        .with_commit_options(CommitOptions::new().with_ratchet_tree_extension(false).with_single_welcome_message(true))
         .with_encryption_options(EncryptionOptions::new(true, PaddingMode::None));
     Client::builder()
         .group_state_storage(states)

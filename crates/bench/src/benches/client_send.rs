@@ -9,11 +9,7 @@ use mls_rs::{ExtensionList, MlsMessage};
 
 use super::{
     bare_store::{self, SqliteStates},
-    client_ops::{
-        bare::time,
-        ours,
-        world::World,
-    },
+    client_ops::{bare::time, ours, world::World},
 };
 use crate::{
     ds::{Figures, quantile},

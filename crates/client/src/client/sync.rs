@@ -3,10 +3,10 @@
 use conclave_channel::{Body, Entry};
 use conclave_engine::{
     group::{Incoming, KIND_MESSAGE, Status},
-    intent::Wish,
     invitation::{Invitation, JoinError, TreeFetch},
     knock::Knocked,
     outcome::Event,
+    writes::StoredMessage,
 };
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp};
@@ -251,7 +251,7 @@ impl Client {
             match &event {
                 // Sent again after it had been in a void epoch, or replayed: it was told of before.
                 Event::Message { id, .. } if self.store.has_message(&name.to_string(), id.as_bytes())? => continue,
-                Event::Annulled { commit, .. } => self.send_again(name, *commit)?,
+                Event::Annulled { commit, epoch } => self.send_again(name, *commit, *epoch)?,
                 _ => {}
             }
             events.push(ClientEvent { group: name.clone(), event });
@@ -265,15 +265,19 @@ impl Client {
     }
 
     /// What we said after a commit that was annulled was read in void epochs only, if at all: it is said again, under
-    /// its name, so that nobody reads it twice.
-    fn send_again(&mut self, name: &GroupUri, commit: Seq) -> Result<(), ClientError> {
+    /// its name, so that nobody reads it twice. What was ordered later but said in the epoch that came back was read.
+    pub(super) fn send_again(&mut self, name: &GroupUri, commit: Seq, epoch: Epoch) -> Result<(), ClientError> {
         let own = self.account.client.to_string();
-        let stored = self.store.messages(&name.to_string(), commit.0, usize::MAX)?;
-        let ours = stored.into_iter().filter(|stored| stored.kind == KIND_MESSAGE && stored.sender == own);
+        let mut stored = self.store.messages(&name.to_string(), commit.0, usize::MAX)?;
         let group = self.group(name)?;
+        // What was read with the entry that annuls it is not in the store yet.
+        stored.extend(group.unsaved_messages().cloned());
+        let void = |stored: &StoredMessage| stored.epoch > epoch.0 && stored.seq > commit.0;
+        let ours =
+            stored.into_iter().filter(|stored| stored.kind == KIND_MESSAGE && stored.sender == own && void(stored));
         for stored in ours {
             // Who is no member any more has nobody to say it to.
-            if group.wish(Wish::Send { content: stored.body, id: MessageId::new(stored.id) }).is_err() {
+            if group.wish_again(stored.body, MessageId::new(stored.id), epoch).is_err() {
                 break;
             }
         }

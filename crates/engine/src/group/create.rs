@@ -77,13 +77,29 @@ impl Group {
     /// # Errors
     /// [`MlsError`] for an unsupported suite or an over-long title.
     pub fn create(account: &Account, shared: &Mls, new: NewGroup, now: Timestamp) -> Result<Self, MlsError> {
+        let id = random(&suite(new.cipher_suite)?)?;
+        Self::create_as(account, shared, new, id, now)
+    }
+
+    /// [`create`](Self::create) with an id that the caller has chosen. When members do what can wait depends on it, so
+    /// that a simulation repeats itself only with the same ids. No two groups may have the same.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_as(
+        account: &Account,
+        shared: &Mls,
+        new: NewGroup,
+        id: [u8; 16],
+        now: Timestamp,
+    ) -> Result<Self, MlsError> {
         if new.title.len() > GroupProfile::TITLE_MAX {
             return Err(fault(format!("a title has at most {} bytes", GroupProfile::TITLE_MAX)));
         }
         crypto::suite_by_number(new.cipher_suite.into()).map_err(fault)?;
         let provider = suite(new.cipher_suite)?;
         let hex = |bytes: [u8; 16]| ChannelId::new(bytes).to_string();
-        let name = GroupUri::new(new.hub.clone(), &hex(random(&provider)?)).map_err(fault)?;
+        let name = GroupUri::new(new.hub.clone(), &hex(id)).map_err(fault)?;
         let profile = GroupProfile {
             room: RoomUri::new(new.hub.clone(), &hex(random(&provider)?)).map_err(fault)?,
             hub: new.hub,
@@ -134,6 +150,7 @@ impl Group {
             void: false,
             saved: None,
             unsaved_proposals: false,
+            read_to_end: None,
             unable: None,
             profile,
             joined: Epoch(0),
@@ -197,6 +214,7 @@ impl Group {
             void: false,
             saved: None,
             unsaved_proposals: false,
+            read_to_end: None,
             unable: None,
             joined: joined.epoch,
             last_added: joined.epoch,

@@ -83,7 +83,10 @@ mod tests {
 
     fn block(first: u64, count: u64) -> (Vec<u8>, Zeroizing<Vec<u8>>) {
         let hashes = (first..first + count).flat_map(|place| hash(place).to_vec());
-        ((first / BLOCK).to_be_bytes().to_vec(), Zeroizing::new(first.to_be_bytes().into_iter().chain(hashes).collect()))
+        (
+            (first / BLOCK).to_be_bytes().to_vec(),
+            Zeroizing::new(first.to_be_bytes().into_iter().chain(hashes).collect()),
+        )
     }
 
     #[test]

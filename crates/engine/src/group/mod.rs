@@ -53,7 +53,7 @@ use crate::{
     intent::Intent,
     mls_client::{Mls, MlsError, MlsGroup},
     pieces::Pieces,
-    writes::Write,
+    writes::{StoredMessage, Write},
 };
 
 /// How this client stands to a group.
@@ -151,6 +151,8 @@ pub struct Group {
     journal: journal::Journal,
     /// How many members an epoch has.
     counted: Option<(Epoch, u32)>,
+    /// When the DS last had nothing more for us.
+    read_to_end: Option<Timestamp>,
     /// Whether the MLS state has changed since it was last written.
     dirty: bool,
     /// Whether the MLS state in memory is none of the group's: nothing of it may be written.
@@ -212,6 +214,14 @@ impl Group {
     pub fn take_writes(&mut self) -> Result<Vec<Write>, MlsError> {
         self.save()?;
         Ok(self.pieces.split(std::mem::take(&mut self.writes)))
+    }
+
+    /// Messages that became ours to keep and are not stored yet: what [`Group::take_writes`] will hand over of them.
+    pub fn unsaved_messages(&self) -> impl Iterator<Item = &StoredMessage> {
+        self.writes.iter().filter_map(|write| match write {
+            Write::Message(message) if message.kind == KIND_MESSAGE => Some(message),
+            _ => None,
+        })
     }
 
     /// The seed in force in an epoch.

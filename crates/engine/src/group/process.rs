@@ -362,6 +362,7 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
+        let epoch = message.epoch().map_or_else(|| self.epoch(), Epoch);
         let description = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::ApplicationMessage(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
@@ -378,23 +379,25 @@ impl Group {
         }
         let Ok(content) = Content::parse(&frame.content) else { return Outcome::Rejected(Rejection::Content) };
         self.compare(&frame.position, &sender, incoming.time, events);
-        self.store_message(incoming.seq, incoming.time, sender, &content, frame.content, events);
+        self.store_message(incoming, epoch, sender, &content, frame.content, events);
         Outcome::Applied
     }
 
     fn store_message(
         &mut self,
-        seq: Seq,
-        time: Timestamp,
+        incoming: &Incoming,
+        epoch: Epoch,
         sender: ClientUri,
         content: &Content,
         encoded: Vec<u8>,
         events: &mut Vec<Event>,
     ) {
+        let (seq, time) = (incoming.seq, incoming.time);
         let id = MessageId::of(sender.user(), &self.profile.room, &encoded, &content.salt);
         self.writes.push(Write::Message(StoredMessage {
             group: self.name.to_string(),
             seq: seq.0,
+            epoch: epoch.0,
             id: *id.as_bytes(),
             sender: sender.to_string(),
             time_ms: time.0,
@@ -465,7 +468,7 @@ impl Group {
             Wish::Send { content, .. } => {
                 if let Ok(parsed) = Content::parse(content) {
                     let sender = self.account.client.clone();
-                    self.store_message(incoming.seq, incoming.time, sender, &parsed, content.clone(), events);
+                    self.store_message(incoming, entry.epoch, sender, &parsed, content.clone(), events);
                 }
                 self.drop_intent(order);
                 Outcome::Confirmed
@@ -805,6 +808,7 @@ impl Group {
         self.writes.push(Write::Message(StoredMessage {
             group: self.name.to_string(),
             seq: seq.0,
+            epoch: self.epoch().0,
             id: *chain::entry_hash(&body).as_bytes(),
             sender: String::new(),
             time_ms: time.0,

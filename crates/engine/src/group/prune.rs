@@ -67,7 +67,8 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if the MLS state cannot be written.
     pub fn caught_up(&mut self, now: Timestamp) -> Result<(), MlsError> {
-        // What comes next is no older.
+        // What comes next is no older: so we know what time has decided.
+        self.read_to_end = Some(now);
         self.prune_past(now.max(self.window.time()))
     }
 

@@ -266,6 +266,7 @@ impl Group {
             reason: "entries that this client had not read are gone from the server".to_owned(),
             certain: true,
             settled: true,
+            nacked: None,
         });
         self.dirty = true;
         RejoinError::ReadOn

@@ -65,6 +65,7 @@ struct LostRow {
     reason: Text,
     certain: bool,
     settled: bool,
+    nacked: Option<Timestamp>,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -298,6 +299,7 @@ impl Group {
                 reason: lost.reason.parse()?,
                 certain: lost.certain,
                 settled: lost.settled,
+                nacked: lost.nacked,
             }),
             None => None,
         };
@@ -327,6 +329,7 @@ impl Group {
             emptied: false,
             saved: Some(row.epoch),
             unsaved_proposals: false,
+            read_to_end: None,
             unable: None,
             joined: row.joined,
             last_added: row.last_added,
@@ -457,6 +460,7 @@ impl Group {
                 reason: Text::new(&lost.reason),
                 certain: lost.certain,
                 settled: lost.settled,
+                nacked: lost.nacked,
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,

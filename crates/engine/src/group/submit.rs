@@ -79,12 +79,16 @@ impl Group {
     /// # Errors
     /// [`WishError`] if we are no member, or cannot follow the group.
     pub fn wish(&mut self, wish: Wish) -> Result<IdempotencyKey, WishError> {
-        match &self.status {
-            Status::Active => {}
-            Status::Removed => return Err(WishError::Removed),
-            Status::Stuck { reason } => return Err(WishError::Stuck(reason.clone())),
-        }
+        self.writable()?;
         self.wish_as_of(wish, self.epoch())
+    }
+
+    fn writable(&self) -> Result<(), WishError> {
+        match &self.status {
+            Status::Active => Ok(()),
+            Status::Removed => Err(WishError::Removed),
+            Status::Stuck { reason } => Err(WishError::Stuck(reason.clone())),
+        }
     }
 
     /// The same by somebody who saw the members of an epoch.
@@ -108,6 +112,16 @@ impl Group {
     #[must_use]
     pub fn foreign_intents(&self) -> usize {
         self.foreign_intents.len()
+    }
+
+    /// Says once more, under its name, what we said in an epoch that was annulled: the group is in this epoch again. To
+    /// members that were added since it is not said.
+    ///
+    /// # Errors
+    /// As [`Group::wish`].
+    pub fn wish_again(&mut self, content: Vec<u8>, id: MessageId, epoch: Epoch) -> Result<IdempotencyKey, WishError> {
+        self.writable()?;
+        self.wish_as_of(Wish::Send { content, id }, epoch)
     }
 
     /// Says something in plain text.
@@ -164,7 +178,8 @@ impl Group {
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
         let presence = [self.heartbeat_due(), self.silence_due()].into_iter().flatten();
-        [self.commit_due(), ack, self.prune_due(), self.revival_due(), self.refresh_due(), self.state_due(now)]
+        let revival = [self.revival_due(), self.blind_due(), self.annulment_due()].into_iter().flatten().min();
+        [self.commit_due(), ack, self.prune_due(), revival, self.refresh_due(), self.state_due(now)]
             .into_iter()
             .flatten()
             .chain(presence)
@@ -191,13 +206,15 @@ impl Group {
     /// The next thing to submit, if there is any. Events tell of wishes that came to nothing.
     ///
     /// # Errors
-    /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it.
+    /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it. What time annulled is told as
+    /// when the channel shows it, also then.
     pub fn next_submission(&mut self, now: Timestamp, events: &mut Vec<Event>) -> Result<Option<Submission>, MlsError> {
         if self.has_ended(now) {
             self.forget_all();
         }
         self.tell_silence(now, events);
         self.note_time(now);
+        self.time_decides(events)?;
         // Who cannot go on may still say so.
         let active = self.is_active(now);
         if self.status == Status::Removed {
@@ -264,7 +281,8 @@ impl Group {
 
     /// The intent whose turn it is.
     fn next_order(&mut self, now: Timestamp, active: bool) -> Result<Option<u64>, MlsError> {
-        let verdict = self.intents.iter().find(|(_, intent)| intent.wish.is_verdict()).map(|(order, _)| *order);
+        let verdict = self.intents.iter().find(|(_, intent)| intent.wish.is_verdict() && !intent.ordered);
+        let verdict = verdict.map(|(order, _)| *order);
         if verdict.is_some() {
             return Ok(verdict);
         }
@@ -427,7 +445,7 @@ impl Group {
     /// # Errors
     /// The refusal itself, if the same submission should be sent again later.
     pub fn refused(&mut self, id: IdempotencyKey, refusal: &Refusal, events: &mut Vec<Event>) -> Result<(), Refusal> {
-        let epoch = self.epoch();
+        let (epoch, blind) = (self.epoch(), self.blind_due().is_some());
         let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| intent.id == id) else {
             // The channel has shown its outcome meanwhile.
             return Ok(());
@@ -439,7 +457,13 @@ impl Group {
             self.drop_intent(order);
             return Ok(());
         }
+        let is_commit = intent.prepared.as_ref().is_some_and(|prepared| prepared.bundle.is_some());
         match refusal.code {
+            // What we could not read whether it was annulled.
+            Code::EpochConflict | Code::AccessRefused if current && is_commit && blind => {
+                self.went_on_without_us(events);
+                Ok(())
+            }
             // Made anew with the whole tree.
             Code::TreeIncomplete => {
                 intent.prepared = None;
@@ -462,6 +486,8 @@ impl Group {
                 self.save_intent(order);
                 Ok(())
             }
+            // Our epoch may be one that time has annulled, which the channel will show or we shall know by ourselves.
+            Code::AccessRefused if epoch > self.ledger.settled() => Err(refusal.clone()),
             _ if refusal.retry() == Retry::Never => {
                 let time = self.window.time();
                 self.fail_intent(order, id, refusal.to_string(), time, events);
