@@ -5,7 +5,7 @@
 mod common;
 
 use common::{World, user};
-use conclave_client::{Client, ClientEvent, Event, Handshakes, HistoryEntry, Status};
+use conclave_client::{Client, ClientEvent, Event, Handshakes, HistoryEntry, Membership, Status};
 use conclave_names::{GroupUri, Seq};
 
 fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
@@ -46,7 +46,16 @@ async fn locked_out(handshakes: Handshakes) -> (World, Client, Client, Client, G
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_away_for_too_long_is_let_in_again() {
-    let (world, mut alice, mut bob, mut carol, club) = locked_out(Handshakes::Private).await;
+    Box::pin(let_in_again(Handshakes::Private)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_where_the_server_reads_the_handshakes() {
+    Box::pin(let_in_again(Handshakes::Visible { external_senders: Vec::new() })).await;
+}
+
+async fn let_in_again(handshakes: Handshakes) {
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(handshakes)).await;
     let events = bob.sync().await.unwrap();
     assert!(events.iter().any(|happened| matches!(happened.event, Event::RejoinBlocked { .. })), "{events:?}");
     // Erin was a member as far as he knows; whoever is asked first, one of them can help.
@@ -75,12 +84,15 @@ async fn a_member_that_was_away_for_too_long_is_let_in_again() {
     let authenticator = alice.group(&club).unwrap().epoch_authenticator().unwrap();
     assert_eq!(bob.group(&club).unwrap().epoch_authenticator().unwrap(), authenticator);
     assert_eq!(alice.group(&club).unwrap().members().unwrap().len(), 3);
+    let log = carol.membership_log(&club).unwrap();
+    let last = log.last().unwrap();
+    assert_eq!((last.change, &last.members), (Membership::Readmitted, &vec![bob.client().clone()]), "{log:?}");
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listeners_ask_and_answer_by_themselves() {
-    let (world, mut alice, mut bob, _carol, club) = locked_out(Handshakes::Private).await;
+    let (world, mut alice, mut bob, _carol, club) = Box::pin(locked_out(Handshakes::Private)).await;
     let answering = async {
         let mut listener = alice.listen();
         loop {
@@ -108,7 +120,7 @@ async fn listeners_ask_and_answer_by_themselves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_removed_is_told_and_not_let_in() {
-    let (world, mut alice, mut bob, mut carol, club) = locked_out(Handshakes::Private).await;
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(Handshakes::Private)).await;
     bob.sync().await.unwrap();
     // Before any of those whom he asked comes online, he is removed for good.
     alice.remove(&club, &[user("bob")]).await.unwrap();

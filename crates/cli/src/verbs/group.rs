@@ -220,6 +220,7 @@ fn change(change: &MembershipChange) -> String {
         Membership::Removed => format!("{by} removed {members}"),
         Membership::Renewed => format!("{by} renewed its keys"),
         Membership::Rejoined => format!("{by} came back"),
+        Membership::Readmitted => format!("{by} let {members} in again"),
         Membership::RemovedHere => format!("{by} removed this device"),
         Membership::Void => "this device's membership was annulled".to_owned(),
         _ => "something that this version cannot show".to_owned(),

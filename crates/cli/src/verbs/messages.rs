@@ -118,7 +118,7 @@ fn describe(change: &serde_json::Value) -> String {
         "removed_from_group" => format!("you were removed by {by}"),
         "refused" => format!("an entry was refused: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
         "stuck" => format!(
-            "the group cannot be followed: {}; ask a member to remove and add you again",
+            "the group cannot be followed: {}; this device tries to come back by itself",
             clean_line(change["reason"].as_str().unwrap_or_default())
         ),
         "logs_differ" => format!(
@@ -131,6 +131,8 @@ fn describe(change: &serde_json::Value) -> String {
         ),
         "intent_failed" => format!("not done: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
         "rejoined" => format!("{} is back", name(&change["member"])),
+        "readmitted" => format!("{by} let {} in again", members()),
+        "knocked" => format!("you asked {} to let you in again", members()),
         "missed" => format!("what was said from entry {} to {} cannot be read here", change["from"], change["to"]),
         "rejoin_blocked" => {
             let reason = clean_line(change["reason"].as_str().unwrap_or_default());
