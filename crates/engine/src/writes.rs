@@ -31,6 +31,8 @@ impl Room {
     pub const LONG: Self = Self(8);
     /// Pieces of a group's long rows.
     pub const PIECE: Self = Self(9);
+    /// Entries of the inbox that could not be taken up when they came.
+    pub const WAITING: Self = Self(12);
 
     /// From the number in the store.
     #[must_use]

@@ -4,12 +4,16 @@ mod access;
 mod commit;
 mod confirmed;
 mod create;
+mod early;
+mod fork;
+mod generations;
 mod group_info;
 mod presence;
 mod process;
 mod prune;
 mod receipts;
 mod refresh;
+mod repeated;
 mod rejoin;
 pub(crate) mod row;
 mod standing;
@@ -32,6 +36,7 @@ use ed25519_dalek::SigningKey;
 pub use access::Access;
 pub(crate) use access::fault;
 pub use create::NewGroup;
+pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;
@@ -118,6 +123,9 @@ pub struct Group {
     channel_keys: Vec<SigningKey>,
     /// In the order in which they were wished.
     intents: BTreeMap<u64, Intent>,
+    generations: generations::Generations,
+    branches: fork::Branches,
+    early: early::Early,
     /// Places of those whose kind this version does not know.
     foreign_intents: BTreeSet<u64>,
     /// Commits of ours that were made anew but may be ordered yet.

@@ -13,7 +13,7 @@ use super::{
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
-    standing::{Lost, Parent},
+    standing::{Branch, Lost, Parent},
     withdrawn::{WITHDRAWN, Withdrawn},
 };
 use crate::{
@@ -62,6 +62,7 @@ struct LostRow {
     reason: Text,
     certain: bool,
     settled: bool,
+    branch: u8,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -293,6 +294,12 @@ impl Group {
                 reason: lost.reason.parse()?,
                 certain: lost.certain,
                 settled: lost.settled,
+                branch: match lost.branch {
+                    0 => Branch::None,
+                    1 => Branch::Wrong,
+                    2 => Branch::Resumed,
+                    _ => return Err(RecordError::Damaged.into()),
+                },
             }),
             None => None,
         };
@@ -302,7 +309,7 @@ impl Group {
             rows.iter().map(key).collect()
         };
         let (seeds, tree_keys) = (keys(&row.seeds)?, keys(&row.tree_keys)?);
-        Ok(Some(Self {
+        let mut group = Self {
             name: name.clone(),
             incarnation: row.incarnation,
             profile,
@@ -331,6 +338,9 @@ impl Group {
             offers_whole_tree: row.offers_whole_tree,
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
             intents,
+            generations: super::generations::Generations::default(),
+            branches: super::fork::Branches::default(),
+            early: super::early::Early::default(),
             foreign_intents,
             withdrawn,
             proposed_at: row.proposed_at,
@@ -344,7 +354,9 @@ impl Group {
             dirty: false,
             touched: false,
             unusable: false,
-        }))
+        };
+        group.load_generations(rows)?;
+        Ok(Some(group))
     }
 
     /// Adds the rows that describe the group as it is now.
@@ -439,6 +451,11 @@ impl Group {
                 reason: Text::new(&lost.reason),
                 certain: lost.certain,
                 settled: lost.settled,
+                branch: match lost.branch {
+                    Branch::None => 0,
+                    Branch::Wrong => 1,
+                    Branch::Resumed => 2,
+                },
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,
@@ -460,6 +477,13 @@ impl Group {
         });
         if let Some(old) = seq.0.checked_sub(conclave_names::limits::HASH_WINDOW as u64) {
             self.writes.push(Write::Delete { room: Room::LOG, key: key(&self.name, &old.to_be_bytes()) });
+        }
+    }
+
+    /// Forgets the hashes of a log that we do not go on with.
+    pub(super) fn forget_hashes(&mut self) {
+        for seq in self.window.oldest().seq.0..=self.window.position().seq.0 {
+            self.writes.push(Write::Delete { room: Room::LOG, key: key(&self.name, &seq.to_be_bytes()) });
         }
     }
 
