@@ -33,6 +33,8 @@ impl Room {
     pub const PIECE: Self = Self(9);
     /// Which message keys of a group were used since its MLS state was written.
     pub const USED: Self = Self(10);
+    /// Entries of the inbox that could not be taken up when they came.
+    pub const WAITING: Self = Self(12);
 
     /// From the number in the store.
     #[must_use]

@@ -154,6 +154,21 @@ fn describe(change: &serde_json::Value) -> String {
         "unseen" => {
             "nobody has shown to have seen what you said: they are all away, or the server withholds it".to_owned()
         }
+        "messages_missing" => format!(
+            "messages {} to {} of {} in epoch {} never came: its device failed, or somebody keeps them back",
+            change["from"],
+            change["to"],
+            name(&change["member"]),
+            change["epoch"]
+        ),
+        "forked" => format!(
+            "WARNING: {} is in another branch of the group (epoch {}): compare `conclave group verify`",
+            name(&change["member"]),
+            change["epoch"]
+        ),
+        "log_rewritten" => format!("WARNING: the server shows another entry {} than it did before", change["seq"]),
+        "replayed" => format!("{} sent again what was said before; it is shown once", name(&change["member"])),
+        "server_silent" => "nothing was heard of the server for 5 minutes: new messages do not arrive".to_owned(),
         "receipt_invalid" => "WARNING: the server does not sign for what it takes, or with another key".to_owned(),
         "receipt_broken" => "WARNING: the server shows another log than it signed for".to_owned(),
         "equivocation" => format!(

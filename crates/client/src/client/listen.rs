@@ -5,8 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use conclave_engine::{
     group::{Group, Status},
     outcome::Event,
+    silence::Contact,
 };
-use conclave_names::{ChannelId, GroupUri, Seq, Timestamp};
+use conclave_names::{ChannelId, GroupUri, Timestamp};
 use conclave_protocol::{Code, v1};
 use futures::StreamExt as _;
 use tokio::time::{Instant, sleep_until};
@@ -40,6 +41,7 @@ impl Client {
     /// Follows all groups: catches up, and then waits for what comes. A broken connection is made anew, with growing
     /// pauses; nothing is missed, as every reader keeps its own place.
     pub fn listen(&mut self) -> Listener<'_> {
+        let contact = Contact::new(self.delivery.now());
         Listener {
             client: self,
             stream: None,
@@ -47,6 +49,7 @@ impl Client {
             channels: HashMap::new(),
             backoff: Backoff::default(),
             ready: Vec::new(),
+            contact,
             tidied: Instant::now(),
         }
     }
@@ -72,6 +75,7 @@ impl Listener<'_> {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => {
                     tracing::info!(%error, "the connection is lost; trying again");
+                    self.tell_silence()?;
                     self.stream = None;
                     self.channels.clear();
                     let asked = if let ClientError::Call(call) = &error { call.retry_after() } else { Duration::ZERO };
@@ -94,6 +98,7 @@ impl Listener<'_> {
             self.ready.extend(events);
             self.attach_all().await?;
             self.settled = true;
+            self.contact.heard(self.client.delivery.now());
             self.backoff.reset();
             return Ok(());
         }
@@ -106,6 +111,9 @@ impl Listener<'_> {
                 return self.do_what_is_due().await;
             }
         };
+        if matches!(event, Some(Ok(_))) {
+            self.contact.heard(self.client.delivery.now());
+        }
         match event {
             Some(Ok(Wire::Heartbeat(_))) => Ok(()),
             Some(Ok(Wire::Entries { channel, entries })) => self.take(channel, entries).await,
@@ -133,18 +141,23 @@ impl Listener<'_> {
         Ok(())
     }
 
+    /// Tells in each group that nothing is heard of its server.
+    fn tell_silence(&mut self) -> Result<(), ClientError> {
+        if let Some(since) = self.contact.silent(self.client.delivery.now()) {
+            for group in self.client.groups()?.into_iter().filter(|group| group.status == Status::Active) {
+                self.ready.push(ClientEvent { group: group.name, event: Event::ServerSilent { since } });
+            }
+        }
+        Ok(())
+    }
+
     /// Entries of a channel.
     async fn take(&mut self, channel: ChannelId, entries: Vec<v1::LoggedEntry>) -> Result<(), ClientError> {
         match self.channels.get(&channel).cloned() {
             Some(Some(name)) => {
                 let epoch = self.client.group(&name)?.epoch();
-                let place = self.client.group(&name)?.position().seq;
-                let events = if entries.first().is_some_and(|first| Seq(first.seq) == place.next()) {
-                    self.client.process(&name, entries).await?
-                } else {
-                    // We have read on by ourselves meanwhile.
-                    self.client.sync_group(&name).await?
-                };
+                // We may have read on by ourselves meanwhile.
+                let events = self.client.process_stream(&name, entries).await?;
                 self.ready.extend(events);
                 let now = Instant::now();
                 if self.next_due().is_none_or(|due| due <= now) || self.client.group(&name)?.intents().next().is_some()

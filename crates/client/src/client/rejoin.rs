@@ -97,7 +97,14 @@ impl Client {
     /// Makes the commit, and makes it durable.
     async fn begin_rejoin(&mut self, name: &GroupUri, approved: bool) -> Result<Result<(), Ended>, ClientError> {
         let session = self.session(name)?;
-        let served = match session.read_group_info(&v1::ReadGroupInfoRequest {}).await {
+        let mut served = session.read_group_info(&v1::ReadGroupInfoRequest {}).await;
+        if matches!(&served, Err(CallError::Refused(refusal)) if refusal.code == Code::AccessRefused)
+            && let Some(settled) = self.settled_session(name)?
+        {
+            // The epoch that we are in is none of the server's: it was annulled, or is of another branch.
+            served = settled.read_group_info(&v1::ReadGroupInfoRequest {}).await;
+        }
+        let served = match served {
             Ok(served) => served,
             Err(CallError::Refused(Refusal { code: Code::AccessRefused, .. })) => {
                 self.sessions.remove(name);

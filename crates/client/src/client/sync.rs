@@ -6,7 +6,7 @@ use conclave_engine::{
     invitation::{Invitation, JoinError, TreeFetch},
     knock::Knocked,
     outcome::Event,
-    writes::StoredMessage,
+    writes::{Room, StoredMessage, Write},
 };
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp};
@@ -19,6 +19,21 @@ use crate::transport::{CallError, Session, SessionOpener};
 
 /// Chunks that are fetched at the same time.
 const DOWNLOADS: usize = 8;
+
+/// Where entries come from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// Fetched after our place: in order, without gaps.
+    Fetched,
+    /// A stream.
+    Stream,
+}
+
+/// Entries of the inbox that wait at most for what they need; more stay in the inbox, and everything after them.
+const WAITING: usize = 64;
+
+/// How long one waits, in milliseconds: a week. Then it is dropped.
+const WAITING_MS: u64 = 7 * 86_400_000;
 
 impl Client {
     /// Catches up with everything: joins the groups that this client was added to, reads all channels, carries out
@@ -58,15 +73,33 @@ impl Client {
     /// Joins the groups that this client was added to. An invitation that cannot be taken up now stays in the inbox.
     pub(super) async fn sync_inbox(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
         let session = self.inbox_session();
-        let mut events = Vec::new();
+        let mut events = self.take_waiting().await?;
         loop {
             let after = self.account.inbox.done;
             let page = session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await?;
             let Some(last) = page.entries.last().map(|entry| Seq(entry.seq)) else { break };
             for entry in &page.entries {
-                events.extend(self.take_post(&entry.entry).await?);
+                let mut writes = Vec::new();
+                match self.take_post(&entry.entry).await {
+                    Ok(told) => events.extend(told),
+                    // Something that it needs is not to be had now: those behind it must not wait for that.
+                    Err(error) if error.is_transient() => {
+                        if self.store.scan(Room::WAITING, b"")?.len() >= WAITING {
+                            return Err(error);
+                        }
+                        tracing::info!(%error, "an entry of the inbox waits");
+                        let since = self.delivery.now().0.to_be_bytes();
+                        writes.push(Write::Put {
+                            room: Room::WAITING,
+                            key: entry.seq.to_be_bytes().to_vec(),
+                            value: [since.as_slice(), &entry.entry].concat().into(),
+                        });
+                    }
+                    Err(error) => return Err(error),
+                }
                 self.account.inbox.done = Seq(entry.seq);
-                self.store.apply(&[self.account.to_write()])?;
+                writes.push(self.account.to_write());
+                self.store.apply(&writes)?;
             }
             // Everything up to here is safe or of no use.
             session.trim(&v1::TrimRequest { up_to: last.0 }).await?;
@@ -77,6 +110,25 @@ impl Client {
     /// Takes an entry of the inbox.
     async fn take_post(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
         if Knocked::is_one(entry) { self.take_knock(entry).await } else { self.take_invitation(entry).await }
+    }
+
+    /// Takes up what could not be taken up when it came.
+    async fn take_waiting(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = Vec::new();
+        for (key, value) in self.store.scan(Room::WAITING, b"")? {
+            let Some((since, entry)) = value.split_first_chunk::<8>() else { continue };
+            let over = Timestamp(u64::from_be_bytes(*since)).plus_ms(WAITING_MS) <= self.delivery.now();
+            match self.take_post(entry).await {
+                Ok(told) => events.extend(told),
+                Err(error) if error.is_transient() && !over => continue,
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "an entry of the inbox has waited for a week and is dropped");
+                }
+                Err(error) => return Err(error),
+            }
+            self.store.apply(&[Write::Delete { room: Room::WAITING, key }])?;
+        }
+        Ok(events)
     }
 
     /// Takes up one invitation.
@@ -197,6 +249,35 @@ impl Client {
         }
     }
 
+    /// Reads the log once more, if somebody seems to be in another branch of the group.
+    async fn audit(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut told = Vec::new();
+        while let Some(after) = self.group(name)?.wants_audit() {
+            let request = v1::FetchRequest { after: after.0, limit: 0 };
+            let page = match self.session(name)?.fetch(&request).await {
+                Ok(page) => page,
+                Err(error) if error.is_transient() => return Err(error.into()),
+                Err(error) => {
+                    tracing::info!(%error, group = %name, "the log cannot be read once more");
+                    self.group(name)?.end_audit();
+                    break;
+                }
+            };
+            let entry = |logged: v1::LoggedEntry| Incoming {
+                seq: Seq(logged.seq),
+                time: Timestamp(logged.time_ms),
+                entry: logged.entry,
+                blob: None,
+            };
+            let batch: Vec<_> = page.entries.into_iter().map(entry).collect();
+            if let Err(error) = self.group(name)?.audit(&batch, &mut told) {
+                tracing::warn!(%error, group = %name, "the log cannot be read once more");
+            }
+        }
+        self.save(name)?;
+        Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
+    }
+
     /// Notes that the server no longer keeps what we would read next.
     pub(super) fn position_gone(
         &mut self,
@@ -233,6 +314,12 @@ impl Client {
         name: &GroupUri,
         entries: Vec<v1::LoggedEntry>,
     ) -> Result<Vec<ClientEvent>, ClientError> {
+        let batch = self.with_blobs(entries).await?;
+        self.take(name, &batch, Source::Fetched)
+    }
+
+    /// Entries with the blobs that they name.
+    async fn with_blobs(&self, entries: Vec<v1::LoggedEntry>) -> Result<Vec<Incoming>, ClientError> {
         let mut batch = Vec::with_capacity(entries.len());
         for logged in entries {
             let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
@@ -245,14 +332,51 @@ impl Client {
             };
             batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });
         }
-        let done = self.group(name)?.process(&batch);
+        Ok(batch)
+    }
+
+    /// Takes what a stream brought, in whatever order; then reads what is missing before it.
+    pub(super) async fn process_stream(
+        &mut self,
+        name: &GroupUri,
+        entries: Vec<v1::LoggedEntry>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
+        let batch = self.with_blobs(entries).await?;
+        let mut events = self.take(name, &batch, Source::Stream)?;
+        let behind = batch.last().is_some_and(|last| self.groups.get(name).is_some_and(|group| group.position().seq < last.seq));
+        if behind {
+            events.extend(self.sync_group(name).await?);
+            events.extend(self.take(name, &[], Source::Stream)?);
+        }
+        Ok(events)
+    }
+
+    /// Processes a batch, and makes it durable.
+    fn take(&mut self, name: &GroupUri, batch: &[Incoming], source: Source) -> Result<Vec<ClientEvent>, ClientError> {
+        self.group(name)?;
+        let (text, now, mut failed) = (name.to_string(), self.delivery.now(), None);
+        let store = &self.store;
+        // Sent again after it had been in a void epoch, or replayed: it was told of before.
+        let known = |id: &MessageId| {
+            store.has_message(&text, id.as_bytes()).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
+        };
+        let group = self.groups.get_mut(name).ok_or_else(|| ClientError::NoSuchGroup(name.clone()))?;
+        let done = match source {
+            Source::Fetched => group.process_with(batch, known),
+            Source::Stream => group.take_in(batch, now, known),
+        };
+        if let Some(error) = failed {
+            // As if nothing had come.
+            self.groups.remove(name);
+            return Err(error.into());
+        }
         let mut events = Vec::with_capacity(done.events.len());
         for event in done.events {
-            match &event {
-                // Sent again after it had been in a void epoch, or replayed: it was told of before.
-                Event::Message { id, .. } if self.store.has_message(&name.to_string(), id.as_bytes())? => continue,
-                Event::Annulled { commit, epoch } => self.send_again(name, *commit, *epoch)?,
-                _ => {}
+            if let Event::Annulled { commit, epoch } = &event {
+                self.send_again(name, *commit, *epoch)?;
             }
             events.push(ClientEvent { group: name.clone(), event });
         }

@@ -49,7 +49,7 @@ fn message_in(person: &Person, entry: &[u8]) -> Option<MlsMessage> {
     let parsed = Entry::parse(entry).unwrap();
     let incoming = Incoming { seq: conclave_names::Seq(1), time: Timestamp(0), entry: entry.to_vec(), blob: None };
     match (parsed.kind, group.open(&parsed, &incoming)) {
-        (EntryKind::Message, Opened::Message(message)) => Some(*message),
+        (EntryKind::Message, Opened::Message(message, _)) => Some(*message),
         _ => None,
     }
 }

@@ -71,6 +71,16 @@ impl Group {
         }
         self.hashes_saved = Seq(newest);
     }
+
+    /// Forgets the hashes of a log that we do not go on with.
+    pub(super) fn forget_hashes(&mut self) {
+        let last = self.hashes_saved.0.max(self.window.position().seq.0) / BLOCK;
+        for block in last.saturating_sub(BLOCKS)..=last {
+            let key = row::key(&self.name, &block.to_be_bytes());
+            self.writes.push(Write::Delete { room: Room::LOG, key });
+        }
+        self.hashes_saved = Seq(0);
+    }
 }
 
 #[cfg(test)]

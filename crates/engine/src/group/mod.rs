@@ -4,6 +4,9 @@ mod access;
 mod commit;
 mod confirmed;
 mod create;
+mod early;
+mod fork;
+mod generations;
 mod group_info;
 mod hashes;
 mod journal;
@@ -13,6 +16,7 @@ mod process;
 mod prune;
 mod receipts;
 mod refresh;
+mod repeated;
 mod rejoin;
 pub(crate) mod row;
 mod standing;
@@ -38,6 +42,7 @@ pub use create::NewGroup;
 pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
 pub(crate) use knock::Heritage;
 pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused};
+pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;
@@ -126,6 +131,9 @@ pub struct Group {
     channel_keys: Vec<SigningKey>,
     /// In the order in which they were wished.
     intents: BTreeMap<u64, Intent>,
+    generations: generations::Generations,
+    branches: fork::Branches,
+    early: early::Early,
     /// Places of those whose kind this version does not know.
     foreign_intents: BTreeSet<u64>,
     /// Commits of ours that were made anew but may be ordered yet.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain, law::SETTLED_MS};
 use conclave_mls::{
-    components::HandshakeAad,
+    components::{EpochTag, HandshakeAad},
     content::{Content, MessageId},
     frame::{Frame, HEARTBEAT},
     seal::{EXPORTER_LABEL, Purpose, entry_context},
@@ -96,7 +96,8 @@ struct Checkpoint {
 
 /// What an entry seals, opened.
 enum Opened {
-    Message(Box<MlsMessage>),
+    /// And which epoch its sender says it to be of.
+    Message(Box<MlsMessage>, Option<EpochTag>),
     Refused(Rejection),
 }
 
@@ -110,6 +111,12 @@ impl Group {
     /// Processes entries that follow our place in the channel. Nothing is lost by calling it again with the same ones:
     /// what was processed before is a gap, and changes nothing.
     pub fn process(&mut self, batch: &[Incoming]) -> Processed {
+        self.process_with(batch, |_| false)
+    }
+
+    /// The same; and messages that the history has under their names are [`Outcome::Duplicate`]: whoever sends again what was said, be it
+    /// its own, says nothing new by it.
+    pub fn process_with(&mut self, batch: &[Incoming], mut known: impl FnMut(&MessageId) -> bool) -> Processed {
         let mut done = Processed::default();
         let mut checkpoint = None;
         if let Some(first) = batch.first() {
@@ -118,9 +125,13 @@ impl Group {
         }
         let ahead = Ahead::of(batch);
         for incoming in batch {
+            if self.is_in_wrong_log() {
+                break;
+            }
             let told = done.events.len();
             match self.process_one(incoming, ahead, &mut checkpoint, &mut done.events) {
-                Ok((kind, outcome)) => {
+                Ok((kind, mut outcome)) => {
+                    self.pass_over_known(&mut outcome, &mut done.events, told, &mut known);
                     for event in done.events.iter().skip(told) {
                         self.note(event, incoming.seq, incoming.time);
                     }
@@ -244,6 +255,9 @@ impl Group {
         if self.status == Status::Removed || entry.epoch < self.joined {
             return Outcome::Stale;
         }
+        if self.is_in_wrong_branch() {
+            return Outcome::Unfollowed;
+        }
         // Of an epoch that we cannot be in: it began by a commit that we could not apply.
         if entry.epoch > self.epoch() {
             return Outcome::Unfollowed;
@@ -251,26 +265,30 @@ impl Group {
         match self.open(entry, incoming) {
             Opened::Refused(rejection) if entry.kind == EntryKind::Commit => Outcome::NeedsRecovery(rejection),
             Opened::Refused(rejection) => Outcome::Rejected(rejection),
-            Opened::Message(message) => match entry.kind {
-                EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
-                EntryKind::Message => self.read(*message, incoming, checkpoint, events),
-                EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
-                EntryKind::Welcome | EntryKind::Knock | EntryKind::Nack | EntryKind::Ack => {
-                    Outcome::Rejected(Rejection::Mismatch)
-                }
-            },
+            Opened::Message(message, said) => {
+                let other = said.is_some_and(|said| self.is_of_another_branch(entry.epoch, said));
+                let outcome = match entry.kind {
+                    EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
+                    EntryKind::Message => self.read(*message, incoming, checkpoint, events),
+                    EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
+                    EntryKind::Welcome | EntryKind::Knock | EntryKind::Nack | EntryKind::Ack => {
+                        Outcome::Rejected(Rejection::Mismatch)
+                    }
+                };
+                if other { self.of_another_branch(outcome, entry, incoming.seq, events) } else { outcome }
+            }
         }
     }
 
     /// Opens what an entry seals and checks that it is what the entry says outside.
     fn open(&self, entry: &Entry, incoming: &Incoming) -> Opened {
         match self.try_open(entry, incoming) {
-            Ok(message) => Opened::Message(Box::new(message)),
+            Ok((message, said)) => Opened::Message(Box::new(message), said),
             Err(rejection) => Opened::Refused(rejection),
         }
     }
 
-    fn try_open(&self, entry: &Entry, incoming: &Incoming) -> Result<MlsMessage, Rejection> {
+    fn try_open(&self, entry: &Entry, incoming: &Incoming) -> Result<(MlsMessage, Option<EpochTag>), Rejection> {
         let sealed = match &entry.body {
             Body::Inline(sealed) => sealed,
             Body::Staged { hash, size } => incoming
@@ -280,7 +298,7 @@ impl Group {
                 .ok_or(Rejection::Blob)?,
         };
         if self.is_visible() && matches!(entry.kind, EntryKind::Commit | EntryKind::Proposal) {
-            return self.open_visible(entry, sealed);
+            return self.open_visible(entry, sealed).map(|message| (message, None));
         }
         let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
         let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
@@ -308,7 +326,7 @@ impl Group {
                     && (content_type, sender) == (ContentType::Commit, Sender::NewMemberCommit) => {}
             _ => return Err(Rejection::Mismatch),
         }
-        Ok(message)
+        Ok((message, EpochTag::said_by(&opened)))
     }
 
     /// Decrypts and processes without a trace if that fails: the group is made anew of the state in the store and the notes of
@@ -363,6 +381,7 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Outcome {
         let epoch = message.epoch().map_or_else(|| self.epoch(), Epoch);
+        let present = message.epoch() == Some(self.epoch().0);
         let description = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::ApplicationMessage(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
@@ -372,6 +391,9 @@ impl Group {
             return Outcome::Rejected(Rejection::Mismatch);
         };
         self.confirm_member(&sender);
+        if let Some(generation) = description.unauthenticated_key_generation.filter(|_| present) {
+            self.count_generation(description.sender_index, generation, &sender, events);
+        }
         let Ok(frame) = Frame::parse(description.data()) else { return Outcome::Rejected(Rejection::Content) };
         if frame.media_type == HEARTBEAT {
             self.compare(&frame.position, &sender, incoming.time, events);
@@ -585,6 +607,7 @@ impl Group {
         events: &mut Vec<Event>,
         apply: impl FnOnce(&mut MlsGroup) -> Result<CommitMessageDescription, Rejection>,
     ) -> Result<(), Rejection> {
+        self.remember_epoch();
         let removes = entry.commit.is_none_or(|header| header.removed > 0) || self.mls.commit_required();
         let fault = |error: MlsError| Rejection::Mls(error.to_string());
         if stays_open && !removes && self.lags() {
@@ -705,6 +728,7 @@ impl Group {
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;
+        self.forget_generations();
         self.epoch_ended(entry.epoch, incoming.time);
         self.tree_began(&chain::entry_hash(&incoming.entry));
         if by == self.account.client {
@@ -724,8 +748,8 @@ impl Group {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }
         if !added.is_empty() {
-            // Whom we added ourselves we know of.
-            if by != self.account.client {
+            // Whom we added ourselves we know of; and who was removed and added in one was there before.
+            if by != self.account.client && added.iter().any(|client| !removed.contains(client)) {
                 self.last_added = new_epoch;
             }
             events.push(Event::Added { by: by.clone(), members: added, epoch: new_epoch });

@@ -16,7 +16,7 @@ use super::{
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
-    standing::{Lost, Parent},
+    standing::{Branch, Lost, Parent},
     withdrawn::{WITHDRAWN, Withdrawn},
 };
 use crate::{
@@ -66,6 +66,7 @@ struct LostRow {
     certain: bool,
     settled: bool,
     nacked: Option<Timestamp>,
+    branch: u8,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -300,6 +301,12 @@ impl Group {
                 certain: lost.certain,
                 settled: lost.settled,
                 nacked: lost.nacked,
+                branch: match lost.branch {
+                    0 => Branch::None,
+                    1 => Branch::Wrong,
+                    2 => Branch::Resumed,
+                    _ => return Err(RecordError::Damaged.into()),
+                },
             }),
             None => None,
         };
@@ -340,6 +347,9 @@ impl Group {
             offers_whole_tree: row.offers_whole_tree,
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
             intents,
+            generations: super::generations::Generations::default(),
+            branches: super::fork::Branches::default(),
+            early: super::early::Early::default(),
             foreign_intents,
             withdrawn,
             proposed_at: row.proposed_at,
@@ -359,6 +369,7 @@ impl Group {
             unusable: false,
         };
         group.load_notes(rows)?;
+        group.load_generations(rows)?;
         Ok(Some(group))
     }
 
@@ -461,6 +472,11 @@ impl Group {
                 certain: lost.certain,
                 settled: lost.settled,
                 nacked: lost.nacked,
+                branch: match lost.branch {
+                    Branch::None => 0,
+                    Branch::Wrong => 1,
+                    Branch::Resumed => 2,
+                },
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,

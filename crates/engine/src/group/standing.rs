@@ -61,6 +61,18 @@ pub(super) struct Parent {
     pub(super) last_added: Epoch,
 }
 
+/// Whether what we lost is a branch that is not the group (`fork`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Branch {
+    /// No: it is a commit.
+    #[default]
+    None,
+    /// Yes, and our place is one in the other log.
+    Wrong,
+    /// Yes, but our place is one in the group's log again.
+    Resumed,
+}
+
 /// A commit that we could not apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lost {
@@ -76,6 +88,8 @@ pub(super) struct Lost {
     pub(super) settled: bool,
     /// When the DS took our word that we could not apply it.
     pub(super) nacked: Option<Timestamp>,
+    /// Whether it is a branch.
+    pub(super) branch: Branch,
 }
 
 impl Group {
@@ -248,6 +262,7 @@ impl Group {
         self.last_added = parent.last_added;
         self.proposed_at = None;
         self.dirty = true;
+        self.recount_generations();
         self.forget_states(void);
         if let Some(saved) = self.saved.filter(|saved| *saved > epoch) {
             self.delete_state(saved);
@@ -310,8 +325,15 @@ impl Group {
     /// Notes a commit that we cannot apply. Says whether our place moves on behind it.
     pub(super) fn lose(&mut self, commit: Seq, hash: Hash, reason: &str, events: &mut Vec<Event>) -> bool {
         let again = self.lost.as_ref().is_some_and(|lost| lost.commit == commit && lost.hash == hash);
-        self.lost =
-            Some(Lost { commit, hash, reason: reason.to_owned(), certain: again, settled: false, nacked: None });
+        self.lost = Some(Lost {
+            commit,
+            hash,
+            reason: reason.to_owned(),
+            certain: again,
+            settled: false,
+            nacked: None,
+            branch: Branch::None,
+        });
         self.status = Status::Stuck { reason: reason.to_owned() };
         self.touched = true;
         if !again {
@@ -324,7 +346,15 @@ impl Group {
     fn lose_again(&mut self, commit: Seq, events: &mut Vec<Event>) {
         let reason = "the commit by which this client came back was annulled".to_owned();
         let hash = Hash::new([0; 32]);
-        self.lost = Some(Lost { commit, hash, reason: reason.clone(), certain: true, settled: true, nacked: None });
+        self.lost = Some(Lost {
+            commit,
+            hash,
+            reason: reason.clone(),
+            certain: true,
+            settled: true,
+            nacked: None,
+            branch: Branch::None,
+        });
         self.status = Status::Stuck { reason: reason.clone() };
         events.push(Event::Stuck { seq: commit, reason });
     }

@@ -2,7 +2,7 @@
 
 use conclave_channel::{Entry, EntryKind};
 use conclave_mls::{
-    components::HandshakeAad,
+    components::{HandshakeAad, SafeAad},
     content::{Content, MEDIA_TYPE, MessageId},
     frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
@@ -177,7 +177,7 @@ impl Group {
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
-        let presence = [self.heartbeat_due(), self.silence_due()].into_iter().flatten();
+        let presence = [self.heartbeat_due(), self.silence_due(), self.early_due()].into_iter().flatten();
         let revival = [self.revival_due(), self.blind_due(), self.annulment_due()].into_iter().flatten().min();
         [self.commit_due(), ack, self.prune_due(), revival, self.refresh_due(), self.state_due(now)]
             .into_iter()
@@ -215,6 +215,7 @@ impl Group {
         self.tell_silence(now, events);
         self.note_time(now);
         self.time_decides(events)?;
+        self.drop_early(now);
         // Who cannot go on may still say so.
         let active = self.is_active(now);
         if self.status == Status::Removed {
@@ -405,8 +406,7 @@ impl Group {
         let frame =
             Frame { position: self.window.position(), media_type: media_type.to_owned(), content: content.to_vec() };
         let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
-        let aad = conclave_mls::components::SafeAad::default();
-        let aad = mls_rs_codec::MlsEncode::mls_encode_to_vec(&aad).map_err(fault)?;
+        let aad = SafeAad::of_message(self.epoch_tag()?).map_err(fault)?;
         // If this fails, the ratchet may have moved on, which does no harm: a generation is left out.
         let message = self.mls.encrypt_application_message(&plaintext, aad)?;
         self.note_sent()?;
@@ -414,7 +414,8 @@ impl Group {
     }
 
     fn prepare_leave(&mut self) -> Result<Prepared, MlsError> {
-        let aad = HandshakeAad { position: self.window.position(), commit: None }.to_bytes().map_err(fault)?;
+        let aad = HandshakeAad { position: self.window.position(), commit: None };
+        let aad = aad.in_epoch(self.epoch_tag()?).map_err(fault)?;
         let mut work = self.mls.clone();
         let message = work.propose_remove(work.current_member_index(), aad)?;
         let prepared = self.seal_entry(EntryKind::Proposal, &message)?;
