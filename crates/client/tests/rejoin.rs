@@ -74,8 +74,9 @@ fn channels_on_disk(data_dir: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-async fn comes_back(handshakes: Handshakes) {
-    let private = matches!(handshakes, Handshakes::Private);
+/// A server, Alice, Carol, Bob's store with the issuers that were taken out of it, and their group. Bob cannot apply its newest commit,
+/// which stands.
+async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, Vec<Vec<u8>>, GroupUri) {
     let world = World::whole().await;
     let (mut alice, mut carol) = (world.person("alice").await, world.person("carol").await);
     let mut store = SharedStore::default();
@@ -96,7 +97,15 @@ async fn comes_back(handshakes: Handshakes) {
     assert!(has(&bob.sync().await.unwrap(), |event| matches!(event, Event::Stuck { .. })));
     until(&mut carol, |event| matches!(event, Event::Acknowledged { .. })).await;
     alice.sync().await.unwrap();
+    drop(bob);
+    (world, alice, carol, store, issuers, club)
+}
+
+async fn comes_back(handshakes: Handshakes) {
+    let private = matches!(handshakes, Handshakes::Private);
+    let (world, mut alice, mut carol, mut store, issuers, club) = Box::pin(victim(handshakes)).await;
     alice.send(&club, "Bob does not hear this").await.unwrap();
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { doubtful: false, .. })), "{events:?}");
     assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
@@ -149,6 +158,22 @@ async fn who_could_not_apply_a_commit_comes_back_and_the_disk_does_not_tell_who(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_where_the_server_reads_the_handshakes() {
     Box::pin(comes_back(Handshakes::Visible { external_senders: Vec::new() })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens() {
+    let (world, mut alice, _carol, mut store, issuers, club) = Box::pin(victim(Handshakes::Private)).await;
+    alice.remove(&club, &[user("dave")]).await.unwrap();
+    believe(&mut store, issuers);
+    let mut bob = Client::over(Box::new(store), &world.services()).unwrap();
+    tokio::join!(
+        until(&mut alice, |event| matches!(event, Event::Readmitted { .. })),
+        until(&mut bob, |event| matches!(event, Event::Joined { .. })),
+    );
+    bob.send(&club, "here I am").await.unwrap();
+    until(&mut alice, |event| matches!(event, Event::Message { .. })).await;
+    assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,8 +38,14 @@ impl Client {
             }
             match self.ask(name, &member).await {
                 Ok(()) => asked.push(member),
-                Err(error) if error.is_transient() => return Err(error),
-                Err(error) => tracing::info!(%error, %member, group = %name, "a member could not be asked for help"),
+                Err(error) if error.is_transient() && error.code().is_none() => return Err(error),
+                Err(error) => {
+                    tracing::info!(%error, %member, group = %name, "a member could not be asked for help");
+                    // The server has no time for us: later.
+                    if error.is_transient() {
+                        break;
+                    }
+                }
             }
         }
         let mut events = Vec::new();
@@ -118,7 +124,12 @@ impl Client {
         let answered = self.group(name)?.answer(knocked, now);
         self.save(name)?;
         match answered {
-            Ok(_) => events.extend(Box::pin(self.drive(name, None)).await?),
+            Ok(_) => match Box::pin(self.drive(name, None)).await {
+                Ok(done) => events.extend(done),
+                Err(error) if error.is_transient() => return Err(error),
+                // The wish is stored: the group's turn comes.
+                Err(error) => tracing::warn!(%error, group = %name, "a knock is answered later"),
+            },
             Err(refused) => {
                 tracing::info!(%refused, client = %knocked.client(), group = %name, "a knock is not answered");
             }

@@ -231,6 +231,12 @@ impl Listener<'_> {
                 self.ready.extend(events);
                 Ok(())
             }
+            // Who is locked out may be a stranger to the channel by now.
+            Err(CallError::Refused(refusal))
+                if refusal.code == Code::AccessRefused && self.client.group(name)?.wants_rejoin() =>
+            {
+                Ok(())
+            }
             // The stream is gone on the server's side: it is opened anew.
             Err(CallError::Refused(refusal)) if refusal.code == Code::StreamUnknown => {
                 Err(ClientError::Call(CallError::Unreachable { cause: refusal.message }))
@@ -254,6 +260,14 @@ impl Listener<'_> {
                 self.ready.extend(events);
                 if *self.client.group(&name)?.status() == Status::Removed {
                     return Ok(());
+                }
+                if self.client.group(&name)?.wants_rejoin() {
+                    // The key reads no further, and there is no other: nothing comes until this client is back.
+                    let events = self.client.come_back(&name, false).await?;
+                    self.ready.extend(events);
+                    if self.client.group(&name)?.wants_rejoin() {
+                        return Ok(());
+                    }
                 }
                 self.attach(channel, &name).await
             }
@@ -288,6 +302,8 @@ impl Listener<'_> {
             self.ready.extend(self.client.drive(&name, None).await?);
             if self.client.group(&name)?.wants_rejoin() {
                 self.ready.extend(self.client.come_back(&name, false).await?);
+                // Who was locked out for long was not attached.
+                self.attach_all().await?;
             }
         }
         Ok(())

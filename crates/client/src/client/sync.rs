@@ -147,7 +147,15 @@ impl Client {
         let mut before = Vec::new();
         if self.groups()?.iter().any(|group| group.name == name && group.status != Status::Removed) {
             // We may have been removed and added again, without having read of either.
-            before = self.sync_group(&name).await?;
+            before = match self.sync_group(&name).await {
+                Ok(events) => events,
+                Err(error) if error.is_transient() => return Err(error),
+                // The invitation may be what heals it.
+                Err(error) => {
+                    tracing::warn!(%error, group = %name, "a group that this client is invited to cannot be read");
+                    Vec::new()
+                }
+            };
         }
         let tree = match self.fetch_tree(&invitation).await {
             Ok(tree) => tree,
