@@ -25,6 +25,8 @@ pub struct Listener<'a> {
     channels: HashMap<ChannelId, Option<GroupUri>>,
     backoff: Backoff,
     ready: Vec<ClientEvent>,
+    /// When the server was heard of.
+    contact: Contact,
     tidied: Instant,
 }
 

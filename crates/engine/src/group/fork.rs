@@ -145,7 +145,8 @@ impl Group {
         }
         let (hash, reason) = (Hash::new([0; 32]), reason);
         let branch = Branch::Wrong;
-        let lost = Lost { commit: seq, hash, reason: reason.clone(), certain: true, settled: true, branch };
+        let lost =
+            Lost { commit: seq, hash, reason: reason.clone(), certain: true, settled: true, nacked: None, branch };
         self.lost = Some(lost);
         self.status = Status::Stuck { reason };
         self.touched = true;
