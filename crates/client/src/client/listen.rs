@@ -21,6 +21,7 @@ pub struct Listener<'a> {
     channels: HashMap<ChannelId, Option<GroupUri>>,
     backoff: Backoff,
     ready: Vec<ClientEvent>,
+    contact: Contact,
     tidied: Instant,
 }
 

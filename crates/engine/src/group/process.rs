@@ -819,4 +819,4 @@ impl Group {
 
 #[cfg(test)]
 #[path = "audit_tests.rs"]
-mod audit_tests;
+pub(super) mod audit_tests;
