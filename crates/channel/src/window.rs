@@ -129,7 +129,9 @@ impl HashWindow {
     #[must_use]
     pub fn oldest(&self) -> Position {
         match self.before.front() {
-            Some(hash) => Position { seq: Seq(self.newest.seq.0.saturating_sub(self.before.len() as u64)), hash: *hash },
+            Some(hash) => {
+                Position { seq: Seq(self.newest.seq.0.saturating_sub(self.before.len() as u64)), hash: *hash }
+            }
             None => self.newest,
         }
     }

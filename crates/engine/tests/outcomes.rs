@@ -108,7 +108,11 @@ fn what_is_said_again_under_the_same_name_is_shown_once() {
     let done = bob.sync(&world.ds);
     let outcomes: Vec<_> = done.outcomes.iter().map(|(_, outcome)| outcome.clone()).collect();
     assert_eq!(outcomes, [Outcome::Applied, Outcome::Duplicate]);
-    assert!(done.events.iter().any(|event| matches!(event, Event::Replayed { member, .. } if *member == alice.account.client)));
+    assert!(
+        done.events
+            .iter()
+            .any(|event| matches!(event, Event::Replayed { member, .. } if *member == alice.account.client))
+    );
     // And later, when the history has it.
     again(&mut alice, &mut world);
     let batch = world.ds.after(bob.group().position().seq);
@@ -150,7 +154,11 @@ fn messages_that_never_came_are_missed_by_their_generations() {
     assert_eq!(bob.texts(), ["one", "four", "five"]);
     let missed: Vec<_> = bob.events.iter().filter(|event| matches!(event, Event::MessagesMissing { .. })).collect();
     let (member, epoch) = (alice.account.client.clone(), alice.group().epoch());
-    assert_eq!(missed, [&Event::MessagesMissing { member, epoch, from: 1, to: 2 }], "once, and not again after a restart");
+    assert_eq!(
+        missed,
+        [&Event::MessagesMissing { member, epoch, from: 1, to: 2 }],
+        "once, and not again after a restart"
+    );
     // In the next epoch all count from zero.
     bob.wish(Wish::Update);
     bob.drive_now(&mut world);
@@ -232,4 +240,59 @@ fn who_processed_the_log_as_it_is_stays_where_it_is_and_heals_nothing() {
     bob.drive_now(&mut world);
     alice.sync(&world.ds);
     assert!(!alice.events.iter().any(|event| matches!(event, Event::Forked { .. })));
+}
+
+/// RFC 9750, section 5.3: what is proposed is committed by somebody, not by everybody at once, and not by one who sleeps.
+#[test]
+fn a_leave_is_committed_by_the_first_who_is_awake_and_by_each_in_turn() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob", "carol", "dave"].map(|name| world.person(name));
+    let [alice, bob, carol, dave] = &mut people;
+    group_of(&mut world, &mut [&mut *alice, &mut *bob, &mut *carol, &mut *dave]);
+    // Everybody else is offline: Dave asks, and goes.
+    dave.wish(Wish::Leave);
+    dave.drive_now(&mut world);
+    assert!(dave.group().is_asked_to_leave());
+    let asked = world.ds.now();
+    // Alice, whose turn would be the first, sleeps. Of the others each has its own time.
+    for person in [&mut *bob, &mut *carol] {
+        person.sync(&world.ds);
+    }
+    let (first, second) = (bob.group().commit_due().unwrap(), carol.group().commit_due().unwrap());
+    assert!(first < second, "{first:?} {second:?}");
+    let mut events = Vec::new();
+    assert!(carol.group().next_submission(first, &mut events).unwrap().is_none(), "it is Bob's turn");
+    // Bob falls asleep, too. Carol does it after a wait that is bounded.
+    assert!(second <= asked.plus_ms(60_000));
+    assert!(carol.group().next_submission(second, &mut events).unwrap().is_some());
+    carol.save();
+    carol.drive(&mut world);
+    for person in [&mut *alice, &mut *bob, &mut *dave] {
+        person.sync(&world.ds);
+    }
+    assert_eq!(*dave.group().status(), Status::Removed);
+    assert_eq!((alice.group().commit_due(), bob.group().commit_due()), (None, None), "nothing is left to commit");
+    agree(&mut [alice, bob, carol]);
+}
+
+#[test]
+fn who_has_something_to_say_commits_what_waits_at_once() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(&mut world, &mut [&mut *alice, &mut *bob, &mut *carol]);
+    carol.wish(Wish::Leave);
+    carol.drive_now(&mut world);
+    let asked = world.ds.now();
+    bob.sync(&world.ds);
+    assert!(bob.group().commit_due().is_some_and(|due| due > asked));
+    bob.say("goodbye");
+    let submission = bob.group().next_submission(asked, &mut Vec::new()).unwrap().unwrap();
+    assert!(matches!(submission.body, SubmissionBody::Bundle(_)), "MLS has no messages while a proposal waits");
+    bob.save();
+    bob.drive(&mut world);
+    alice.sync(&world.ds);
+    carol.sync(&world.ds);
+    assert_eq!(*carol.group().status(), Status::Removed);
+    assert_eq!((alice.texts(), carol.texts()), (vec!["goodbye".to_owned()], Vec::new()));
 }

@@ -247,6 +247,7 @@ impl Client {
             }
             let before = self.group(name)?.position();
             events.extend(self.process(name, page.entries).await?);
+            events.extend(self.audit(name).await?);
             if self.group(name)?.position() == before {
                 // What cannot be applied is read once more: it may have been changed on its way.
                 if refetched || !self.group(name)?.wants_refetch() {
@@ -260,11 +261,13 @@ impl Client {
     /// Reads the log once more, if somebody seems to be in another branch of the group.
     async fn audit(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut told = Vec::new();
+        if self.group(name)?.wants_audit().is_none() {
+            return Ok(Vec::new());
+        }
         while let Some(after) = self.group(name)?.wants_audit() {
-            let request = v1::FetchRequest { after: after.0, limit: 0 };
-            let page = match self.session(name)?.fetch(&request).await {
+            let page = match self.page_after(name, after).await {
                 Ok(page) => page,
-                Err(error) if error.is_transient() => return Err(error.into()),
+                Err(error) if error.is_transient() => return Err(error),
                 Err(error) => {
                     tracing::info!(%error, group = %name, "the log cannot be read once more");
                     self.group(name)?.end_audit();
@@ -301,6 +304,11 @@ impl Client {
     /// The entries after our place in a group's channel.
     async fn page(&mut self, name: &GroupUri) -> Result<v1::FetchResponse, ClientError> {
         let after = self.group(name)?.position().seq;
+        self.page_after(name, after).await
+    }
+
+    /// The entries after a place that we have seen.
+    async fn page_after(&mut self, name: &GroupUri, after: Seq) -> Result<v1::FetchResponse, ClientError> {
         let request = v1::FetchRequest { after: after.0, limit: 0 };
         let session = self.session(name)?;
         let refused = match session.fetch(&request).await {
@@ -351,11 +359,12 @@ impl Client {
     ) -> Result<Vec<ClientEvent>, ClientError> {
         let batch = self.with_blobs(entries).await?;
         let mut events = self.take(name, &batch, Source::Stream)?;
-        let behind = batch.last().is_some_and(|last| self.groups.get(name).is_some_and(|group| group.position().seq < last.seq));
-        if behind {
+        let place = self.group(name)?.position().seq;
+        if batch.last().is_some_and(|last| last.seq > place) {
             events.extend(self.sync_group(name).await?);
             events.extend(self.take(name, &[], Source::Stream)?);
         }
+        events.extend(self.audit(name).await?);
         Ok(events)
     }
 

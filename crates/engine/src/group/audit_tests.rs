@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[path = "../../tests/common/mod.rs"]
-mod common;
+pub(in crate::group) mod common;
 
 use common::{Person, Store, World, group_of};
 

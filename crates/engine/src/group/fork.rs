@@ -13,7 +13,11 @@ use conclave_channel::{Claim, Entry, Position, chain};
 use conclave_mls::components::EpochTag;
 use conclave_names::{ClientUri, Epoch, Hash, Seq};
 
-use super::{Group, Incoming, Status, access::fault, standing::{Branch, Lost}};
+use super::{
+    Group, Incoming, Status,
+    access::fault,
+    standing::{Branch, Lost},
+};
 use crate::{
     mls_client::MlsError,
     outcome::{Event, Outcome, Rejection},
@@ -52,8 +56,7 @@ impl Group {
 
     /// Whether a message says to be of another epoch with this number than we were in.
     pub(super) fn is_of_another_branch(&self, epoch: Epoch, said: EpochTag) -> bool {
-        let ours =
-            if epoch == self.epoch() { self.epoch_tag().ok() } else { self.branches.tags.get(&epoch).copied() };
+        let ours = if epoch == self.epoch() { self.epoch_tag().ok() } else { self.branches.tags.get(&epoch).copied() };
         ours.is_some_and(|ours| ours != said)
     }
 

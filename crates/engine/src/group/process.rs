@@ -844,4 +844,4 @@ impl Group {
 
 #[cfg(test)]
 #[path = "audit_tests.rs"]
-mod audit_tests;
+pub(super) mod audit_tests;

@@ -26,9 +26,7 @@ impl Group {
             _ => None,
         });
         let Some((index, id, seq, sender)) = found else { return };
-        let is_it = |write: &Write| {
-            matches!(write, Write::Message(stored) if stored.kind == KIND_MESSAGE && stored.id == *id.as_bytes())
-        };
+        let is_it = |write: &Write| matches!(write, Write::Message(stored) if stored.kind == KIND_MESSAGE && stored.id == *id.as_bytes());
         // What came before in this batch is not in the store yet; the newest is the one that was just read.
         let mut written = self.writes.iter().enumerate().filter(|(_, write)| is_it(write)).map(|(at, _)| at);
         let (first, last) = (written.next(), written.next_back());
