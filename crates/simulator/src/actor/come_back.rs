@@ -1,14 +1,14 @@
 //! Coming back into a group that this client cannot follow any more, as the client's shell does.
 
 use conclave_engine::{
-    group::{RejoinError, WayBack},
+    group::{Group, RejoinError, WayBack},
     invitation::TreeFetch,
 };
 use conclave_names::Epoch;
 use conclave_protocol::Code;
 
 use super::{Actor, Surroundings};
-use crate::network::Stop;
+use crate::{network::Stop, server::Session};
 
 /// How often a way back is begun in one call: others may commit meanwhile.
 const TRIES: usize = 4;
@@ -17,7 +17,7 @@ impl Actor {
     /// Comes back by an external commit, if that is what the group wants.
     pub(crate) fn come_back(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         for _ in 0..TRIES {
-            if !self.group(slot).is_some_and(conclave_engine::group::Group::wants_rejoin) {
+            if !self.group(slot).is_some_and(Group::wants_rejoin) {
                 return Ok(());
             }
             match self.begin_rejoin(around, slot)? {
@@ -63,7 +63,7 @@ impl Actor {
             Ok(way) => way,
             Err(error) => return Ok(Err(error)),
         };
-        let tree = match self.tree_of(around, &way, &mut session) {
+        let tree = match Self::tree_of(around, &way, &mut session) {
             Err(Stop::Refused(_)) => return Ok(Err(RejoinError::Contradicts("the tree is gone".into()))),
             tree => tree?,
         };
@@ -73,12 +73,7 @@ impl Actor {
         Ok(begun)
     }
 
-    fn tree_of(
-        &mut self,
-        around: &mut Surroundings,
-        way: &WayBack,
-        session: &mut crate::server::Session,
-    ) -> Result<TreeFetch, Stop> {
+    fn tree_of(around: &mut Surroundings, way: &WayBack, session: &mut Session) -> Result<TreeFetch, Stop> {
         let mut tree = way.tree().map_err(Stop::violation)?;
         if tree.wants_whole() {
             let whole = around.call(|server| server.whole_tree(session, way.epoch()))?;

@@ -1,7 +1,7 @@
 //! Carrying out what was wished.
 
 use conclave_engine::{
-    group::{Group, Status, Submission},
+    group::{Group, Status, Submission, SubmissionBody},
     intent::Wish,
     outcome::Event,
 };
@@ -11,7 +11,7 @@ use conclave_protocol::{Code, Retry, v1::SubmitResponse};
 use super::{Actor, Surroundings};
 use crate::{
     hostile::Tamper,
-    ledger::Deed,
+    ledger::{Alarm, Deed},
     network::{NetworkFault, Stop},
     sabotage::Sabotage,
     server::Opener,
@@ -105,13 +105,19 @@ impl Actor {
                 self.read_group(around, slot)?;
                 let Some(group) = self.member(slot) else { return Ok(Submitted::Refused) };
                 let mut events = Vec::new();
-                // If the channel does not show why, the same is sent again.
-                let _hint = group.refused(submission.intent, &refusal, &mut events);
+                let taken = group.refused(submission.intent, &refusal, &mut events);
                 self.hear(around, slot, &events, &[])?;
                 self.save(around, slot)?;
-                Ok(Submitted::Refused)
+                if taken.is_ok() {
+                    return Ok(Submitted::Refused);
+                }
+                // The channel does not show why: the same is sent again another time, and people see that it waits.
+                if around.ledger.is_victim(self.index, slot) {
+                    self.notice(around, slot, Alarm::Refusal, &format!("the service refuses: {}", refusal.code))?;
+                }
+                Ok(Submitted::Nothing)
             }
-            Err(Stop::Unreachable) if before.is_some() => {
+            Err(Stop::Unreachable) if before.is_some() && matches!(submission.body, SubmissionBody::Entry(_)) => {
                 self.disk = before.unwrap_or_default();
                 self.die(&around.ledger)?;
                 Err(Stop::Unreachable)

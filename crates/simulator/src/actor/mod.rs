@@ -64,9 +64,12 @@ impl Surroundings {
             }
             Some(NetworkFault::Doubled) | None => request(&mut self.server),
         };
-        self.weather.moment()?;
-        if self.server.was_gone() {
+        let gone = self.server.was_gone();
+        if gone {
             self.ledger.tell("    the server dies");
+        }
+        self.weather.moment()?;
+        if gone {
             return Err(Stop::Unreachable);
         }
         reply.map_err(Stop::Refused)

@@ -6,7 +6,7 @@ mod truth;
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_delivery::store::{ChannelKind, EntryRow};
-use conclave_engine::group::Status;
+use conclave_engine::group::{Group, Status};
 use conclave_names::{ClientUri, Hash};
 
 use self::truth::Truth;
@@ -231,7 +231,7 @@ fn misdeeds_are_noticed(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<C
                     member && members.len() > 1 && position.is_some_and(|position| position != *head)
                 });
                 // Nobody speaks while it waits for somebody to commit what was proposed.
-                let waits = |actor: &Actor| actor.group(slot).is_some_and(|group| group.waits_for_commit());
+                let waits = |actor: &Actor| actor.group(slot).is_some_and(Group::waits_for_commit);
                 let silent = world.actors.values().any(|actor| actor.is_active(slot) && waits(actor));
                 !apart || silent || since.iter().any(|(_, at, _)| *at == slot)
             }
