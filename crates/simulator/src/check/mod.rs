@@ -6,7 +6,7 @@ mod truth;
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_delivery::store::{ChannelKind, EntryRow};
-use conclave_engine::group::{Group, Status};
+use conclave_engine::group::Group;
 use conclave_names::{ClientUri, Hash};
 
 use self::truth::Truth;
