@@ -134,7 +134,8 @@ fn a_conversation_by_verbs() {
     assert_eq!(world.ok("bob", &["group", "members", "The Club"])["members"].as_array().unwrap().len(), 2);
     let log = |name| {
         let log = world.ok(name, &["group", "log", "The Club"]);
-        let change = |change: &Value| (change["change"].as_str().unwrap().to_owned(), change["epoch"].as_u64().unwrap());
+        let change =
+            |change: &Value| (change["change"].as_str().unwrap().to_owned(), change["epoch"].as_u64().unwrap());
         assert!(log["log"].as_array().unwrap().iter().all(|change| change["annulled"] == false));
         log["log"].as_array().unwrap().iter().map(change).collect::<Vec<_>>()
     };
