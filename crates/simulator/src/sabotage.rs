@@ -34,10 +34,6 @@ pub enum Sabotage {
     NeverCommit,
     /// The same message is made anew, with a key that was used, whenever its reply is lost.
     ReuseKey,
-    /// What was said in an annulled epoch is said again under a new name.
-    SayAnew,
-    /// What was said in an annulled epoch is not said again.
-    NeverAgain,
     /// Commits that cannot be applied are not disputed.
     NeverDispute,
     /// What members and receipts say of the log is not looked at.
@@ -46,7 +42,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 14] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -59,8 +55,6 @@ impl Sabotage {
         Self::SubmitUnread,
         Self::NeverCommit,
         Self::ReuseKey,
-        Self::SayAnew,
-        Self::NeverAgain,
         Self::NeverDispute,
         Self::Trusting,
     ];
@@ -69,7 +63,7 @@ impl Sabotage {
     #[must_use]
     pub const fn needs(self) -> Hostile {
         match self {
-            Self::SayAnew | Self::NeverAgain | Self::NeverDispute => Hostile::Members,
+            Self::NeverDispute => Hostile::Members,
             Self::Trusting => Hostile::Server,
             _ => Hostile::Nobody,
         }
@@ -90,8 +84,6 @@ impl Sabotage {
             Self::SubmitUnread => "submit-unread",
             Self::NeverCommit => "never-commit",
             Self::ReuseKey => "reuse-key",
-            Self::SayAnew => "say-anew",
-            Self::NeverAgain => "never-again",
             Self::NeverDispute => "never-dispute",
             Self::Trusting => "trusting",
         }

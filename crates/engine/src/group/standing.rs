@@ -313,7 +313,8 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if we were no member then.
     pub fn settled_access(&self) -> Result<Option<Access>, MlsError> {
-        if self.epoch() == self.ledger.settled() || self.joined > self.ledger.settled() {
+        // Who could not follow into the settled epoch has no key of it.
+        if self.epoch() <= self.ledger.settled() || self.joined > self.ledger.settled() {
             return Ok(None);
         }
         let (keys, public) = self.keys_of(self.ledger.settled())?;

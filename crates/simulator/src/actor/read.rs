@@ -346,9 +346,6 @@ impl Actor {
 
     /// What we said after a commit that was annulled is said again, as the client's shell does.
     pub(super) fn say_again(&mut self, around: &mut Surroundings, slot: usize, events: &[Event]) {
-        if self.sabotage == Sabotage::NeverAgain {
-            return;
-        }
         for event in events {
             if let Event::Annulled { commit, epoch } = event {
                 self.say_again_after(around, slot, *commit, *epoch);
@@ -368,10 +365,7 @@ impl Actor {
         stored.extend(group.unsaved_messages().filter(ours).cloned());
         for stored in stored {
             let text = Content::parse(&stored.body).ok().and_then(|content| content.as_text()).unwrap_or_default();
-            let intent = match self.sabotage {
-                Sabotage::SayAnew => group.wish_text(&text).ok().map(|(intent, _)| intent),
-                _ => group.wish_again(stored.body, MessageId::new(stored.id), epoch).ok(),
-            };
+            let intent = group.wish_again(stored.body, MessageId::new(stored.id), epoch).ok();
             around.ledger.said_again(&text, intent);
         }
     }
