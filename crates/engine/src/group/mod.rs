@@ -5,6 +5,8 @@ mod commit;
 mod confirmed;
 mod create;
 mod early;
+#[cfg(test)]
+mod evil;
 mod fork;
 mod generations;
 mod group_info;
@@ -13,6 +15,8 @@ mod process;
 mod prune;
 mod receipts;
 mod refresh;
+#[cfg(test)]
+mod refused_tests;
 mod repeated;
 mod rejoin;
 pub(crate) mod row;
