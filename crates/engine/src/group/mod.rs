@@ -5,6 +5,8 @@ mod commit;
 mod confirmed;
 mod create;
 mod early;
+#[cfg(test)]
+mod evil;
 mod fork;
 mod generations;
 mod group_info;
@@ -16,7 +18,10 @@ mod process;
 mod prune;
 mod receipts;
 mod refresh;
+#[cfg(test)]
+mod refused_tests;
 mod rejoin;
+mod repeated;
 mod repeated;
 pub(crate) mod row;
 mod standing;
