@@ -22,7 +22,6 @@ mod refresh;
 mod refused_tests;
 mod rejoin;
 mod repeated;
-mod repeated;
 pub(crate) mod row;
 mod standing;
 mod submit;
