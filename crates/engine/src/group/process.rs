@@ -7,6 +7,7 @@ use conclave_mls::{
     components::{EpochTag, HandshakeAad},
     content::{Content, MessageId},
     frame::{Frame, HEARTBEAT},
+    rules::PATHLESS_ADDS_FROM,
     seal::{EXPORTER_LABEL, Purpose, entry_context},
 };
 use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
@@ -732,7 +733,12 @@ impl Group {
         self.epoch_ended(entry.epoch, incoming.time);
         self.tree_began(&chain::entry_hash(&incoming.entry));
         if by == self.account.client {
-            self.refreshed_by(incoming.seq, incoming.time);
+            let only_adds = !added.is_empty() && epoch.applied_proposals.len() == added.len();
+            let before = header.members.saturating_sub(u32::try_from(added.len()).unwrap_or(u32::MAX));
+            // Those of large groups bring no path, and so leave our keys as they are.
+            if !only_adds || before < PATHLESS_ADDS_FROM {
+                self.refreshed_by(incoming.seq, incoming.time);
+            }
         } else {
             self.confirm_member(&by);
         }
