@@ -25,6 +25,12 @@ struct Args {
 enum Bench {
     /// Create, add, join, commit, process, send, receive: the engine with its store, beside bare mls-rs in memory
     ClientOps(benches::client_ops::Options),
+    /// A durable message of 1 KiB in small and large groups, beside bare mls-rs with its SQLite store
+    ClientSend(benches::client_send::Options),
+    /// 10,000 messages that waited, read and stored, beside bare mls-rs that only decrypts
+    ClientCatchup(benches::client_catchup::Options),
+    /// A profile with 500 groups and one of 10,000 members
+    ClientOpen(benches::client_open::Options),
     /// Durable messages from 64 senders in 64 groups, beside the same appends straight into SQLite
     DsAppend(benches::ds_append::Options),
     /// One group, 1,000 listening streams
@@ -53,6 +59,9 @@ fn main() -> ExitCode {
     let mut report = Report::new(args.json);
     let done = match args.bench {
         Bench::ClientOps(options) => told(benches::client_ops::run(&options, &mut report)),
+        Bench::ClientSend(options) => told(benches::client_send::run(&options, &mut report)),
+        Bench::ClientCatchup(options) => told(benches::client_catchup::run(&options, &mut report)),
+        Bench::ClientOpen(options) => told(benches::client_open::run(&options, &mut report)),
         Bench::DsAppend(options) => told(benches::ds_append::run(&options, &mut report)),
         Bench::DsFanout(options) => told(benches::ds_fanout::run(&options, &mut report)),
         Bench::DsGroupSize(options) => told(benches::ds_group_size::run(&options, &mut report)),
@@ -63,7 +72,9 @@ fn main() -> ExitCode {
             return told(ds::serve(&options)).map_or_else(fail, |()| ExitCode::SUCCESS);
         }
         Bench::List => {
-            println!("client-ops\nds-append\nds-fanout\nds-group-size\nds-commit-storm\nds-idle\nds-large");
+            println!(
+                "client-ops\nclient-send\nclient-catchup\nclient-open\nds-append\nds-fanout\nds-group-size\nds-commit-storm\nds-idle\nds-large"
+            );
             return ExitCode::SUCCESS;
         }
     };

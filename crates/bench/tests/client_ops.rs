@@ -24,3 +24,22 @@ fn each_operation_has_three_figures_a_size() {
         }
     }
 }
+
+#[test]
+fn sending_catching_up_and_opening_have_figures() {
+    let expected = [
+        ("client-send", ["send", "send-bare", "state-write", "send-growth"].as_slice()),
+        ("client-catchup", &["read", "store", "messages", "messages-bare", "messages-ratio"]),
+        ("client-open", &["open", "list", "load-small", "load-large", "load-all"]),
+    ];
+    for (bench, metrics) in expected {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_conclave-bench")).args([bench, "--quick", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        for metric in metrics {
+            let quoted = format!("\"metric\":\"{metric}\"");
+            assert!(lines.lines().any(|line| line.contains(&quoted)), "{bench} prints no {metric}: {lines}");
+        }
+    }
+}

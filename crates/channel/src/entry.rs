@@ -51,8 +51,10 @@ pub enum EntryKind {
     Nack = 5,
     /// A member's word that it applied a commit.
     Ack = 6,
+    /// A client's request to be let back into a group; in inboxes only.
+    Knock = 7,
     /// What members need to go on in the successor of a group that was frozen by a ReInit.
-    Successor = 7,
+    Successor = 8,
 }
 
 impl EntryKind {
@@ -71,7 +73,8 @@ impl EntryKind {
             4 => Self::Welcome,
             5 => Self::Nack,
             6 => Self::Ack,
-            7 => Self::Successor,
+            7 => Self::Knock,
+            8 => Self::Successor,
             _ => return Err(EntryError::Kind),
         })
     }

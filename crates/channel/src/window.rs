@@ -108,16 +108,31 @@ impl HashWindow {
     /// Compares another member's claim with what was seen here.
     #[must_use]
     pub fn check(&self, claim: &Position) -> Claim {
-        let Some(behind) = self.newest.seq.0.checked_sub(claim.seq.0) else { return Claim::Unverifiable };
-        let seen = match usize::try_from(behind) {
-            Ok(0) => Some(&self.newest.hash),
-            Ok(behind) => self.before.len().checked_sub(behind).and_then(|index| self.before.get(index)),
-            Err(_) => None,
-        };
-        match seen {
+        match self.hash_at(claim.seq) {
             None => Claim::Unverifiable,
-            Some(hash) if *hash == claim.hash => Claim::Same,
+            Some(hash) if hash == claim.hash => Claim::Same,
             Some(_) => Claim::Different,
+        }
+    }
+
+    /// The running hash at a place, if it is remembered.
+    #[must_use]
+    pub fn hash_at(&self, seq: Seq) -> Option<Hash> {
+        let behind = usize::try_from(self.newest.seq.0.checked_sub(seq.0)?).ok()?;
+        if behind == 0 {
+            return Some(self.newest.hash);
+        }
+        self.before.len().checked_sub(behind).and_then(|index| self.before.get(index)).copied()
+    }
+
+    /// The oldest place that is remembered.
+    #[must_use]
+    pub fn oldest(&self) -> Position {
+        match self.before.front() {
+            Some(hash) => {
+                Position { seq: Seq(self.newest.seq.0.saturating_sub(self.before.len() as u64)), hash: *hash }
+            }
+            None => self.newest,
         }
     }
 

@@ -236,6 +236,12 @@ pub(crate) enum Group {
         /// The group
         group: String,
     },
+    /// The present epoch in figures to compare with other members by another way: equal for all who are in the same branch
+    /// of the group
+    Verify {
+        /// The group
+        group: String,
+    },
     /// Who came and went: every change of the members and of their keys
     Log {
         /// The group

@@ -52,7 +52,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// A store in memory. Its size is bounded by what its users put in.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct MemoryStore {
     state: State,
     full: bool,

@@ -1,5 +1,6 @@
 //! Changes that are on their way: stored before they are sent, finished only by what the channel shows.
 
+use conclave_channel::access::ChannelKey;
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, IdempotencyKey, Seq, UserUri};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -47,6 +48,13 @@ pub enum Wish {
     },
     /// Make the successor of a group that was frozen.
     Succeed,
+    /// Remove a client's old leaf, and add the client again: it has asked for it.
+    Readmit {
+        /// Channel key of the old leaf. If no leaf has it any more, there is nothing left to do.
+        old_leaf: ChannelKey,
+        /// An MLSMessage with the client's new KeyPackage.
+        key_package: Vec<u8>,
+    },
     /// Say that we could not apply a commit.
     Nack {
         /// Its place.
@@ -95,6 +103,7 @@ impl std::fmt::Debug for Wish {
             Self::Succeed => f.write_str("Succeed"),
             Self::Heartbeat => f.write_str("Heartbeat"),
             Self::Rejoin => f.write_str("Rejoin"),
+            Self::Readmit { .. } => f.write_str("Readmit"),
             Self::Nack { commit, .. } => write!(f, "Nack({commit})"),
             Self::Ack { commit } => write!(f, "Ack({commit})"),
         }
@@ -215,6 +224,10 @@ impl Intent {
             Wish::Succeed => 21,
             Wish::Heartbeat => 9,
             Wish::Rejoin => 10,
+            Wish::Readmit { old_leaf, key_package } => {
+                items.extend([Bytes(old_leaf.0.to_vec()), Bytes(key_package.clone())]);
+                11
+            }
         };
         let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
             key: prepared.key,
@@ -261,6 +274,11 @@ impl Intent {
                 Wish::ReInit { cipher_suite: u16::from_be_bytes([high, low]), visible: visible == 1 }
             }
             21 => Wish::Succeed,
+            11 => {
+                let mut next = || items.next().ok_or(RecordError::Damaged);
+                let old_leaf = next()?.try_into().map_err(|_| RecordError::Damaged)?;
+                Wish::Readmit { old_leaf: ChannelKey(old_leaf), key_package: next()? }
+            }
             _ => return Ok(None),
         };
         let prepared = row.prepared.map(|mut prepared| Prepared {

@@ -17,7 +17,7 @@ use mls_rs::{MlsMessage, group::ExportedTree};
 
 use crate::{
     account::Account,
-    group::{Group, LoadError, Status, fault, row},
+    group::{Group, Heritage, LoadError, Status, fault, row},
     intent::Wish,
     key_packages,
     mls_client::{Mls, MlsError, suite},
@@ -276,11 +276,15 @@ impl Invitation {
         events: &mut Vec<Event>,
     ) -> Result<Group, JoinError<R::Error>> {
         let mut writes = Vec::new();
+        let mut heritage = None;
         let incarnation = match row::incarnation(rows, &self.name)? {
             None => 0,
             Some(earlier) if earlier.status == Status::Active => return Err(JoinError::Member),
             Some(earlier) if self.epoch <= earlier.epoch => return Err(JoinError::Old),
             Some(earlier) => {
+                if matches!(earlier.status, Status::Stuck { .. }) {
+                    heritage = heritage_of(account, shared, rows, &self.name)?;
+                }
                 row::delete_rows(rows, &self.name, &mut writes)?;
                 earlier.number.saturating_add(1)
             }
@@ -314,6 +318,9 @@ impl Invitation {
         );
         let by_last_resort = used_key_packages(&self.message, shared, rows, &mut writes)?;
         group.began(writes, member.sender, now, events)?;
+        if let Some(heritage) = heritage {
+            group.inherit(heritage, now, events);
+        }
         if by_last_resort {
             // Its keys may be in several groups, and those that open the Welcome stay on this device for a while: our
             // leaf takes fresh ones at the first opportunity (RFC 9750, section 5.1).
@@ -324,6 +331,20 @@ impl Invitation {
 
     fn position(&self) -> Position {
         self.info.position
+    }
+}
+
+/// What the incarnation that could not be followed leaves to the next; none if it does not load.
+fn heritage_of<R: Rows>(
+    account: &Account,
+    shared: &Mls,
+    rows: &R,
+    name: &GroupUri,
+) -> Result<Option<Heritage>, JoinError<R::Error>> {
+    match Group::load(account, shared, rows, name) {
+        Ok(group) => Ok(group.map(Group::heritage)),
+        Err(LoadError::Store(error)) => Err(JoinError::Store(error)),
+        Err(_) => Ok(None),
     }
 }
 

@@ -163,6 +163,21 @@ pub fn sweep<R: Rows>(shared: &Mls, rows: &R, now: Timestamp) -> Result<Vec<Writ
     Ok(writes)
 }
 
+/// Deletes the private part of a KeyPackage that was used, unless it is a last resort.
+pub(crate) fn spent<R: Rows>(shared: &Mls, rows: &R, reference: &[u8]) -> Result<Vec<Write>, LoadError<R::Error>> {
+    let key = [PACKAGE, reference].concat();
+    let Some(value) = rows.get(Room::KEY_PACKAGE, &key).map_err(LoadError::Store)? else { return Ok(Vec::new()) };
+    let row: Row = record::decode(&value)?;
+    if row.last_resort {
+        return Ok(Vec::new());
+    }
+    shared.key_packages.remove(reference);
+    Ok(vec![
+        Write::Delete { room: Room::KEY_PACKAGE, key: [CHANNEL_KEY, &row.channel_key].concat() },
+        Write::Delete { room: Room::KEY_PACKAGE, key },
+    ])
+}
+
 /// A stored KeyPackage's private part.
 pub(crate) struct Stored {
     pub(crate) last_resort: bool,

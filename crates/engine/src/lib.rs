@@ -6,8 +6,8 @@
 //!
 //! - The local MLS state owns the epoch; a server's word about it is a hint.
 //! - Every change is an [`intent`], stored before it is sent, and finished only by what the channel shows.
-//! - A received handshake is processed on a clone, which replaces the group only after every check; a message that
-//!   does not decrypt leaves no trace.
+//! - A received handshake is processed on a copy (or on the group, if the store has it as it is), and counts only after
+//!   every check; a message that does not decrypt leaves no trace.
 //! - Every incoming entry ends as one typed [`outcome::Outcome`].
 
 // The world of the tests names this crate as others do.
@@ -19,10 +19,12 @@ pub mod group;
 pub mod intent;
 pub mod invitation;
 pub mod key_packages;
+pub mod knock;
 mod mls_client;
 pub mod outcome;
 mod pieces;
 mod record;
+pub mod silence;
 mod stores;
 pub mod writes;
 

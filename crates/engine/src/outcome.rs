@@ -11,6 +11,10 @@ use serde::Serialize;
 pub enum Outcome {
     /// It changed the group or was read.
     Applied,
+    /// It came before those that stand before it, and waits for them.
+    Buffered,
+    /// It was processed before, or says what was said before under the same name.
+    Duplicate,
     /// It is the echo of something of ours, which is final now.
     Confirmed,
     /// It is of an epoch before we joined, or too old to be read.
@@ -38,6 +42,9 @@ pub enum Rejection {
     /// MLS refused it.
     #[error("MLS refused it: {0}")]
     Mls(String),
+    /// MLS refused it, and it says to be of another epoch with the same number.
+    #[error("it is of another branch of the group: {0}")]
+    Branch(String),
     /// Its authenticated data is not what our groups require.
     #[error("its authenticated data is wrong: {0}")]
     AuthenticatedData(String),
@@ -141,11 +148,28 @@ pub enum Event {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// A member let clients in again that could not follow the group and asked for it: their old leaves were removed, and new
+    /// ones of the same clients and identity keys added.
+    Readmitted {
+        /// Which member.
+        by: ClientUri,
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
+    /// We have asked members to let us in again.
+    Knocked {
+        /// Whom.
+        members: Vec<ClientUri>,
+        /// When others are asked, if none of them does it.
+        again: Timestamp,
+    },
     /// We are back; what was said in between cannot be read by this client.
     Missed {
         /// The first entry that is not read.
         from: Seq,
-        /// The entry by which we came back.
+        /// The entry by which we came back, or after which we read on.
         to: Seq,
     },
     /// We cannot follow the group and do not come back by ourselves.
@@ -255,6 +279,47 @@ pub enum Event {
     IdentityChanged {
         /// Whose.
         user: UserUri,
+    },
+    /// Messages of a member are missing, by the generations of the keys that it used: it or the server kept them
+    /// back, or they failed on its device.
+    MessagesMissing {
+        /// Whose.
+        member: ClientUri,
+        /// In which epoch.
+        epoch: Epoch,
+        /// The first generation that did not come.
+        from: u32,
+        /// The last.
+        to: u32,
+    },
+    /// A member is in another branch of the group: in the same epoch by number, but not by its secrets.
+    Forked {
+        /// The entry that shows it.
+        seq: Seq,
+        /// The epoch that both count.
+        epoch: Epoch,
+        /// Who, if it can be named.
+        member: Option<ClientUri>,
+    },
+    /// The server gives out another entry at a place than it gave out before.
+    LogRewritten {
+        /// The first such place.
+        seq: Seq,
+    },
+    /// A member sent again what was said before, as if it were new. It was not shown again.
+    Replayed {
+        /// Who.
+        member: ClientUri,
+        /// Where.
+        seq: Seq,
+        /// The message's name.
+        #[serde(serialize_with = "as_text")]
+        id: MessageId,
+    },
+    /// Nothing was heard of the server for a while.
+    ServerSilent {
+        /// Since when.
+        since: Timestamp,
     },
     /// A change of ours cannot be made any more.
     IntentFailed {

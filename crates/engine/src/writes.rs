@@ -31,6 +31,10 @@ impl Room {
     pub const LONG: Self = Self(8);
     /// Pieces of a group's long rows.
     pub const PIECE: Self = Self(9);
+    /// Which message keys of a group were used since its MLS state was written.
+    pub const USED: Self = Self(10);
+    /// Entries of the inbox that could not be taken up when they came.
+    pub const WAITING: Self = Self(12);
 
     /// From the number in the store.
     #[must_use]
@@ -100,6 +104,8 @@ pub struct StoredMessage {
     pub group: String,
     /// Its place in the group's channel.
     pub seq: u64,
+    /// The epoch that it was sent in, which may be annulled.
+    pub epoch: u64,
     /// Names it among the messages of that place.
     pub id: [u8; 32],
     /// Who sent it.
@@ -133,6 +139,7 @@ mod tests {
         let message = Write::Message(StoredMessage {
             group: "mimi://example.com/g/1".into(),
             seq: 4,
+            epoch: 2,
             id: [7; 32],
             sender: "mimi://example.com/d/alice/laptop".into(),
             time_ms: 5,

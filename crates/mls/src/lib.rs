@@ -7,7 +7,7 @@
 //! - [`content`] and [`frame`]: what a message says (draft-ietf-mimi-content) and what is said along with it.
 //! - [`seal`]: the group seed and what is sealed under it. [`welcome`]: Welcomes taken apart for delivery.
 //! - [`proposal`]: a proposal judged by itself, as a server must. [`external_sender`]: proposals of who is no member.
-//! - [`rejoin`]: the one kind of external commit that groups admit.
+//! - [`rejoin`]: the one kind of external commit that groups admit. [`knock`]: what a client that finds no way back asks a member.
 //! - [`address`]: sealed delivery addresses. [`rules`] and [`identity`]: what mls-rs asks of an application.
 //!
 //! No module does I/O, and none reads a clock.
@@ -21,6 +21,7 @@ pub mod crypto;
 pub mod external_sender;
 pub mod frame;
 pub mod identity;
+pub mod knock;
 pub mod proposal;
 pub mod rejoin;
 pub mod rules;

@@ -53,13 +53,13 @@ impl IntoAnyError for PolicyError {
 /// A path is encrypted to the whole resolution of the committer's copath: in a group that was just made, whose tree is blank,
 /// to every member (80 bytes each). Adding one member to 10,000 would upload 800 KB. What heals such a group are its
 /// members' own updates.
-const PATHLESS_ADDS_FROM: usize = 256;
+pub const PATHLESS_ADDS_FROM: u32 = 256;
 
 /// Whether a commit must bring a path, beyond what RFC 9420, section 12.4, asks of each: each commit heals its committer
 /// (RFC 9750, section 8.2.2), unless that is too dear.
 fn wants_path(roster: &Roster<'_>, proposals: &ProposalBundle) -> bool {
     let only_adds = proposals.length() > 0 && proposals.add_proposals().len() == proposals.length();
-    !only_adds || roster.member_identities_iter().nth(PATHLESS_ADDS_FROM - 1).is_none()
+    !only_adds || roster.member_identities_iter().nth(PATHLESS_ADDS_FROM as usize - 1).is_none()
 }
 
 /// The rules of Conclave's groups. Every member applies them to every commit, sent or received.

@@ -39,6 +39,9 @@ pub const COMPONENT_KEY_ROOT: u16 = 0x8C03;
 /// SafeAAD item of a handshake message: the sender's position in the channel and the running hash there.
 pub const COMPONENT_POSITION: u16 = 0x8C04;
 
+/// SafeAAD item of every message of a member: which epoch it is of, as a hash of the epoch's authenticator.
+pub const COMPONENT_EPOCH_TAG: u16 = 0x8C05;
+
 /// Object identifier of the certificate extension that carries the identity key's signature over a client's key:
 /// 1.3.6.1.3 (the experimental arc), 9750, 1.
 pub const OID_IDENTITY_BINDING: &str = "1.3.6.1.3.9750.1";

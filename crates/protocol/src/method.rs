@@ -27,6 +27,7 @@ methods! {
     PURGE = "KeyPackageDirectory" / "Purge";
     CREATE_CHANNEL = "DeliveryService" / "CreateChannel";
     CREATE_INBOX = "DeliveryService" / "CreateInbox";
+    KNOCK = "DeliveryService" / "Knock";
     OPEN_SESSION = "DeliveryService" / "OpenSession";
     SUBMIT = "DeliveryService" / "Submit";
     SUBMIT_BUNDLE = "DeliveryService" / "SubmitBundle";

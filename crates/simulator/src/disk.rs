@@ -6,10 +6,11 @@ use conclave_engine::{
     group::KIND_MESSAGE,
     writes::{Room, Rows, StoredMessage, Write},
 };
+use conclave_names::Seq;
 use zeroize::Zeroizing;
 
 /// Rows and messages, as a client's store keeps them.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Disk {
     rows: BTreeMap<(Room, Vec<u8>), Zeroizing<Vec<u8>>>,
     messages: BTreeMap<(String, u64, [u8; 32]), StoredMessage>,
@@ -26,8 +27,13 @@ impl Disk {
                 Write::Delete { room, key } => {
                     self.rows.remove(&(room, key));
                 }
+                // As the client's store: a message that came again under its name is there already.
                 Write::Message(message) => {
-                    self.messages.insert((message.group.clone(), message.seq, message.id), message);
+                    let known = message.kind == KIND_MESSAGE
+                        && self.messages(&message.group).any(|old| old.id == message.id && old.seq != message.seq);
+                    if !known {
+                        self.messages.insert((message.group.clone(), message.seq, message.id), message);
+                    }
                 }
             }
         }
@@ -36,6 +42,11 @@ impl Disk {
     /// A group's messages by their places.
     pub(crate) fn messages(&self, group: &str) -> impl Iterator<Item = &StoredMessage> {
         self.messages.values().filter(move |message| message.group == group && message.kind == KIND_MESSAGE)
+    }
+
+    /// Whether a message is there under this name, from another place.
+    pub(crate) fn has_message(&self, id: &[u8; 32], other_than: Seq) -> bool {
+        self.messages.values().any(|message| message.id == *id && message.seq != other_than.0)
     }
 
     /// For planted faults only.

@@ -1,11 +1,15 @@
-//! What the simulation knows and no client does: who said what, and who was a member when.
+//! What the simulation knows and no client does: who said what, who was a member when, who broke the rules, and who
+//! noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_engine::outcome::Event;
-use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, IdempotencyKey, Seq};
+use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq};
 
-use crate::network::Stop;
+use crate::{
+    hostile::{Lie, Offence, Tamper},
+    network::Stop,
+};
 
 /// A group of the simulation.
 #[derive(Debug, Clone)]
@@ -13,6 +17,8 @@ pub(crate) struct Slot {
     pub(crate) group: GroupUri,
     pub(crate) channel: ChannelId,
     pub(crate) founder: ClientUri,
+    /// Root of the key tree of the first epoch.
+    pub(crate) key_root: Hash,
 }
 
 /// Something that was said: its intent became durable.
@@ -21,11 +27,14 @@ pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) actor: usize,
     pub(crate) slot: usize,
+    /// What carries it; another after it was in a void epoch.
     pub(crate) intent: IdempotencyKey,
     /// The place that the service acknowledged.
-    pub(crate) acknowledged: Option<u64>,
+    pub(crate) acknowledged: Option<Seq>,
     /// The sender was told that it comes to nothing, or that it was removed before.
     pub(crate) excused: bool,
+    /// It was said again, after what was said later may have been.
+    pub(crate) again: bool,
 }
 
 /// What the members say of a change.
@@ -35,17 +44,103 @@ pub(crate) struct Change {
     pub(crate) removed: BTreeSet<ClientUri>,
 }
 
+/// How somebody broke the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Tampered(Tamper),
+    Lied(Lie),
+    Offended(Offence),
+}
+
+/// That somebody broke the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Misdeed {
+    pub(crate) deed: Deed,
+    pub(crate) slot: usize,
+    /// The client that the server lied to, or that broke the rules.
+    pub(crate) client: usize,
+    /// The entry that it is, if it is one.
+    pub(crate) seq: Option<Seq>,
+    /// The commit that it is a false word about.
+    pub(crate) about: Option<Seq>,
+    /// How many alarms there were before.
+    pub(crate) alarms: usize,
+    /// The client died before it could notice, or what came with it was lost.
+    pub(crate) unseen: bool,
+}
+
+/// What a client noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// The server's log is none.
+    Fault,
+    /// An entry is refused.
+    Refused,
+    /// A commit cannot be followed.
+    Stuck,
+    /// The server's receipts do not fit its log.
+    Receipt,
+    /// Another member saw another log.
+    LogsDiffer,
+    /// Entries are gone.
+    Gone,
+    /// An invitation leads nowhere.
+    Invitation,
+    /// A wish came to nothing.
+    Wish,
+    /// The server refuses what is right.
+    Refusal,
+}
+
+impl Deed {
+    /// What may be noticed of it, by anybody in the group.
+    fn explains(self, alarm: Alarm) -> bool {
+        use Alarm as A;
+        match self {
+            // Who lives in another log may meet with anything.
+            Self::Lied(Lie::Omit | Lie::Repeat | Lie::Flip | Lie::Shift | Lie::Fork) => true,
+            Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
+            Self::Tampered(Tamper::NoBlob) => matches!(alarm, A::Invitation | A::Stuck),
+            Self::Tampered(_) => alarm == A::Receipt,
+            Self::Offended(offence) if offence.is_void() => {
+                matches!(alarm, A::Stuck | A::Wish | A::Invitation)
+            }
+            Self::Lied(Lie::OldWelcomes | Lie::ForgedWelcome) | Self::Offended(Offence::Welcome | Offence::Tree) => {
+                alarm == A::Invitation
+            }
+            Self::Offended(Offence::Replay | Offence::Noise | Offence::NoiseProposal) => alarm == A::Refused,
+            Self::Offended(Offence::FalseNack | Offence::FalseAck) => {
+                matches!(alarm, A::Wish | A::Stuck | A::Invitation)
+            }
+            Self::Offended(_) => false,
+        }
+    }
+}
+
 /// The record of one simulation.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) slots: Vec<Option<Slot>>,
+    /// Groups that were made, those included that nobody knows.
+    pub(crate) made: u128,
+    /// Everybody, by number.
+    pub(crate) clients: BTreeMap<usize, ClientUri>,
     pub(crate) said: Vec<Said>,
-    /// By group and the epoch that began.
-    pub(crate) changes: BTreeMap<(usize, Epoch), Change>,
-    /// Commits in the channels that nobody can apply.
-    pub(crate) broken: BTreeSet<(usize, Seq)>,
-    /// Entries that say nothing but where their sender stands.
-    pub(crate) heartbeats: BTreeSet<Vec<u8>>,
+    /// By group and the commit.
+    pub(crate) changes: BTreeMap<(usize, Seq), Change>,
+    pub(crate) misdeeds: Vec<Misdeed>,
+    /// Who noticed what in which group.
+    pub(crate) alarms: Vec<(usize, usize, Alarm)>,
+    /// Clients that live in another log than the others, by group.
+    pub(crate) victims: BTreeSet<(usize, usize)>,
+    /// Clients that know that they were invited to a group and cannot join.
+    pub(crate) uninvited: BTreeSet<(usize, usize)>,
+    /// Clients that could not take up an invitation at some time, by group.
+    pub(crate) missed: BTreeSet<(usize, usize)>,
+    /// Messages that say nothing to people, by group.
+    pub(crate) silent: BTreeSet<(usize, Seq)>,
+    /// What each key of a client encrypted, by the epoch's authenticator and the generation.
+    pub(crate) keys: BTreeMap<(ClientUri, Vec<u8>, u32), Vec<u8>>,
     /// Wishes that came to nothing, with the user told.
     pub(crate) failures: usize,
     /// What happened, without anything that differs between two runs of a seed.
@@ -57,8 +152,11 @@ const GOOD_REASONS: &[&str] =
     &["members joined since this message was written", "this client is no member of the group any more"];
 
 impl Ledger {
-    pub(crate) fn tell(&mut self, what: impl Into<String>) {
-        self.trace.push(what.into());
+    /// Notes what happens. Names that are made of keys differ each time, and are left out.
+    pub(crate) fn tell(&mut self, what: impl AsRef<str>) {
+        let random = |word: &&str| word.len() >= 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let words = what.as_ref().split(' ').map(|word| if random(&word) { "…" } else { word });
+        self.trace.push(words.collect::<Vec<_>>().join(" "));
     }
 
     pub(crate) fn slot(&self, slot: usize) -> Option<&Slot> {
@@ -69,82 +167,183 @@ impl Ledger {
         self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.group == *group))
     }
 
-    /// Takes what an engine tells its user. What no honest world gives rise to is a violation.
-    pub(crate) fn hear(&mut self, client: &ClientUri, slot: usize, events: &[Event]) -> Result<(), Stop> {
+    /// Notes a misdeed.
+    pub(crate) fn misdeed(&mut self, deed: Deed, slot: usize, client: usize, seq: Option<Seq>) {
+        let place = seq.map(|seq| format!(", entry {seq}")).unwrap_or_default();
+        self.tell(format!("    {deed:?}{place}"));
+        self.misdeeds.push(Misdeed { deed, slot, client, seq, about: None, alarms: self.alarms.len(), unseen: false });
+    }
+
+    /// Notes that a client could not notice what the server did in the present step.
+    pub(crate) fn unseen_since(&mut self, misdeeds: usize) {
+        for misdeed in self.misdeeds.iter_mut().skip(misdeeds) {
+            misdeed.unseen = matches!(misdeed.deed, Deed::Tampered(_));
+        }
+    }
+
+    /// Notes that the misdeed noted last is a word about a commit.
+    pub(crate) fn is_about(&mut self, commit: Seq) {
+        if let Some(misdeed) = self.misdeeds.last_mut() {
+            misdeed.about = Some(commit);
+        }
+    }
+
+    /// Whether a commit that nobody can apply stands by a false word, so that nobody can go on.
+    pub(crate) fn is_lost(&self, slot: usize) -> bool {
+        let mut acks = self.misdeeds_in(slot).filter(|misdeed| misdeed.deed == Deed::Offended(Offence::FalseAck));
+        acks.any(|misdeed| misdeed.about.is_some_and(|commit| self.is_bad_commit(slot, commit)))
+    }
+
+    /// Whether the entry at a place is a commit that nobody can apply.
+    pub(crate) fn is_bad_commit(&self, slot: usize, seq: Seq) -> bool {
+        self.misdeeds_in(slot).any(|misdeed| {
+            misdeed.seq == Some(seq) && matches!(misdeed.deed, Deed::Offended(offence) if offence.is_void())
+        })
+    }
+
+    /// Whether the entry at a place is what nobody may take for a message or a proposal.
+    pub(crate) fn is_noise(&self, slot: usize, seq: Seq) -> bool {
+        let noise = [Offence::Noise, Offence::NoiseProposal, Offence::Replay].map(Deed::Offended);
+        self.misdeeds_in(slot).any(|misdeed| misdeed.seq == Some(seq) && noise.contains(&misdeed.deed))
+    }
+
+    /// Groups in which somebody did what explains that an invitation leads nowhere.
+    pub(crate) fn bad_invitations(&self, client: usize) -> BTreeSet<usize> {
+        let bad = |misdeed: &&Misdeed| {
+            let lie = matches!(misdeed.deed, Deed::Lied(_));
+            misdeed.deed.explains(Alarm::Invitation) && (!lie || misdeed.client == client)
+        };
+        self.misdeeds.iter().filter(bad).map(|misdeed| misdeed.slot).collect()
+    }
+
+    pub(crate) fn misdeeds_in(&self, slot: usize) -> impl Iterator<Item = &Misdeed> {
+        self.misdeeds.iter().filter(move |misdeed| misdeed.slot == slot)
+    }
+
+    /// Whether a client lives in another log than the others.
+    pub(crate) fn is_victim(&self, client: usize, slot: usize) -> bool {
+        self.victims.contains(&(client, slot))
+    }
+
+    /// Whether anybody lives in another log than the others.
+    pub(crate) fn has_victims(&self, slot: usize) -> bool {
+        self.victims.iter().any(|(_, of)| *of == slot)
+    }
+
+    /// Takes what a client noticed. Without a misdeed that explains it, it is a false alarm.
+    pub(crate) fn alarm(&mut self, client: usize, slot: usize, alarm: Alarm, what: &str) -> Result<(), Stop> {
+        self.tell(format!("    client {client} notices in group {slot}: {what}"));
+        let explained = self.misdeeds.iter().any(|misdeed| {
+            // Inboxes are no group's.
+            let here = misdeed.slot == slot || (alarm == Alarm::Invitation && misdeed.client == client);
+            here && misdeed.deed.explains(alarm)
+        });
+        if !explained {
+            return Err(Stop::violation(format!("client {client} raises a false alarm in group {slot}: {what}")));
+        }
+        self.alarms.push((client, slot, alarm));
+        Ok(())
+    }
+
+    /// Takes what an engine tells its user. What no honest world gives rise to is a violation. `commits` are the ones
+    /// of the batch by the epochs that they begin.
+    pub(crate) fn hear(
+        &mut self,
+        client: usize,
+        slot: usize,
+        events: &[Event],
+        commits: &BTreeMap<Epoch, Seq>,
+    ) -> Result<(), Stop> {
         let mut changes: BTreeMap<Epoch, Change> = BTreeMap::new();
         for event in events {
-            match event {
+            let (alarm, what) = match event {
                 Event::Added { members, epoch, .. } => {
                     changes.entry(*epoch).or_default().added.extend(members.iter().cloned());
+                    continue;
                 }
                 Event::Removed { members, epoch, .. } => {
                     changes.entry(*epoch).or_default().removed.extend(members.iter().cloned());
+                    continue;
                 }
-                Event::Updated { epoch, .. } => {
+                Event::Updated { epoch, .. } | Event::Rejoined { epoch, .. } => {
                     changes.entry(*epoch).or_default();
+                    continue;
                 }
                 Event::IntentFailed { reason, .. } => {
                     self.failures += 1;
-                    self.tell(format!("    {} is told: {reason}", client.user().name()));
-                    // The Welcome of a commit that nobody could apply has used up the address.
-                    let used_up = !self.broken.is_empty() && reason.contains("ADDRESS_INVALID");
-                    if !used_up && !GOOD_REASONS.iter().any(|good| reason.contains(good)) {
-                        return Err(Stop::violation(format!("{client}: a wish failed without need: {reason}")));
+                    if GOOD_REASONS.iter().any(|good| reason.contains(good)) {
+                        self.tell(format!("    client {client} is told: {reason}"));
+                        continue;
                     }
+                    (Alarm::Wish, format!("a wish failed: {reason}"))
                 }
-                Event::Refused { seq, reason } => {
-                    return Err(Stop::violation(format!("{client} refuses the honest entry {seq}: {reason}")));
-                }
-                Event::Stuck { seq, reason } if self.broken.is_empty() => {
-                    return Err(Stop::violation(format!("{client} cannot follow the honest entry {seq}: {reason}")));
-                }
-                Event::ReceiptInvalid { seq } | Event::ReceiptBroken { seq, .. } | Event::Equivocation { seq, .. } => {
-                    return Err(Stop::violation(format!("{client} raises a false alarm about the receipt of {seq}")));
-                }
-                Event::PositionGone { reason, .. } => {
-                    return Err(Stop::violation(format!("{client} was told that an entry is gone: {reason}")));
-                }
+                Event::Refused { seq, reason } => (Alarm::Refused, format!("entry {seq} is refused: {reason}")),
+                Event::Stuck { seq, reason } => (Alarm::Stuck, format!("entry {seq} cannot be followed: {reason}")),
+                Event::ReceiptInvalid { seq } => (Alarm::Receipt, format!("the receipt of {seq} is invalid")),
+                Event::ReceiptBroken { seq, .. } => (Alarm::Receipt, format!("the receipt of {seq} is broken")),
+                Event::Equivocation { seq, .. } => (Alarm::Receipt, format!("two receipts of {seq}")),
+                Event::PositionGone { reason, .. } => (Alarm::Gone, format!("entries are gone: {reason}")),
                 Event::LogsDiffer { member, seq } => {
-                    return Err(Stop::violation(format!(
-                        "{client} raises a false alarm about {member}'s word of entry {seq}"
-                    )));
+                    (Alarm::LogsDiffer, format!("{} saw another entry {seq}", member.user().name()))
                 }
-                _ => {}
-            }
+                _ => continue,
+            };
+            self.alarm(client, slot, alarm, &what)?;
+        }
+        // Who lives in another log knows of other changes.
+        if self.is_victim(client, slot) {
+            return Ok(());
         }
         for (epoch, change) in changes {
-            let known = self.changes.entry((slot, epoch)).or_insert_with(|| change.clone());
+            let Some(seq) = commits.get(&epoch) else {
+                return Err(Stop::violation(format!("client {client} was told of epoch {epoch}, which nothing began")));
+            };
+            let known = self.changes.entry((slot, *seq)).or_insert_with(|| change.clone());
             if *known != change {
                 return Err(Stop::violation(format!(
-                    "{client} saw another change in epoch {epoch} than others: {change:?}, not {known:?}"
+                    "client {client} saw another change by commit {seq} than others: {change:?}, not {known:?}"
                 )));
             }
         }
         Ok(())
     }
 
+    /// A client encrypted something that is about to leave it. No key does so twice (RFC 9420, section 9.1), whether or not
+    /// what it encrypted first ever arrived.
+    pub(crate) fn encrypted(
+        &mut self,
+        client: &ClientUri,
+        (epoch, generation): (Vec<u8>, u32),
+        entry: &[u8],
+    ) -> Result<(), Stop> {
+        let first = self.keys.entry((client.clone(), epoch, generation)).or_insert_with(|| entry.to_vec());
+        if first == entry {
+            return Ok(());
+        }
+        Err(Stop::violation(format!("{client} encrypted two messages with its key of generation {generation}")))
+    }
+
     /// The service acknowledged an intent.
     pub(crate) fn acknowledged(&mut self, intent: IdempotencyKey, seq: Seq) {
         for said in self.said.iter_mut().filter(|said| said.intent == intent) {
-            said.acknowledged = Some(seq.0);
+            said.acknowledged = Some(seq);
+        }
+    }
+
+    /// What was in a void epoch is said again.
+    pub(crate) fn said_again(&mut self, text: &str, intent: Option<IdempotencyKey>) {
+        for said in self.said.iter_mut().filter(|said| said.text == text) {
+            said.acknowledged = None;
+            said.again = true;
+            match intent {
+                Some(intent) => said.intent = intent,
+                None => said.excused = true,
+            }
         }
     }
 
     /// An intent is not under way any more, and its user was told why.
     pub(crate) fn excuse(&mut self, which: impl Fn(&Said) -> bool) {
         self.said.iter_mut().filter(|said| which(said)).for_each(|said| said.excused = true);
-    }
-
-    /// Members of an epoch, from the changes before. None if a change is not known.
-    pub(crate) fn roster(&self, slot: usize, epoch: Epoch) -> Option<BTreeSet<ClientUri>> {
-        let mut roster = BTreeSet::from([self.slot(slot)?.founder.clone()]);
-        for number in 1..=epoch.0 {
-            let change = self.changes.get(&(slot, Epoch(number)))?;
-            for removed in &change.removed {
-                roster.remove(removed);
-            }
-            roster.extend(change.added.iter().cloned());
-        }
-        Some(roster)
     }
 }

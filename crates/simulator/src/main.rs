@@ -2,15 +2,18 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
+    num::NonZero,
     ops::Range,
     process::ExitCode,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Instant,
 };
 
 use clap::Parser;
-use conclave_simulator::{Plan, Sabotage, simulate};
+use conclave_simulator::{Cut, Hostile, Numbers, Plan, Report, Sabotage, Trouble, Violation, shrink, simulate};
 
-/// Simulates clients and a Delivery Service with faults. A failing seed is named with the command that repeats it.
+/// Simulates clients and a Delivery Service with faults. A failing seed is cut to what is needed for it, and named with
+/// the command that repeats it.
 #[derive(Debug, Parser)]
 #[command(name = "conclave-simulate", version)]
 struct Args {
@@ -26,12 +29,30 @@ struct Args {
     /// How likely the network fails, and a client dies, in a step; in percent
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=100))]
     faults: u64,
+    /// Who breaks the rules: nobody, server, members, both; by default it depends on the seed
+    #[arg(long)]
+    hostile: Option<Hostile>,
     /// Plants a fault into the clients, to see that it is caught
     #[arg(long, default_value_t = Sabotage::None)]
     sabotage: Sabotage,
+    /// Only these steps of the program, as 0-3,7
+    #[arg(long, requires = "seed")]
+    keep: Option<Numbers>,
+    /// Steps in which nothing goes wrong
+    #[arg(long, requires = "seed", default_value = "")]
+    calm: Numbers,
+    /// What goes wrong in no step
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Trouble>,
     /// Go on after a failing seed
     #[arg(long)]
     keep_going: bool,
+    /// Programs that are tried to cut a failing one; 0 leaves it whole
+    #[arg(long, default_value_t = 300, value_name = "TRIES")]
+    shrink: u32,
+    /// Seeds at a time; by default as many as there are cores
+    #[arg(long)]
+    jobs: Option<NonZero<usize>>,
     /// Print what happens, step by step
     #[arg(long)]
     verbose: bool,
@@ -44,47 +65,142 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     if from < to { Ok(from..to) } else { Err("the range is empty".into()) }
 }
 
+/// Sums over all seeds.
+#[derive(Default)]
+struct Sums {
+    epochs: u64,
+    sent: usize,
+    read: usize,
+    wishes: usize,
+    void: usize,
+    misdeeds: usize,
+    alarms: usize,
+    witnessed: u64,
+    failed: u64,
+}
+
+impl Sums {
+    fn add(&mut self, report: &Report) {
+        self.epochs += report.epochs;
+        self.sent += report.sent;
+        self.read += report.read;
+        self.wishes += report.wishes_failed;
+        self.void += report.void;
+        self.misdeeds += report.misdeeds;
+        self.alarms += report.alarms;
+        self.witnessed += report.witnessed;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.epochs += other.epochs;
+        self.sent += other.sent;
+        self.read += other.read;
+        self.wishes += other.wishes;
+        self.void += other.void;
+        self.misdeeds += other.misdeeds;
+        self.alarms += other.alarms;
+        self.witnessed += other.witnessed;
+        self.failed += other.failed;
+    }
+}
+
+impl Args {
+    fn plan(&self, seed: u64) -> Plan {
+        Plan {
+            seed,
+            steps: self.steps,
+            fault_percent: self.faults,
+            hostile: self.hostile.unwrap_or(Hostile::of(seed)),
+            sabotage: self.sabotage,
+            cut: Cut {
+                keep: self.keep.clone(),
+                calm: self.calm.clone(),
+                without: self.without.iter().copied().collect(),
+            },
+        }
+    }
+
+    /// One seed. Prints what there is to see.
+    fn run(&self, seed: u64, sums: &mut Sums) {
+        let trace = match simulate(&self.plan(seed)) {
+            Ok(report) => {
+                sums.add(&report);
+                report.trace
+            }
+            Err(violation) => {
+                sums.failed += 1;
+                let violation = self.cut(violation);
+                eprintln!("\r{violation}");
+                violation.trace
+            }
+        };
+        if self.verbose {
+            println!("{}", trace.join("\n"));
+        }
+    }
+
+    fn cut(&self, violation: Box<Violation>) -> Box<Violation> {
+        if self.shrink == 0 || self.keep.is_some() {
+            return violation;
+        }
+        eprintln!("\r{violation}\ncutting it to what is needed");
+        shrink(violation, self.shrink)
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let seeds = args.seed.map_or(args.seeds.clone(), |seed| seed..seed.saturating_add(1));
     let total = seeds.end - seeds.start;
     let (started, progress) = (Instant::now(), std::io::stderr().is_terminal());
-    let (mut failed, mut epochs, mut sent, mut read, mut wishes, mut broken) = (0_u64, 0, 0, 0, 0, 0);
-    for (done, seed) in (1..).zip(seeds) {
-        let plan = Plan { seed, steps: args.steps, fault_percent: args.faults, sabotage: args.sabotage };
-        let trace = match simulate(&plan) {
-            Ok(report) => {
-                epochs += report.epochs;
-                sent += report.sent;
-                read += report.read;
-                wishes += report.wishes_failed;
-                broken += report.broken;
-                report.trace
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let (next, done, stop) = (AtomicU64::new(seeds.start), AtomicU64::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut sums = Sums::default();
+        while !stop.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
             }
-            Err(violation) => {
-                failed += 1;
-                eprintln!("\r{violation}");
-                violation.trace
+            args.run(seed, &mut sums);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if progress {
+                eprint!("\r{done} of {total} seeds ");
+                let _ = std::io::stderr().flush();
             }
-        };
-        if args.verbose {
-            println!("{}", trace.join("\n"));
+            if sums.failed > 0 && !args.keep_going {
+                stop.store(true, Ordering::Relaxed);
+            }
         }
-        if progress {
-            eprint!("\r{done} of {total} seeds, {failed} failed ");
-            let _ = std::io::stderr().flush();
+        sums
+    };
+    let mut sums = Sums::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            match thread.join() {
+                Ok(part) => sums.merge(&part),
+                Err(_) => sums.failed += 1,
+            }
         }
-        if failed > 0 && !args.keep_going {
-            return ExitCode::FAILURE;
-        }
-    }
+    });
     if progress {
         eprintln!();
     }
     println!(
-        "{total} seeds, {failed} failed, in {:.1} s: {epochs} epochs, {sent} messages sent and {read} read, \
-         {wishes} wishes given up with a reason, {broken} commits that nobody could apply",
-        started.elapsed().as_secs_f64()
+        "{} seeds, {} failed, in {:.1} s: {} epochs, {} messages sent and {} read, {} keys watched, {} wishes given up \
+         with a reason, {} commits annulled, {} misdeeds, {} alarms",
+        done.load(Ordering::Relaxed),
+        sums.failed,
+        started.elapsed().as_secs_f64(),
+        sums.epochs,
+        sums.sent,
+        sums.read,
+        sums.witnessed,
+        sums.wishes,
+        sums.void,
+        sums.misdeeds,
+        sums.alarms,
     );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sums.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,8 +1,10 @@
-//! What goes wrong between a client and the service, and when a client dies.
+//! What goes wrong between a client and the service, and when either dies.
 
 use std::fmt;
 
 use conclave_protocol::Refusal;
+
+use crate::hostile::Tamper;
 
 /// What goes wrong with one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub(crate) enum Stop {
     Unreachable,
     /// The service refused.
     Refused(Refusal),
+    /// The client noticed that somebody breaks the rules, and goes no further with this group for now.
+    Alarmed,
     /// Something that must never be.
     Violation(String),
 }
@@ -39,22 +43,28 @@ impl Stop {
 /// The faults of one step, by how many effects and requests precede them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Weather {
-    death: Option<u64>,
-    fault: Option<(u64, NetworkFault)>,
-    /// Whether the next commit is one that nobody can apply.
-    broken: bool,
+    /// The client dies after so many effects.
+    pub(crate) death: Option<u64>,
+    /// The request after so many goes wrong.
+    pub(crate) fault: Option<(u64, NetworkFault)>,
+    /// The server dies after so many effects of its own.
+    pub(crate) crash: Option<u64>,
+    /// The server lies in its reply after so many requests that the lie could be about.
+    pub(crate) tamper: Option<(u64, Tamper)>,
+    /// The client is cut off.
+    pub(crate) offline: bool,
+}
+
+fn counted<T: Copy>(countdown: &mut Option<(u64, T)>) -> Option<T> {
+    let (left, _) = countdown.as_mut()?;
+    if let Some(less) = left.checked_sub(1) {
+        *left = less;
+        return None;
+    }
+    countdown.take().map(|(_, what)| what)
 }
 
 impl Weather {
-    pub(crate) fn new(death: Option<u64>, fault: Option<(u64, NetworkFault)>, broken: bool) -> Self {
-        Self { death, fault, broken }
-    }
-
-    /// Whether the commit that is made now is one that nobody can apply.
-    pub(crate) fn breaks(&mut self) -> bool {
-        std::mem::take(&mut self.broken)
-    }
-
     /// A place between two effects, where the client may die.
     pub(crate) fn moment(&mut self) -> Result<(), Stop> {
         match self.death.as_mut() {
@@ -77,31 +87,13 @@ impl Weather {
 
     /// The fault of the request that comes now.
     pub(crate) fn fault(&mut self) -> Option<NetworkFault> {
-        let (left, _) = self.fault.as_mut()?;
-        if let Some(less) = left.checked_sub(1) {
-            *left = less;
-            return None;
-        }
-        self.fault.take().map(|(_, fault)| fault)
+        if self.offline { Some(NetworkFault::RequestLost) } else { counted(&mut self.fault) }
     }
 
-    /// One request and its reply. Submissions deal with delay themselves, before.
-    pub(crate) fn call<T>(
-        &mut self,
-        fault: Option<NetworkFault>,
-        request: impl FnOnce() -> Result<T, Refusal>,
-    ) -> Result<T, Stop> {
-        self.moment()?;
-        let reply = match fault {
-            Some(NetworkFault::RequestLost | NetworkFault::Delayed) => return Err(Stop::Unreachable),
-            Some(NetworkFault::ReplyLost) => {
-                let _lost = request();
-                return Err(Stop::Unreachable);
-            }
-            Some(NetworkFault::Doubled) | None => request(),
-        };
-        self.moment()?;
-        reply.map_err(Stop::Refused)
+    /// The lie about what is asked for now, if there is one that suits.
+    pub(crate) fn tamper(&mut self, suits: impl FnOnce(Tamper) -> bool) -> Option<Tamper> {
+        let (_, tamper) = self.tamper?;
+        if suits(tamper) { counted(&mut self.tamper) } else { None }
     }
 }
 
@@ -110,8 +102,11 @@ impl fmt::Display for Weather {
         if let Some((after, fault)) = self.fault {
             write!(f, "; request {after}: {fault:?}")?;
         }
-        if self.broken {
-            f.write_str("; a broken commit")?;
+        if let Some(after) = self.crash {
+            write!(f, "; the server dies after {after} effects")?;
+        }
+        if let Some((after, tamper)) = self.tamper {
+            write!(f, "; the server lies in reply {after}: {tamper:?}")?;
         }
         if let Some(after) = self.death {
             write!(f, "; dies after {after} effects")?;

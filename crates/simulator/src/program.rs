@@ -1,63 +1,33 @@
-//! Programs of random actions. A program is a function of its plan alone: what happens to the clients changes what a
-//! step comes to, never which step is next.
+//! Programs of random actions: explicit lists, which can be cut. A program is a function of its plan alone: what
+//! happens to the clients changes what a step comes to, never which step is next.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use crate::{
     dice::Dice,
+    hostile::{Lie, Offence, Tamper},
     network::{NetworkFault, Weather},
-    sabotage::Sabotage,
+    plan::{Cut, Plan, Trouble},
 };
 
-/// What is simulated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Fixes the program.
-    pub seed: u64,
-    /// Steps before everything calms.
-    pub steps: u32,
-    /// How likely the network fails, and a client dies, in a step; in percent each.
-    pub fault_percent: u64,
-    /// A fault planted into the clients, to see that it is caught.
-    pub sabotage: Sabotage,
-}
-
-impl Plan {
-    /// A seed's program in its usual length and weather.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self { seed, steps: 100, fault_percent: 20, sabotage: Sabotage::None }
-    }
-
-    /// The command that runs it again.
-    #[must_use]
-    pub fn command(&self) -> String {
-        let Self { seed, steps, fault_percent, sabotage } = self;
-        let planted = match sabotage {
-            Sabotage::None => String::new(),
-            planted => format!(" --sabotage {planted}"),
-        };
-        format!(
-            "cargo run -p conclave-simulator -- --seed {seed} --steps {steps} --faults {fault_percent}{planted} \
-             --verbose"
-        )
-    }
-}
-
-/// What a client does.
+/// What a client does, or what is done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
+    /// Comes into being, if it is a device that its user gets later.
+    Arrive,
     /// Makes the group, if nobody has.
     Create,
     /// Wishes to say something.
     Say,
-    /// Claims KeyPackages of a user and wishes to add it.
+    /// Claims KeyPackages of the user of a client and wishes to add it.
     Add(usize),
-    /// Wishes to remove a user.
+    /// Wishes to remove the user of a client.
     Remove(usize),
     Leave,
     /// Wishes new keys for itself.
     Update,
+    /// Wishes to say where it stands.
+    Heartbeat,
     /// Reads the group's channel.
     Read,
     /// Submits one thing, without reading first.
@@ -66,11 +36,17 @@ pub(crate) enum Action {
     Sync,
     /// Does nothing: the faults of the step may still kill it.
     Nothing,
+    /// Is cut off for so many milliseconds.
+    Outage(u64),
+    /// Is lied to by the server from now on.
+    Lie(Lie),
 }
 
 /// One step.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
+    /// Its place in the program that nothing was cut from.
+    pub(crate) number: u32,
     /// Time that passes before it, in milliseconds.
     pub(crate) pause: u64,
     pub(crate) actor: usize,
@@ -78,26 +54,72 @@ pub(crate) struct Step {
     pub(crate) action: Action,
     /// Whether the client also carries out at once what it wishes.
     pub(crate) drive: bool,
+    /// How the client breaks the rules in this step.
+    pub(crate) offence: Option<Offence>,
     pub(crate) weather: Weather,
+}
+
+impl Step {
+    /// Clients that it is about.
+    pub(crate) fn clients(&self) -> impl Iterator<Item = usize> {
+        let other = match self.action {
+            Action::Add(other) | Action::Remove(other) => Some(other),
+            _ => None,
+        };
+        std::iter::once(self.actor).chain(other)
+    }
+
+    fn without(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Death => self.weather.death = None,
+            Trouble::Network => self.weather.fault = None,
+            Trouble::Crash => self.weather.crash = None,
+            Trouble::Server => self.weather.tamper = None,
+            Trouble::Members => self.offence = None,
+            Trouble::Outage | Trouble::Clock => {}
+        }
+    }
+
+    fn is_only(&self, trouble: Trouble) -> bool {
+        match self.action {
+            Action::Outage(_) => trouble == Trouble::Outage,
+            Action::Lie(_) => trouble == Trouble::Server,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pause, actor, slot, action, drive, weather } = self;
-        write!(f, "+{pause} ms, user{actor} in group {slot}: {action:?}")?;
+        let Self { number, pause, actor, slot, action, drive, offence, weather } = self;
+        write!(f, "{number}: +{pause} ms, client {actor} in group {slot}: {action:?}")?;
         if *drive {
             f.write_str(" and drive")?;
+        }
+        if let Some(offence) = offence {
+            write!(f, "; breaks the rules: {offence:?}")?;
         }
         write!(f, "{weather}")
     }
 }
 
-/// A plan's groups, actors and steps.
+/// A client of the program.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientSpec {
+    pub(crate) user: usize,
+    /// Which of the user's devices it is.
+    pub(crate) device: usize,
+    /// Whether it is there only from its arrival on.
+    pub(crate) late: bool,
+    /// How far its clock is off, in milliseconds; negative if it runs behind.
+    pub(crate) skew: i64,
+}
+
+/// A plan's groups, clients and steps.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub(crate) slots: usize,
-    /// How far each actor's clock is off, in milliseconds; negative if it runs behind.
-    pub(crate) skews: Vec<i64>,
+    pub(crate) clients: Vec<ClientSpec>,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -105,55 +127,156 @@ const MINUTE: u64 = 60_000;
 
 impl Program {
     pub(crate) fn new(plan: &Plan) -> Self {
+        let mut program = Writer::new(plan).write();
+        program.cut(&plan.cut);
+        program
+    }
+
+    /// Clients that any step is about.
+    pub(crate) fn mentioned(&self) -> BTreeSet<usize> {
+        self.steps.iter().flat_map(Step::clients).collect()
+    }
+
+    fn cut(&mut self, cut: &Cut) {
+        for trouble in &cut.without {
+            self.steps.iter_mut().for_each(|step| step.without(*trouble));
+            if *trouble == Trouble::Clock {
+                self.clients.iter_mut().for_each(|client| client.skew = 0);
+            }
+        }
+        let kept = |step: &Step| {
+            cut.keep.as_ref().is_none_or(|keep| keep.0.contains(&step.number))
+                && !cut.without.iter().any(|trouble| step.is_only(*trouble))
+        };
+        // The time that a step took passes all the same: windows and leases end as they did.
+        let mut passed = 0;
+        for mut step in std::mem::take(&mut self.steps) {
+            if !kept(&step) {
+                passed += step.pause;
+                continue;
+            }
+            step.pause += std::mem::take(&mut passed);
+            if cut.calm.0.contains(&step.number) {
+                step.weather = Weather::default();
+                step.offence = None;
+            }
+            self.steps.push(step);
+        }
+    }
+}
+
+/// Writes a plan's program.
+struct Writer<'a> {
+    plan: &'a Plan,
+    dice: Dice,
+    program: Program,
+    /// Some clients are online often, some hardly ever.
+    presence: Vec<u64>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(plan: &'a Plan) -> Self {
         let mut dice = Dice::new(plan.seed);
-        let actors = 2 + dice.index(5);
-        let slots = 1 + dice.index(2);
-        let skew = |dice: &mut Dice| i64::try_from(dice.below(4 * MINUTE)).unwrap_or(0) - 120_000;
-        let skews = (0..actors).map(|_| skew(&mut dice)).collect();
-        // Some are online often, some hardly ever.
-        let presence: Vec<u64> = (0..actors).map(|_| 1 + dice.below(8)).collect();
-        let mut steps = Vec::new();
-        for slot in 0..slots {
-            let (actor, weather) = (dice.index(actors), Weather::default());
-            steps.push(Step { pause: 1, actor, slot, action: Action::Create, drive: false, weather });
-            // The group begins with some of the others.
-            for place in 1..=dice.index(actors) {
-                let other = (actor + place) % actors;
-                for (actor, action) in [(actor, Action::Add(other)), (other, Action::Sync)] {
-                    let (pause, weather) = (dice.below(5_000), Self::weather(&mut dice, plan.fault_percent / 2));
-                    steps.push(Step { pause, actor, slot, action, drive: true, weather });
+        let clients = match dice.weighted(&[60, 30, 10]) {
+            0 => 2 + dice.index(5),
+            1 => 7 + dice.index(6),
+            _ => 13 + dice.index(18),
+        };
+        let slots = 1 + dice.weighted(&[40, 35, 15, 10]);
+        let mut specs: Vec<ClientSpec> = Vec::new();
+        for index in 0..clients {
+            let skew = i64::try_from(dice.below(4 * MINUTE)).unwrap_or(0) - 120_000;
+            let owner = (index > 1 && dice.percent(20)).then(|| dice.index(index));
+            let spec = match owner.and_then(|owner| specs.get(owner)).map(|owner| owner.user) {
+                Some(user) => {
+                    let device = specs.iter().filter(|spec| spec.user == user).count();
+                    ClientSpec { user, device, late: dice.percent(60), skew }
+                }
+                None => ClientSpec { user: index, device: 0, late: false, skew },
+            };
+            specs.push(spec);
+        }
+        let presence = (0..clients).map(|_| 1 + dice.below(8)).collect();
+        Self { plan, dice, program: Program { slots, clients: specs, steps: Vec::new() }, presence }
+    }
+
+    fn push(&mut self, pause: u64, actor: usize, slot: usize, action: Action, drive: bool) {
+        let number = u32::try_from(self.program.steps.len()).unwrap_or(u32::MAX);
+        let (offence, weather) = (None, Weather::default());
+        self.program.steps.push(Step { number, pause, actor, slot, action, drive, offence, weather });
+    }
+
+    fn write(mut self) -> Program {
+        let clients = self.program.clients.len();
+        for slot in 0..self.program.slots {
+            let on_time: Vec<_> = (0..clients).filter(|client| !self.is_late(*client)).collect();
+            let founder = on_time.get(self.dice.index(on_time.len())).copied().unwrap_or(0);
+            self.push(1, founder, slot, Action::Create, false);
+            // The group begins with some of the others: in large ones with many, so that there is time for the rest.
+            let others = self.dice.index(clients.min(13));
+            for place in 1..=others {
+                let other = (founder + place) % clients;
+                for (actor, action) in [(founder, Action::Add(other)), (other, Action::Sync)] {
+                    let pause = self.dice.below(5_000);
+                    self.push(pause, actor, slot, action, true);
+                    self.trouble(self.plan.fault_percent / 2);
                 }
             }
         }
-        while steps.len() < plan.steps as usize {
-            let actor = dice.weighted(&presence);
-            let other = (actor + 1 + dice.index(actors - 1)) % actors;
-            let action = match dice.weighted(&[26, 16, 7, 3, 8, 6, 10, 20, 3, 1]) {
-                0 => Action::Say,
-                1 => Action::Add(other),
-                2 => Action::Remove(other),
-                3 => Action::Leave,
-                4 => Action::Update,
-                5 => Action::Read,
-                6 => Action::Submit,
-                7 => Action::Sync,
-                8 => Action::Nothing,
-                _ => Action::Create,
-            };
-            let pause = match dice.weighted(&[90, 7, 3]) {
-                0 => 1 + dice.below(5_000),
-                1 => dice.below(30 * MINUTE),
-                _ => dice.below(30 * 60 * MINUTE),
-            };
-            let slot = dice.index(slots);
-            let drive = dice.percent(50);
-            let weather = Self::weather(&mut dice, plan.fault_percent);
-            steps.push(Step { pause, actor, slot, action, drive, weather });
+        while self.program.steps.len() < self.plan.steps as usize {
+            self.step(clients);
         }
-        Self { slots, skews, steps }
+        self.program
     }
 
-    fn weather(dice: &mut Dice, fault_percent: u64) -> Weather {
+    fn is_late(&self, client: usize) -> bool {
+        self.program.clients.get(client).is_some_and(|client| client.late)
+    }
+
+    fn step(&mut self, clients: usize) {
+        let dice = &mut self.dice;
+        let actor = dice.weighted(&self.presence);
+        let other = (actor + 1 + dice.index(clients - 1)) % clients;
+        let action = match dice.weighted(&[26, 16, 7, 3, 8, 6, 10, 20, 3, 1, 2, 2, 2]) {
+            0 => Action::Say,
+            1 => Action::Add(other),
+            2 => Action::Remove(other),
+            3 => Action::Leave,
+            4 => Action::Update,
+            5 => Action::Read,
+            6 => Action::Submit,
+            7 => Action::Sync,
+            8 => Action::Nothing,
+            9 => Action::Create,
+            10 => Action::Heartbeat,
+            11 => Action::Arrive,
+            _ => Action::Outage(dice.below(2 * 60 * MINUTE)),
+        };
+        // A new device is added by somebody soon.
+        let pause = match dice.weighted(&[90, 7, 3]) {
+            0 => 1 + dice.below(5_000),
+            1 => dice.below(30 * MINUTE),
+            _ => dice.below(30 * 60 * MINUTE),
+        };
+        let slot = dice.index(self.program.slots);
+        let drive = dice.percent(50);
+        self.push(pause, actor, slot, action, drive);
+        self.trouble(self.plan.fault_percent);
+        self.lie(actor, slot);
+    }
+
+    /// The server begins to lie to a client.
+    fn lie(&mut self, actor: usize, slot: usize) {
+        if self.plan.hostile.server() && self.dice.percent(2) {
+            let lie = Lie::ALL.get(self.dice.index(Lie::ALL.len())).copied().unwrap_or(Lie::Omit);
+            let pause = self.dice.below(5_000);
+            self.push(pause, actor, slot, Action::Lie(lie), false);
+        }
+    }
+
+    /// Something goes wrong in the step that was written last.
+    fn trouble(&mut self, fault_percent: u64) {
+        let (dice, hostile) = (&mut self.dice, self.plan.hostile);
         let death = dice.percent(fault_percent).then(|| dice.below(16));
         let fault = dice.percent(fault_percent).then(|| {
             let fault = match dice.index(4) {
@@ -164,6 +287,20 @@ impl Program {
             };
             (dice.below(8), fault)
         });
-        Weather::new(death, fault, dice.percent(fault_percent / 10))
+        let crash = dice.percent(fault_percent / 3).then(|| dice.below(16));
+        let tamper = (hostile.server() && dice.percent(fault_percent / 2)).then(|| {
+            let tamper = Tamper::ALL.get(dice.index(Tamper::ALL.len())).copied().unwrap_or(Tamper::Gap);
+            (dice.below(3), tamper)
+        });
+        let offence = (hostile.members() && dice.percent(fault_percent / 2))
+            .then(|| Offence::ALL.get(dice.index(Offence::ALL.len())).copied())
+            .flatten();
+        let Some(step) = self.program.steps.last_mut() else { return };
+        step.weather = Weather { death, fault, crash, tamper, offline: false };
+        step.offence = offence;
+        if offence.is_some_and(Offence::is_commit) && !matches!(step.action, Action::Add(_)) {
+            // There is to be a commit that is not what it should be.
+            (step.action, step.drive) = (Action::Update, true);
+        }
     }
 }

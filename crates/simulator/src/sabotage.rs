@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::plan::Hostile;
+
 /// A fault planted into the clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sabotage {
@@ -18,6 +20,8 @@ pub enum Sabotage {
     SayAgain,
     /// Intents do not survive a crash.
     ForgetIntents,
+    /// Which keys were used since the MLS state was stored does not survive a crash.
+    ForgetKeys,
     /// Only the first half of a transaction is stored.
     TornWrite,
     /// An invitation is taken up before the channel was read that tells of our removal, and lost.
@@ -28,22 +32,42 @@ pub enum Sabotage {
     SubmitUnread,
     /// What other members propose is never committed.
     NeverCommit,
+    /// The same message is made anew, with a key that was used, whenever its reply is lost.
+    ReuseKey,
+    /// Commits that cannot be applied are not disputed.
+    NeverDispute,
+    /// What members and receipts say of the log is not looked at.
+    Trusting,
 }
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
         Self::SayAgain,
         Self::ForgetIntents,
+        Self::ForgetKeys,
         Self::TornWrite,
         Self::InboxFirst,
         Self::LoseInvitation,
         Self::SubmitUnread,
         Self::NeverCommit,
+        Self::ReuseKey,
+        Self::NeverDispute,
+        Self::Trusting,
     ];
+
+    /// Who must break the rules for the fault to show.
+    #[must_use]
+    pub const fn needs(self) -> Hostile {
+        match self {
+            Self::NeverDispute => Hostile::Members,
+            Self::Trusting => Hostile::Server,
+            _ => Hostile::Nobody,
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -53,11 +77,15 @@ impl Sabotage {
             Self::DropMessage => "drop-message",
             Self::SayAgain => "say-again",
             Self::ForgetIntents => "forget-intents",
+            Self::ForgetKeys => "forget-keys",
             Self::TornWrite => "torn-write",
             Self::InboxFirst => "inbox-first",
             Self::LoseInvitation => "lose-invitation",
             Self::SubmitUnread => "submit-unread",
             Self::NeverCommit => "never-commit",
+            Self::ReuseKey => "reuse-key",
+            Self::NeverDispute => "never-dispute",
+            Self::Trusting => "trusting",
         }
     }
 }

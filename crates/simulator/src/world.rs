@@ -1,24 +1,35 @@
 //! One simulation from its first step to the checks.
 
+use std::collections::BTreeMap;
+
+use conclave_delivery::store::ChannelKind;
 use conclave_engine::{
     group::{Group, Status},
     intent::Wish,
 };
 use conclave_names::Timestamp;
+use conclave_protocol::SigningKey;
 
 use crate::{
-    actor::{Actor, Surroundings},
+    actor::{Actor, Surroundings, random},
     check,
-    ledger::Ledger,
+    hostile::{Lie, Offence},
+    ledger::{Deed, Ledger, Misdeed},
     network::{Stop, Weather},
-    program::{Action, Plan, Program, Step},
+    plan::Plan,
+    program::{Action, ClientSpec, Program, Step},
+    sabotage::Sabotage,
     server::Server,
+    witness::Witnesses,
 };
 
 const START: Timestamp = Timestamp(1_790_000_000_000);
 
 /// Rounds within which everybody must come to rest.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 100;
+
+/// Times that everybody says where it stands in the end, in groups in which the server has lied.
+const HEARTBEATS: usize = 8;
 
 /// What came of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +44,14 @@ pub struct Report {
     pub sent: usize,
     /// Messages that clients have, their own included.
     pub read: usize,
-    /// Commits that nobody could apply, and that were annulled.
-    pub broken: u64,
+    /// How often somebody broke the rules.
+    pub misdeeds: usize,
+    /// How often somebody noticed.
+    pub alarms: usize,
+    /// Messages and proposals of which it was checked that their keys were never used before.
+    pub witnessed: u64,
+    /// Commits that were annulled.
+    pub void: usize,
     /// Wishes that came to nothing for a good reason, with the user told.
     pub wishes_failed: usize,
     /// What happened, step by step. It is the same each time.
@@ -56,7 +73,12 @@ pub struct Violation {
 /// The clock, the service and the clients.
 pub(crate) struct World {
     pub(crate) around: Surroundings,
-    pub(crate) actors: Vec<Actor>,
+    /// Clients that have arrived.
+    pub(crate) actors: BTreeMap<usize, Actor>,
+    specs: Vec<ClientSpec>,
+    sabotage: Sabotage,
+    /// Until when clients are cut off.
+    outages: BTreeMap<usize, Timestamp>,
 }
 
 /// Runs a program, lets everything calm, and checks what must hold then.
@@ -70,9 +92,9 @@ pub fn simulate(plan: &Plan) -> Result<Report, Box<Violation>> {
         let what = match stop {
             Stop::Violation(what) => what,
             Stop::Refused(refusal) => format!("the service refused what is right: {refusal}"),
-            stop @ (Stop::Death | Stop::Unreachable) => format!("the simulation is broken: {stop:?}"),
+            stop @ (Stop::Death | Stop::Unreachable | Stop::Alarmed) => format!("the simulation is broken: {stop:?}"),
         };
-        Box::new(Violation { plan: *plan, what, trace: std::mem::take(&mut trace) })
+        Box::new(Violation { plan: plan.clone(), what, trace: std::mem::take(&mut trace) })
     })
 }
 
@@ -87,39 +109,94 @@ fn run(plan: &Plan, program: &Program, trace: &mut Vec<String>) -> Result<Report
 
 impl World {
     fn new(plan: &Plan, program: &Program) -> Result<Self, Stop> {
-        let mut around = Surroundings {
+        let around = Surroundings {
             server: Server::new(START).map_err(Stop::Refused)?,
             ledger: Ledger { slots: vec![None; program.slots], ..Ledger::default() },
             weather: Weather::default(),
+            witnesses: Witnesses::default(),
         };
-        let mut actors = Vec::new();
-        for (index, skew) in program.skews.iter().enumerate() {
-            actors.push(Actor::new(&mut around, index, program.slots, *skew, plan.sabotage)?);
+        let mut world = Self {
+            around,
+            actors: BTreeMap::new(),
+            specs: program.clients.clone(),
+            sabotage: plan.sabotage,
+            outages: BTreeMap::new(),
+        };
+        for client in program.mentioned() {
+            if program.clients.get(client).is_some_and(|spec| !spec.late) {
+                world.arrive(client)?;
+            }
         }
-        Ok(Self { around, actors })
+        Ok(world)
+    }
+
+    /// A client comes into being, with the identity key of its user.
+    fn arrive(&mut self, client: usize) -> Result<(), Stop> {
+        let Some(spec) = self.specs.get(client).copied().filter(|_| !self.actors.contains_key(&client)) else {
+            return Ok(());
+        };
+        let same_user = |other: &&Actor| self.specs.get(other.index()).is_some_and(|known| known.user == spec.user);
+        let identity = match self.actors.values().find(same_user).and_then(Actor::identity) {
+            Some(identity) => identity,
+            None => SigningKey::from_bytes(&random()?),
+        };
+        self.around.weather = Weather::default();
+        self.around.server.crash = None;
+        self.around.server.serving = client;
+        let slots = self.around.ledger.slots.len();
+        let actor = Actor::new(&mut self.around, client, slots, spec, (identity, self.sabotage))?;
+        self.around.ledger.clients.insert(client, actor.client().clone());
+        self.actors.insert(client, actor);
+        Ok(())
     }
 
     fn play(&mut self, program: &Program) -> Result<Report, Stop> {
-        for (number, step) in program.steps.iter().enumerate() {
+        for step in &program.steps {
             self.around.server.pass(step.pause).map_err(Stop::Refused)?;
-            self.around.ledger.tell(format!("{number}: {step}"));
+            self.around.ledger.tell(step.to_string());
             self.around.weather = step.weather.clone();
+            self.around.weather.offline =
+                self.outages.get(&step.actor).is_some_and(|until| *until > self.around.server.now);
+            self.around.server.crash = step.weather.crash;
+            self.around.server.serving = step.actor;
             self.step(step)?;
         }
         self.around.weather = Weather::default();
+        self.around.server.crash = None;
+        self.around.server.end_forks();
         self.rest()?;
         check::all(self)
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Stop> {
+        match step.action {
+            Action::Arrive => return self.arrive(step.actor),
+            Action::Outage(ms) => {
+                self.outages.insert(step.actor, self.around.server.now.plus_ms(ms));
+                return Ok(());
+            }
+            Action::Lie(lie) => return self.lie(step.actor, step.slot, lie),
+            _ => {}
+        }
         let target = match step.action {
-            Action::Add(other) | Action::Remove(other) => self.actors.get(other),
+            Action::Add(other) | Action::Remove(other) => self.actors.get(&other),
             _ => None,
         };
         let target = target.map(|actor| actor.client().user().clone());
+        // Who lives in another log breaks the rules there, if at all.
+        let victim = self.around.ledger.is_victim(step.actor, step.slot);
+        let others = if victim { 0 } else { self.others(step.actor, step.slot) };
         let (around, slot) = (&mut self.around, step.slot);
-        let Some(actor) = self.actors.get_mut(step.actor) else { return Ok(()) };
-        let act = || {
+        let Some(actor) = self.actors.get_mut(&step.actor) else { return Ok(()) };
+        // Nobody removes its own user: who goes leaves.
+        let own = target.as_ref() == Some(actor.client().user());
+        let target = target.filter(|_| !own || matches!(step.action, Action::Add(_)));
+        actor.intend(step.offence.filter(|offence| match offence {
+            // A commit that nobody can apply is disputed by somebody, if it removes by more than it removes.
+            Offence::Flags => others > 3,
+            _ => others > 0,
+        }));
+        let act = |actor: &mut Actor, around: &mut Surroundings| {
             match (step.action, target) {
                 (Action::Create, _) => actor.create(around, slot)?,
                 (Action::Say, _) => actor.say(around, slot)?,
@@ -127,14 +204,24 @@ impl World {
                 (Action::Remove(_), Some(user)) => actor.wish(around, slot, Wish::Remove { users: vec![user] })?,
                 (Action::Leave, _) => actor.wish(around, slot, Wish::Leave)?,
                 (Action::Update, _) => actor.wish(around, slot, Wish::Update)?,
+                (Action::Heartbeat, _) => actor.wish(around, slot, Wish::Heartbeat)?,
                 (Action::Read, _) => actor.read_group(around, slot)?,
                 (Action::Submit, _) => actor.submit(around, slot).map(drop)?,
                 (Action::Sync, _) => actor.sync(around)?,
                 _ => {}
             }
-            if step.drive { actor.drive(around, slot) } else { Ok(()) }
+            if step.drive {
+                actor.drive(around, slot)?;
+            }
+            actor.offend(around, slot)
         };
-        match act() {
+        let misdeeds = around.ledger.misdeeds.len();
+        let done = act(actor, around);
+        actor.intend(None);
+        if matches!(done, Err(Stop::Death | Stop::Unreachable)) {
+            around.ledger.unseen_since(misdeeds);
+        }
+        match done {
             Err(Stop::Death) => {
                 around.ledger.tell(format!("    {} dies", actor.name()));
                 actor.die(&around.ledger)
@@ -143,7 +230,9 @@ impl World {
                 around.ledger.tell(format!("    {} gets no reply", actor.name()));
                 Ok(())
             }
+            Err(Stop::Alarmed) => Ok(()),
             // A program that goes on after such a refusal would hide it.
+            Err(Stop::Refused(refusal)) => actor.refused(around, slot, refusal),
             done => {
                 if step.action == Action::Nothing && around.weather.dies() {
                     around.ledger.tell(format!("    {} dies", actor.name()));
@@ -154,77 +243,155 @@ impl World {
         }
     }
 
-    /// Nothing goes wrong any more: everybody catches up until nothing moves.
-    fn rest(&mut self) -> Result<(), Stop> {
-        let mut before = None;
-        for _ in 0..ROUNDS {
-            // Long enough for everybody's turn to commit what others proposed.
-            self.around.server.pass(60_000).map_err(Stop::Refused)?;
-            for actor in &mut self.actors {
-                actor.sync(&mut self.around)?;
+    /// Other members that are in the same epoch as a client.
+    fn others(&self, client: usize, slot: usize) -> usize {
+        let epoch = |actor: &Actor| actor.group(slot).filter(|_| actor.is_active(slot)).map(Group::epoch);
+        let Some(own) = self.actors.get(&client).and_then(epoch) else { return 0 };
+        self.actors.values().filter(|actor| actor.index() != client && epoch(actor) == Some(own)).count()
+    }
+
+    /// The server begins to lie to a client.
+    fn lie(&mut self, client: usize, slot: usize, lie: Lie) -> Result<(), Stop> {
+        let Some(actor) = self.actors.get(&client) else { return Ok(()) };
+        let server = &mut self.around.server;
+        match lie {
+            Lie::OldWelcomes | Lie::ForgedWelcome => {
+                let posted = server.post_again(actor.inbox(), lie == Lie::ForgedWelcome).map_err(Stop::Refused)?;
+                if posted == 0 {
+                    return Ok(());
+                }
             }
-            let heads = self.heads()?;
-            let pending = |actor: &Actor| {
-                (0..heads.len()).any(|slot| actor.group(slot).is_some_and(|group| group.intents().count() > 0))
-            };
-            let stuck = |actor: &Actor| {
-                let stuck = |group: &Group| matches!(group.status(), Status::Stuck { .. });
-                (0..heads.len()).any(|slot| actor.group(slot).is_some_and(stuck))
-            };
-            if before.as_ref() == Some(&heads) && !self.actors.iter().any(|actor| pending(actor) || stuck(actor)) {
-                return Ok(());
-            }
-            before = Some(heads);
-        }
-        let mut open = Vec::new();
-        for actor in &self.actors {
-            for slot in 0..self.around.ledger.slots.len() {
-                if let Some(group) = actor.group(slot) {
-                    open.extend(
-                        group.intents().map(|intent| format!("{} of {}", intent_name(&intent.wish), actor.name())),
-                    );
+            _ => {
+                let Some(group) = actor.group(slot).filter(|_| actor.is_active(slot)) else { return Ok(()) };
+                let (channel, place) = (group.profile().channel, group.position().seq);
+                server.lie(client, channel, place, lie).map_err(Stop::Refused)?;
+                self.around.ledger.victims.insert((client, slot));
+                // Sessions of the other log are of no use.
+                if let Some(actor) = self.actors.get_mut(&client) {
+                    actor.hang_up(slot);
                 }
             }
         }
-        for actor in &self.actors {
+        self.around.ledger.misdeed(Deed::Lied(lie), slot, client, None);
+        Ok(())
+    }
+
+    /// Nothing goes wrong any more: everybody catches up until nothing moves.
+    fn rest(&mut self) -> Result<(), Stop> {
+        self.actors.values_mut().for_each(Actor::hang_up_all);
+        let mut before = None;
+        let mut told = 0;
+        for _ in 0..ROUNDS {
+            // Long enough for everybody's turn to commit what others proposed.
+            self.around.server.pass(60_000).map_err(Stop::Refused)?;
+            for (client, actor) in &mut self.actors {
+                self.around.server.serving = *client;
+                actor.sync(&mut self.around)?;
+            }
+            let (heads, disputed) = self.heads()?;
+            if before.as_ref() == Some(&heads) && !disputed && !self.is_busy() {
+                // Where nobody talks, what the server hides shows in heartbeats: of who has the longer log, when the others'
+                // comes to that place.
+                if told == HEARTBEATS || self.around.ledger.victims.is_empty() {
+                    return Ok(());
+                }
+                told += 1;
+                self.heartbeats()?;
+            }
+            before = Some(heads);
+        }
+        Err(Stop::violation(format!("somebody's wishes never come to an end: {}", self.open().join(", "))))
+    }
+
+    /// Whether a client made a commit that nobody can apply, in a group in which nobody else is, who could dispute it.
+    pub(crate) fn is_alone_with_its_offence(&self, client: usize, slot: usize) -> bool {
+        let offends = |misdeed: &Misdeed| {
+            misdeed.client == client && matches!(misdeed.deed, Deed::Offended(offence) if offence.is_void())
+        };
+        let present = |actor: &Actor| actor.group(slot).is_some_and(|group| *group.status() != Status::Removed);
+        let others = |actor: &&Actor| actor.index() != client && present(actor);
+        self.around.ledger.misdeeds_in(slot).any(offends) && self.actors.values().find(others).is_none()
+    }
+
+    /// Whether all other members of a group never came, because their Welcomes were no good, or live in another log. Who is
+    /// to be let go waits for ever then.
+    pub(crate) fn is_among_ghosts(&self, client: usize, slot: usize) -> bool {
+        let ledger = &self.around.ledger;
+        let ghost = |actor: &Actor| {
+            let index = actor.index();
+            ledger.uninvited.contains(&(index, slot)) || ledger.is_victim(index, slot) || !actor.is_active(slot)
+        };
+        let any = !ledger.uninvited.is_empty() || ledger.has_victims(slot);
+        any && self.actors.values().all(|actor| actor.index() == client || ghost(actor))
+    }
+
+    /// Whether anybody has something to do, of those whom the server does not lie to.
+    fn is_busy(&self) -> bool {
+        let ledger = &self.around.ledger;
+        let busy = |actor: &Actor, slot: usize| {
+            actor
+                .group(slot)
+                .is_some_and(|group| group.intents().count() > 0 || matches!(group.status(), Status::Stuck { .. }))
+                && !ledger.is_victim(actor.index(), slot)
+                && !ledger.is_lost(slot)
+                && !self.is_alone_with_its_offence(actor.index(), slot)
+                && !self.is_among_ghosts(actor.index(), slot)
+        };
+        self.actors.values().any(|actor| (0..ledger.slots.len()).any(|slot| busy(actor, slot)))
+    }
+
+    /// Everybody says where it stands, in groups in which the server has lied.
+    fn heartbeats(&mut self) -> Result<(), Stop> {
+        for slot in 0..self.around.ledger.slots.len() {
+            if !self.around.ledger.has_victims(slot) {
+                continue;
+            }
+            for (client, actor) in &mut self.actors {
+                self.around.server.serving = *client;
+                actor.wish(&mut self.around, slot, Wish::Heartbeat)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is still open, for people.
+    fn open(&self) -> Vec<String> {
+        let mut open = Vec::new();
+        for actor in self.actors.values() {
             for slot in 0..self.around.ledger.slots.len() {
-                if let Some(group) = actor.group(slot) {
+                let Some(group) = actor.group(slot) else { continue };
+                let of = |group: &Group| group.intents().map(|intent| format!("{:?}", intent.wish)).collect::<Vec<_>>();
+                if group.intents().count() > 0 || matches!(group.status(), Status::Stuck { .. }) {
                     open.push(format!(
-                        "{} at epoch {} of group {slot}: {:?}, settled {}, {} open",
+                        "{} at epoch {} of group {slot}: {:?}, settled {}, {} open; {}",
                         actor.name(),
                         group.epoch(),
                         group.status(),
                         group.settled_epoch(),
-                        group.open_commits()
+                        group.open_commits(),
+                        of(group).join(", ")
                     ));
                 }
             }
         }
-        Err(Stop::violation(format!("somebody's wishes never come to an end: {}", open.join(", "))))
+        open
     }
 
-    fn heads(&mut self) -> Result<Vec<u64>, Stop> {
+    /// Where the channels end, and whether time has yet to decide about a commit in one of them.
+    fn heads(&mut self) -> Result<(Vec<u64>, bool), Stop> {
         let channels: Vec<_> =
             self.around.ledger.slots.iter().map(|slot| slot.as_ref().map(|slot| slot.channel)).collect();
-        let mut heads = Vec::new();
+        let (mut heads, mut disputed) = (Vec::new(), false);
+        // Clocks differ, and members wait a little longer.
+        let now = Timestamp(self.around.server.now.0.saturating_sub(15 * 60_000));
         for channel in channels {
-            heads.push(match channel {
-                Some(channel) => self.around.server.log(&channel).map_err(Stop::Refused)?.0.head.0,
-                None => 0,
-            });
+            let Some(channel) = channel else { continue };
+            let row = self.around.server.log(&channel).map_err(Stop::Refused)?.0;
+            heads.push(row.head.0);
+            if let ChannelKind::Group { ledger } = row.kind {
+                disputed |= ledger.at(now).open().iter().any(|open| open.disputed().is_some());
+            }
         }
-        Ok(heads)
-    }
-}
-
-fn intent_name(wish: &Wish) -> &'static str {
-    match wish {
-        Wish::Send { .. } => "a message",
-        Wish::Add { .. } => "an addition",
-        Wish::Remove { .. } => "a removal",
-        Wish::Update => "an update",
-        Wish::Leave => "a leaving",
-        Wish::CommitProposals => "a commit of proposals",
-        _ => "a wish",
+        Ok((heads, disputed))
     }
 }

@@ -79,7 +79,7 @@ pub fn admit(kind: EntryKind, epoch: Epoch, current: Epoch) -> Result<(), Refuse
         EntryKind::Nack | EntryKind::Ack => Ok(()),
         EntryKind::Commit | EntryKind::Proposal | EntryKind::Successor if epoch == current => Ok(()),
         EntryKind::Message if epoch == current || epoch.next() == current => Ok(()),
-        EntryKind::Welcome => Err(Refused::Kind),
+        EntryKind::Welcome | EntryKind::Knock => Err(Refused::Kind),
         _ => Err(Refused::Epoch { found: epoch, current }),
     }
 }
@@ -106,6 +106,7 @@ mod tests {
         assert!(matches!(judge(EntryKind::Commit, 4, 5), Err(Refused::Conflict { .. })));
         assert!(matches!(judge(EntryKind::Commit, 6, 5), Err(Refused::Epoch { .. })));
         assert_eq!(judge(EntryKind::Welcome, 5, 5), Err(Refused::Kind));
+        assert_eq!(judge(EntryKind::Knock, 5, 5), Err(Refused::Kind));
         assert!(judge(EntryKind::Message, u64::MAX, 0).is_err());
     }
 

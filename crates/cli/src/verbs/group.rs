@@ -158,6 +158,27 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                 members.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
+        Group::Verify { group } => {
+            let group = names::group(client, &group)?;
+            client.sync().await?;
+            let info = info(client, &group)?;
+            let shown = json!({
+                "group": info.group,
+                "epoch": info.epoch,
+                "epoch_authenticator": info.epoch_authenticator,
+            });
+            output.give(&shown, |_| {
+                let bytes = info.epoch_authenticator.as_bytes();
+                let blocks: Vec<_> = bytes.chunks(4).map(|block| String::from_utf8_lossy(block).into_owned()).collect();
+                let rows: Vec<_> = blocks.chunks(8).map(|row| row.join(" ")).collect();
+                format!(
+                    "epoch {}\n{}\n\nCompare this with other members in the same epoch, in person or by telephone: if it differs, they are in \
+                     another branch of the group.",
+                    info.epoch,
+                    rows.join("\n")
+                )
+            })
+        }
         Group::Log { group } => {
             let group = names::group(client, &group)?;
             client.sync().await?;
@@ -238,6 +259,7 @@ fn change(change: &MembershipChange) -> String {
         Membership::Removed => format!("{by} removed {members}"),
         Membership::Renewed => format!("{by} renewed its keys"),
         Membership::Rejoined => format!("{by} came back"),
+        Membership::Readmitted => format!("{by} let {members} in again"),
         Membership::RemovedHere => format!("{by} removed this device"),
         Membership::Void => "this device's membership was annulled".to_owned(),
         _ => "something that this version cannot show".to_owned(),

@@ -120,7 +120,7 @@ fn describe(change: &serde_json::Value) -> String {
         "removed_from_group" => format!("you were removed by {by}"),
         "refused" => format!("an entry was refused: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
         "stuck" => format!(
-            "the group cannot be followed: {}; ask a member to remove and add you again",
+            "the group cannot be followed: {}; this device tries to come back by itself",
             clean_line(change["reason"].as_str().unwrap_or_default())
         ),
         "logs_differ" => format!(
@@ -133,6 +133,8 @@ fn describe(change: &serde_json::Value) -> String {
         ),
         "intent_failed" => format!("not done: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
         "rejoined" => format!("{} is back", name(&change["member"])),
+        "readmitted" => format!("{by} let {} in again", members()),
+        "knocked" => format!("you asked {} to let you in again", members()),
         "missed" => format!("what was said from entry {} to {} cannot be read here", change["from"], change["to"]),
         "rejoin_blocked" => {
             let reason = clean_line(change["reason"].as_str().unwrap_or_default());
@@ -154,6 +156,21 @@ fn describe(change: &serde_json::Value) -> String {
         "unseen" => {
             "nobody has shown to have seen what you said: they are all away, or the server withholds it".to_owned()
         }
+        "messages_missing" => format!(
+            "messages {} to {} of {} in epoch {} never came: its device failed, or somebody keeps them back",
+            change["from"],
+            change["to"],
+            name(&change["member"]),
+            change["epoch"]
+        ),
+        "forked" => format!(
+            "WARNING: {} is in another branch of the group (epoch {}): compare `conclave group verify`",
+            name(&change["member"]),
+            change["epoch"]
+        ),
+        "log_rewritten" => format!("WARNING: the server shows another entry {} than it did before", change["seq"]),
+        "replayed" => format!("{} sent again what was said before; it is shown once", name(&change["member"])),
+        "server_silent" => "nothing was heard of the server for 5 minutes: new messages do not arrive".to_owned(),
         "receipt_invalid" => "WARNING: the server does not sign for what it takes, or with another key".to_owned(),
         "receipt_broken" => "WARNING: the server shows another log than it signed for".to_owned(),
         "equivocation" => format!(

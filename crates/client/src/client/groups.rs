@@ -89,7 +89,7 @@ pub(super) fn key_path(path: &KeyPath) -> v1::KeyPath {
     v1::KeyPath {
         index: path.index,
         leaves: path.leaves,
-        siblings: path.siblings.iter().map(|node| node.to_vec()).collect(),
+        siblings: path.siblings.iter().map(conclave_names::Hash::to_vec).collect(),
     }
 }
 
@@ -274,9 +274,9 @@ impl Client {
             // channel, its reply lost: the DS remembers idempotency keys for a day only, the channel for good.
             self.sync_group(group).await?;
         }
+        // Stored with what is made of it, before anything leaves.
         let (intent, message) =
             if to_all { self.group(group)?.wish_text_to_all(text)? } else { self.group(group)?.wish_text(text)? };
-        self.save(group)?;
         self.settle(group, intent).await?;
         Ok(message)
     }
@@ -352,6 +352,11 @@ impl Client {
             let now = self.delivery.now();
             let mut events = Vec::new();
             let next = self.group(name)?.next_submission(now, &mut events);
+            for event in &events {
+                if let Event::Annulled { commit, epoch } = event {
+                    self.send_again(name, *commit, *epoch)?;
+                }
+            }
             all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
             self.save(name)?;
             let submission = match next {

@@ -2,7 +2,7 @@
 //! it replaced with the certificate (R50).
 
 use conclave_engine::{
-    key_packages::{self, AddressKey, LOW_WATER, POOL},
+    key_packages::{self, LOW_WATER, POOL},
     writes::{Room, Write},
 };
 use conclave_mls::crypto;
@@ -69,13 +69,7 @@ impl Client {
             return Ok(self.store.apply(&writes)?);
         }
         let count = if available > LOW_WATER { 0 } else { POOL.saturating_sub(available) };
-        let info = self.delivery.get_server_info().await?;
-        let id = info
-            .address_key_id
-            .as_slice()
-            .try_into()
-            .map_err(|_| ClientError::Answer("`address_key_id` is not 8 bytes".into()))?;
-        let address_key = AddressKey { id, public: info.address_key };
+        let address_key = self.address_key().await?;
         let now = self.delivery.now();
         if last_resort {
             writes.extend(key_packages::retire(&StoreRows(&*self.store), !renewed, now)?);

@@ -2,8 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use conclave_engine::{group::Status, outcome::Event};
-use conclave_names::{ChannelId, GroupUri, Seq, Timestamp};
+use conclave_engine::{
+    group::{Group, Status},
+    outcome::Event,
+    silence::Contact,
+};
+use conclave_names::{ChannelId, GroupUri, Timestamp};
 use conclave_protocol::{Code, v1};
 use futures::StreamExt as _;
 use tokio::time::{Instant, sleep_until};
@@ -21,6 +25,8 @@ pub struct Listener<'a> {
     channels: HashMap<ChannelId, Option<GroupUri>>,
     backoff: Backoff,
     ready: Vec<ClientEvent>,
+    /// When the server was heard of.
+    contact: Contact,
     tidied: Instant,
 }
 
@@ -37,6 +43,7 @@ impl Client {
     /// Follows all groups: catches up, and then waits for what comes. A broken connection is made anew, with growing
     /// pauses; nothing is missed, as every reader keeps its own place.
     pub fn listen(&mut self) -> Listener<'_> {
+        let contact = Contact::new(self.delivery.now());
         Listener {
             client: self,
             stream: None,
@@ -44,6 +51,7 @@ impl Client {
             channels: HashMap::new(),
             backoff: Backoff::default(),
             ready: Vec::new(),
+            contact,
             tidied: Instant::now(),
         }
     }
@@ -69,6 +77,7 @@ impl Listener<'_> {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => {
                     tracing::info!(%error, "the connection is lost; trying again");
+                    self.tell_silence()?;
                     self.stream = None;
                     self.channels.clear();
                     let asked = if let ClientError::Call(call) = &error { call.retry_after() } else { Duration::ZERO };
@@ -91,6 +100,7 @@ impl Listener<'_> {
             self.ready.extend(events);
             self.attach_all().await?;
             self.settled = true;
+            self.contact.heard(self.client.delivery.now());
             self.backoff.reset();
             return Ok(());
         }
@@ -103,6 +113,9 @@ impl Listener<'_> {
                 return self.do_what_is_due().await;
             }
         };
+        if matches!(event, Some(Ok(_))) {
+            self.contact.heard(self.client.delivery.now());
+        }
         match event {
             Some(Ok(Wire::Heartbeat(_))) => Ok(()),
             Some(Ok(Wire::Entries { channel, entries })) => self.take(channel, entries).await,
@@ -130,18 +143,23 @@ impl Listener<'_> {
         Ok(())
     }
 
+    /// Tells in each group that nothing is heard of its server.
+    fn tell_silence(&mut self) -> Result<(), ClientError> {
+        if let Some(since) = self.contact.silent(self.client.delivery.now()) {
+            for group in self.client.groups()?.into_iter().filter(|group| group.status == Status::Active) {
+                self.ready.push(ClientEvent { group: group.name, event: Event::ServerSilent { since } });
+            }
+        }
+        Ok(())
+    }
+
     /// Entries of a channel.
     async fn take(&mut self, channel: ChannelId, entries: Vec<v1::LoggedEntry>) -> Result<(), ClientError> {
         match self.channels.get(&channel).cloned() {
             Some(Some(name)) => {
                 let epoch = self.client.group(&name)?.epoch();
-                let place = self.client.group(&name)?.position().seq;
-                let events = if entries.first().is_some_and(|first| Seq(first.seq) == place.next()) {
-                    self.client.process(&name, entries).await?
-                } else {
-                    // We have read on by ourselves meanwhile.
-                    self.client.sync_group(&name).await?
-                };
+                // We may have read on by ourselves meanwhile.
+                let events = self.client.process_stream(&name, entries).await?;
                 self.ready.extend(events);
                 let now = Instant::now();
                 let frozen = self.client.group(&name)?.is_frozen();
@@ -224,6 +242,12 @@ impl Listener<'_> {
                 self.ready.extend(events);
                 Ok(())
             }
+            // Who is locked out may be a stranger to the channel by now.
+            Err(CallError::Refused(refusal))
+                if refusal.code == Code::AccessRefused && self.client.group(name)?.wants_rejoin() =>
+            {
+                Ok(())
+            }
             // The stream is gone on the server's side: it is opened anew.
             Err(CallError::Refused(refusal)) if refusal.code == Code::StreamUnknown => {
                 Err(ClientError::Call(CallError::Unreachable { cause: refusal.message }))
@@ -248,6 +272,14 @@ impl Listener<'_> {
                 if *self.client.group(&name)?.status() == Status::Removed {
                     return Ok(());
                 }
+                if self.client.group(&name)?.wants_rejoin() {
+                    // The key reads no further, and there is no other: nothing comes until this client is back.
+                    let events = self.client.come_back(&name, false).await?;
+                    self.ready.extend(events);
+                    if self.client.group(&name)?.wants_rejoin() {
+                        return Ok(());
+                    }
+                }
                 self.attach(channel, &name).await
             }
             Some(None) => self.attach_all().await,
@@ -261,7 +293,7 @@ impl Listener<'_> {
         self.client
             .groups
             .values()
-            .filter_map(|group| group.due(now))
+            .filter_map(|group| due_in(group, now))
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
@@ -272,16 +304,26 @@ impl Listener<'_> {
             .client
             .groups
             .values()
-            .filter(|group| group.due(now).is_some_and(|due| due <= now))
+            .filter(|group| due_in(group, now).is_some_and(|due| due <= now))
             .map(|group| group.name().clone())
             .collect();
         for name in due {
             // Keys are forgotten once there is nothing left to read with them.
             self.ready.extend(self.client.sync_group(&name).await?);
             self.ready.extend(self.client.drive(&name, None).await?);
+            if self.client.group(&name)?.wants_rejoin() {
+                self.ready.extend(self.client.come_back(&name, false).await?);
+                // Who was locked out for long was not attached.
+                self.attach_all().await?;
+            }
         }
         Ok(())
     }
+}
+
+/// When time alone gives us something to do in a group, or a member is to be asked for help once more.
+fn due_in(group: &Group, now: Timestamp) -> Option<Timestamp> {
+    group.due(now).into_iter().chain(group.knock_due()).min()
 }
 
 fn far() -> Instant {

@@ -45,6 +45,8 @@ pub enum Membership {
     Renewed,
     /// A member came back by a commit of its own.
     Rejoined,
+    /// A member let others in again that had asked for it.
+    Readmitted,
     /// This client was removed.
     RemovedHere,
     /// This client's membership was annulled.
@@ -63,6 +65,7 @@ fn change(stored: &StoredMessage, event: &Value) -> Option<MembershipChange> {
         "removed" => Membership::Removed,
         "updated" => Membership::Renewed,
         "rejoined" => Membership::Rejoined,
+        "readmitted" => Membership::Readmitted,
         "removed_from_group" => Membership::RemovedHere,
         "invitation_annulled" => Membership::Void,
         _ => return None,

@@ -7,6 +7,7 @@ mod groups;
 mod history;
 mod identities;
 mod keying;
+mod knock;
 mod listen;
 mod membership;
 mod register;
@@ -211,7 +212,9 @@ impl Client {
 
     /// Makes durable what a group has changed. If that fails, the group is loaded anew before its next use.
     fn save(&mut self, name: &GroupUri) -> Result<(), ClientError> {
+        let now = self.delivery.now();
         let Some(group) = self.groups.get_mut(name) else { return Ok(()) };
+        group.note_time(now);
         let saved = match group.take_writes() {
             Ok(writes) => self.store.apply(&writes).map_err(ClientError::from),
             Err(error) => Err(error.into()),
@@ -226,8 +229,29 @@ impl Client {
         Signer::certified(&account.signature_key, account.certificate.clone())
     }
 
-    /// Ends the work with this client. Everything is durable already; this closes the store.
+    /// Ends the work with this client. Everything is durable already; this wipes keys that were used in the last seconds from the
+    /// store, and closes it. So does dropping the client.
     pub fn close(self) {
         drop(self);
+    }
+
+    /// Brings the MLS states in the store up to date, which without this happens some seconds after a message.
+    fn write_states(&mut self) {
+        for group in self.groups.values_mut() {
+            group.write_state_next();
+            let written = group.take_writes().map_err(ClientError::from);
+            if let Err(error) = written.and_then(|writes| Ok(self.store.apply(&writes)?)) {
+                // When the group is opened again, its ratchets are moved on as noted.
+                tracing::warn!(%error, group = %group.name(), "keys that were used stay in the store for now");
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.write_states();
+        }
     }
 }

@@ -19,14 +19,23 @@ enum Ended {
     /// The channel went on, or begins elsewhere for us: read it and try again.
     ReadOn,
     /// Not now, or not without somebody's help.
-    Blocked { reason: String, doubtful: bool },
+    Blocked {
+        reason: String,
+        doubtful: bool,
+        /// Whether not even a member could help.
+        helpless: bool,
+    },
 }
 
 impl From<RejoinError> for Ended {
     fn from(error: RejoinError) -> Self {
         match error {
             RejoinError::ReadOn | RejoinError::Epoch { .. } | RejoinError::NotNeeded => Self::ReadOn,
-            error => Self::Blocked { doubtful: matches!(error, RejoinError::Doubtful(_)), reason: error.to_string() },
+            error => Self::Blocked {
+                doubtful: matches!(error, RejoinError::Doubtful(_)),
+                helpless: matches!(error, RejoinError::NoMember),
+                reason: error.to_string(),
+            },
         }
     }
 }
@@ -57,6 +66,7 @@ impl Client {
     /// Comes back by an external commit, if that is what the group wants.
     pub(super) async fn come_back(&mut self, name: &GroupUri, approved: bool) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = Vec::new();
+        let mut helpless = false;
         for _ in 0..TRIES {
             if !self.group(name)?.wants_rejoin() {
                 self.blocked.remove(name);
@@ -65,7 +75,8 @@ impl Client {
             match self.begin_rejoin(name, approved).await? {
                 Ok(()) => events.extend(Box::pin(self.drive(name, None)).await?),
                 Err(Ended::ReadOn) => events.extend(self.sync_group(name).await?),
-                Err(Ended::Blocked { reason, doubtful }) => {
+                Err(Ended::Blocked { reason, doubtful, helpless: alone }) => {
+                    helpless = alone;
                     // It is told once, and not at each sync.
                     if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
                         events.push(ClientEvent {
@@ -77,18 +88,28 @@ impl Client {
                 }
             }
         }
+        if self.group(name)?.wants_rejoin() {
+            events.extend(self.knock(name, helpless).await?);
+        }
         Ok(events)
     }
 
     /// Makes the commit, and makes it durable.
     async fn begin_rejoin(&mut self, name: &GroupUri, approved: bool) -> Result<Result<(), Ended>, ClientError> {
         let session = self.session(name)?;
-        let served = match session.read_group_info(&v1::ReadGroupInfoRequest {}).await {
+        let mut served = session.read_group_info(&v1::ReadGroupInfoRequest {}).await;
+        if matches!(&served, Err(CallError::Refused(refusal)) if refusal.code == Code::AccessRefused)
+            && let Some(settled) = self.settled_session(name)?
+        {
+            // The epoch that we are in is none of the server's: it was annulled, or is of another branch.
+            served = settled.read_group_info(&v1::ReadGroupInfoRequest {}).await;
+        }
+        let served = match served {
             Ok(served) => served,
             Err(CallError::Refused(Refusal { code: Code::AccessRefused, .. })) => {
                 self.sessions.remove(name);
                 let reason = "members were removed since this client lost the group, so its key opens nothing any more";
-                return Ok(Err(Ended::Blocked { reason: reason.to_owned(), doubtful: false }));
+                return Ok(Err(Ended::Blocked { reason: reason.to_owned(), doubtful: false, helpless: false }));
             }
             Err(error) => return Err(error.into()),
         };
@@ -104,7 +125,7 @@ impl Client {
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 let reason = format!("the group's tree is not to be had: {error}");
-                return Ok(Err(Ended::Blocked { reason, doubtful: false }));
+                return Ok(Err(Ended::Blocked { reason, doubtful: false, helpless: false }));
             }
         };
         let begun = self.group(name)?.rejoin(&way, &tree, approved, now);

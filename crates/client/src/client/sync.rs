@@ -3,9 +3,10 @@
 use conclave_channel::{Body, Entry};
 use conclave_engine::{
     group::{Incoming, KIND_MESSAGE, Status},
-    intent::Wish,
     invitation::{Invitation, JoinError, TreeFetch},
+    knock::Knocked,
     outcome::Event,
+    writes::{Room, StoredMessage, Write},
 };
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp};
@@ -18,6 +19,21 @@ use crate::transport::{CallError, Session, SessionOpener};
 
 /// Chunks that are fetched at the same time.
 const DOWNLOADS: usize = 8;
+
+/// Where entries come from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// Fetched after our place: in order, without gaps.
+    Fetched,
+    /// A stream.
+    Stream,
+}
+
+/// Entries of the inbox that wait at most for what they need; more stay in the inbox, and everything after them.
+const WAITING: usize = 64;
+
+/// How long one waits, in milliseconds: a week. Then it is dropped.
+const WAITING_MS: u64 = 7 * 86_400_000;
 
 impl Client {
     /// Catches up with everything: joins the groups that this client was added to, reads all channels, carries out
@@ -58,18 +74,60 @@ impl Client {
     /// Joins the groups that this client was added to. An invitation that cannot be taken up now stays in the inbox.
     pub(super) async fn sync_inbox(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
         let session = self.inbox_session();
-        let mut events = Vec::new();
+        let mut events = self.take_waiting().await?;
         loop {
             let after = self.account.inbox.done;
             let page = session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await?;
             let Some(last) = page.entries.last().map(|entry| Seq(entry.seq)) else { break };
             for entry in &page.entries {
-                events.extend(self.take_invitation(&entry.entry).await?);
+                let mut writes = Vec::new();
+                match self.take_post(&entry.entry).await {
+                    Ok(told) => events.extend(told),
+                    // Something that it needs is not to be had now: those behind it must not wait for that.
+                    Err(error) if error.is_transient() => {
+                        if self.store.scan(Room::WAITING, b"")?.len() >= WAITING {
+                            return Err(error);
+                        }
+                        tracing::info!(%error, "an entry of the inbox waits");
+                        let since = self.delivery.now().0.to_be_bytes();
+                        writes.push(Write::Put {
+                            room: Room::WAITING,
+                            key: entry.seq.to_be_bytes().to_vec(),
+                            value: [since.as_slice(), &entry.entry].concat().into(),
+                        });
+                    }
+                    Err(error) => return Err(error),
+                }
                 self.account.inbox.done = Seq(entry.seq);
-                self.store.apply(&[self.account.to_write()])?;
+                writes.push(self.account.to_write());
+                self.store.apply(&writes)?;
             }
             // Everything up to here is safe or of no use.
             session.trim(&v1::TrimRequest { up_to: last.0 }).await?;
+        }
+        Ok(events)
+    }
+
+    /// Takes an entry of the inbox.
+    async fn take_post(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
+        if Knocked::is_one(entry) { self.take_knock(entry).await } else { self.take_invitation(entry).await }
+    }
+
+    /// Takes up what could not be taken up when it came.
+    async fn take_waiting(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = Vec::new();
+        for (key, value) in self.store.scan(Room::WAITING, b"")? {
+            let Some((since, entry)) = value.split_first_chunk::<8>() else { continue };
+            let over = Timestamp(u64::from_be_bytes(*since)).plus_ms(WAITING_MS) <= self.delivery.now();
+            match self.take_post(entry).await {
+                Ok(told) => events.extend(told),
+                Err(error) if error.is_transient() && !over => continue,
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "an entry of the inbox has waited for a week and is dropped");
+                }
+                Err(error) => return Err(error),
+            }
+            self.store.apply(&[Write::Delete { room: Room::WAITING, key }])?;
         }
         Ok(events)
     }
@@ -90,7 +148,15 @@ impl Client {
         let mut before = Vec::new();
         if self.groups()?.iter().any(|group| group.name == name && group.status != Status::Removed) {
             // We may have been removed and added again, without having read of either.
-            before = self.sync_group(&name).await?;
+            before = match self.sync_group(&name).await {
+                Ok(events) => events,
+                Err(error) if error.is_transient() => return Err(error),
+                // The invitation may be what heals it.
+                Err(error) => {
+                    tracing::warn!(%error, group = %name, "a group that this client is invited to cannot be read");
+                    Vec::new()
+                }
+            };
         }
         let tree = match self.fetch_tree(&invitation).await {
             Ok(tree) => tree,
@@ -170,6 +236,10 @@ impl Client {
                     events.extend(self.position_gone(name, &refusal)?);
                     return Ok(events);
                 }
+                // Who is locked out may be a stranger to the channel by now: only a member can help.
+                Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.wants_rejoin() => {
+                    return Ok(events);
+                }
                 page => page?,
             };
             if page.entries.is_empty() {
@@ -179,6 +249,7 @@ impl Client {
             }
             let before = self.group(name)?.position();
             events.extend(self.process(name, page.entries).await?);
+            events.extend(self.audit(name).await?);
             if self.group(name)?.position() == before {
                 // What cannot be applied is read once more: it may have been changed on its way.
                 if refetched || !self.group(name)?.wants_refetch() {
@@ -187,6 +258,37 @@ impl Client {
                 refetched = true;
             }
         }
+    }
+
+    /// Reads the log once more, if somebody seems to be in another branch of the group.
+    async fn audit(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut told = Vec::new();
+        if self.group(name)?.wants_audit().is_none() {
+            return Ok(Vec::new());
+        }
+        while let Some(after) = self.group(name)?.wants_audit() {
+            let page = match self.page_after(name, after).await {
+                Ok(page) => page,
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    tracing::info!(%error, group = %name, "the log cannot be read once more");
+                    self.group(name)?.end_audit();
+                    break;
+                }
+            };
+            let entry = |logged: v1::LoggedEntry| Incoming {
+                seq: Seq(logged.seq),
+                time: Timestamp(logged.time_ms),
+                entry: logged.entry,
+                blob: None,
+            };
+            let batch: Vec<_> = page.entries.into_iter().map(entry).collect();
+            if let Err(error) = self.group(name)?.audit(&batch, &mut told) {
+                tracing::warn!(%error, group = %name, "the log cannot be read once more");
+            }
+        }
+        self.save(name)?;
+        Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
     }
 
     /// Notes that the server no longer keeps what we would read next.
@@ -204,6 +306,11 @@ impl Client {
     /// The entries after our place in a group's channel.
     async fn page(&mut self, name: &GroupUri) -> Result<v1::FetchResponse, ClientError> {
         let after = self.group(name)?.position().seq;
+        self.page_after(name, after).await
+    }
+
+    /// The entries after a place that we have seen.
+    async fn page_after(&mut self, name: &GroupUri, after: Seq) -> Result<v1::FetchResponse, ClientError> {
         let request = v1::FetchRequest { after: after.0, limit: 0 };
         let session = self.session(name)?;
         let refused = match session.fetch(&request).await {
@@ -225,6 +332,12 @@ impl Client {
         name: &GroupUri,
         entries: Vec<v1::LoggedEntry>,
     ) -> Result<Vec<ClientEvent>, ClientError> {
+        let batch = self.with_blobs(entries).await?;
+        self.take(name, &batch, Source::Fetched)
+    }
+
+    /// Entries with the blobs that they name.
+    async fn with_blobs(&self, entries: Vec<v1::LoggedEntry>) -> Result<Vec<Incoming>, ClientError> {
         let mut batch = Vec::with_capacity(entries.len());
         for logged in entries {
             let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
@@ -237,14 +350,52 @@ impl Client {
             };
             batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });
         }
-        let done = self.group(name)?.process(&batch);
+        Ok(batch)
+    }
+
+    /// Takes what a stream brought, in whatever order; then reads what is missing before it.
+    pub(super) async fn process_stream(
+        &mut self,
+        name: &GroupUri,
+        entries: Vec<v1::LoggedEntry>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
+        let batch = self.with_blobs(entries).await?;
+        let mut events = self.take(name, &batch, Source::Stream)?;
+        let place = self.group(name)?.position().seq;
+        if batch.last().is_some_and(|last| last.seq > place) {
+            events.extend(self.sync_group(name).await?);
+            events.extend(self.take(name, &[], Source::Stream)?);
+        }
+        events.extend(self.audit(name).await?);
+        Ok(events)
+    }
+
+    /// Processes a batch, and makes it durable.
+    fn take(&mut self, name: &GroupUri, batch: &[Incoming], source: Source) -> Result<Vec<ClientEvent>, ClientError> {
+        self.group(name)?;
+        let (text, now, mut failed) = (name.to_string(), self.delivery.now(), None);
+        let store = &self.store;
+        // Sent again after it had been in a void epoch, or replayed: it was told of before.
+        let known = |id: &MessageId| {
+            store.has_message(&text, id.as_bytes()).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
+        };
+        let group = self.groups.get_mut(name).ok_or_else(|| ClientError::NoSuchGroup(name.clone()))?;
+        let done = match source {
+            Source::Fetched => group.process_with(batch, known),
+            Source::Stream => group.take_in(batch, now, known),
+        };
+        if let Some(error) = failed {
+            // As if nothing had come.
+            self.groups.remove(name);
+            return Err(error.into());
+        }
         let mut events = Vec::with_capacity(done.events.len());
         for event in done.events {
-            match &event {
-                // Sent again after it had been in a void epoch, or replayed: it was told of before.
-                Event::Message { id, .. } if self.store.has_message(&name.to_string(), id.as_bytes())? => continue,
-                Event::Annulled { commit, .. } => self.send_again(name, *commit)?,
-                _ => {}
+            if let Event::Annulled { commit, epoch } = &event {
+                self.send_again(name, *commit, *epoch)?;
             }
             events.push(ClientEvent { group: name.clone(), event });
         }
@@ -257,15 +408,19 @@ impl Client {
     }
 
     /// What we said after a commit that was annulled was read in void epochs only, if at all: it is said again, under
-    /// its name, so that nobody reads it twice.
-    fn send_again(&mut self, name: &GroupUri, commit: Seq) -> Result<(), ClientError> {
+    /// its name, so that nobody reads it twice. What was ordered later but said in the epoch that came back was read.
+    pub(super) fn send_again(&mut self, name: &GroupUri, commit: Seq, epoch: Epoch) -> Result<(), ClientError> {
         let own = self.account.client.to_string();
-        let stored = self.store.messages(&name.to_string(), commit.0, usize::MAX)?;
-        let ours = stored.into_iter().filter(|stored| stored.kind == KIND_MESSAGE && stored.sender == own);
+        let mut stored = self.store.messages(&name.to_string(), commit.0, usize::MAX)?;
         let group = self.group(name)?;
+        // What was read with the entry that annuls it is not in the store yet.
+        stored.extend(group.unsaved_messages().cloned());
+        let void = |stored: &StoredMessage| stored.epoch > epoch.0 && stored.seq > commit.0;
+        let ours =
+            stored.into_iter().filter(|stored| stored.kind == KIND_MESSAGE && stored.sender == own && void(stored));
         for stored in ours {
             // Who is no member any more has nobody to say it to.
-            if group.wish(Wish::Send { content: stored.body, id: MessageId::new(stored.id) }).is_err() {
+            if group.wish_again(stored.body, MessageId::new(stored.id), epoch).is_err() {
                 break;
             }
         }

@@ -23,6 +23,7 @@ const TABLES: &str = "
         time_ms INTEGER NOT NULL,
         kind INTEGER NOT NULL,
         body BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
         PRIMARY KEY (grp, seq, id)
     ) STRICT;
     CREATE INDEX messages_by_id ON messages (grp, id);

@@ -74,7 +74,7 @@ impl Store {
     }
 }
 
-const COLUMNS: &str = "grp, seq, id, sender, time_ms, kind, body";
+const COLUMNS: &str = "grp, seq, id, sender, time_ms, kind, body, epoch";
 
 /// SQLite's integers have a sign; what was written has none.
 fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {
@@ -91,6 +91,7 @@ fn message(row: &SqlRow<'_>) -> rusqlite::Result<StoredMessage> {
         time_ms: unsigned(row, 4)?,
         kind: row.get(5)?,
         body: row.get(6)?,
+        epoch: unsigned(row, 7)?,
     })
 }
 
@@ -125,11 +126,20 @@ fn write(connection: &Connection, write: &Write) -> Result<(), StoreError> {
             .execute(params![room.code(), key])?,
         Write::Message(m) => connection
             .prepare_cached(&format!(
-                "INSERT OR REPLACE INTO messages ({COLUMNS}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+                "INSERT OR REPLACE INTO messages ({COLUMNS}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
                  WHERE ?6 <> {KIND_MESSAGE} OR NOT EXISTS (
                      SELECT 1 FROM messages WHERE grp = ?1 AND id = ?3 AND seq <> ?2 AND kind = {KIND_MESSAGE})"
             ))?
-            .execute(params![m.group, signed(m.seq)?, m.id, m.sender, signed(m.time_ms)?, m.kind, m.body])?,
+            .execute(params![
+                m.group,
+                signed(m.seq)?,
+                m.id,
+                m.sender,
+                signed(m.time_ms)?,
+                m.kind,
+                m.body,
+                signed(m.epoch)?
+            ])?,
     };
     Ok(())
 }

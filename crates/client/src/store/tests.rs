@@ -58,6 +58,7 @@ fn message(group: &str, seq: u64, id: u8) -> StoredMessage {
     StoredMessage {
         group: group.into(),
         seq,
+        epoch: 3,
         id: [id; 32],
         sender: "mimi://example.com/d/alice/laptop".into(),
         time_ms: 1_700_000_000_000 + seq,

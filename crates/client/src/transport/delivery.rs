@@ -21,4 +21,6 @@ signed_calls! { delivery:
     submit_external_proposal, SUBMIT_EXTERNAL_PROPOSAL, SubmitExternalProposalRequest => SubmitResponse;
     /// Makes an inbox; signed by the key that will own it.
     create_inbox, CREATE_INBOX, CreateInboxRequest => CreateInboxResponse;
+    /// Posts into a member's inbox; signed by a key that is made for this.
+    knock, KNOCK, KnockRequest => KnockResponse;
 }

@@ -12,6 +12,7 @@ mod follow;
 mod get_server_info;
 mod idempotency;
 mod key_package;
+mod knock;
 mod maintain;
 mod open_session;
 mod outbox;

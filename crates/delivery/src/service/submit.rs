@@ -34,7 +34,7 @@ impl DeliveryService {
             return Ok(Done { accepted: Some(caller.channel), ..Done::quiet(reply) });
         }
         let entry = parse(&message.entry)?;
-        if matches!(entry.kind, EntryKind::Commit | EntryKind::Welcome) {
+        if matches!(entry.kind, EntryKind::Commit | EntryKind::Welcome | EntryKind::Knock) {
             return Err(Refusal::new(
                 Code::EntryInvalid,
                 "this call takes messages, proposals and verdicts: commits go in a bundle, Welcomes within one",

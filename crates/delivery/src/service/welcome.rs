@@ -79,21 +79,33 @@ impl DeliveryService {
         opened: Option<&Opened>,
         now: Timestamp,
     ) -> Result<ChannelId, Refusal> {
-        if part.domain != self.domain.as_str() {
-            return Err(bad_address(index, "is at another provider, to which this server does not deliver"));
+        let inbox = self.use_address(tx, keyed, (&part.domain, &part.address), opened, now)?;
+        inbox.map_err(|why| bad_address(index, why))
+    }
+
+    /// Opens a delivery address, and uses its token once. Gives the inbox, or why there is none.
+    pub(super) fn use_address(
+        &self,
+        tx: &mut dyn Tx,
+        keyed: &Keyed,
+        (domain, address): (&str, &[u8]),
+        opened: Option<&Opened>,
+        now: Timestamp,
+    ) -> Result<Result<ChannelId, &'static str>, Refusal> {
+        if domain != self.domain.as_str() {
+            return Ok(Err("is at another provider, to which this server does not deliver"));
         }
-        let token =
-            self.open_address(tx, &part.address, opened, now)?.ok_or_else(|| bad_address(index, "does not open"))?;
+        let Some(token) = self.open_address(tx, address, opened, now)? else { return Ok(Err("does not open")) };
         if token.expires() <= now {
-            return Err(bad_address(index, "has expired"));
+            return Ok(Err("has expired"));
         }
         let nonce = keyed.hash(Purpose::Drop, &[token.inbox().as_bytes(), token.nonce()]);
         let used = tx.drop_uses(&nonce)?;
         if used >= token.uses() {
-            return Err(bad_address(index, "was used up"));
+            return Ok(Err("was used up"));
         }
         tx.put_drop_uses(&nonce, used.saturating_add(1), token.expires())?;
-        Ok(*token.inbox())
+        Ok(Ok(*token.inbox()))
     }
 
     /// The token in an address, if it was sealed to a key of ours and minted by the owner of an inbox here.

@@ -11,6 +11,7 @@ mod directory;
 mod inboxes;
 mod join_key;
 mod key_packages;
+mod knocks;
 mod limits;
 mod random;
 mod retention;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_channel::access::{ChannelKey, KeyPath, KeyTree};
 use conclave_mls::components::ChannelKeyExtension;
-use conclave_names::{ChannelId, Epoch};
+use conclave_names::{ChannelId, ClientUri, Epoch};
 use ed25519_dalek::SigningKey;
 use mls_rs::{ExtensionList, group::ExportedTree, identity::SigningIdentity};
 
@@ -142,6 +142,19 @@ impl Group {
             counts
         });
         before
+    }
+
+    /// The member with a channel key.
+    pub(super) fn member_with(&self, key: &ChannelKey) -> Option<ClientUri> {
+        let mut member = None;
+        each_member(&self.mls.export_tree(), |_, identity, extensions| {
+            let of = ChannelKeyExtension::of(extensions) == Ok(*key);
+            if of {
+                member = super::view::client_of(identity).ok();
+            }
+            !of
+        });
+        member
     }
 
     /// How many members there are.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[path = "../../tests/common/mod.rs"]
-mod common;
+pub(in crate::group) mod common;
 
 use common::{Person, Store, World, group_of};
 
@@ -49,7 +49,7 @@ fn message_in(person: &Person, entry: &[u8]) -> Option<MlsMessage> {
     let parsed = Entry::parse(entry).unwrap();
     let incoming = Incoming { seq: conclave_names::Seq(1), time: Timestamp(0), entry: entry.to_vec(), blob: None };
     match (parsed.kind, group.open(&parsed, &incoming)) {
-        (EntryKind::Message, Opened::Message(message)) => Some(*message),
+        (EntryKind::Message, Opened::Message(message, _)) => Some(*message),
         _ => None,
     }
 }

@@ -264,7 +264,7 @@ impl Group {
         let mut builder = work
             .commit_builder()
             .commit_time(mls_time(now))
-            .authenticated_data(aad.to_bytes().map_err(fault)?)
+            .authenticated_data(aad.in_epoch(self.epoch_tag()?).map_err(fault)?)
             .set_group_info_ext(joiner_key.to_extensions().map_err(fault)?);
         for message in &change.add {
             builder = builder.add_member(message.clone())?;

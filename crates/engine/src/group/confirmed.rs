@@ -19,9 +19,9 @@ fn key(group: &GroupUri, client: &ClientUri) -> Vec<u8> {
     row::key(group, &[UNCONFIRMED, client.to_string().as_bytes()].concat())
 }
 
-/// Whom a row is about.
-pub(super) fn client_of_key(group: &GroupUri, key: &[u8]) -> Result<ClientUri, RecordError> {
-    let text = key.strip_prefix(row::key(group, UNCONFIRMED).as_slice()).ok_or(RecordError::Damaged)?;
+/// Whom a row is about, of those whose keys begin like this.
+pub(super) fn client_of_key(group: &GroupUri, kind: &[u8], key: &[u8]) -> Result<ClientUri, RecordError> {
+    let text = key.strip_prefix(row::key(group, kind).as_slice()).ok_or(RecordError::Damaged)?;
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(RecordError::Damaged)
 }
 

@@ -9,7 +9,7 @@ use conclave_mls::{
     crypto,
     seal::{EXPORTER_LABEL, SEED_LEN, Seed},
 };
-use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Timestamp, code_points};
+use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp, code_points};
 use ed25519_dalek::SigningKey;
 use mls_rs::{
     CipherSuite,
@@ -20,6 +20,8 @@ use mls_rs::{
 use super::{
     Group, Handshakes, Status,
     access::{Keys, fault},
+    journal::Journal,
+    knock::Knocking,
     presence::Presence,
     refresh::Refreshed,
     row,
@@ -75,13 +77,29 @@ impl Group {
     /// # Errors
     /// [`MlsError`] for an unsupported suite or an over-long title.
     pub fn create(account: &Account, shared: &Mls, new: NewGroup, now: Timestamp) -> Result<Self, MlsError> {
+        let id = random(&suite(new.cipher_suite)?)?;
+        Self::create_as(account, shared, new, id, now)
+    }
+
+    /// [`create`](Self::create) with an id that the caller has chosen. When members do what can wait depends on it, so
+    /// that a simulation repeats itself only with the same ids. No two groups may have the same.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_as(
+        account: &Account,
+        shared: &Mls,
+        new: NewGroup,
+        id: [u8; 16],
+        now: Timestamp,
+    ) -> Result<Self, MlsError> {
         if new.title.len() > GroupProfile::TITLE_MAX {
             return Err(fault(format!("a title has at most {} bytes", GroupProfile::TITLE_MAX)));
         }
         crypto::suite_by_number(new.cipher_suite.into()).map_err(fault)?;
         let provider = suite(new.cipher_suite)?;
         let hex = |bytes: [u8; 16]| ChannelId::new(bytes).to_string();
-        let name = GroupUri::new(new.hub.clone(), &hex(random(&provider)?)).map_err(fault)?;
+        let name = GroupUri::new(new.hub.clone(), &hex(id)).map_err(fault)?;
         let profile = GroupProfile {
             room: RoomUri::new(new.hub.clone(), &hex(random(&provider)?)).map_err(fault)?,
             hub: new.hub,
@@ -119,6 +137,7 @@ impl Group {
             incarnation: 0,
             status: Status::Active,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
+            hashes_saved: Seq(0),
             ledger: Ledger::new(Epoch(0), tree.root(), tree.len()),
             past: Vec::new(),
             emptied: false,
@@ -135,6 +154,7 @@ impl Group {
             void: false,
             saved: None,
             unsaved_proposals: false,
+            read_to_end: None,
             unable: None,
             profile,
             joined: Epoch(0),
@@ -146,16 +166,23 @@ impl Group {
             offers_whole_tree: true,
             channel_keys: vec![channel_key],
             intents: BTreeMap::new(),
+            generations: super::generations::Generations::default(),
+            branches: super::fork::Branches::default(),
+            early: super::early::Early::default(),
             foreign_intents: BTreeSet::new(),
             withdrawn: Withdrawn::default(),
             proposed_at: None,
             refreshed: Refreshed::new(now),
             presence: Presence::default(),
             unconfirmed: BTreeSet::new(),
+            knocking: Knocking::default(),
+            answered: BTreeMap::new(),
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
             pieces,
+            journal: Journal::default(),
+            counted: None,
             dirty: true,
             touched: false,
             unusable: false,
@@ -180,6 +207,7 @@ impl Group {
             profile: joined.profile,
             status: Status::Active,
             mls,
+            hashes_saved: joined.window.position().seq,
             window: joined.window,
             ledger: joined.ledger,
             past: Vec::new(),
@@ -197,6 +225,7 @@ impl Group {
             void: false,
             saved: None,
             unsaved_proposals: false,
+            read_to_end: None,
             unable: None,
             joined: joined.epoch,
             last_added: joined.epoch,
@@ -207,16 +236,23 @@ impl Group {
             offers_whole_tree: false,
             channel_keys: vec![joined.channel_key],
             intents: BTreeMap::new(),
+            generations: super::generations::Generations::default(),
+            branches: super::fork::Branches::default(),
+            early: super::early::Early::default(),
             foreign_intents: BTreeSet::new(),
             withdrawn: Withdrawn::default(),
             proposed_at: None,
             refreshed: Refreshed::new(Timestamp(0)),
             presence: Presence::default(),
             unconfirmed: BTreeSet::new(),
+            knocking: Knocking::default(),
+            answered: BTreeMap::new(),
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
             pieces,
+            journal: Journal::default(),
+            counted: None,
             dirty: true,
             touched: false,
             unusable: false,

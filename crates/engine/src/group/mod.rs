@@ -4,14 +4,25 @@ mod access;
 mod commit;
 mod confirmed;
 mod create;
+mod early;
+#[cfg(test)]
+mod evil;
+mod fork;
+mod generations;
 mod group_info;
+mod hashes;
+mod journal;
+mod knock;
 mod presence;
 mod process;
 mod prune;
 mod receipts;
 mod refresh;
+#[cfg(test)]
+mod refused_tests;
 mod reinit;
 mod rejoin;
+mod repeated;
 pub(crate) mod row;
 mod standing;
 mod submit;
@@ -33,6 +44,10 @@ use ed25519_dalek::SigningKey;
 pub use access::Access;
 pub(crate) use access::fault;
 pub use create::NewGroup;
+pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
+pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
+pub(crate) use knock::Heritage;
+pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused};
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;
@@ -49,7 +64,7 @@ use crate::{
     intent::Intent,
     mls_client::{Mls, MlsError, MlsGroup},
     pieces::Pieces,
-    writes::Write,
+    writes::{StoredMessage, Write},
 };
 
 /// How this client stands to a group.
@@ -78,6 +93,8 @@ pub struct Group {
     status: Status,
     mls: MlsGroup,
     window: HashWindow,
+    /// Up to where the store has its hashes.
+    hashes_saved: Seq,
     /// Which commits stand.
     ledger: Ledger,
     /// Epochs that ended of which keys are kept, in order.
@@ -126,6 +143,9 @@ pub struct Group {
     channel_keys: Vec<SigningKey>,
     /// In the order in which they were wished.
     intents: BTreeMap<u64, Intent>,
+    generations: generations::Generations,
+    branches: fork::Branches,
+    early: early::Early,
     /// Places of those whose kind this version does not know.
     foreign_intents: BTreeSet<u64>,
     /// Commits of ours that were made anew but may be ordered yet.
@@ -138,11 +158,21 @@ pub struct Group {
     presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.
     unconfirmed: BTreeSet<ClientUri>,
+    /// How often we have asked members to let us in again, and when we ask next.
+    knocking: knock::Knocking,
+    /// Whom we have let in again, and when.
+    answered: BTreeMap<ClientUri, Timestamp>,
     account: Account,
     shared: Mls,
     writes: Vec<Write>,
     /// What the store has of the group's long rows.
     pieces: Pieces,
+    /// What the MLS state in the store does not know.
+    journal: journal::Journal,
+    /// How many members an epoch has.
+    counted: Option<(Epoch, u32)>,
+    /// When the DS last had nothing more for us.
+    read_to_end: Option<Timestamp>,
     /// Whether the MLS state has changed since it was last written.
     dirty: bool,
     /// Whether the MLS state in memory is none of the group's: nothing of it may be written.
@@ -204,6 +234,14 @@ impl Group {
     pub fn take_writes(&mut self) -> Result<Vec<Write>, MlsError> {
         self.save()?;
         Ok(self.pieces.split(std::mem::take(&mut self.writes)))
+    }
+
+    /// Messages that became ours to keep and are not stored yet: what [`Group::take_writes`] will hand over of them.
+    pub fn unsaved_messages(&self) -> impl Iterator<Item = &StoredMessage> {
+        self.writes.iter().filter_map(|write| match write {
+            Write::Message(message) if message.kind == KIND_MESSAGE => Some(message),
+            _ => None,
+        })
     }
 
     /// The seed in force in an epoch.

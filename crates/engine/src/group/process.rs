@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use conclave_channel::{Body, Claim, Entry, EntryKind, Position, chain, law::SETTLED_MS};
 use conclave_mls::{
-    components::HandshakeAad,
+    components::{EpochTag, HandshakeAad},
     content::{Content, MessageId},
     frame::{Frame, HEARTBEAT},
+    rules::PATHLESS_ADDS_FROM,
     seal::{EXPORTER_LABEL, Purpose, entry_context},
 };
 use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
@@ -89,15 +90,16 @@ impl Ahead {
     }
 }
 
-/// A group to fall back to, and the messages that were read since.
+/// A copy of the group to fall back to where the store has none, and how many messages had been read.
 struct Checkpoint {
     mls: MlsGroup,
-    since: Vec<(MlsMessage, Timestamp)>,
+    notes: usize,
 }
 
 /// What an entry seals, opened.
 enum Opened {
-    Message(Box<MlsMessage>),
+    /// And which epoch its sender says it to be of.
+    Message(Box<MlsMessage>, Option<EpochTag>),
     Refused(Rejection),
 }
 
@@ -111,6 +113,12 @@ impl Group {
     /// Processes entries that follow our place in the channel. Nothing is lost by calling it again with the same ones:
     /// what was processed before is a gap, and changes nothing.
     pub fn process(&mut self, batch: &[Incoming]) -> Processed {
+        self.process_with(batch, |_| false)
+    }
+
+    /// The same; and messages that the history has under their names are [`Outcome::Duplicate`]: whoever sends again what was said, be it
+    /// its own, says nothing new by it.
+    pub fn process_with(&mut self, batch: &[Incoming], mut known: impl FnMut(&MessageId) -> bool) -> Processed {
         let mut done = Processed::default();
         let mut checkpoint = None;
         if let Some(first) = batch.first() {
@@ -119,10 +127,13 @@ impl Group {
         }
         let ahead = Ahead::of(batch);
         for incoming in batch {
-            let before = self.window.position().hash;
+            if self.is_in_wrong_log() {
+                break;
+            }
             let told = done.events.len();
             match self.process_one(incoming, ahead, &mut checkpoint, &mut done.events) {
-                Ok((kind, outcome)) => {
+                Ok((kind, mut outcome)) => {
+                    self.pass_over_known(&mut outcome, &mut done.events, told, &mut known);
                     for event in done.events.iter().skip(told) {
                         self.note(event, incoming.seq, incoming.time);
                     }
@@ -136,7 +147,7 @@ impl Group {
                         let said = |event: &Event| matches!(event, Event::Message { .. });
                         let wants_answer = kind == EntryKind::Commit || done.events.iter().skip(told).any(said);
                         self.note_presence(incoming.seq, incoming.time, &outcome, wants_answer);
-                        self.save_hash(incoming.seq, before);
+                        self.touched = true;
                         self.compare_receipt(&mut done.events);
                     }
                     done.outcomes.push((incoming.seq, outcome));
@@ -164,7 +175,7 @@ impl Group {
         if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
             // What the server said was gone is here.
             self.status = Status::Active;
-            self.dirty = true;
+            self.touched = true;
         }
         let entry = Entry::parse(&incoming.entry).map_err(|_| ProcessError::Entry(incoming.seq))?;
         let hash = chain::entry_hash(&incoming.entry);
@@ -237,16 +248,17 @@ impl Group {
             && entry.epoch == self.epoch()
             && let Some(secrets) = self.withdrawn_commit(entry.epoch, &incoming.entry)
         {
+            *checkpoint = None;
             return match self.apply_own(&secrets, entry, incoming, stays_open, events) {
-                Ok(()) => {
-                    *checkpoint = None;
-                    Outcome::Confirmed
-                }
+                Ok(()) => Outcome::Confirmed,
                 Err(rejection) => Outcome::NeedsRecovery(rejection),
             };
         }
         if self.status == Status::Removed || entry.epoch < self.joined {
             return Outcome::Stale;
+        }
+        if self.is_in_wrong_branch() {
+            return Outcome::Unfollowed;
         }
         // Of an epoch that we cannot be in: it began by a commit that we could not apply.
         if entry.epoch > self.epoch() {
@@ -258,24 +270,30 @@ impl Group {
         match self.open(entry, incoming) {
             Opened::Refused(rejection) if entry.kind == EntryKind::Commit => Outcome::NeedsRecovery(rejection),
             Opened::Refused(rejection) => Outcome::Rejected(rejection),
-            Opened::Message(message) => match entry.kind {
-                EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
-                EntryKind::Message => self.read(*message, incoming, checkpoint, events),
-                EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
-                _ => Outcome::Rejected(Rejection::Mismatch),
-            },
+            Opened::Message(message, said) => {
+                let other = said.is_some_and(|said| self.is_of_another_branch(entry.epoch, said));
+                let outcome = match entry.kind {
+                    EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
+                    EntryKind::Message => self.read(*message, incoming, checkpoint, events),
+                    EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
+                    EntryKind::Welcome | EntryKind::Knock | EntryKind::Nack | EntryKind::Ack | EntryKind::Successor => {
+                        Outcome::Rejected(Rejection::Mismatch)
+                    }
+                };
+                if other { self.of_another_branch(outcome, entry, incoming.seq, events) } else { outcome }
+            }
         }
     }
 
     /// Opens what an entry seals and checks that it is what the entry says outside.
     fn open(&self, entry: &Entry, incoming: &Incoming) -> Opened {
         match self.try_open(entry, incoming) {
-            Ok(message) => Opened::Message(Box::new(message)),
+            Ok((message, said)) => Opened::Message(Box::new(message), said),
             Err(rejection) => Opened::Refused(rejection),
         }
     }
 
-    fn try_open(&self, entry: &Entry, incoming: &Incoming) -> Result<MlsMessage, Rejection> {
+    fn try_open(&self, entry: &Entry, incoming: &Incoming) -> Result<(MlsMessage, Option<EpochTag>), Rejection> {
         let sealed = match &entry.body {
             Body::Inline(sealed) => sealed,
             Body::Staged { hash, size } => incoming
@@ -285,7 +303,7 @@ impl Group {
                 .ok_or(Rejection::Blob)?,
         };
         if self.is_visible() && matches!(entry.kind, EntryKind::Commit | EntryKind::Proposal) {
-            return self.open_visible(entry, sealed);
+            return self.open_visible(entry, sealed).map(|message| (message, None));
         }
         let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
         let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
@@ -313,33 +331,50 @@ impl Group {
                     && (content_type, sender) == (ContentType::Commit, Sender::NewMemberCommit) => {}
             _ => return Err(Rejection::Mismatch),
         }
-        Ok(message)
+        Ok((message, EpochTag::said_by(&opened)))
     }
 
-    /// Decrypts and processes without a trace if that fails: the ratchets go back to where the last success left them.
+    /// Decrypts and processes without a trace if that fails: the group is made anew of the state in the store and the notes of
+    /// what was read since, or of a copy where the store's is another.
     fn receive(
         &mut self,
         message: MlsMessage,
         time: Timestamp,
         checkpoint: &mut Option<Checkpoint>,
     ) -> Result<ReceivedMessage, MlsError> {
-        let point = checkpoint.get_or_insert_with(|| Checkpoint { mls: self.mls.clone(), since: Vec::new() });
-        match self.mls.process_incoming_message_with_time(message.clone(), mls_time(time)) {
+        if checkpoint.is_none() && !self.is_stored() {
+            *checkpoint = Some(Checkpoint { mls: self.mls.clone(), notes: self.notes() });
+        }
+        let present = message.epoch() == Some(self.mls.current_epoch());
+        match self.mls.process_incoming_message_with_time(message, mls_time(time)) {
             Ok(received) => {
-                point.since.push((message, time));
-                self.dirty = true;
+                let key = match &received {
+                    ReceivedMessage::ApplicationMessage(message) if present => {
+                        message.unauthenticated_key_generation.map(|generation| (message.sender_index, generation))
+                    }
+                    _ => None,
+                };
+                if let Some((sender, generation)) = key {
+                    self.note_read(sender, generation);
+                } else {
+                    // No note says what else it changed.
+                    self.dirty = true;
+                    *checkpoint = None;
+                }
                 Ok(received)
             }
             Err(error) => {
-                let mut again = point.mls.clone();
-                for (message, time) in point.since.drain(..) {
-                    // It succeeded from the same state before.
-                    again.process_incoming_message_with_time(message, mls_time(time))?;
-                }
-                point.mls = again.clone();
-                self.mls = again;
+                self.fall_back(checkpoint.as_ref());
                 Err(error.into())
             }
+        }
+    }
+
+    /// Undoes what a message or commit that was refused did to the group.
+    fn fall_back(&mut self, checkpoint: Option<&Checkpoint>) {
+        match self.restored(checkpoint.map(|copy| (&copy.mls, copy.notes))) {
+            Ok(before) => self.mls = before,
+            Err(_) => self.unusable = true,
         }
     }
 
@@ -350,6 +385,8 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
+        let epoch = message.epoch().map_or_else(|| self.epoch(), Epoch);
+        let present = message.epoch() == Some(self.epoch().0);
         let description = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::ApplicationMessage(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
@@ -359,6 +396,9 @@ impl Group {
             return Outcome::Rejected(Rejection::Mismatch);
         };
         self.confirm_member(&sender);
+        if let Some(generation) = description.unauthenticated_key_generation.filter(|_| present) {
+            self.count_generation(description.sender_index, generation, &sender, events);
+        }
         let Ok(frame) = Frame::parse(description.data()) else { return Outcome::Rejected(Rejection::Content) };
         if frame.media_type == HEARTBEAT {
             self.compare(&frame.position, &sender, incoming.time, events);
@@ -366,23 +406,25 @@ impl Group {
         }
         let Ok(content) = Content::parse(&frame.content) else { return Outcome::Rejected(Rejection::Content) };
         self.compare(&frame.position, &sender, incoming.time, events);
-        self.store_message(incoming.seq, incoming.time, sender, &content, frame.content, events);
+        self.store_message(incoming, epoch, sender, &content, frame.content, events);
         Outcome::Applied
     }
 
     fn store_message(
         &mut self,
-        seq: Seq,
-        time: Timestamp,
+        incoming: &Incoming,
+        epoch: Epoch,
         sender: ClientUri,
         content: &Content,
         encoded: Vec<u8>,
         events: &mut Vec<Event>,
     ) {
+        let (seq, time) = (incoming.seq, incoming.time);
         let id = MessageId::of(sender.user(), &self.profile.room, &encoded, &content.salt);
         self.writes.push(Write::Message(StoredMessage {
             group: self.name.to_string(),
             seq: seq.0,
+            epoch: epoch.0,
             id: *id.as_bytes(),
             sender: sender.to_string(),
             time_ms: time.0,
@@ -453,7 +495,7 @@ impl Group {
             Wish::Send { content, .. } => {
                 if let Ok(parsed) = Content::parse(content) {
                     let sender = self.account.client.clone();
-                    self.store_message(incoming.seq, incoming.time, sender, &parsed, content.clone(), events);
+                    self.store_message(incoming, entry.epoch, sender, &parsed, content.clone(), events);
                 }
                 self.drop_intent(order);
                 Outcome::Confirmed
@@ -495,9 +537,9 @@ impl Group {
             }
             _ => {
                 let secrets = intent.prepared.as_ref().map(|prepared| prepared.secrets.clone()).unwrap_or_default();
+                *checkpoint = None;
                 match self.apply_own(&secrets, entry, incoming, stays_open, events) {
                     Ok(()) => {
-                        *checkpoint = None;
                         self.drop_intent(order);
                         Outcome::Confirmed
                     }
@@ -540,6 +582,7 @@ impl Group {
             Ok(_) => Err(Rejection::Mismatch),
             Err(error) => Err(Rejection::Mls(error.to_string())),
         };
+        *checkpoint = None;
         let advanced = if outside {
             match self.rejoin_psk(entry.epoch) {
                 Ok((id, psk)) => {
@@ -552,10 +595,7 @@ impl Group {
             self.advance(entry, incoming, stays_open, events, process)
         };
         match advanced {
-            Ok(()) => {
-                *checkpoint = None;
-                Outcome::Applied
-            }
+            Ok(()) => Outcome::Applied,
             Err(rejection) => Outcome::NeedsRecovery(rejection),
         }
     }
@@ -572,11 +612,16 @@ impl Group {
         events: &mut Vec<Event>,
         apply: impl FnOnce(&mut MlsGroup) -> Result<CommitMessageDescription, Rejection>,
     ) -> Result<(), Rejection> {
-        let stored = self.saved == Some(self.epoch()) && !self.dirty && !self.unsaved_proposals;
+        self.remember_epoch();
         let removes = entry.commit.is_none_or(|header| header.removed > 0) || self.mls.commit_required();
+        let fault = |error: MlsError| Rejection::Mls(error.to_string());
+        if stays_open && !removes && self.lags() {
+            // It would be written anyway, to go back to if the commit is annulled.
+            self.write_state().map_err(fault)?;
+        }
         // They are of the group before.
-        let keys = Arc::clone(self.keys().map_err(|error| Rejection::Mls(error.to_string()))?);
-        if !stored || removes {
+        let keys = Arc::clone(self.keys().map_err(fault)?);
+        if self.lags() || removes {
             let mut next = self.mls.clone();
             let description = apply(&mut next)?;
             return self.accept(Some(next), &keys, &description, entry, incoming, stays_open, events);
@@ -584,11 +629,7 @@ impl Group {
         let applied = apply(&mut self.mls)
             .and_then(|description| self.accept(None, &keys, &description, entry, incoming, stays_open, events));
         if applied.is_err() {
-            let group_id = self.name.to_string().into_bytes();
-            match self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id) {
-                Ok(before) => self.mls = before,
-                Err(_) => self.unusable = true,
-            }
+            self.fall_back(None);
         }
         applied
     }
@@ -629,9 +670,9 @@ impl Group {
                         .map_err(|error| Rejection::Credential(error.to_string()))?;
                     added.push(identity.client);
                 }
-                // Whom it removes stands in the group before.
                 // Its own old leaf.
                 Proposal::Remove(_) if description.is_external => {}
+                // Whom it removes stands in the group before.
                 Proposal::Remove(_) if next.is_none() => return Err(Rejection::Flags),
                 Proposal::Remove(remove) => {
                     removed.push(self.client_at(remove.to_remove()).map_err(|_| Rejection::Mismatch)?);
@@ -643,6 +684,7 @@ impl Group {
         if outside {
             Self::check_outside(description, &header, &aad)?;
         }
+        let back = self.readmitted(applied);
         if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
         }
@@ -673,6 +715,8 @@ impl Group {
             let key = export_key(after, label, &self.profile.channel);
             key.map_err(|error| Rejection::Mls(error.to_string()))
         };
+        let frozen = reinit.map(|proposal| Frozen::new(new_epoch, proposal)).transpose();
+        let frozen = frozen.map_err(|error| Rejection::Mls(error.to_string()))?;
         let seed = aad.renews_seed.then(|| export(EXPORTER_LABEL)).transpose()?;
         let tree_key = aad.renews_tree_key.then(|| export(TREE_KEY_LABEL)).transpose()?;
         if stays_open {
@@ -687,31 +731,42 @@ impl Group {
         if let Some(next) = next {
             self.mls = next;
         }
+        self.first_generation();
         self.keys = Arc::new(keys).into();
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;
+        self.forget_generations();
         self.epoch_ended(entry.epoch, incoming.time);
         self.tree_began(&chain::entry_hash(&incoming.entry));
         if by == self.account.client {
-            self.refreshed_by(incoming.seq, incoming.time);
+            let only_adds = !added.is_empty() && applied.len() == added.len();
+            let before = header.members.saturating_sub(u32::try_from(added.len()).unwrap_or(u32::MAX));
+            // Those of large groups bring no path, and so leave our keys as they are.
+            if !only_adds || before < PATHLESS_ADDS_FROM {
+                self.refreshed_by(incoming.seq, incoming.time);
+            }
         } else {
             self.confirm_member(&by);
         }
         self.members_changed(&added, &removed);
-        if let Some(reinit) = reinit {
-            let frozen = Frozen::new(new_epoch, reinit).map_err(|error| Rejection::Mls(error.to_string()))?;
+        if let Some(frozen) = frozen {
             self.frozen = Some(frozen);
             events.push(Event::Frozen { by: by.clone() });
         }
+        if !back.is_empty() {
+            added.retain(|client| !back.contains(client));
+            removed.retain(|client| !back.contains(client));
+            events.push(Event::Readmitted { by: by.clone(), members: back.clone(), epoch: new_epoch });
+        }
         if outside {
             events.push(Event::Rejoined { member: by.clone(), epoch: new_epoch });
-        } else if reinit.is_none() && added.is_empty() && removed.is_empty() {
+        } else if self.frozen.is_none() && added.is_empty() && removed.is_empty() && back.is_empty() {
             events.push(Event::Updated { by: by.clone(), epoch: new_epoch });
         }
         if !added.is_empty() {
-            // Whom we added ourselves we know of.
-            if by != self.account.client {
+            // Whom we added ourselves we know of; and who was removed and added in one was there before.
+            if by != self.account.client && added.iter().any(|client| !removed.contains(client)) {
                 self.last_added = new_epoch;
             }
             events.push(Event::Added { by: by.clone(), members: added, epoch: new_epoch });
@@ -726,7 +781,7 @@ impl Group {
     /// We are no member any more: nothing of ours is under way. Tells of what people wished and will not get.
     pub(super) fn end(&mut self) -> Vec<Event> {
         self.status = Status::Removed;
-        self.dirty = true;
+        self.touched = true;
         let mut events = Vec::new();
         for (order, intent) in self.intents.clone() {
             self.drop_intent(order);
@@ -794,6 +849,7 @@ impl Group {
         self.writes.push(Write::Message(StoredMessage {
             group: self.name.to_string(),
             seq: seq.0,
+            epoch: self.epoch().0,
             id: *chain::entry_hash(&body).as_bytes(),
             sender: String::new(),
             time_ms: time.0,
@@ -805,4 +861,4 @@ impl Group {
 
 #[cfg(test)]
 #[path = "audit_tests.rs"]
-mod audit_tests;
+pub(super) mod audit_tests;

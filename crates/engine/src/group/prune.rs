@@ -1,7 +1,8 @@
 //! Which keys a group keeps, and for how long (RFC 9750, sections 7 and 8.2.2).
 //!
-//! A key that was used is gone with the transaction that shows what it opened, or seals what it sealed. What may still be
-//! needed is kept for a stated time:
+//! A key that was used is noted in the transaction that shows what it opened, or seals what it sealed, and no one who keeps to the notes
+//! finds it again; the MLS state, from which it could be derived, is written anew within `STATE_MS` (see `journal`). What may still
+//! be needed is kept for a stated time:
 //!
 //! | what | until |
 //! |---|---|
@@ -66,7 +67,8 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if the MLS state cannot be written.
     pub fn caught_up(&mut self, now: Timestamp) -> Result<(), MlsError> {
-        // What comes next is no older.
+        // What comes next is no older: so we know what time has decided.
+        self.read_to_end = Some(now);
         self.prune_past(now.max(self.window.time()))
     }
 
@@ -78,9 +80,7 @@ impl Group {
         }
         // What mls-rs holds back would bring them back when it is written.
         if self.dirty {
-            self.mls.write_to_storage()?;
-            self.drain_state(self.epoch());
-            self.dirty = false;
+            self.write_state()?;
         }
         for past in std::mem::take(&mut self.past) {
             if over(&past) {
@@ -113,6 +113,7 @@ impl Group {
         for epoch in epochs {
             self.delete_epoch(Epoch(epoch));
         }
+        self.drop_notes();
         self.past.clear();
         // Without parents, nothing can be annulled.
         self.forget_withdrawn();

@@ -5,7 +5,7 @@ use conclave_channel::{
     receipt::{Equivocation, Receipt},
     verdict::Signature,
 };
-use conclave_names::{Hash, Seq};
+use conclave_names::{Hash, Seq, Timestamp};
 use conclave_protocol::v1::SubmitResponse;
 
 use super::Group;
@@ -19,6 +19,7 @@ impl Group {
     /// read. To be made durable with the rest.
     pub fn accepted(&mut self, reply: &SubmitResponse) -> Vec<Event> {
         let seq = Seq(reply.seq);
+        self.nack_taken(Timestamp(reply.time_ms));
         let receipt = Hash::try_from(reply.chain.as_slice()).ok().and_then(|hash| {
             let signature = Signature(reply.receipt.as_slice().try_into().ok()?);
             let receipt = Receipt { channel: self.profile.channel, position: Position { seq, hash }, signature };

@@ -300,16 +300,6 @@ impl Group {
         Mls { key_packages: self.shared.key_packages.clone(), ..self.shared.apart() }
     }
 
-    /// Has mls-rs write the state to memory; the rows follow with the rest.
-    fn write_state(&mut self) -> Result<(), MlsError> {
-        if self.dirty || self.saved != Some(self.epoch()) {
-            self.mls.write_to_storage()?;
-            self.drain_state(self.epoch());
-            self.dirty = false;
-        }
-        Ok(())
-    }
-
     /// What everybody can check of a successor, with the same result.
     fn check_continuation(&self, frozen: &Frozen, bytes: &[u8]) -> Result<Continuation, MlsError> {
         let mut rest = bytes;

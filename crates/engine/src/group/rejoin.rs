@@ -37,7 +37,7 @@ use super::{
     commit::body_of,
     group_info::SealedGroupInfo,
     refresh::Refreshed,
-    standing::{Lost, Parent},
+    standing::{Branch, Lost, Parent},
     tree::Known,
 };
 use crate::{
@@ -242,7 +242,7 @@ impl Group {
         if epoch < self.epoch() {
             return Err(RejoinError::Epoch { given: epoch, current: self.epoch() });
         }
-        if self.lost.is_none() {
+        if self.lost.is_none() || self.is_in_wrong_log() {
             return Err(self.resume(sealed.as_ref()));
         }
         let current = self.ledger.at(now).epoch();
@@ -255,17 +255,27 @@ impl Group {
     /// Entries that we have not read are gone: we read on from where the GroupInfo's committer stood, as joiners do.
     fn resume(&mut self, sealed: Option<&SealedGroupInfo>) -> RejoinError {
         let place = self.window.position().seq;
-        let Some(sealed) = sealed.filter(|sealed| sealed.position.seq > place) else {
+        // A place in another log does not count.
+        let wrong = self.is_in_wrong_log();
+        let Some(sealed) = sealed.filter(|sealed| wrong || sealed.position.seq > place) else {
             return RejoinError::Contradicts("entries are missing, and it does not tell from where to read on".into());
         };
+        let from = self.lost.take().map_or(place.next(), |lost| lost.commit);
+        self.forget_hashes();
         self.window = HashWindow::new(sealed.position, Timestamp(0));
         self.ledger = sealed.ledger.clone();
         self.lost = Some(Lost {
-            commit: place.next(),
+            commit: from,
             hash: Hash::new([0; 32]),
-            reason: "entries that this client had not read are gone from the server".to_owned(),
+            reason: if wrong {
+                "this client followed a branch that is not the group".to_owned()
+            } else {
+                "entries that this client had not read are gone from the server".to_owned()
+            },
             certain: true,
             settled: true,
+            nacked: None,
+            branch: if wrong { Branch::Resumed } else { Branch::None },
         });
         self.dirty = true;
         RejoinError::ReadOn
@@ -469,6 +479,10 @@ impl Group {
         let next: Next = record::decode(&prepared.secrets).map_err(|error| Rejection::Mls(error.to_string()))?;
         let group_id = self.mls.group_id().to_vec();
         let (before, began) = (self.epoch(), prepared.epoch.next());
+        if stays_open && self.lags() {
+            // What we used in the epoch in which we were left is not to be used again if we go back to it.
+            self.write_state().map_err(refused)?;
+        }
         let old = self.shared.groups.state_of(&group_id);
         let dropped: Vec<u64> = self.shared.groups.epochs_before(&group_id, u64::MAX).into_keys().collect();
         let rows = GroupRows { state: Zeroizing::new(next.state.clone()), ..GroupRows::default() };
@@ -492,10 +506,12 @@ impl Group {
             });
         }
         self.mls = mls;
+        self.first_generation();
         self.keys = std::sync::OnceLock::new();
         self.dirty = true;
         self.unsaved_proposals = false;
         self.proposed_at = None;
+        self.forget_generations();
         self.past.clear();
         self.joined = began;
         self.joined_by = Some(hash);
@@ -510,6 +526,7 @@ impl Group {
         self.tree_names = Known::default();
         self.offers_whole_tree = false;
         self.refreshed = Refreshed::new(time);
+        self.stop_knocking();
         let from = self.lost.take().map_or(seq, |lost| lost.commit);
         self.status = Status::Active;
         events.push(Event::Rejoined { member: self.account.client.clone(), epoch: began });

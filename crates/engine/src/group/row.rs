@@ -5,16 +5,19 @@ use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::{
     Group, Status,
     confirmed::{UNCONFIRMED, client_of_key},
+    hashes,
+    journal::Journal,
+    knock::{self, ANSWERED, KNOCKING},
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
     reinit::Frozen,
-    standing::{Lost, Parent},
+    standing::{Branch, Lost, Parent},
     withdrawn::{WITHDRAWN, Withdrawn},
 };
 use crate::{
@@ -63,6 +66,8 @@ struct LostRow {
     reason: Text,
     certain: bool,
     settled: bool,
+    nacked: Option<Timestamp>,
+    branch: u8,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -230,7 +235,7 @@ pub(crate) fn delete_rows<R: Rows>(
     name: &GroupUri,
     writes: &mut Vec<Write>,
 ) -> Result<(), LoadError<R::Error>> {
-    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT] {
+    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT, Room::USED] {
         for (key, _) in rows.scan(room, &key(name, b"")).map_err(LoadError::Store)? {
             writes.push(Write::Delete { room, key });
         }
@@ -276,10 +281,7 @@ impl Group {
         let group_id = name.to_string().into_bytes();
         shared.groups.load(&group_id, group_rows);
         let mls = shared.client(account, row.suite.into()).load_group(&group_id).map_err(MlsError::from)?;
-        let mut history = Vec::new();
-        for (_, value) in scan(Room::LOG, &key(name, b""))? {
-            history.push(Hash::try_from(value.as_slice()).map_err(|_| RecordError::Damaged)?);
-        }
+        let history = hashes::load(row.position.seq, &scan(Room::LOG, &key(name, b""))?)?;
         let mut intents = std::collections::BTreeMap::new();
         let mut foreign_intents = std::collections::BTreeSet::new();
         let withdrawn = Withdrawn::load(name, scan(Room::GROUP, &key(name, WITHDRAWN))?)?;
@@ -298,7 +300,12 @@ impl Group {
         }
         let mut unconfirmed = std::collections::BTreeSet::new();
         for (key, _) in scan(Room::GROUP, &key(name, UNCONFIRMED))? {
-            unconfirmed.insert(client_of_key(name, &key)?);
+            unconfirmed.insert(client_of_key(name, UNCONFIRMED, &key)?);
+        }
+        let knocking = get(Room::GROUP, &key(name, KNOCKING))?;
+        let mut answered = std::collections::BTreeMap::new();
+        for (key, value) in scan(Room::GROUP, &key(name, ANSWERED))? {
+            answered.insert(client_of_key(name, ANSWERED, &key)?, knock::answered_at(&value)?);
         }
         let lost = match &row.lost {
             Some(lost) => Some(Lost {
@@ -307,6 +314,13 @@ impl Group {
                 reason: lost.reason.parse()?,
                 certain: lost.certain,
                 settled: lost.settled,
+                nacked: lost.nacked,
+                branch: match lost.branch {
+                    0 => Branch::None,
+                    1 => Branch::Wrong,
+                    2 => Branch::Resumed,
+                    _ => return Err(RecordError::Damaged.into()),
+                },
             }),
             None => None,
         };
@@ -316,13 +330,14 @@ impl Group {
             rows.iter().map(key).collect()
         };
         let (seeds, tree_keys) = (keys(&row.seeds)?, keys(&row.tree_keys)?);
-        Ok(Some(Self {
+        let mut group = Self {
             name: name.clone(),
             incarnation: row.incarnation,
             profile,
             status: status_of(&row)?,
             mls,
             window: HashWindow::with_history(row.position, row.time, history),
+            hashes_saved: row.position.seq,
             ledger: row.ledger.clone(),
             parents,
             lost,
@@ -339,6 +354,7 @@ impl Group {
             founding: row.founding.as_ref().map(|founding| founding.0.clone()),
             saved: Some(row.epoch),
             unsaved_proposals: false,
+            read_to_end: None,
             unable: None,
             joined: row.joined,
             last_added: row.last_added,
@@ -349,20 +365,30 @@ impl Group {
             offers_whole_tree: row.offers_whole_tree,
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
             intents,
+            generations: super::generations::Generations::default(),
+            branches: super::fork::Branches::default(),
+            early: super::early::Early::default(),
             foreign_intents,
             withdrawn,
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             presence: row.presence,
             unconfirmed,
+            knocking: knocking.map(|row| record::decode(&row)).transpose()?.unwrap_or_default(),
+            answered,
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),
             pieces: Pieces::load(rows, prefix.clone(), &PIECED)?,
+            journal: Journal::default(),
+            counted: Some((row.epoch, row.members)),
             dirty: false,
             touched: false,
             unusable: false,
-        }))
+        };
+        group.load_notes(rows)?;
+        group.load_generations(rows)?;
+        Ok(Some(group))
     }
 
     /// Adds the rows that describe the group as it is now.
@@ -374,13 +400,13 @@ impl Group {
             self.forget_all();
         }
         if self.dirty && !self.emptied {
-            self.mls.write_to_storage()?;
-            self.drain_state(self.epoch());
-            self.dirty = false;
-        } else if self.writes.is_empty() && !self.touched {
+            self.write_state()?;
+        } else if self.writes.is_empty() && !self.touched && !self.journal.unsaved() {
             return Ok(());
         }
         self.touched = false;
+        self.save_notes();
+        self.save_hashes();
         let meta = self.meta()?;
         self.writes.push(meta);
         Ok(())
@@ -411,7 +437,13 @@ impl Group {
         }
     }
 
-    fn meta(&self) -> Result<Write, MlsError> {
+    fn meta(&mut self) -> Result<Write, MlsError> {
+        let epoch = self.epoch();
+        let members = match self.counted {
+            Some((of, members)) if of == epoch => members,
+            _ => self.member_count(),
+        };
+        self.counted = Some((epoch, members));
         let (status, reason) = match &self.status {
             Status::Active => (0, String::new()),
             Status::Removed => (1, String::new()),
@@ -428,7 +460,7 @@ impl Group {
             room: Text::new(&self.profile.room),
             title: Text::new(&self.profile.title),
             epoch: self.epoch(),
-            members: self.member_count(),
+            members,
             position: self.window.position(),
             time: self.window.time(),
             joined: self.joined,
@@ -457,6 +489,12 @@ impl Group {
                 reason: Text::new(&lost.reason),
                 certain: lost.certain,
                 settled: lost.settled,
+                nacked: lost.nacked,
+                branch: match lost.branch {
+                    Branch::None => 0,
+                    Branch::Wrong => 1,
+                    Branch::Resumed => 2,
+                },
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,
@@ -471,18 +509,6 @@ impl Group {
             founding: self.founding.clone().map(FoundingRow),
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })
-    }
-
-    /// Notes the hash before an entry that was just processed, and forgets the one that fell out of the window.
-    pub(super) fn save_hash(&mut self, seq: Seq, before: Hash) {
-        self.writes.push(Write::Put {
-            room: Room::LOG,
-            key: key(&self.name, &seq.0.to_be_bytes()),
-            value: Zeroizing::new(before.to_vec()),
-        });
-        if let Some(old) = seq.0.checked_sub(conclave_names::limits::HASH_WINDOW as u64) {
-            self.writes.push(Write::Delete { room: Room::LOG, key: key(&self.name, &old.to_be_bytes()) });
-        }
     }
 
     pub(super) fn save_intent(&mut self, order: u64) {

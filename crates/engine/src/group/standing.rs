@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use conclave_channel::{
     Entry, EntryKind, Position,
     access::ChannelKey,
-    law::{Change, DISPUTE_MS},
+    law::{Change, DISPUTE_MS, OpenCommit},
     verdict::Verdict,
 };
 use conclave_mls::{
@@ -44,6 +44,9 @@ const ACK_DELAY_MS: u64 = 1000;
 /// Members that are waited for.
 const ACK_DELAY_RANKS: u64 = 10;
 
+/// How much longer than the others a member waits that cannot read how a dispute ended, in milliseconds: clocks differ.
+const BLIND_MS: u64 = 5 * 60 * 1000;
+
 /// The state before an open commit.
 #[derive(Clone)]
 pub(super) struct Parent {
@@ -56,6 +59,18 @@ pub(super) struct Parent {
     /// The MLS state, as mls-rs wrote it in that epoch.
     pub(super) state: Zeroizing<Vec<u8>>,
     pub(super) last_added: Epoch,
+}
+
+/// Whether what we lost is a branch that is not the group (`fork`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Branch {
+    /// No: it is a commit.
+    #[default]
+    None,
+    /// Yes, and our place is one in the other log.
+    Wrong,
+    /// Yes, but our place is one in the group's log again.
+    Resumed,
 }
 
 /// A commit that we could not apply.
@@ -71,6 +86,10 @@ pub(super) struct Lost {
     pub(super) certain: bool,
     /// Whether others could apply it: then we must rejoin.
     pub(super) settled: bool,
+    /// When the DS took our word that we could not apply it.
+    pub(super) nacked: Option<Timestamp>,
+    /// Whether it is a branch.
+    pub(super) branch: Branch,
 }
 
 impl Group {
@@ -105,19 +124,22 @@ impl Group {
             (Status::Active, _) => true,
             // By then the commit is annulled, as soon as the next entry comes: let it be ours.
             (Status::Stuck { .. }, Some(lost)) => {
-                lost.certain && !lost.settled && self.ledger.at(now).epoch() == self.epoch()
+                let annulled = self.ledger.at(now).epoch() == self.epoch();
+                lost.certain && !lost.settled && (annulled || self.blind_due().is_some_and(|due| due <= now))
             }
             _ => false,
         }
     }
 
-    /// Whether we were invited and have read nothing of the channel since. If the DS does not let us read then, the
-    /// commit that invited us is void, or promised other channel keys than ours.
+    /// Whether the commit that invited us is not settled, for all that we have read. If the DS does not let us read
+    /// then, it is void, or promised other channel keys than ours: of who was a member before, the DS takes the key of
+    /// the settled epoch, which we do not have.
     #[must_use]
     pub fn is_unproven(&self) -> bool {
+        let unread = self.window.time() == Timestamp(0);
         self.predecessor.is_none()
             && self.joined > Epoch(0)
-            && self.window.time() == Timestamp(0)
+            && (unread || self.joined > self.ledger.settled())
             && self.status == Status::Active
     }
 
@@ -131,15 +153,43 @@ impl Group {
     /// Keeps the state of the epoch that a commit ends which stays open.
     pub(super) fn keep_parent(&mut self, commit: Seq, ended: Epoch) -> Result<(), MlsError> {
         let group_id = self.mls.group_id().to_vec();
-        if self.saved != Some(ended) || self.unsaved_proposals || self.dirty {
-            // What is stored may be older, with keys that were used since.
-            // mls-rs writes the state to memory; the rows follow with the rest.
-            self.mls.write_to_storage()?;
-            self.drain_state(ended);
+        // Where the commit was applied to the group itself, the store has the state before.
+        if self.epoch() == ended && self.lags() {
+            self.write_state()?;
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
         self.parents.push(Parent { commit, ended, at: ended, state, last_added: self.last_added });
         Ok(())
+    }
+
+    /// Goes back from an epoch that time alone has annulled. The log shows it only with the next entry, which nobody can
+    /// make who stays in that epoch: the DS admits none of its keys any more. Clocks differ, so we wait a little.
+    pub(super) fn time_decides(&mut self, events: &mut Vec<Event>) -> Result<(), MlsError> {
+        let Some(until) = self.read_to_end else { return Ok(()) };
+        let mut ledger = self.ledger.clone();
+        let changes = ledger.advance(Timestamp(until.0.saturating_sub(BLIND_MS)));
+        // Who stayed behind has nothing to go back from.
+        if matches!(self.status, Status::Stuck { .. }) && ledger.epoch() >= self.epoch() {
+            return Ok(());
+        }
+        if !changes.iter().any(|change| matches!(change, Change::Annulled { .. })) {
+            return Ok(());
+        }
+        self.ledger = ledger;
+        let told = events.len();
+        self.take_changes(&changes, events)?;
+        self.dirty = true;
+        let (seq, time) = (self.window.position().seq, self.window.time());
+        for event in events.iter().skip(told) {
+            self.note(event, seq, time);
+        }
+        Ok(())
+    }
+
+    /// When time alone annuls the epoch that we are in.
+    pub(super) fn annulment_due(&self) -> Option<Timestamp> {
+        let disputed = self.ledger.open().iter().filter_map(OpenCommit::disputed).min()?;
+        Some(disputed.plus_ms(DISPUTE_MS + 1 + BLIND_MS))
     }
 
     /// Carries out what the log has decided.
@@ -207,6 +257,7 @@ impl Group {
         let newest = self.epoch();
         let parent = void.remove(0);
         self.mls = self.load_parent(&parent)?;
+        self.new_ratchets()?;
         self.keys = OnceLock::new();
         self.seeds.retain(|since, _| *since <= epoch);
         self.past.retain(|past| past.epoch < epoch);
@@ -215,6 +266,7 @@ impl Group {
         self.last_added = parent.last_added;
         self.proposed_at = None;
         self.dirty = true;
+        self.recount_generations();
         self.forget_states(void);
         if let Some(saved) = self.saved.filter(|saved| *saved > epoch) {
             self.delete_state(saved);
@@ -265,7 +317,8 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if we were no member then.
     pub fn settled_access(&self) -> Result<Option<Access>, MlsError> {
-        if self.epoch() == self.ledger.settled() || self.joined > self.ledger.settled() {
+        // Who could not follow into the settled epoch has no key of it.
+        if self.epoch() <= self.ledger.settled() || self.joined > self.ledger.settled() {
             return Ok(None);
         }
         let (keys, public) = self.keys_of(self.ledger.settled())?;
@@ -277,9 +330,17 @@ impl Group {
     /// Notes a commit that we cannot apply. Says whether our place moves on behind it.
     pub(super) fn lose(&mut self, commit: Seq, hash: Hash, reason: &str, events: &mut Vec<Event>) -> bool {
         let again = self.lost.as_ref().is_some_and(|lost| lost.commit == commit && lost.hash == hash);
-        self.lost = Some(Lost { commit, hash, reason: reason.to_owned(), certain: again, settled: false });
+        self.lost = Some(Lost {
+            commit,
+            hash,
+            reason: reason.to_owned(),
+            certain: again,
+            settled: false,
+            nacked: None,
+            branch: Branch::None,
+        });
         self.status = Status::Stuck { reason: reason.to_owned() };
-        self.dirty = true;
+        self.touched = true;
         if !again {
             events.push(Event::Stuck { seq: commit, reason: reason.to_owned() });
         }
@@ -290,7 +351,15 @@ impl Group {
     fn lose_again(&mut self, commit: Seq, events: &mut Vec<Event>) {
         let reason = "the commit by which this client came back was annulled".to_owned();
         let hash = Hash::new([0; 32]);
-        self.lost = Some(Lost { commit, hash, reason: reason.clone(), certain: true, settled: true });
+        self.lost = Some(Lost {
+            commit,
+            hash,
+            reason: reason.clone(),
+            certain: true,
+            settled: true,
+            nacked: None,
+            branch: Branch::None,
+        });
         self.status = Status::Stuck { reason: reason.clone() };
         events.push(Event::Stuck { seq: commit, reason });
     }
@@ -301,7 +370,7 @@ impl Group {
         if self.status == Status::Removed {
             // Whether the removal was annulled cannot be read any more.
             self.removed_at = None;
-            self.dirty = true;
+            self.touched = true;
             return;
         }
         if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
@@ -314,7 +383,7 @@ impl Group {
         );
         self.lost = None;
         self.status = Status::Stuck { reason: reason.clone() };
-        self.dirty = true;
+        self.touched = true;
         let event = Event::PositionGone { after, oldest, reason };
         self.note(&event, after, self.window.time());
         events.push(event);
@@ -346,7 +415,8 @@ impl Group {
         let since = disputed.or(crowded).or(frozen).unwrap_or_else(|| front.time.plus_ms(AGED_MS));
         let said = self.intents.values().any(|intent| matches!(intent.wish, Wish::Ack { .. }));
         let able = applied(0) && self.joined <= ledger.settled() && self.secret_of(&front.committer).is_err();
-        if said || !able || self.status != Status::Active || self.unable == Some(front.seq) {
+        // Who cannot follow a later commit has applied this one all the same.
+        if said || !able || self.status == Status::Removed || self.unable == Some(front.seq) {
             return None;
         }
         Some((front.seq, since.plus_ms(self.rank(ACK_DELAY_RANKS) * ACK_DELAY_MS)))
@@ -358,6 +428,48 @@ impl Group {
         let lost = self.lost.as_ref().filter(|lost| !lost.settled)?;
         let (_, open) = self.ledger.find(lost.commit)?;
         Some(open.disputed()?.plus_ms(DISPUTE_MS + 1 + self.rank(ACK_DELAY_RANKS) * ACK_DELAY_MS))
+    }
+
+    /// When we go on as if the commit that we could not apply were annulled, if we cannot read whether it was: by its own
+    /// word it removes members, and so ends what keys of our epoch may read. If others could apply it, the DS refuses.
+    pub(super) fn blind_due(&self) -> Option<Timestamp> {
+        let lost = self.lost.as_ref().filter(|lost| lost.certain && !lost.settled)?;
+        self.ledger.find(lost.commit).filter(|(_, open)| open.removed > 0 && open.disputed().is_none())?;
+        let own = self.mls.current_member_index();
+        let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
+        Some(lost.nacked?.plus_ms(DISPUTE_MS + BLIND_MS + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))
+    }
+
+    /// The DS took something of ours: if it is our word about a commit that we could not apply, it may be that we cannot
+    /// read it.
+    pub(super) fn nack_taken(&mut self, time: Timestamp) {
+        let Some(commit) = self.lost.as_ref().filter(|lost| lost.nacked.is_none()).map(|lost| lost.commit) else {
+            return;
+        };
+        let is_nack = |intent: &Intent| matches!(intent.wish, Wish::Nack { commit: of, .. } if of == commit);
+        let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| is_nack(intent)) else { return };
+        // Verdicts go before everything else: this is what was taken.
+        if intent.prepared.is_some() {
+            intent.ordered = true;
+            let order = *order;
+            self.lost.iter_mut().for_each(|lost| lost.nacked = Some(time));
+            self.dirty = true;
+            self.save_intent(order);
+        }
+    }
+
+    /// The DS refused to go on without the commit that we could not apply: it stands, and we must rejoin.
+    pub(super) fn went_on_without_us(&mut self, events: &mut Vec<Event>) {
+        let Some(lost) = self.lost.as_mut() else { return };
+        lost.settled = true;
+        let seq = lost.commit;
+        let reason = format!(
+            "the group went on with the commit that this client could not apply ({}): it must be removed and added again",
+            lost.reason
+        );
+        self.status = Status::Stuck { reason: reason.clone() };
+        self.dirty = true;
+        events.push(Event::Stuck { seq, reason });
     }
 
     /// Makes the entry of a verdict. None if the commit is open no more.

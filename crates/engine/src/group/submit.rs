@@ -2,7 +2,7 @@
 
 use conclave_channel::{Entry, EntryKind};
 use conclave_mls::{
-    components::HandshakeAad,
+    components::{HandshakeAad, SafeAad},
     content::{Content, MEDIA_TYPE, MessageId},
     frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
@@ -79,12 +79,16 @@ impl Group {
     /// # Errors
     /// [`WishError`] if we are no member, or cannot follow the group.
     pub fn wish(&mut self, wish: Wish) -> Result<IdempotencyKey, WishError> {
-        match &self.status {
-            Status::Active => {}
-            Status::Removed => return Err(WishError::Removed),
-            Status::Stuck { reason } => return Err(WishError::Stuck(reason.clone())),
-        }
+        self.writable()?;
         self.wish_as_of(wish, self.epoch())
+    }
+
+    fn writable(&self) -> Result<(), WishError> {
+        match &self.status {
+            Status::Active => Ok(()),
+            Status::Removed => Err(WishError::Removed),
+            Status::Stuck { reason } => Err(WishError::Stuck(reason.clone())),
+        }
     }
 
     /// The same by somebody who saw the members of an epoch.
@@ -108,6 +112,16 @@ impl Group {
     #[must_use]
     pub fn foreign_intents(&self) -> usize {
         self.foreign_intents.len()
+    }
+
+    /// Says once more, under its name, what we said in an epoch that was annulled: the group is in this epoch again. To
+    /// members that were added since it is not said.
+    ///
+    /// # Errors
+    /// As [`Group::wish`].
+    pub fn wish_again(&mut self, content: Vec<u8>, id: MessageId, epoch: Epoch) -> Result<IdempotencyKey, WishError> {
+        self.writable()?;
+        self.wish_as_of(Wish::Send { content, id }, epoch)
     }
 
     /// Says something in plain text.
@@ -157,17 +171,27 @@ impl Group {
     }
 
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
-    /// to go on with once what nobody could apply is annulled, keys of ours to renew, what we read to acknowledge, or silence
-    /// to tell of.
+    /// to go on with once what nobody could apply is annulled, keys of ours to renew, what we read to acknowledge, silence
+    /// to tell of, or a state in the store that is too old. Then [`Group::next_submission`] is to be called, and what it leaves to
+    /// be stored.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
-        let presence = [self.heartbeat_due(), self.silence_due()].into_iter().flatten();
-        [self.commit_due(), ack, self.successor_due(), self.prune_due(), self.revival_due(), self.refresh_due()]
-            .into_iter()
-            .flatten()
-            .chain(presence)
-            .min()
+        let presence = [self.heartbeat_due(), self.silence_due(), self.early_due()].into_iter().flatten();
+        let revival = [self.revival_due(), self.blind_due(), self.annulment_due()].into_iter().flatten().min();
+        [
+            self.commit_due(),
+            ack,
+            self.successor_due(),
+            self.prune_due(),
+            revival,
+            self.refresh_due(),
+            self.state_due(now),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(presence)
+        .min()
     }
 
     /// Whether there are proposals that we can commit. Our own removal is for others to commit.
@@ -190,12 +214,16 @@ impl Group {
     /// The next thing to submit, if there is any. Events tell of wishes that came to nothing.
     ///
     /// # Errors
-    /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it.
+    /// [`MlsError`] if the present wish cannot be carried out; the wish is dropped with it. What time annulled is told as
+    /// when the channel shows it, also then.
     pub fn next_submission(&mut self, now: Timestamp, events: &mut Vec<Event>) -> Result<Option<Submission>, MlsError> {
         if self.has_ended(now) {
             self.forget_all();
         }
         self.tell_silence(now, events);
+        self.note_time(now);
+        self.time_decides(events)?;
+        self.drop_early(now);
         // Who cannot go on may still say so.
         let active = self.is_active(now);
         if self.status == Status::Removed {
@@ -262,7 +290,8 @@ impl Group {
 
     /// The intent whose turn it is.
     fn next_order(&mut self, now: Timestamp, active: bool) -> Result<Option<u64>, MlsError> {
-        let verdict = self.intents.iter().find(|(_, intent)| intent.wish.is_verdict()).map(|(order, _)| *order);
+        let verdict = self.intents.iter().find(|(_, intent)| intent.wish.is_verdict() && !intent.ordered);
+        let verdict = verdict.map(|(order, _)| *order);
         if verdict.is_some() {
             return Ok(verdict);
         }
@@ -293,6 +322,8 @@ impl Group {
                     return Ok(None);
                 }
             }
+            // Others would not find the keys of more.
+            Some((_, true)) if self.has_said_enough() => return self.wish_first(Wish::Update).map(Some),
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => {
@@ -347,6 +378,12 @@ impl Group {
                 }
                 self.prepare_commit(&Change { remove, ..Change::default() }, now).map(Some)
             }
+            Wish::Readmit { old_leaf, key_package } => {
+                let Some(leaf) = self.leaf_with(old_leaf) else { return Ok(None) };
+                let change =
+                    Change { add: vec![MlsMessage::from_bytes(key_package)?], remove: vec![leaf], ..Change::default() };
+                self.prepare_commit(&change, now).map(Some)
+            }
             Wish::Update => self.prepare_commit(&Change { renew_own_keys: true, ..Change::default() }, now).map(Some),
             Wish::ReInit { cipher_suite, visible } => {
                 let reinit = Some(self.plan_successor(*cipher_suite, *visible)?);
@@ -383,16 +420,16 @@ impl Group {
         let frame =
             Frame { position: self.window.position(), media_type: media_type.to_owned(), content: content.to_vec() };
         let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
-        let aad = conclave_mls::components::SafeAad::default();
-        let aad = mls_rs_codec::MlsEncode::mls_encode_to_vec(&aad).map_err(fault)?;
+        let aad = SafeAad::of_message(self.epoch_tag()?).map_err(fault)?;
         // If this fails, the ratchet may have moved on, which does no harm: a generation is left out.
-        self.dirty = true;
         let message = self.mls.encrypt_application_message(&plaintext, aad)?;
+        self.note_sent()?;
         self.seal_entry(EntryKind::Message, &message)
     }
 
     fn prepare_leave(&mut self) -> Result<Prepared, MlsError> {
-        let aad = HandshakeAad { position: self.window.position(), commit: None }.to_bytes().map_err(fault)?;
+        let aad = HandshakeAad { position: self.window.position(), commit: None };
+        let aad = aad.in_epoch(self.epoch_tag()?).map_err(fault)?;
         let mut work = self.mls.clone();
         let message = work.propose_remove(work.current_member_index(), aad)?;
         let prepared = self.seal_entry(EntryKind::Proposal, &message)?;
@@ -423,7 +460,7 @@ impl Group {
     /// # Errors
     /// The refusal itself, if the same submission should be sent again later.
     pub fn refused(&mut self, id: IdempotencyKey, refusal: &Refusal, events: &mut Vec<Event>) -> Result<(), Refusal> {
-        let epoch = self.epoch();
+        let (epoch, blind) = (self.epoch(), self.blind_due().is_some());
         let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| intent.id == id) else {
             // The channel has shown its outcome meanwhile.
             return Ok(());
@@ -435,7 +472,13 @@ impl Group {
             self.drop_intent(order);
             return Ok(());
         }
+        let is_commit = intent.prepared.as_ref().is_some_and(|prepared| prepared.bundle.is_some());
         match refusal.code {
+            // What we could not read whether it was annulled.
+            Code::EpochConflict | Code::AccessRefused if current && is_commit && blind => {
+                self.went_on_without_us(events);
+                Ok(())
+            }
             // Made anew with the whole tree.
             Code::TreeIncomplete => {
                 intent.prepared = None;
@@ -458,6 +501,8 @@ impl Group {
                 self.save_intent(order);
                 Ok(())
             }
+            // Our epoch may be one that time has annulled, which the channel will show or we shall know by ourselves.
+            Code::AccessRefused if epoch > self.ledger.settled() => Err(refusal.clone()),
             _ if refusal.retry() == Retry::Never => {
                 let time = self.window.time();
                 self.fail_intent(order, id, refusal.to_string(), time, events);

@@ -94,7 +94,7 @@ impl Group {
     pub(super) fn tree_lost(&mut self) {
         self.offers_whole_tree = true;
         self.tree_names = Known::default();
-        self.dirty = true;
+        self.touched = true;
     }
 
     /// The tree key in force in an epoch.

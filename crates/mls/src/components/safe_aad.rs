@@ -5,6 +5,8 @@ use conclave_channel::Position;
 use conclave_names::{Hash, code_points};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
+use super::EpochTag;
+
 /// Why authenticated data is not what our groups require.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -27,6 +29,12 @@ struct Item {
     data: Vec<u8>,
 }
 
+impl Item {
+    fn epoch(epoch: EpochTag) -> Result<Self, mls_rs_codec::Error> {
+        Ok(Self { component_id: code_points::COMPONENT_EPOCH_TAG, data: epoch.mls_encode_to_vec()? })
+    }
+}
+
 /// The `authenticated_data` of a message in our groups.
 #[derive(Clone, Default, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
 pub struct SafeAad {
@@ -40,6 +48,20 @@ impl std::fmt::Debug for SafeAad {
 }
 
 impl SafeAad {
+    /// What an application message says.
+    ///
+    /// # Errors
+    /// [`mls_rs_codec::Error`] never in practice.
+    pub fn of_message(epoch: EpochTag) -> Result<Vec<u8>, mls_rs_codec::Error> {
+        Self { aad_items: vec![Item::epoch(epoch)?] }.mls_encode_to_vec()
+    }
+
+    /// Of which epoch its sender says it to be, if it says so.
+    #[must_use]
+    pub fn epoch(&self) -> Option<EpochTag> {
+        self.item(code_points::COMPONENT_EPOCH_TAG).ok()
+    }
+
     /// Decodes it; nothing may follow.
     pub fn parse(bytes: &[u8]) -> Result<Self, SafeAadError> {
         let mut rest = bytes;
@@ -83,8 +105,20 @@ pub struct HandshakeAad {
 }
 
 impl HandshakeAad {
-    /// Encodes it as SafeAAD.
+    /// Encodes it as SafeAAD of who is no member: it cannot say which epoch it takes this for.
     pub fn to_bytes(&self) -> Result<Vec<u8>, mls_rs_codec::Error> {
+        self.encode(None)
+    }
+
+    /// Encodes it as SafeAAD of a member.
+    ///
+    /// # Errors
+    /// [`mls_rs_codec::Error`] never in practice.
+    pub fn in_epoch(&self, epoch: EpochTag) -> Result<Vec<u8>, mls_rs_codec::Error> {
+        self.encode(Some(epoch))
+    }
+
+    fn encode(&self, epoch: Option<EpochTag>) -> Result<Vec<u8>, mls_rs_codec::Error> {
         let mut aad = SafeAad::default();
         if let Some(commit) = &self.commit {
             aad.aad_items
@@ -92,6 +126,7 @@ impl HandshakeAad {
         }
         aad.aad_items
             .push(Item { component_id: code_points::COMPONENT_POSITION, data: self.position.mls_encode_to_vec()? });
+        aad.aad_items.extend(epoch.map(Item::epoch).transpose()?);
         aad.mls_encode_to_vec()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The cryptography comes from AWS-LC (feature `awslc`, the default) or, where C does not go, from the RustCrypto crates
 //! (feature `rustcrypto`: WebAssembly). Both give the same results. A build with both features uses AWS-LC; a test of how
-//! they work together can have a thread use the other ([`with_library`]).
+//! they work together can have a thread use the other (`with_library`).
 
 #[cfg(not(any(feature = "awslc", feature = "rustcrypto")))]
 compile_error!("conclave-mls needs a cryptographic library: feature `awslc` (the default) or `rustcrypto`");

@@ -48,6 +48,7 @@ fn surface(call: &str) -> Option<Surface> {
         | "claim"
         | "count"
         | "purge"
+        | "knock"
         | "submit_external_proposal" => Surface::Signed,
         // A session's requests cost a MAC, and are limited by its key; a handle costs as little.
         "submit" | "submit_bundle" | "fetch" | "read_group_info" | "read_tree" | "trim" | "stage_blob" | "attach"
@@ -63,9 +64,9 @@ fn bound(call: &str) -> usize {
         "stage_blob" => limits::BLOB_CHUNK + 64 * 1024,
         "submit" | "submit_external_proposal" => limits::INLINE_BODY + 64 * 1024,
         "issue_credential" | "register_user" | "get_issuers" | "get_user" | "put_link" | "get_link"
-        | "approve_link" | "poll_link" | "get_server_info" | "create_channel" | "create_inbox" | "open_session"
-        | "fetch" | "read_group_info" | "read_tree" | "trim" | "read_blob" | "open_stream" | "attach" | "detach"
-        | "keep_alive" => 64 * 1024,
+        | "approve_link" | "poll_link" | "get_server_info" | "create_channel" | "create_inbox" | "knock"
+        | "open_session" | "fetch" | "read_group_info" | "read_tree" | "trim" | "read_blob" | "open_stream"
+        | "attach" | "detach" | "keep_alive" => 64 * 1024,
         // What comes before a message of gRPC.
         _ => limits::WIRE_MESSAGE + 5,
     }

@@ -63,7 +63,7 @@ pub(super) fn label(path: &str) -> Option<&'static str> {
 }
 
 /// Labels, which must be constants, of the calls' names.
-const LABELS: [(&str, &str); 29] = [
+const LABELS: [(&str, &str); 30] = [
     ("get_issuers", "GetIssuers"),
     ("register_user", "RegisterUser"),
     ("issue_credential", "IssueCredential"),
@@ -79,6 +79,7 @@ const LABELS: [(&str, &str); 29] = [
     ("get_server_info", "GetServerInfo"),
     ("create_channel", "CreateChannel"),
     ("create_inbox", "CreateInbox"),
+    ("knock", "Knock"),
     ("open_session", "OpenSession"),
     ("submit", "Submit"),
     ("submit_bundle", "SubmitBundle"),

@@ -138,6 +138,7 @@ service! {
     write {
         create_channel(CREATE_CHANNEL): SignedRequest => CreateChannelResponse;
         create_inbox(CREATE_INBOX): SignedRequest => CreateInboxResponse;
+        knock(KNOCK): SignedRequest => KnockResponse;
         trim(TRIM): SessionRequest => TrimResponse;
         stage_blob(STAGE_BLOB): SessionRequest => StageBlobResponse;
     }

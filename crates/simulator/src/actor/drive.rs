@@ -1,8 +1,7 @@
 //! Carrying out what was wished.
 
-use conclave_channel::{Entry, chain};
 use conclave_engine::{
-    group::{Group, Status, SubmissionBody},
+    group::{Group, Status, Submission, SubmissionBody},
     intent::Wish,
     outcome::Event,
 };
@@ -11,8 +10,11 @@ use conclave_protocol::{Code, Retry, v1::SubmitResponse};
 
 use super::{Actor, Surroundings};
 use crate::{
+    hostile::Tamper,
+    ledger::{Alarm, Deed},
     network::{NetworkFault, Stop},
     sabotage::Sabotage,
+    server::Opener,
 };
 
 /// Submissions of one call, before the rest is left to the next.
@@ -53,12 +55,17 @@ impl Actor {
             // What was submitted before may stand in the channel, and the service have forgotten that it took it.
             self.read_group(around, slot)?;
         }
+        let before = (self.sabotage == Sabotage::ReuseKey).then(|| self.disk.clone());
         let now = self.now(&around.server);
         let persist = self.sabotage != Sabotage::SkipPersist;
         let lazy = self.sabotage == Sabotage::NeverCommit;
         let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
         let mut events: Vec<Event> = Vec::new();
+        let key = group.next_generation();
         let next = group.next_submission(now, &mut events);
+        // The epoch's own name: one that was annulled has another than the one in its place.
+        let used = (group.next_generation() > key).then(|| group.epoch_authenticator().map(|epoch| (epoch, key)));
+        let used = used.transpose().map_err(Stop::violation)?;
         let ended = *group.status() == Status::Removed;
         if lazy && let Ok(Some(submission)) = &next {
             let id = submission.intent;
@@ -66,7 +73,11 @@ impl Actor {
                 return Ok(Submitted::Nothing);
             }
         }
-        self.hear(around, slot, &events)?;
+        if self.sabotage == Sabotage::NeverDispute && self.is_nack(slot, &next) {
+            return Ok(Submitted::Nothing);
+        }
+        self.hear(around, slot, &events, &[])?;
+        self.say_again(around, slot, &events);
         if ended {
             let actor = self.index;
             around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
@@ -79,18 +90,17 @@ impl Actor {
         // The wish was dropped; the event told why.
         let Ok(next) = next else { return Ok(Submitted::Refused) };
         let Some(submission) = next else { return Ok(Submitted::Nothing) };
-        let beats = self.group(slot).is_some_and(|group| {
-            group.intents().any(|intent| intent.id == submission.intent && intent.wish == Wish::Heartbeat)
-        });
-        if let (true, SubmissionBody::Entry(request)) = (beats, &submission.body) {
-            around.ledger.heartbeats.insert(request.entry.clone());
+        if let (Some(key), SubmissionBody::Entry(request)) = (used, &submission.body) {
+            around.ledger.encrypted(&self.client, key, &request.entry)?;
         }
-        let sent = self.send(around, slot, &submission.blobs, &submission.body);
-        match sent {
+        match self.send(around, slot, &submission) {
             Ok(reply) => {
                 let seq = Seq(reply.seq);
-                let told = self.member(slot).map(|group| group.accepted(&reply)).unwrap_or_default();
-                self.hear(around, slot, &told)?;
+                let told = match self.sabotage {
+                    Sabotage::Trusting => Vec::new(),
+                    _ => self.member(slot).map(|group| group.accepted(&reply)).unwrap_or_default(),
+                };
+                self.hear(around, slot, &told, &[])?;
                 around.ledger.tell(format!("    {} submits entry {seq} of group {slot}", self.name()));
                 around.ledger.acknowledged(submission.intent, seq);
                 Ok(Submitted::Taken)
@@ -102,11 +112,22 @@ impl Actor {
                 self.read_group(around, slot)?;
                 let Some(group) = self.member(slot) else { return Ok(Submitted::Refused) };
                 let mut events = Vec::new();
-                // If the channel does not show why, the same is sent again.
-                let _hint = group.refused(submission.intent, &refusal, &mut events);
-                self.hear(around, slot, &events)?;
+                let taken = group.refused(submission.intent, &refusal, &mut events);
+                self.hear(around, slot, &events, &[])?;
                 self.save(around, slot)?;
-                Ok(Submitted::Refused)
+                if taken.is_ok() {
+                    return Ok(Submitted::Refused);
+                }
+                // The channel does not show why: the same is sent again another time, and people see that it waits.
+                if around.ledger.is_victim(self.index, slot) {
+                    self.notice(around, slot, Alarm::Refusal, &format!("the service refuses: {}", refusal.code))?;
+                }
+                Ok(Submitted::Nothing)
+            }
+            Err(Stop::Unreachable) if before.is_some() && matches!(submission.body, SubmissionBody::Entry(_)) => {
+                self.disk = before.unwrap_or_default();
+                self.die(&around.ledger)?;
+                Err(Stop::Unreachable)
             }
             Err(Stop::Unreachable) if self.sabotage == Sabotage::SayAgain => {
                 let pending = self.group(slot).and_then(|group| {
@@ -122,16 +143,23 @@ impl Actor {
         }
     }
 
+    fn is_nack<E>(&self, slot: usize, next: &Result<Option<Submission>, E>) -> bool {
+        let Ok(Some(submission)) = next else { return false };
+        let is_nack = |intent: &conclave_engine::intent::Intent| {
+            intent.id == submission.intent && matches!(intent.wish, Wish::Nack { .. })
+        };
+        self.group(slot).is_some_and(|group| group.intents().any(is_nack))
+    }
+
     fn send(
         &mut self,
         around: &mut Surroundings,
         slot: usize,
-        blobs: &[Vec<u8>],
-        body: &SubmissionBody,
+        submission: &Submission,
     ) -> Result<SubmitResponse, Stop> {
         let mut again = true;
         loop {
-            match self.try_send(around, slot, blobs, body) {
+            match self.try_send(around, slot, submission) {
                 Err(Stop::Refused(refusal)) if refusal.code == Code::SessionUnknown && again => {
                     again = false;
                     self.close_session(slot);
@@ -141,54 +169,56 @@ impl Actor {
         }
     }
 
-    /// A commit in place of ours that nobody can apply, ourselves included: it promises channel keys that nobody has.
-    /// Not of somebody who is alone (nobody could dispute it), nor a removal (the removed would be counted out).
-    fn break_commit(&self, slot: usize, body: &SubmissionBody) -> Option<SubmissionBody> {
-        let SubmissionBody::Bundle(bundle) = body else { return None };
-        let mut entry = Entry::parse(&bundle.entry).ok()?;
-        let header = entry.commit.as_mut().filter(|header| header.removed == 0)?;
-        if self.group(slot)?.members().ok()?.len() < 2 {
-            return None;
-        }
-        header.key_root = chain::entry_hash(&bundle.entry);
-        let mut broken = bundle.clone();
-        broken.entry = entry.to_bytes().ok()?;
-        broken.idempotency_key.iter_mut().for_each(|byte| *byte = !*byte);
-        Some(SubmissionBody::Bundle(broken))
-    }
-
     fn try_send(
         &mut self,
         around: &mut Surroundings,
         slot: usize,
-        blobs: &[Vec<u8>],
-        body: &SubmissionBody,
+        submission: &Submission,
     ) -> Result<SubmitResponse, Stop> {
-        let mut session = self.session(around, slot)?;
+        let Submission { blobs, body, join, .. } = submission;
+        let mut session = match join {
+            Some(join) => {
+                let (skew, opener) = (self.skew, Opener::Outsider(join.clone()));
+                around.call(|server| server.open(skew, &opener))?
+            }
+            None => self.session(around, slot)?,
+        };
         let staged = blobs.iter().try_for_each(|blob| around.call(|server| server.stage(&mut session, blob)));
         let fault = around.weather.fault();
-        let bundle = matches!(body, SubmissionBody::Bundle(_));
-        let broken = (bundle && around.weather.breaks()).then(|| self.break_commit(slot, body)).flatten();
-        let submission = session.submission(broken.as_ref().unwrap_or(body));
-        if let Some(epoch) = self.group(slot).map(Group::epoch) {
+        if let (Ok(()), Some(spoilt)) = (&staged, self.spoil(slot, body)) {
+            return self.send_spoilt(around, slot, session, spoilt);
+        }
+        let request = session.submission(body);
+        if let Some(epoch) = self.group(slot).map(Group::epoch).filter(|_| join.is_none()) {
             self.keep_session(slot, epoch, session);
         }
         staged?;
-        let server = &mut around.server;
-        if broken.is_some() {
-            around.ledger.tell(format!("    {} breaks its commit", self.name()));
-            around.ledger.broken.extend(server.submit(&submission).map(|reply| (slot, Seq(reply.seq))));
-            return Err(Stop::Unreachable);
+        if !around.ledger.is_victim(self.index, slot) {
+            let epochs = &self.epochs;
+            around.witnesses.hear(self.index, |epoch| epochs.get(&(slot, epoch)).cloned(), body, blobs)?;
         }
         if fault == Some(NetworkFault::Delayed) {
-            server.delay(submission.clone());
+            around.server.delay(request.clone());
         }
-        around.weather.call(fault, || {
-            let reply = server.submit(&submission);
+        let tamper = around.weather.tamper(Tamper::is_about_receipts);
+        let reply = around.call_with(fault, |server| {
+            let reply = server.submit_signed(&request, |reply| {
+                if let (Some(Tamper::FalseReceipt), Some(byte)) = (tamper, reply.chain.first_mut()) {
+                    *byte ^= 1;
+                }
+            });
             if fault == Some(NetworkFault::Doubled) {
-                let _copy = server.submit(&submission);
+                let _copy = server.submit(&request);
             }
             reply
-        })
+        });
+        let mut reply = reply?;
+        if let Some(tamper) = tamper {
+            if tamper == Tamper::Unsigned {
+                reply.receipt.clear();
+            }
+            around.ledger.misdeed(Deed::Tampered(tamper), slot, self.index, Some(Seq(reply.seq)));
+        }
+        Ok(reply)
     }
 }

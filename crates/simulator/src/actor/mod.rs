@@ -1,8 +1,12 @@
 //! A client: the engine, what survives its death, and the steps of its shell.
 
+mod come_back;
 mod drive;
+mod offend;
 mod read;
 mod wish;
+
+use std::collections::BTreeMap;
 
 use conclave_engine::{
     Mls,
@@ -13,15 +17,18 @@ use conclave_engine::{
 };
 use conclave_mls::credential::IdentityBinding;
 use conclave_names::{ChannelId, ClientUri, Epoch, Seq, Timestamp, UserUri};
-use conclave_protocol::SigningKey;
+use conclave_protocol::{Refusal, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::{
     disk::Disk,
-    ledger::Ledger,
-    network::{Stop, Weather},
+    hostile::Offence,
+    ledger::{Alarm, Ledger},
+    network::{NetworkFault, Stop, Weather},
+    program::ClientSpec,
     sabotage::Sabotage,
     server::{Opener, Server, Session},
+    witness::Witnesses,
 };
 
 const DAY: u64 = 86_400_000;
@@ -31,17 +38,41 @@ pub(crate) struct Surroundings {
     pub(crate) server: Server,
     pub(crate) ledger: Ledger,
     pub(crate) weather: Weather,
+    pub(crate) witnesses: Witnesses,
 }
 
 impl Surroundings {
     /// One request that is no submission.
-    fn call<T>(
-        &mut self,
-        request: impl FnOnce(&mut Server) -> Result<T, conclave_protocol::Refusal>,
-    ) -> Result<T, Stop> {
+    fn call<T>(&mut self, request: impl FnOnce(&mut Server) -> Result<T, Refusal>) -> Result<T, Stop> {
         let fault = self.weather.fault();
-        let server = &mut self.server;
-        self.weather.call(fault, || request(server))
+        self.call_with(fault, request)
+    }
+
+    /// One request and its reply. Submissions deal with delay themselves, before.
+    fn call_with<T>(
+        &mut self,
+        fault: Option<NetworkFault>,
+        request: impl FnOnce(&mut Server) -> Result<T, Refusal>,
+    ) -> Result<T, Stop> {
+        self.weather.moment()?;
+        let reply = match fault {
+            Some(NetworkFault::RequestLost | NetworkFault::Delayed) => return Err(Stop::Unreachable),
+            Some(NetworkFault::ReplyLost) => {
+                let _lost = request(&mut self.server);
+                self.server.was_gone();
+                return Err(Stop::Unreachable);
+            }
+            Some(NetworkFault::Doubled) | None => request(&mut self.server),
+        };
+        let gone = self.server.was_gone();
+        if gone {
+            self.ledger.tell("    the server dies");
+        }
+        self.weather.moment()?;
+        if gone {
+            return Err(Stop::Unreachable);
+        }
+        reply.map_err(Stop::Refused)
     }
 }
 
@@ -54,6 +85,10 @@ pub(crate) struct Actor {
     client: ClientUri,
     /// When each group's channel was read to its end.
     caught_up: Vec<Timestamp>,
+    /// Authenticators of the epochs that it was in, the newest of each number.
+    epochs: BTreeMap<(usize, Epoch), Vec<u8>>,
+    /// How it breaks the rules with its next submission.
+    offence: Option<Offence>,
     // What follows dies with the program.
     account: Account,
     mls: Mls,
@@ -63,7 +98,7 @@ pub(crate) struct Actor {
 }
 
 /// Key material, which no decision depends on.
-fn random<const N: usize>() -> Result<[u8; N], Stop> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Stop> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(Stop::violation)?;
     Ok(bytes)
@@ -74,13 +109,13 @@ impl Actor {
         around: &mut Surroundings,
         index: usize,
         slots: usize,
-        skew: i64,
-        sabotage: Sabotage,
+        spec: ClientSpec,
+        (identity, sabotage): (SigningKey, Sabotage),
     ) -> Result<Self, Stop> {
         let server = &mut around.server;
-        let user = UserUri::new(server.domain.clone(), &format!("user{index}")).map_err(Stop::violation)?;
-        let client = user.client("laptop").map_err(Stop::violation)?;
-        let identity = SigningKey::from_bytes(&random()?);
+        let skew = spec.skew;
+        let user = UserUri::new(server.domain.clone(), &format!("user{}", spec.user)).map_err(Stop::violation)?;
+        let client = user.client(&format!("device{}", spec.device)).map_err(Stop::violation)?;
         let signature_key = SigningKey::from_bytes(&random()?);
         let public = signature_key.verifying_key().to_bytes();
         let end = server.now.plus_ms(365 * DAY);
@@ -109,10 +144,42 @@ impl Actor {
         let groups = (0..slots).map(|_| None).collect();
         let sessions = vec![None; slots];
         let caught_up = vec![server.now; slots];
-        let inbox = None;
-        let mut actor = Self { index, skew, sabotage, disk, client, caught_up, account, mls, groups, sessions, inbox };
+        let mut actor = Self {
+            index,
+            skew,
+            sabotage,
+            disk,
+            client,
+            caught_up,
+            epochs: BTreeMap::new(),
+            offence: None,
+            account,
+            mls,
+            groups,
+            sessions,
+            inbox: None,
+        };
         actor.refill(around)?;
         Ok(actor)
+    }
+
+    /// The identity key of the user, for its other devices.
+    pub(crate) fn identity(&self) -> Option<SigningKey> {
+        self.account.identity_secret.clone()
+    }
+
+    /// Breaks the rules with the next thing that can be made wrong in this way, if that comes at once.
+    pub(crate) fn intend(&mut self, offence: Option<Offence>) {
+        self.offence = offence;
+    }
+
+    /// The inbox.
+    pub(crate) fn inbox(&self) -> ChannelId {
+        self.account.inbox.id
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     pub(crate) fn client(&self) -> &ClientUri {
@@ -120,7 +187,7 @@ impl Actor {
     }
 
     pub(crate) fn name(&self) -> String {
-        self.client.user().name().to_owned()
+        format!("client {}", self.index)
     }
 
     pub(crate) fn group(&self, slot: usize) -> Option<&Group> {
@@ -144,7 +211,10 @@ impl Actor {
 
     /// The group, if this client may still submit to it: who cannot follow may dispute.
     fn member(&mut self, slot: usize) -> Option<&mut Group> {
-        self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() != Status::Removed)
+        self.groups
+            .get_mut(slot)
+            .and_then(Option::as_mut)
+            .filter(|group| *group.status() != Status::Removed || group.may_return())
     }
 
     fn put_group(&mut self, slot: usize, group: Group) {
@@ -160,7 +230,9 @@ impl Actor {
     /// One transaction with what a group has to store. Before and after it, the client may die.
     fn save(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         around.weather.moment()?;
+        let now = self.now(&around.server);
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        group.note_time(now);
         let mut writes = group.take_writes().map_err(Stop::violation)?;
         match self.sabotage {
             Sabotage::TornWrite => writes.truncate(writes.len() / 2),
@@ -172,13 +244,38 @@ impl Actor {
             _ => {}
         }
         self.disk.apply(writes);
+        self.witness(around, slot)?;
         around.weather.moment()
+    }
+
+    /// Shows what is stored to those who watch over keys.
+    fn witness(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let Some(group) = self.groups.get(slot).and_then(Option::as_ref) else { return Ok(()) };
+        if *group.status() != Status::Active || around.ledger.is_victim(self.index, slot) {
+            return Ok(());
+        }
+        let (epoch, name) = (group.epoch(), group.name().clone());
+        let authenticator = group.epoch_authenticator().map_err(Stop::violation)?;
+        let known = self.epochs.insert((slot, epoch), authenticator.clone());
+        if known.as_ref() == Some(&authenticator) {
+            return Ok(());
+        }
+        let now = around.server.now;
+        around.witnesses.meet(self.index, &self.account, &self.disk, &name, (&authenticator, now))
+    }
+
+    /// Notices something beside what the engine tells.
+    fn notice(&self, around: &mut Surroundings, slot: usize, alarm: Alarm, what: &str) -> Result<(), Stop> {
+        around.ledger.alarm(self.index, slot, alarm, what)
     }
 
     /// Dies, and comes back with what its disk has.
     pub(crate) fn die(&mut self, ledger: &Ledger) -> Result<(), Stop> {
         if self.sabotage == Sabotage::ForgetIntents {
             self.disk.forget(Room::INTENT);
+        }
+        if self.sabotage == Sabotage::ForgetKeys {
+            self.disk.forget(Room::USED);
         }
         self.groups.iter_mut().for_each(|group| *group = None);
         self.sessions.iter_mut().for_each(|session| *session = None);
@@ -214,6 +311,16 @@ impl Actor {
         if let Some(place) = self.sessions.get_mut(slot) {
             *place = Some((epoch, session));
         }
+    }
+
+    /// Lets go of a group's session.
+    pub(crate) fn hang_up(&mut self, slot: usize) {
+        self.close_session(slot);
+    }
+
+    /// Lets go of all sessions.
+    pub(crate) fn hang_up_all(&mut self) {
+        (0..self.sessions.len()).for_each(|slot| self.close_session(slot));
     }
 
     fn close_session(&mut self, slot: usize) {

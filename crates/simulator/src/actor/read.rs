@@ -1,16 +1,24 @@
 //! Catching up.
 
-use conclave_channel::{Body, Entry};
+use conclave_channel::{Body, Entry, EntryKind};
 use conclave_engine::{
-    group::{Incoming, Status},
+    group::{Incoming, KIND_MESSAGE, Processed, Status},
     invitation::{Invitation, InvitationError, JoinError},
-    outcome::Event,
+    outcome::{Event, Outcome},
 };
-use conclave_names::{Seq, Timestamp};
-use conclave_protocol::{Code, v1::LoggedEntry};
+use conclave_mls::content::{Content, MessageId};
+use conclave_names::{Epoch, Seq, Timestamp};
+use conclave_protocol::{Code, Refusal, v1::LoggedEntry};
 
 use super::{Actor, Surroundings};
-use crate::{network::Stop, sabotage::Sabotage, server::Opener};
+use crate::{
+    hostile::Tamper,
+    ledger::{Alarm, Deed},
+    network::Stop,
+    sabotage::Sabotage,
+    server::Opener,
+    witness::commits,
+};
 
 /// Entries of a page: few, so that there are several.
 const PAGE: u32 = 5;
@@ -18,12 +26,28 @@ const PAGE: u32 = 5;
 impl Actor {
     /// Catches up with everything and carries out what there is to do.
     pub(crate) fn sync(&mut self, around: &mut Surroundings) -> Result<(), Stop> {
-        self.read_inbox(around)?;
+        match self.read_inbox(around) {
+            // The invitation waits until the group's log is one.
+            Err(Stop::Alarmed) => {}
+            done => done?,
+        }
         for slot in 0..self.groups.len() {
-            self.read_group(around, slot)?;
-            self.drive(around, slot)?;
+            let read = self.read_group(around, slot);
+            match read.and_then(|()| self.drive(around, slot)).and_then(|()| self.come_back(around, slot)) {
+                Err(Stop::Alarmed) => {}
+                Err(Stop::Refused(refusal)) => self.refused(around, slot, refusal)?,
+                done => done?,
+            }
         }
         self.refill(around)
+    }
+
+    /// A refusal of what is right is a lie, and nobody meets with it who lives in the true log.
+    pub(crate) fn refused(&self, around: &mut Surroundings, slot: usize, refusal: Refusal) -> Result<(), Stop> {
+        if !around.ledger.is_victim(self.index, slot) {
+            return Err(Stop::Refused(refusal));
+        }
+        self.notice(around, slot, Alarm::Refusal, &format!("the service refuses: {}", refusal.code))
     }
 
     /// Reads the inbox: joins the groups that this client was added to.
@@ -46,6 +70,7 @@ impl Actor {
             let page = page?;
             let Some(last) = page.last().map(|entry| Seq(entry.seq)) else { return Ok(()) };
             for entry in &page {
+                around.server.keep_welcome(self.account.inbox.id, &entry.entry);
                 self.take_invitation(around, &entry.entry)?;
                 self.account.inbox.done = Seq(entry.seq);
                 around.weather.moment()?;
@@ -57,6 +82,7 @@ impl Actor {
         }
     }
 
+    /// Takes up an invitation, or drops it, as the client's shell does.
     fn take_invitation(&mut self, around: &mut Surroundings, entry: &[u8]) -> Result<(), Stop> {
         if self.sabotage == Sabotage::LoseInvitation {
             return Ok(());
@@ -65,68 +91,99 @@ impl Actor {
             Ok(invitation) => invitation,
             // We died after joining, before noting that this entry is done with.
             Err(InvitationError::NotForUs) => return Ok(()),
-            Err(error) => return Err(Stop::violation(format!("{}: an invitation: {error}", self.client))),
+            // Whose it is cannot be told.
+            Err(error) => return self.drop_invitation(around, None, &error.to_string()),
         };
         let Some(slot) = around.ledger.slot_of(invitation.name()) else {
             return Err(Stop::violation("an invitation to a group that nobody made"));
         };
         if self.sabotage != Sabotage::InboxFirst {
             // We may have been removed and added again, without having read of either.
-            self.read_group(around, slot)?;
+            match self.read_group(around, slot) {
+                Err(Stop::Refused(refusal)) => self.refused(around, slot, refusal)?,
+                done => done?,
+            }
         }
         let mut tree = invitation.tree().map_err(Stop::violation)?;
         while let Some(name) = tree.wanted().pop() {
-            let chunk = around.call(|server| server.blob(&name))?;
-            tree.give(&chunk).map_err(Stop::violation)?;
+            if around.weather.tamper(|tamper| tamper == Tamper::NoBlob).is_some() {
+                around.ledger.misdeed(Deed::Tampered(Tamper::NoBlob), slot, self.index, None);
+                return self.drop_invitation(around, Some(slot), "the tree is gone");
+            }
+            let chunk = match around.call(|server| server.blob(&name)) {
+                Err(Stop::Refused(refusal)) => return self.drop_invitation(around, Some(slot), refusal.code.as_str()),
+                chunk => chunk?,
+            };
+            if let Err(error) = tree.give(&chunk) {
+                return self.drop_invitation(around, Some(slot), &error.to_string());
+            }
         }
         let (now, mut events) = (self.now(&around.server), Vec::new());
         match invitation.join(&self.account, &self.mls, &self.disk, &tree, now, &mut events) {
             Ok(group) => {
                 around.ledger.tell(format!("    {} joins group {slot} in epoch {}", self.name(), group.epoch()));
+                around.ledger.uninvited.remove(&(self.index, slot));
+                around.server.forget_view(self.index, &group.profile().channel);
                 self.put_group(slot, group);
                 self.close_session(slot);
                 self.save(around, slot)?;
+                self.infect(around, slot, &events);
             }
             // A last resort's invitation is ours for ever: we died after joining by it.
             Err(JoinError::Member | JoinError::Old) => return Ok(()),
-            Err(error) => return Err(Stop::violation(format!("{}: cannot join: {error}", self.client))),
+            Err(error) => return self.drop_invitation(around, Some(slot), &error.to_string()),
         }
-        self.read_group(around, slot)
+        match self.read_group(around, slot) {
+            Err(Stop::Refused(refusal)) => self.refused(around, slot, refusal),
+            done => done,
+        }
+    }
+
+    /// An invitation leads nowhere. If nobody is to blame, that is a violation.
+    fn drop_invitation(&self, around: &mut Surroundings, slot: Option<usize>, why: &str) -> Result<(), Stop> {
+        let slots = match slot {
+            Some(slot) => [slot].into(),
+            None => around.ledger.bad_invitations(self.index),
+        };
+        let first = slots.first().copied().unwrap_or(0);
+        self.notice(around, first, Alarm::Invitation, &format!("an invitation leads nowhere: {why}"))?;
+        for slot in slots {
+            around.ledger.uninvited.insert((self.index, slot));
+            around.ledger.missed.insert((self.index, slot));
+        }
+        Ok(())
+    }
+
+    /// Who is invited by somebody that lives in another log begins in that log.
+    fn infect(&self, around: &mut Surroundings, slot: usize, events: &[Event]) {
+        let by = events.iter().find_map(|event| match event {
+            Event::Joined { by, .. } => Some(by.clone()),
+            _ => None,
+        });
+        let by =
+            by.and_then(|by| around.ledger.clients.iter().find(|(_, client)| **client == by).map(|(index, _)| *index));
+        if by.is_some_and(|by| around.ledger.is_victim(by, slot)) {
+            around.ledger.victims.insert((self.index, slot));
+        }
     }
 
     /// Reads a group's channel to its end.
     pub(crate) fn read_group(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
-        let mut again = true;
         loop {
-            let Some(group) = self.group(slot).filter(|group| *group.status() != Status::Removed) else {
+            let Some(group) = self.group(slot).filter(|group| *group.status() != Status::Removed || group.may_return())
+            else {
                 return Ok(());
             };
-            let (after, epoch) = (group.position().seq, group.epoch());
-            let page = match self.session(around, slot) {
-                Ok(mut session) => {
-                    let page = around.call(|server| server.fetch(&mut session, after, PAGE));
-                    self.keep_session(slot, epoch, session);
-                    page
+            let (after, unproven) = (group.position().seq, group.is_unproven());
+            let page = match self.page(around, slot, after) {
+                Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused && unproven => {
+                    return self.void_invitation(around, slot);
                 }
-                Err(stop) => Err(stop),
+                Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused && self.has_left(slot) => {
+                    return Ok(());
+                }
+                page => page?,
             };
-            if matches!(&page, Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused) {
-                self.close_session(slot);
-                let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
-                if group.is_unproven() && !around.ledger.broken.is_empty() {
-                    let events = group.void_invitation();
-                    self.hear(around, slot, &events)?;
-                    let actor = self.index;
-                    around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
-                    return self.save(around, slot);
-                }
-            }
-            if matches!(&page, Err(Stop::Refused(refusal)) if refusal.code == Code::SessionUnknown) && again {
-                again = false;
-                self.close_session(slot);
-                continue;
-            }
-            let page = page?;
             if page.is_empty() {
                 if let Some(caught_up) = self.caught_up.get_mut(slot) {
                     *caught_up = around.server.now;
@@ -141,6 +198,67 @@ impl Actor {
         }
     }
 
+    fn has_left(&self, slot: usize) -> bool {
+        self.group(slot).is_some_and(|group| *group.status() == Status::Removed)
+    }
+
+    /// The entries after our place, as the service gives them out.
+    fn page(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
+        let mut page = match self.honest_page(around, slot, after) {
+            Err(Stop::Refused(refusal)) if refusal.code == Code::SessionUnknown => {
+                self.close_session(slot);
+                self.honest_page(around, slot, after)
+            }
+            page => page,
+        };
+        if matches!(&page, Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused) {
+            self.close_session(slot);
+            // The epoch that we are in may have been annulled: that of the newest settled epoch lets us read of it.
+            let settled = self.group(slot).and_then(|group| group.settled_access().ok().flatten());
+            if let Some(access) = settled {
+                let (skew, opener) = (self.skew, Opener::Member(access));
+                let mut session = around.call(|server| server.open(skew, &opener))?;
+                page = around.call(|server| server.fetch(&mut session, after, PAGE));
+            }
+        }
+        let mut page = page?;
+        let suits = |tamper: Tamper| {
+            // Where nothing is left of a page, it is merely late.
+            tamper.is_about_pages() && page.len() > 1 && after.0 > 0
+        };
+        if let Some(tamper) = around.weather.tamper(suits) {
+            match tamper {
+                Tamper::Gap => drop(page.remove(0)),
+                Tamper::Order => page.swap(0, 1),
+                _ => {
+                    let again = page.first().map(|first| LoggedEntry { seq: after.0, ..first.clone() });
+                    page.splice(0..0, again);
+                }
+            }
+            around.ledger.misdeed(Deed::Tampered(tamper), slot, self.index, None);
+        }
+        Ok(page)
+    }
+
+    fn honest_page(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
+        let Some(epoch) = self.group(slot).map(conclave_engine::group::Group::epoch) else { return Ok(Vec::new()) };
+        let mut session = self.session(around, slot)?;
+        let page = around.call(|server| server.fetch(&mut session, after, PAGE));
+        self.keep_session(slot, epoch, session);
+        page
+    }
+
+    /// Nobody lets us read: what invited us is void, or promised other channel keys than ours.
+    fn void_invitation(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let events = group.void_invitation();
+        self.hear(around, slot, &events, &[])?;
+        let actor = self.index;
+        around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
+        self.save(around, slot)?;
+        self.drop_invitation(around, Some(slot), "it was annulled")
+    }
+
     fn process(&mut self, around: &mut Surroundings, slot: usize, page: Vec<LoggedEntry>) -> Result<(), Stop> {
         let mut batch = Vec::with_capacity(page.len());
         for logged in page {
@@ -153,29 +271,114 @@ impl Actor {
         if self.sabotage == Sabotage::DropEntry && batch.len() > 1 {
             batch.remove(0);
         }
-        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        // Of two commits that end one epoch the first was annulled between them. They are processed one after the other, so
+        // that it is clear of which the engine speaks.
+        let mut rest = batch.as_slice();
+        while !rest.is_empty() {
+            let mut epochs = std::collections::BTreeSet::new();
+            let end = rest.iter().position(|incoming| {
+                let commit = Entry::parse(&incoming.entry).ok().filter(|entry| entry.kind == EntryKind::Commit);
+                commit.is_some_and(|commit| !epochs.insert(commit.epoch))
+            });
+            let (now, later) = rest.split_at(end.unwrap_or(rest.len()));
+            if !self.process_batch(around, slot, now)? {
+                break;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Says whether to go on.
+    fn process_batch(&mut self, around: &mut Surroundings, slot: usize, batch: &[Incoming]) -> Result<bool, Stop> {
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(false) };
         let before = group.position();
-        let done = group.process(&batch);
-        if let Some(fault) = done.fault {
-            return Err(Stop::violation(format!("{}: {fault}", self.client)));
+        let done = group.process(batch);
+        let after = group.position();
+        let moved = after != before || group.wants_refetch();
+        let whole = batch.last().is_some_and(|last| last.seq == after.seq);
+        self.weigh(around, slot, batch, &done)?;
+        self.say_again(around, slot, &done.events);
+        let mut told = done.events.clone();
+        if self.sabotage == Sabotage::Trusting {
+            told.retain(|event| !matches!(event, Event::LogsDiffer { .. } | Event::ReceiptBroken { .. }));
         }
-        if group.position() == before && !group.wants_refetch() {
-            return Err(Stop::violation(format!("{} does not get on: {:?}", self.client, done.outcomes)));
-        }
-        let removed = *group.status() == Status::Removed;
-        self.hear(around, slot, &done.events)?;
-        if removed {
+        self.hear(around, slot, &told, batch)?;
+        if self.has_left(slot) {
             // It stands in the channel, whether or not we live to store it.
             around.ledger.tell(format!("    {} reads that it was removed from group {slot}", self.name()));
             let actor = self.index;
             around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
         }
-        self.save(around, slot)
+        self.save(around, slot)?;
+        if let Some(fault) = done.fault {
+            self.notice(around, slot, Alarm::Fault, &fault.to_string())?;
+            return Err(Stop::Alarmed);
+        }
+        if !moved {
+            return Err(Stop::violation(format!("{} does not get on: {:?}", self.client, done.outcomes)));
+        }
+        Ok(whole)
+    }
+
+    /// Nobody takes noise for what it is not; and some messages say nothing.
+    fn weigh(&self, around: &mut Surroundings, slot: usize, batch: &[Incoming], done: &Processed) -> Result<(), Stop> {
+        if around.ledger.is_victim(self.index, slot) {
+            return Ok(());
+        }
+        for (incoming, (seq, outcome)) in batch.iter().zip(&done.outcomes) {
+            let read = matches!(outcome, Outcome::Applied | Outcome::Confirmed);
+            if read && around.ledger.is_noise(slot, *seq) {
+                return Err(Stop::violation(format!("{} takes noise for what it is not: entry {seq}", self.name())));
+            }
+            let told = done.events.iter().any(|event| match event {
+                // What was said again under its name is there already.
+                Event::Message { seq: of, id, .. } => of == seq && !self.disk.has_message(id.as_bytes(), *seq),
+                _ => false,
+            });
+            let message = Entry::parse(&incoming.entry).is_ok_and(|entry| entry.kind == EntryKind::Message);
+            if read && message && !told {
+                around.ledger.silent.insert((slot, *seq));
+            }
+        }
+        Ok(())
+    }
+
+    /// What we said after a commit that was annulled is said again, as the client's shell does.
+    pub(super) fn say_again(&mut self, around: &mut Surroundings, slot: usize, events: &[Event]) {
+        for event in events {
+            if let Event::Annulled { commit, epoch } = event {
+                self.say_again_after(around, slot, *commit, *epoch);
+            }
+        }
+    }
+
+    fn say_again_after(&mut self, around: &mut Surroundings, slot: usize, commit: Seq, epoch: Epoch) {
+        let Some(known) = around.ledger.slot(slot) else { return };
+        let own = self.client.to_string();
+        let ours = |stored: &&conclave_engine::writes::StoredMessage| {
+            stored.kind == KIND_MESSAGE && stored.sender == own && stored.seq > commit.0 && stored.epoch > epoch.0
+        };
+        let mut stored: Vec<_> = self.disk.messages(&known.group.to_string()).filter(ours).cloned().collect();
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return };
+        // What was read with the entry that annuls it is not on the disk yet.
+        stored.extend(group.unsaved_messages().filter(ours).cloned());
+        for stored in stored {
+            let text = Content::parse(&stored.body).ok().and_then(|content| content.as_text()).unwrap_or_default();
+            let intent = group.wish_again(stored.body, MessageId::new(stored.id), epoch).ok();
+            around.ledger.said_again(&text, intent);
+        }
     }
 
     /// Passes on what the engine tells, and excuses what it says has failed.
-    pub(super) fn hear(&mut self, around: &mut Surroundings, slot: usize, events: &[Event]) -> Result<(), Stop> {
-        around.ledger.hear(&self.client, slot, events)?;
+    pub(super) fn hear(
+        &mut self,
+        around: &mut Surroundings,
+        slot: usize,
+        events: &[Event],
+        batch: &[Incoming],
+    ) -> Result<(), Stop> {
+        around.ledger.hear(self.index, slot, events, &commits(batch))?;
         if events.iter().any(|event| matches!(event, Event::IntentFailed { .. })) {
             let (actor, group) = (self.index, self.group(slot));
             around.ledger.excuse(|said| {

@@ -39,13 +39,17 @@ impl Actor {
             handshakes,
         };
         let now = self.now(&around.server);
-        let group = Group::create(&self.account, &self.mls, new, now).map_err(Stop::violation)?;
+        // What can wait is done at times that depend on the group's name.
+        around.ledger.made += 1;
+        let id = around.ledger.made.to_be_bytes();
+        let group = Group::create_as(&self.account, &self.mls, new, id, now).map_err(Stop::violation)?;
         let access = group.access().map_err(Stop::violation)?;
         let (root, skew) = (group.key_root().map_err(Stop::violation)?, self.skew);
         let info = group.first_group_info().map_err(Stop::violation)?.unwrap_or_default();
         around.call(|server| server.create_channel(skew, &access, &root, info.clone()))?;
         around.weather.moment()?;
-        let made = Slot { group: group.name().clone(), channel: access.channel, founder: self.client.clone() };
+        let (name, founder) = (group.name().clone(), self.client.clone());
+        let made = Slot { group: name, channel: access.channel, founder, key_root: root };
         self.put_group(slot, group);
         // The world knows of it from the moment that it is durable.
         if let Some(place) = around.ledger.slots.get_mut(slot) {
@@ -96,9 +100,17 @@ impl Actor {
             return Ok(());
         }
         let (skew, account, target) = (self.skew, self.account.clone(), user.to_string());
-        let key_packages = around.call(|server| server.claim(skew, &account, &target))?;
-        if key_packages.is_empty() {
+        let claimed = around.call(|server| server.claim(skew, &account, &target))?;
+        if claimed.is_empty() {
             return Err(Stop::Refused(broken(format!("{user} has no last resort at the directory"))));
+        }
+        let Some(group) = self.group(slot) else { return Ok(()) };
+        let members = group.members().map_err(Stop::violation)?;
+        let is_member = |client: &str| members.iter().any(|member| member.client.to_string() == client);
+        let absent = claimed.into_iter().filter(|claimed| !is_member(&claimed.client));
+        let key_packages: Vec<_> = absent.map(|claimed| claimed.key_package).collect();
+        if key_packages.is_empty() {
+            return Ok(());
         }
         self.wish(around, slot, Wish::Add { key_packages })
     }
@@ -110,7 +122,7 @@ impl Actor {
         let (intent, _) = group.wish_text(&text).map_err(Stop::violation)?;
         around.weather.moment()?;
         // Whether it is durable shows below: who dies before has said nothing.
-        let said = Said { text, actor, slot, intent, acknowledged: None, excused: false };
+        let said = Said { text, actor, slot, intent, acknowledged: None, excused: false, again: false };
         around.ledger.said.push(said);
         let saved = self.save(around, slot);
         if saved.is_err() {

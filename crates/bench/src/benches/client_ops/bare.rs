@@ -22,17 +22,17 @@ use super::{
     world::{NOW, World},
 };
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-type Bare = Client<
+pub(crate) type Bare = Client<
     WithMlsRules<DefaultMlsRules, WithCryptoProvider<CryptoProvider, WithIdentityProvider<Identities, BaseConfig>>>,
 >;
 
-fn time() -> MlsTime {
+pub(crate) fn time() -> MlsTime {
     MlsTime::from_duration_since_epoch(Duration::from_millis(NOW.0))
 }
 
-fn client(account: &Account) -> Bare {
+pub(crate) fn client(account: &Account) -> Bare {
     let rules = DefaultMlsRules::new()
         .with_commit_options(
             CommitOptions::new()

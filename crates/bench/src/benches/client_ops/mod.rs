@@ -1,8 +1,8 @@
 //! `client-ops`: what a client does with a group, ours with its encrypted store on disk, beside bare mls-rs in memory
 //! with the same credentials, cipher suite and tree out of band.
 
-mod bare;
-mod ours;
+pub(crate) mod bare;
+pub(crate) mod ours;
 pub(crate) mod world;
 
 use std::{

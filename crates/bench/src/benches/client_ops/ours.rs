@@ -29,11 +29,11 @@ use super::{
 };
 
 /// What the server keeps.
-type Blobs = BTreeMap<Hash, Vec<u8>>;
+pub(crate) type Blobs = BTreeMap<Hash, Vec<u8>>;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-struct StoreRows<'a>(&'a Store);
+pub(crate) struct StoreRows<'a>(pub(crate) &'a Store);
 
 impl Rows for StoreRows<'_> {
     type Error = StoreError;
@@ -48,49 +48,63 @@ impl Rows for StoreRows<'_> {
 }
 
 /// A client with its store on disk.
-struct Client {
-    account: Account,
-    mls: Mls,
-    store: Store,
-    group: Option<Group>,
+pub(crate) struct Client {
+    pub(crate) account: Account,
+    pub(crate) mls: Mls,
+    pub(crate) store: Store,
+    pub(crate) group: Option<Group>,
+    pub(crate) profile: Profile,
     _directory: TempDir,
 }
 
 /// What went through the channel last.
-struct Submitted {
-    incoming: Incoming,
+pub(crate) struct Submitted {
+    pub(crate) incoming: Incoming,
     blobs: Vec<Vec<u8>>,
     welcome: Option<WelcomeBundle>,
 }
 
 impl Client {
-    fn new(world: &World, name: &str) -> Result<Self> {
+    pub(crate) fn new(world: &World, name: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let new = NewProfile::new("https://localhost:1", world.domain.clone(), NewKey::File(None));
         let (profile, key) = Profile::create(&directory.path().join(name), new)?;
         let store = Store::open(&profile, &key)?;
         let account = world.account(name)?;
-        Ok(Self { mls: World::mls(&account), account, store, group: None, _directory: directory })
+        Ok(Self { mls: World::mls(&account), account, store, group: None, profile, _directory: directory })
     }
 
-    fn group(&mut self) -> Result<&mut Group> {
+    pub(crate) fn group(&mut self) -> Result<&mut Group> {
         self.group.as_mut().ok_or_else(|| "no group".into())
     }
 
-    fn save(&mut self) -> Result<()> {
+    pub(crate) fn save(&mut self) -> Result<()> {
         let writes: Vec<Write> = self.group()?.take_writes()?;
         Ok(self.store.apply(&writes)?)
     }
 
-    fn key_package(&mut self, world: &World) -> Result<Vec<u8>> {
+    pub(crate) fn key_package(&mut self, world: &World) -> Result<Vec<u8>> {
         let fresh =
             key_packages::generate(&self.account, &self.mls, crypto::DEFAULT_SUITE, &world.address_key, 1, false, NOW)?;
         self.store.apply(&fresh.writes)?;
         fresh.key_packages.into_iter().next().ok_or_else(|| "no KeyPackage".into())
     }
 
+    /// Makes a group, and stores it.
+    pub(crate) fn create(&mut self, world: &World) -> Result<()> {
+        let new = NewGroup {
+            hub: world.domain.clone(),
+            receipt_key: ReceiptKey([0; 32]),
+            title: "Bench".into(),
+            cipher_suite: crypto::DEFAULT_SUITE,
+            handshakes: Handshakes::Private,
+        };
+        self.group = Some(Group::create(&self.account, &self.mls, new, NOW)?);
+        self.save()
+    }
+
     /// Makes and stores the next submission.
-    fn submit(&mut self) -> Result<Submitted> {
+    pub(crate) fn submit(&mut self) -> Result<Submitted> {
         self.submit_at(NOW)?.ok_or_else(|| "nothing to submit".into())
     }
 
@@ -110,15 +124,23 @@ impl Client {
     }
 
     /// Reads what came and makes it durable.
-    fn read(&mut self, incoming: &Incoming) -> Result<()> {
-        let done = self.group()?.process(std::slice::from_ref(incoming));
-        if let Some(fault) = done.fault {
-            return Err(fault.into());
-        }
+    pub(crate) fn read(&mut self, incoming: &Incoming) -> Result<()> {
+        self.read_all(std::slice::from_ref(incoming))
+    }
+
+    /// The same of a page.
+    pub(crate) fn read_all(&mut self, page: &[Incoming]) -> Result<()> {
+        self.process(page)?;
         self.save()
     }
 
-    fn join(&mut self, welcome: &WelcomeBundle, blobs: &Blobs) -> Result<()> {
+    /// Reads a page without storing it.
+    pub(crate) fn process(&mut self, page: &[Incoming]) -> Result<()> {
+        let done = self.group()?.process(page);
+        done.fault.map_or(Ok(()), |fault| Err(fault.into()))
+    }
+
+    pub(crate) fn join(&mut self, welcome: &WelcomeBundle, blobs: &Blobs) -> Result<()> {
         load_key_packages(&self.mls, &StoreRows(&self.store))?;
         for part in &welcome.parts {
             let inside = InboxWelcome {
@@ -143,6 +165,22 @@ impl Client {
     }
 }
 
+/// Makes a group of the world's size: Alice, who made it, Bob, and members that only have a leaf.
+pub(crate) fn pair(world: &World) -> Result<[Client; 2]> {
+    let mut alice = Client::new(world, "alice")?;
+    let mut bob = Client::new(world, "bob")?;
+    alice.create(world)?;
+    let mut key_packages = vec![bob.key_package(world)?];
+    key_packages.extend(world.leaves()?);
+    alice.group()?.wish(Wish::Add { key_packages })?;
+    let added = alice.submit()?;
+    alice.read(&added.incoming)?;
+    let blobs = added.blobs.iter().map(|blob| (chain::entry_hash(blob), blob.clone())).collect();
+    bob.join(added.welcome.as_ref().ok_or("no Welcome")?, &blobs)?;
+    bob.read(&added.incoming)?;
+    Ok([alice, bob])
+}
+
 /// Measures; gives sizes in bytes.
 pub(super) fn measure(
     world: &World,
@@ -152,27 +190,11 @@ pub(super) fn measure(
 ) -> Result<Vec<(&'static str, usize)>> {
     let mut alice = Client::new(world, "alice")?;
     let mut bob = Client::new(world, "bob")?;
-    let new = || NewGroup {
-        hub: world.domain.clone(),
-        receipt_key: ReceiptKey([0; 32]),
-        title: "Bench".into(),
-        cipher_suite: crypto::DEFAULT_SUITE,
-        handshakes: Handshakes::Private,
-    };
     for _ in 0..repetitions {
-        times.take("create", || -> Result<()> {
-            alice.group = Some(Group::create(&alice.account, &alice.mls, new(), NOW)?);
-            alice.save()
-        })?;
+        times.take("create", || alice.create(world))?;
     }
-    // The group to its size in one commit: Bob, and members that only have a leaf.
     let mut key_packages = vec![bob.key_package(world)?];
-    for index in 2..world.members {
-        let account = world.account(&format!("m{index}"))?;
-        let mls = World::mls(&account);
-        let fresh = key_packages::generate(&account, &mls, crypto::DEFAULT_SUITE, &world.address_key, 1, false, NOW)?;
-        key_packages.extend(fresh.key_packages);
-    }
+    key_packages.extend(world.leaves()?);
     alice.group()?.wish(Wish::Add { key_packages })?;
     let added = alice.submit()?;
     alice.read(&added.incoming)?;

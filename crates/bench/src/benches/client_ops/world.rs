@@ -6,7 +6,7 @@ use conclave_authentication::CertificateAuthority;
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
-    key_packages::AddressKey,
+    key_packages::{self, AddressKey},
 };
 use conclave_mls::{credential::IdentityBinding, crypto};
 use conclave_names::{ChannelId, Domain, Seq, Timestamp, UserUri};
@@ -71,6 +71,18 @@ impl World {
                 done: Seq(0),
             },
         })
+    }
+
+    /// KeyPackages of the members that only have a leaf: all but two.
+    pub(crate) fn leaves(&self) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+        let mut leaves = Vec::new();
+        for index in 2..self.members {
+            let account = self.account(&format!("m{index}"))?;
+            let (mls, suite) = (Self::mls(&account), crypto::DEFAULT_SUITE);
+            let fresh = key_packages::generate(&account, &mls, suite, &self.address_key, 1, false, self.now)?;
+            leaves.extend(fresh.key_packages);
+        }
+        Ok(leaves)
     }
 
     pub(crate) fn mls(account: &Account) -> Mls {

@@ -194,6 +194,7 @@ serve! { KeyPackageDirectory,
 serve! { DeliveryService,
     create_channel(SignedRequest) -> CreateChannelResponse;
     create_inbox(SignedRequest) -> CreateInboxResponse;
+    knock(SignedRequest) -> KnockResponse;
     submit(SessionRequest) -> SubmitResponse;
     submit_bundle(SessionRequest) -> SubmitResponse;
     submit_external_proposal(SignedRequest) -> SubmitResponse;

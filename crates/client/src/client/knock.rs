@@ -1,0 +1,139 @@
+//! Asking members to be let into a group again, and being asked.
+
+use conclave_engine::{
+    group::{Group, Status},
+    key_packages::{self, AddressKey},
+    knock::Knocked,
+};
+use conclave_mls::crypto;
+use conclave_names::{ClientUri, GroupUri};
+use conclave_protocol::{SigningKey, v1};
+
+use super::{Client, ClientError, ClientEvent, register::random, rows::StoreRows};
+use crate::transport::Signer;
+
+impl Client {
+    /// The provider's key to which delivery addresses are sealed.
+    pub(super) async fn address_key(&self) -> Result<AddressKey, ClientError> {
+        let info = self.delivery.get_server_info().await?;
+        let id = info.address_key_id.as_slice().try_into();
+        let id = id.map_err(|_| ClientError::Answer("`address_key_id` is not 8 bytes".into()))?;
+        Ok(AddressKey { id, public: info.address_key })
+    }
+
+    /// Asks a few members to let this client in again, if it is time for that; nobody, if nobody can help.
+    ///
+    /// # Errors
+    /// Transient ones only: it is tried again. That one member cannot be asked is no error.
+    pub(super) async fn knock(&mut self, name: &GroupUri, helpless: bool) -> Result<Vec<ClientEvent>, ClientError> {
+        let now = self.delivery.now();
+        if self.group(name)?.knock_due().is_none_or(|due| due > now) {
+            return Ok(Vec::new());
+        }
+        let mut asked = Vec::new();
+        let members = if helpless { Vec::new() } else { self.group(name)?.whom_to_ask()? };
+        for member in members {
+            if asked.len() == Group::knocks_at_a_time() {
+                break;
+            }
+            match self.ask(name, &member).await {
+                Ok(()) => asked.push(member),
+                Err(error) if error.is_transient() && error.code().is_none() => return Err(error),
+                Err(error) => {
+                    tracing::info!(%error, %member, group = %name, "a member could not be asked for help");
+                    // The server has no time for us: later.
+                    if error.is_transient() {
+                        break;
+                    }
+                }
+            }
+        }
+        let mut events = Vec::new();
+        self.group(name)?.knocked(asked, now, &mut events);
+        self.save(name)?;
+        Ok(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
+    }
+
+    /// Asks one member, by a KeyPackage that is claimed of it.
+    async fn ask(&mut self, name: &GroupUri, member: &ClientUri) -> Result<(), ClientError> {
+        let suite = self.group(name)?.cipher_suite();
+        let request = v1::ClaimRequest {
+            target: member.to_string(),
+            cipher_suites: vec![suite.into()],
+            idempotency_key: random::<16>()?.to_vec(),
+            required: None,
+        };
+        let answer = self.delivery.claim(&Self::signer(&self.account), &request).await?;
+        let theirs = answer.key_packages.into_iter().next().map(|claimed| claimed.key_package);
+        let theirs = theirs.ok_or_else(|| ClientError::Dropped("it has left no keying material".to_owned()))?;
+        let address_key = self.address_key().await?;
+        let suite = crypto::suite_by_number(suite).map_err(|error| ClientError::Dropped(error.to_string()))?;
+        let now = self.delivery.now();
+        let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, 1, false, now)?;
+        // The private part is durable before the public one leaves.
+        self.store.apply(&fresh.writes)?;
+        let ours = fresh.key_packages.into_iter().next().unwrap_or_default();
+        let post = self.group(name)?.knock(member, &theirs, ours, now);
+        let post = post.map_err(|error| ClientError::Dropped(error.to_string()))?;
+        // Nothing but the address admits: the signer is nobody.
+        let nobody = SigningKey::from_bytes(&random()?);
+        let request = v1::KnockRequest {
+            idempotency_key: random::<16>()?.to_vec(),
+            domain: post.domain,
+            address: post.address,
+            knock: post.knock,
+        };
+        self.delivery.knock(&Signer::bare(&nobody), &request).await?;
+        Ok(())
+    }
+
+    /// Lets somebody who knocked into its groups again, if they are ours and it is a member.
+    ///
+    /// # Errors
+    /// Transient ones only: it is to be tried again.
+    pub(super) async fn take_knock(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
+        let now = self.delivery.now();
+        let knocked = match Knocked::open(&self.mls, entry, now) {
+            Ok(knocked) => knocked,
+            Err(error) => {
+                tracing::warn!(%error, "a knock in the inbox was dropped");
+                return Ok(Vec::new());
+            }
+        };
+        let mut events = Vec::new();
+        let active = self.groups()?.into_iter().filter(|group| group.status == Status::Active);
+        let about = active.map(|group| group.name).find(|name| Some(name) == knocked.group());
+        if let Some(name) = about {
+            events = self.let_in(&name, &knocked).await?;
+        } else {
+            tracing::info!(client = %knocked.client(), "somebody knocked at a group that is none of ours");
+        }
+        let writes = knocked.used(&self.mls, &StoreRows(&*self.store))?;
+        self.store.apply(&writes)?;
+        Ok(events)
+    }
+
+    async fn let_in(&mut self, name: &GroupUri, knocked: &Knocked) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = match self.sync_group(name).await {
+            Ok(events) => events,
+            Err(error) if error.is_transient() => return Err(error),
+            // What is amiss is told when the group's turn comes.
+            Err(_) => return Ok(Vec::new()),
+        };
+        let now = self.delivery.now();
+        let answered = self.group(name)?.answer(knocked, now);
+        self.save(name)?;
+        match answered {
+            Ok(_) => match Box::pin(self.drive(name, None)).await {
+                Ok(done) => events.extend(done),
+                Err(error) if error.is_transient() => return Err(error),
+                // The wish is stored: the group's turn comes.
+                Err(error) => tracing::warn!(%error, group = %name, "a knock is answered later"),
+            },
+            Err(refused) => {
+                tracing::info!(%refused, client = %knocked.client(), group = %name, "a knock is not answered");
+            }
+        }
+        Ok(events)
+    }
+}

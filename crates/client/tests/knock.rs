@@ -1,0 +1,134 @@
+//! Members that a group has lost for good, as they would think: others let them in again, over a real server.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::{World, user};
+use conclave_client::{Client, ClientEvent, Event, Handshakes, HistoryEntry, Membership, Status};
+use conclave_names::{GroupUri, Seq};
+
+fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
+    let history = client.history(group, Seq(0), 1000).unwrap().into_iter();
+    history
+        .filter_map(|item| match item.entry {
+            HistoryEntry::Message { text, .. } => text,
+            _ => None,
+        })
+        .collect()
+}
+
+fn knocked(events: &[ClientEvent]) -> usize {
+    let asked = |event: &Event| if let Event::Knocked { members, .. } = event { members.len() } else { 0 };
+    events.iter().map(|happened| asked(&happened.event)).sum()
+}
+
+/// Bob is away until what he would read next is gone, and Erin is removed meanwhile, so that what the server keeps does not open
+/// for him.
+async fn locked_out(handshakes: Handshakes) -> (World, Client, Client, Client, GroupUri) {
+    let mut world = World::whole().await;
+    let mut alice = world.person("alice").await;
+    let (mut bob, mut carol, mut erin) =
+        (world.person("bob").await, world.person("carol").await, world.person("erin").await);
+    let club = alice.create_group_with("The Club", handshakes).await.unwrap();
+    alice.add(&club, &[user("bob"), user("carol"), user("erin")]).await.unwrap();
+    for person in [&mut bob, &mut carol, &mut erin] {
+        person.sync().await.unwrap();
+    }
+    for n in 0..20 {
+        alice.send(&club, &format!("message {n}")).await.unwrap();
+    }
+    alice.remove(&club, &[user("erin")]).await.unwrap();
+    carol.sync().await.unwrap();
+    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    (world, alice, bob, carol, club)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_away_for_too_long_is_let_in_again() {
+    Box::pin(let_in_again(Handshakes::Private)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_where_the_server_reads_the_handshakes() {
+    Box::pin(let_in_again(Handshakes::Visible { external_senders: Vec::new() })).await;
+}
+
+async fn let_in_again(handshakes: Handshakes) {
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(handshakes)).await;
+    let events = bob.sync().await.unwrap();
+    assert!(events.iter().any(|happened| matches!(happened.event, Event::RejoinBlocked { .. })), "{events:?}");
+    // Erin was a member as far as he knows; whoever is asked first, one of them can help.
+    assert_eq!(knocked(&events), 3, "{events:?}");
+    assert_eq!(knocked(&bob.sync().await.unwrap()), 0, "not before an hour has passed");
+    assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
+
+    let events = alice.sync().await.unwrap();
+    let readmitted = |event: &Event| matches!(event, Event::Readmitted { members, .. } if members[0] == *bob.client());
+    assert!(events.iter().any(|happened| readmitted(&happened.event)), "{events:?}");
+    let events = carol.sync().await.unwrap();
+    let times = events.iter().filter(|happened| readmitted(&happened.event)).count();
+    assert_eq!(times, 1, "Carol was asked, too, and finds it done");
+
+    let events = bob.sync().await.unwrap();
+    assert!(events.iter().any(|happened| matches!(happened.event, Event::Missed { .. })), "{events:?}");
+    assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
+    bob.send(&club, "here I am").await.unwrap();
+    for person in [&mut alice, &mut carol] {
+        person.sync().await.unwrap();
+        assert_eq!(texts(person, &club).last().unwrap(), "here I am");
+    }
+    alice.send(&club, "there you are").await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(texts(&bob, &club).last().unwrap(), "there you are");
+    let authenticator = alice.group(&club).unwrap().epoch_authenticator().unwrap();
+    assert_eq!(bob.group(&club).unwrap().epoch_authenticator().unwrap(), authenticator);
+    assert_eq!(alice.group(&club).unwrap().members().unwrap().len(), 3);
+    let log = carol.membership_log(&club).unwrap();
+    let last = log.last().unwrap();
+    assert_eq!((last.change, &last.members), (Membership::Readmitted, &vec![bob.client().clone()]), "{log:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_ask_and_answer_by_themselves() {
+    let (world, mut alice, mut bob, _carol, club) = Box::pin(locked_out(Handshakes::Private)).await;
+    let answering = async {
+        let mut listener = alice.listen();
+        loop {
+            let events = listener.next().await.unwrap();
+            if events.iter().any(|happened| matches!(happened.event, Event::Readmitted { .. })) {
+                return;
+            }
+        }
+    };
+    let asking = async {
+        let mut listener = bob.listen();
+        loop {
+            let events = listener.next().await.unwrap();
+            if events.iter().any(|happened| matches!(happened.event, Event::Joined { .. })) {
+                return;
+            }
+        }
+    };
+    tokio::join!(answering, asking);
+    bob.send(&club, "here I am").await.unwrap();
+    alice.sync().await.unwrap();
+    assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_removed_is_told_and_not_let_in() {
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(Handshakes::Private)).await;
+    bob.sync().await.unwrap();
+    // Before any of those whom he asked comes online, he is removed for good.
+    alice.remove(&club, &[user("bob")]).await.unwrap();
+    carol.sync().await.unwrap();
+    alice.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
+    assert!(bob.rejoin(&club).await.is_err());
+    assert_eq!(alice.group(&club).unwrap().members().unwrap().len(), 2);
+    world.stop().await;
+}

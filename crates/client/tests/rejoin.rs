@@ -1,0 +1,201 @@
+//! Members that could not apply a commit come back by themselves, over a real server.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use std::{path::Path, time::Duration};
+
+use common::{SharedStore, World, user};
+use conclave_channel::Entry;
+use conclave_client::{
+    Client, ClientEvent, Event, Handshakes, HistoryEntry, Membership, Registration, Status, store::ProfileStore as _,
+};
+use conclave_engine::{account::Account, writes::Room};
+use conclave_names::{GroupUri, Seq};
+
+fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
+    let history = client.history(group, Seq(0), 1000).unwrap().into_iter();
+    history
+        .filter_map(|item| match item.entry {
+            HistoryEntry::Message { text, .. } => text,
+            _ => None,
+        })
+        .collect()
+}
+
+fn has(events: &[ClientEvent], wanted: impl Fn(&Event) -> bool) -> bool {
+    events.iter().any(|happened| wanted(&happened.event))
+}
+
+/// Listens until something happens, for half a minute at most.
+async fn until(client: &mut Client, wanted: impl Fn(&Event) -> bool) {
+    let heard = async {
+        let mut listener = client.listen();
+        while !has(&listener.next().await.unwrap(), &wanted) {}
+    };
+    tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
+}
+
+/// Has the account in a store believe other issuers. Gives those that it believed.
+fn believe(store: &mut SharedStore, issuers: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let row = store.get(Room::ACCOUNT, Account::KEY).unwrap().unwrap();
+    let mut account = Account::from_row(&row).unwrap();
+    let before = std::mem::replace(&mut account.issuers, issuers);
+    store.apply(&[account.to_write()]).unwrap();
+    before
+}
+
+/// Everything that a server's disk has of channels, with the table. KeyPackages, which name their clients, are the directory's, and
+/// so are the answers to claims, which are remembered for an hour.
+fn channels_on_disk(data_dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let file = data_dir.join("conclave.db");
+    let database = rusqlite::Connection::open_with_flags(file, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut tables = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
+    let tables: Vec<String> = tables.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let mut found = Vec::new();
+    let of_the_directory = ["ds_key_packages", "ds_idempotency"];
+    for table in tables.iter().filter(|table| table.starts_with("ds_") && !of_the_directory.contains(&table.as_str())) {
+        let mut rows = database.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = rows.column_count();
+        let mut rows = rows.query(()).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for column in 0..columns {
+                match row.get_ref(column).unwrap() {
+                    rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) => {
+                        found.push((table.clone(), bytes.to_vec()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!(found.len() > 20, "there is something to look through");
+    found
+}
+
+/// A server, Alice, Carol, Bob's store with the issuers that were taken out of it, and their group. Bob cannot apply its newest commit,
+/// which stands.
+async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, Vec<Vec<u8>>, GroupUri) {
+    let world = World::whole().await;
+    let (mut alice, mut carol) = (world.person("alice").await, world.person("carol").await);
+    let mut store = SharedStore::default();
+    let registration = Registration { user: "bob".into(), device: "laptop".into(), invite: None };
+    let mut bob = Client::register(Box::new(store.clone()), &world.services(), registration).await.unwrap();
+    let club = alice.create_group_with("The Club", handshakes).await.unwrap();
+    alice.add(&club, &[user("bob"), user("carol")]).await.unwrap();
+    for person in [&mut bob, &mut carol] {
+        person.sync().await.unwrap();
+    }
+    drop(bob);
+    let issuers = believe(&mut store, Vec::new());
+
+    // As he believes nobody's certificates, he cannot apply a commit that adds somebody. Carol can, and says so.
+    let _dave = world.person("dave").await;
+    alice.add(&club, &[user("dave")]).await.unwrap();
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    assert!(has(&bob.sync().await.unwrap(), |event| matches!(event, Event::Stuck { .. })));
+    until(&mut carol, |event| matches!(event, Event::Acknowledged { .. })).await;
+    alice.sync().await.unwrap();
+    drop(bob);
+    (world, alice, carol, store, issuers, club)
+}
+
+async fn comes_back(handshakes: Handshakes) {
+    let private = matches!(handshakes, Handshakes::Private);
+    let (world, mut alice, mut carol, mut store, issuers, club) = Box::pin(victim(handshakes)).await;
+    alice.send(&club, "Bob does not hear this").await.unwrap();
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let events = bob.sync().await.unwrap();
+    assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { doubtful: false, .. })), "{events:?}");
+    assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
+    let old_key = bob.group(&club).unwrap().access().unwrap().key.verifying_key().to_bytes();
+    drop(bob);
+    believe(&mut store, issuers);
+
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let events = bob.sync().await.unwrap();
+    assert!(has(&events, |event| matches!(event, Event::Missed { .. })), "{events:?}");
+    assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
+    bob.send(&club, "here I am").await.unwrap();
+    for person in [&mut alice, &mut carol] {
+        let events = person.sync().await.unwrap();
+        assert!(has(&events, |event| matches!(event, Event::Rejoined { .. })), "{events:?}");
+        assert_eq!(texts(person, &club).last().unwrap(), "here I am");
+        let log = person.membership_log(&club).unwrap();
+        assert_eq!(
+            (log.last().unwrap().change, log.last().unwrap().by.as_ref()),
+            (Membership::Rejoined, Some(bob.client()))
+        );
+    }
+    alice.send(&club, "there you are").await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(texts(&bob, &club), ["here I am", "there you are"]);
+    let authenticator = alice.group(&club).unwrap().epoch_authenticator().unwrap();
+    for person in [&mut bob, &mut carol] {
+        person.sync().await.unwrap();
+        assert_eq!(person.group(&club).unwrap().epoch_authenticator().unwrap(), authenticator);
+        assert_eq!(person.group(&club).unwrap().members().unwrap().len(), 4);
+    }
+    if private {
+        let name = bob.client().to_string();
+        for (table, bytes) in channels_on_disk(world.directories[0].path()) {
+            // His word that he could not apply the commit he gave under that key. Nothing ties his return to it.
+            let verdict = Entry::parse(&bytes).is_ok_and(|entry| entry.kind.is_verdict());
+            let shows = |secret: &[u8]| bytes.windows(secret.len()).any(|window| window == secret);
+            assert!(!shows(name.as_bytes()), "{table} names who came back");
+            assert!(verdict || !shows(&old_key), "{table} has the old key of who came back");
+        }
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_could_not_apply_a_commit_comes_back_and_the_disk_does_not_tell_who() {
+    Box::pin(comes_back(Handshakes::Private)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_where_the_server_reads_the_handshakes() {
+    Box::pin(comes_back(Handshakes::Visible { external_senders: Vec::new() })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens() {
+    let (world, mut alice, _carol, mut store, issuers, club) = Box::pin(victim(Handshakes::Private)).await;
+    alice.remove(&club, &[user("dave")]).await.unwrap();
+    believe(&mut store, issuers);
+    let mut bob = Client::over(Box::new(store), &world.services()).unwrap();
+    tokio::join!(
+        until(&mut alice, |event| matches!(event, Event::Readmitted { .. })),
+        until(&mut bob, |event| matches!(event, Event::Joined { .. })),
+    );
+    bob.send(&club, "here I am").await.unwrap();
+    until(&mut alice, |event| matches!(event, Event::Message { .. })).await;
+    assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_for_too_long_comes_back_by_the_newest_group_info() {
+    let mut world = World::whole().await;
+    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    for n in 0..20 {
+        alice.send(&club, &format!("message {n}")).await.unwrap();
+    }
+    // Nobody is removed; the newest commit's place is still there.
+    alice.update(&club).await.unwrap();
+    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    let events = bob.sync().await.unwrap();
+    assert!(has(&events, |event| matches!(event, Event::PositionGone { .. })), "{events:?}");
+    assert!(has(&events, |event| matches!(event, Event::Missed { .. })), "{events:?}");
+    assert!(!has(&events, |event| matches!(event, Event::Knocked { .. } | Event::LogsDiffer { .. })), "{events:?}");
+    assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
+    bob.send(&club, "here I am").await.unwrap();
+    alice.sync().await.unwrap();
+    assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    world.stop().await;
+}

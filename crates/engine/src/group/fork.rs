@@ -1,0 +1,157 @@
+//! Branches of a group: members that count the same epoch and share none of its secrets.
+//!
+//! MLS alone does not show one: a message of another branch just does not decrypt. So all that members send says which epoch it is of
+//! (`conclave_mls::components::EpochTag`). Who sees another tag for an epoch that it was in knows of a fork and tells. Which branch is
+//! the group is decided by the law of which commit stands, on the log that the DS gives out now: so the entries that we remember are
+//! read once more, and who processed other ones is in the wrong branch and must come back. Who processed these waits for the
+//! others to do so. A tag of a message that did not decrypt is the word of anybody who has the group seed, and by itself
+//! changes nothing.
+
+use std::collections::BTreeMap;
+
+use conclave_channel::{Claim, Entry, Position, chain};
+use conclave_mls::components::EpochTag;
+use conclave_names::{ClientUri, Epoch, Hash, Seq};
+
+use super::{
+    Group, Incoming, Status,
+    access::fault,
+    standing::{Branch, Lost},
+};
+use crate::{
+    mls_client::MlsError,
+    outcome::{Event, Outcome, Rejection},
+};
+
+/// Epochs whose tags are remembered.
+const TAGS: usize = 4;
+
+/// What is known of branches. Not stored: another message will tell again.
+#[derive(Debug, Default)]
+pub(super) struct Branches {
+    /// Of the last epochs that we were in.
+    tags: BTreeMap<Epoch, EpochTag>,
+    /// The newest epoch that a fork was told of.
+    told: Option<Epoch>,
+    /// How far the log was read once more.
+    audit: Option<Position>,
+}
+
+impl Group {
+    /// How we name the present epoch in what we send.
+    pub(super) fn epoch_tag(&self) -> Result<EpochTag, MlsError> {
+        Ok(EpochTag::of(&self.epoch_authenticator()?))
+    }
+
+    /// Remembers the epoch that is about to end.
+    pub(super) fn remember_epoch(&mut self) {
+        let epoch = self.epoch();
+        if let Ok(tag) = self.epoch_tag() {
+            self.branches.tags.insert(epoch, tag);
+        }
+        while self.branches.tags.len() > TAGS {
+            self.branches.tags.pop_first();
+        }
+    }
+
+    /// Whether a message says to be of another epoch with this number than we were in.
+    pub(super) fn is_of_another_branch(&self, epoch: Epoch, said: EpochTag) -> bool {
+        let ours = if epoch == self.epoch() { self.epoch_tag().ok() } else { self.branches.tags.get(&epoch).copied() };
+        ours.is_some_and(|ours| ours != said)
+    }
+
+    /// A member says that it is in another epoch with this number.
+    pub(super) fn of_another_branch(
+        &mut self,
+        outcome: Outcome,
+        entry: &Entry,
+        seq: Seq,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let committer = entry.commit.map(|header| header.committer);
+        let member = committer.and_then(|key| self.member_with(&key));
+        self.tell_fork(seq, entry.epoch, member, events);
+        match outcome {
+            Outcome::Rejected(Rejection::Mls(reason)) => Outcome::Rejected(Rejection::Branch(reason)),
+            Outcome::NeedsRecovery(Rejection::Mls(reason)) => Outcome::NeedsRecovery(Rejection::Branch(reason)),
+            other => other,
+        }
+    }
+
+    /// Tells of a fork, once an epoch, and has the log read once more.
+    pub(super) fn tell_fork(&mut self, seq: Seq, epoch: Epoch, member: Option<ClientUri>, events: &mut Vec<Event>) {
+        if self.branches.told >= Some(epoch) {
+            return;
+        }
+        self.branches.told = Some(epoch);
+        self.branches.audit = Some(self.window.oldest());
+        events.push(Event::Forked { seq, epoch, member });
+    }
+
+    /// After which place the log is to be read once more and given to [`Group::audit`], if it is.
+    #[must_use]
+    pub fn wants_audit(&self) -> Option<Seq> {
+        self.branches.audit.map(|place| place.seq)
+    }
+
+    /// Compares entries that were read once more with what was processed. If the server gives out another log now, this client is in a
+    /// branch that is not the group, and must come back.
+    ///
+    /// # Errors
+    /// [`MlsError`] if these entries are none, or not those that follow [`Group::wants_audit`]; then the audit ends without a result.
+    pub fn audit(&mut self, batch: &[Incoming], events: &mut Vec<Event>) -> Result<(), MlsError> {
+        let Some(mut place) = self.branches.audit.take() else { return Ok(()) };
+        let end = self.window.position().seq;
+        for incoming in batch {
+            if incoming.seq > end {
+                return Ok(());
+            }
+            if incoming.seq != place.seq.next() {
+                return Err(fault("the server gave out other entries than those asked for"));
+            }
+            let entry = Entry::parse(&incoming.entry).map_err(fault)?;
+            let said = chain::entry_hash(&incoming.entry);
+            let hash = chain::next(&place.hash, incoming.seq, entry.kind, incoming.time, &said);
+            place = Position { seq: incoming.seq, hash };
+            if self.window.check(&place) == Claim::Different {
+                self.lose_branch(incoming.seq, events);
+                return Ok(());
+            }
+        }
+        self.branches.audit = (place.seq < end && !batch.is_empty()).then_some(place);
+        Ok(())
+    }
+
+    /// Ends an audit that the server does not serve.
+    pub fn end_audit(&mut self) {
+        self.branches.audit = None;
+    }
+
+    /// Whether our place is one in a log that is not the group's: nothing that follows it can be processed.
+    pub(super) fn is_in_wrong_log(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.branch == Branch::Wrong)
+    }
+
+    /// Whether our MLS state is of a branch that is not the group.
+    pub(super) fn is_in_wrong_branch(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.branch != Branch::None)
+    }
+
+    fn lose_branch(&mut self, seq: Seq, events: &mut Vec<Event>) {
+        let reason = format!(
+            "the server gives out another log than before from entry {seq} on: this client followed a branch that is not the \
+             group, and must be removed and added again"
+        );
+        for event in [Event::LogRewritten { seq }, Event::Stuck { seq, reason: reason.clone() }] {
+            self.note(&event, self.window.position().seq, self.window.time());
+            events.push(event);
+        }
+        let (hash, reason) = (Hash::new([0; 32]), reason);
+        let branch = Branch::Wrong;
+        let lost =
+            Lost { commit: seq, hash, reason: reason.clone(), certain: true, settled: true, nacked: None, branch };
+        self.lost = Some(lost);
+        self.status = Status::Stuck { reason };
+        self.touched = true;
+    }
+}

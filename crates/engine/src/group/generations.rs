@@ -1,0 +1,92 @@
+//! Gaps in the generations of a sender's keys (RFC 9750, section 8.1.4).
+//!
+//! Each message of a member in an epoch takes the next key of its ratchet. A number that never comes is a message that the member made
+//! and nobody got: the DS kept it back, or the member's device failed before it was sent. Which of the two cannot be seen, and the
+//! event does not say. The end of a sequence is no gap: members' acknowledgements show that (`presence`).
+
+use std::collections::BTreeMap;
+
+use conclave_names::{ClientUri, Epoch};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+
+use super::{Group, row};
+use crate::{
+    outcome::Event,
+    record::{self, RecordError},
+    writes::{Room, Rows, Write},
+};
+
+/// Prefix of the rows, one for each leaf that has spoken in the epoch.
+const PREFIX: &[u8] = b"generation/";
+
+/// In place of a leaf: the beginning of the epoch was not counted.
+const UNKNOWN_START: u32 = u32::MAX;
+
+/// What was counted in the present epoch.
+#[derive(Debug, Default)]
+pub(super) struct Generations {
+    /// The next generation, by leaf.
+    next: BTreeMap<u32, u32>,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct GenerationRow {
+    epoch: Epoch,
+    next: u32,
+}
+
+fn key(group: &Group, leaf: u32) -> Vec<u8> {
+    row::key(&group.name, &[PREFIX, leaf.to_be_bytes().as_slice()].concat())
+}
+
+impl Group {
+    /// A message of the present epoch was decrypted with the key of this generation.
+    pub(super) fn count_generation(&mut self, leaf: u32, generation: u32, member: &ClientUri, events: &mut Vec<Event>) {
+        let known = self.generations.next.get(&leaf).copied();
+        let expected = match known {
+            Some(next) => next,
+            None if self.generations.next.contains_key(&UNKNOWN_START) => generation,
+            None => 0,
+        };
+        if let Some(last) = generation.checked_sub(1).filter(|last| *last >= expected) {
+            let (member, epoch) = (member.clone(), self.epoch());
+            events.push(Event::MessagesMissing { member, epoch, from: expected, to: last });
+        }
+        let next = generation.saturating_add(1);
+        // One that comes late fills a gap that was told of.
+        if known.is_none_or(|known| known < next) {
+            self.set_generation(leaf, next);
+        }
+    }
+
+    fn set_generation(&mut self, leaf: u32, next: u32) {
+        self.generations.next.insert(leaf, next);
+        let row = GenerationRow { epoch: self.epoch(), next };
+        self.writes.push(Write::Put { room: Room::GROUP, key: key(self, leaf), value: record::encode(&row) });
+    }
+
+    /// Another epoch began: everybody counts from zero.
+    pub(super) fn forget_generations(&mut self) {
+        for leaf in std::mem::take(&mut self.generations.next).into_keys() {
+            self.writes.push(Write::Delete { room: Room::GROUP, key: key(self, leaf) });
+        }
+    }
+
+    /// An earlier epoch came back, of which the counts are gone.
+    pub(super) fn recount_generations(&mut self) {
+        self.forget_generations();
+        self.set_generation(UNKNOWN_START, 0);
+    }
+
+    /// Reads the rows of a group that is being loaded.
+    pub(super) fn load_generations<R: Rows>(&mut self, rows: &R) -> Result<(), row::LoadError<R::Error>> {
+        for (key, value) in rows.scan(Room::GROUP, &row::key(&self.name, PREFIX)).map_err(row::LoadError::Store)? {
+            let leaf = key.last_chunk::<4>().copied().map(u32::from_be_bytes).ok_or(RecordError::Damaged)?;
+            let row: GenerationRow = record::decode(&value)?;
+            if row.epoch == self.epoch() {
+                self.generations.next.insert(leaf, row.next);
+            }
+        }
+        Ok(())
+    }
+}

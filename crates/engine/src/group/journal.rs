@@ -1,0 +1,221 @@
+//! Keys that were used since the MLS state was written.
+//!
+//! A message moves one ratchet by one step, but mls-rs gives out a group's state whole: 7 MB at 10,000 members. So a message's
+//! transaction notes which key was used, and the state is written at commits and proposals, after a while, and when the client
+//! closes. After a crash the ratchets are moved to where the notes say: no key of ours encrypts twice, and keys of others'
+//! messages that were read are gone.
+//!
+//! Until the state is written, the store still has what a key can be derived from: for [`STATE_MS`] at most while the client
+//! runs, and after a crash until as long after it was opened again.
+
+use conclave_names::Timestamp;
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+
+use super::{Group, row};
+use crate::{
+    mls_client::{MlsError, MlsGroup},
+    record::{self, RecordError},
+    writes::{Room, Rows, Write},
+};
+
+/// How long the MLS state in the store may lack that message keys were used, in milliseconds.
+pub const STATE_MS: u64 = 5_000;
+
+/// Messages that are read at most before the state is written: what is noted of each takes 8 bytes in each transaction.
+const NOTES: usize = 1024;
+
+/// Messages that a member sends at most in an epoch, before it begins another: receivers find keys up to 1,024 steps
+/// ahead of the last that they saw.
+pub const MESSAGES_PER_EPOCH: u32 = 1_000;
+
+/// The key of a message of somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
+struct Used {
+    sender: u32,
+    generation: u32,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct NotesRow {
+    /// The epoch of the state in the store.
+    epoch: u64,
+    next: u32,
+    read: Vec<Used>,
+}
+
+/// What the state in the store does not know.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// The next generation of our own ratchet.
+    next: u32,
+    read: Vec<Used>,
+    /// Whether keys were used since the state was written.
+    lags: bool,
+    /// Since when, as far as we were told the time.
+    since: Option<Timestamp>,
+    /// Whether the notes in the store lack something.
+    unsaved: bool,
+    /// Whether there are notes in the store.
+    stored: bool,
+}
+
+impl Journal {
+    fn note(&mut self) {
+        self.lags = true;
+        self.unsaved = true;
+    }
+
+    /// Whether the notes in the store lack something.
+    pub(super) fn unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    /// Moves ratchets on by what was noted, from a note on.
+    fn replay(&self, mls: &mut MlsGroup, from: usize) -> Result<(), MlsError> {
+        for used in self.read.iter().skip(from) {
+            // It was there when the message was read. mls-rs 0.57 wants the node here, which is twice the leaf.
+            mls.derive_decryption_key(used.sender.saturating_mul(2), used.generation)?;
+        }
+        while mls.peek_next_key_generation()? < self.next {
+            mls.next_encryption_key()?;
+        }
+        Ok(())
+    }
+}
+
+fn row_key(group: &Group) -> Vec<u8> {
+    row::prefix(&group.name)
+}
+
+impl Group {
+    /// Generation of the key that the next message of ours takes in this epoch (RFC 9420, section 9.1).
+    #[must_use]
+    pub fn next_generation(&self) -> u32 {
+        self.journal.next
+    }
+
+    /// Takes note of the time: the state is written with the next writes if the one in the store is too old.
+    pub fn note_time(&mut self, now: Timestamp) {
+        if !self.journal.lags {
+            return;
+        }
+        // A clock that was set back must not put it off.
+        let since = self.journal.since.filter(|since| *since <= now).unwrap_or(now);
+        self.journal.since = Some(since);
+        if since.plus_ms(STATE_MS) <= now {
+            self.dirty = true;
+        }
+    }
+
+    /// Has the next writes bring the state in the store up to date: before the client closes.
+    pub fn write_state_next(&mut self) {
+        self.dirty |= self.journal.lags;
+    }
+
+    /// When the state in the store gets too old.
+    pub(super) fn state_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.journal.lags.then(|| self.journal.since.unwrap_or(now).plus_ms(STATE_MS))
+    }
+
+    /// Whether it is time for a new epoch, because we said so much in this one.
+    pub(super) fn has_said_enough(&self) -> bool {
+        self.journal.next >= MESSAGES_PER_EPOCH
+    }
+
+    /// A key of ours was used.
+    pub(super) fn note_sent(&mut self) -> Result<(), MlsError> {
+        self.journal.next = self.mls.peek_next_key_generation()?;
+        self.journal.note();
+        Ok(())
+    }
+
+    /// A key of somebody else's message was used, in the present epoch.
+    pub(super) fn note_read(&mut self, sender: u32, generation: u32) {
+        self.journal.read.push(Used { sender, generation });
+        self.journal.note();
+        self.dirty |= self.journal.read.len() >= NOTES;
+    }
+
+    /// Whether the group can be made of the state in the store, and the notes.
+    pub(super) fn is_stored(&self) -> bool {
+        self.saved == Some(self.epoch()) && !self.dirty && !self.unsaved_proposals
+    }
+
+    /// Whether the state in the store is another than the present one.
+    pub(super) fn lags(&self) -> bool {
+        !self.is_stored() || self.journal.lags
+    }
+
+    /// How many messages are noted.
+    pub(super) fn notes(&self) -> usize {
+        self.journal.read.len()
+    }
+
+    /// The group as it was after so many notes, of an earlier copy or of the state that was written last.
+    pub(super) fn restored(&self, copy: Option<(&MlsGroup, usize)>) -> Result<MlsGroup, MlsError> {
+        let (mut mls, from) = if let Some((mls, notes)) = copy {
+            (mls.clone(), notes)
+        } else {
+            let client = self.shared.client(&self.account, self.mls.cipher_suite());
+            (client.load_group(self.mls.group_id())?, 0)
+        };
+        self.journal.replay(&mut mls, from)?;
+        Ok(mls)
+    }
+
+    /// Writes the MLS state, to memory; the rows follow with the rest.
+    pub(super) fn write_state(&mut self) -> Result<(), MlsError> {
+        self.mls.write_to_storage()?;
+        self.drain_state(self.epoch());
+        self.dirty = false;
+        self.drop_notes();
+        Ok(())
+    }
+
+    /// A new epoch began, whose ratchets nobody has used.
+    pub(super) fn first_generation(&mut self) {
+        self.drop_notes();
+        self.journal.next = 0;
+    }
+
+    /// An earlier state has taken the place of the present one: what is noted is not of it.
+    pub(super) fn new_ratchets(&mut self) -> Result<(), MlsError> {
+        self.drop_notes();
+        self.journal.next = self.mls.peek_next_key_generation()?;
+        Ok(())
+    }
+
+    /// Forgets what is noted: the state in the store has it, or is gone.
+    pub(super) fn drop_notes(&mut self) {
+        if self.journal.stored {
+            self.writes.push(Write::Delete { room: Room::USED, key: row_key(self) });
+        }
+        self.journal = Journal { next: self.journal.next, ..Journal::default() };
+    }
+
+    /// Adds the notes to what becomes durable.
+    pub(super) fn save_notes(&mut self) {
+        if self.journal.unsaved {
+            let Journal { next, read, .. } = &self.journal;
+            let notes = NotesRow { epoch: self.epoch().0, next: *next, read: read.clone() };
+            self.writes.push(Write::Put { room: Room::USED, key: row_key(self), value: record::encode(&notes) });
+            self.journal.unsaved = false;
+            self.journal.stored = true;
+        }
+    }
+
+    /// Moves the ratchets of a group that was just loaded to where the notes say.
+    pub(super) fn load_notes<R: Rows>(&mut self, rows: &R) -> Result<(), row::LoadError<R::Error>> {
+        let notes = rows.get(Room::USED, &row_key(self)).map_err(row::LoadError::Store)?;
+        if let Some(notes) = notes {
+            let NotesRow { epoch, next, read } = record::decode(&notes)?;
+            if epoch != self.epoch().0 {
+                return Err(RecordError::Damaged.into());
+            }
+            self.journal = Journal { next, read, lags: true, stored: true, ..Journal::default() };
+            self.journal.replay(&mut self.mls, 0)?;
+        }
+        self.journal.next = self.mls.peek_next_key_generation().map_err(MlsError::from)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,373 @@
+//! Being let in again by a member: where the way back by a commit from outside is barred, because the group seed was renewed
+//! since or what the DS serves is refused.
+//!
+//! Who is locked out posts a [`Knock`] into the inboxes of a few members that it knew, its user's other devices first, and of others an
+//! hour later. A member answers it if a leaf of its group is that of the same client with the same identity key, and has
+//! the channel key that the knock names: by one commit that removes that leaf and adds the knocker's KeyPackage. Whoever answers
+//! second finds no such leaf any more.
+
+use std::collections::BTreeSet;
+
+use conclave_channel::access::ChannelKey;
+use conclave_mls::{
+    address::DeliveryAddress,
+    components::ChannelKeyExtension,
+    identity,
+    knock::{Knock, KnockError},
+};
+use conclave_names::{ClientUri, Epoch, GroupUri, IdempotencyKey, Seq, Timestamp, limits};
+use mls_rs::{MlsMessage, group::proposal::Proposal, mls_rules::ProposalInfo};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+
+use super::{
+    Group, Status, WishError,
+    access::{each_member, fault, own_channel_key},
+    row,
+};
+use crate::{
+    intent::{Intent, Wish},
+    knock::Knocked,
+    mls_client::{MlsError, suite},
+    outcome::Event,
+    record::{self, RecordError},
+    writes::{Room, Write},
+};
+
+/// How long somebody who knocked waits before it knocks again, in milliseconds: an hour, and each time twice as long, up to a
+/// day.
+pub const KNOCK_MS: u64 = 3_600_000;
+
+const KNOCK_MS_MOST: u64 = 24 * KNOCK_MS;
+
+/// A member lets one client in again at most once in this time, in milliseconds: so that who cannot stay in does not have the group
+/// commit for ever.
+pub const ANSWER_MS: u64 = 3_600_000;
+
+/// Members that are asked at a time.
+const KNOCKS: usize = 3;
+
+/// Key of the row that says how often we have knocked.
+pub(super) const KNOCKING: &[u8] = b"knocking";
+
+/// Prefix of the rows that say whom we have let in again, one a client.
+pub(super) const ANSWERED: &[u8] = b"answered/";
+
+/// How often we have knocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, MlsSize, MlsEncode, MlsDecode)]
+pub(super) struct Knocking {
+    rounds: u32,
+    next: Timestamp,
+}
+
+/// When a client was let in again, from the value of its row.
+pub(super) fn answered_at(row: &[u8]) -> Result<Timestamp, RecordError> {
+    record::decode(row)
+}
+
+/// Why a knock is not answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KnockRefused {
+    /// It is not ours to answer.
+    #[error("this client is no active member of the group itself")]
+    NotActive,
+    /// No leaf is that client's.
+    #[error("the knocker is no member of the group")]
+    NoMember,
+    /// Somebody else has its name.
+    #[error("the knocker has another identity key than the member of its name")]
+    IdentityKey,
+    /// It was let in meanwhile, or has its present keys.
+    #[error("the knocker's old leaf is not in the group any more: it is back already")]
+    Back,
+    /// It lay about for too long.
+    #[error("the knock is older than an invitation may be")]
+    Late,
+    /// It was let in a short while ago, or is about to be.
+    #[error("the knocker was let in again less than an hour ago")]
+    TooSoon,
+    /// What it is to be added by does not do.
+    #[error("the knocker's KeyPackage cannot be added: {0}")]
+    KeyPackage(String),
+    /// We can change nothing now.
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    /// MLS refused.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+}
+
+/// Why a member cannot be asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The directory gave the KeyPackage of somebody else, or one that is not valid.
+    #[error("the KeyPackage is not a valid one of the member that was to be asked: {0}")]
+    KeyPackage(String),
+    /// The knock cannot be made.
+    #[error(transparent)]
+    Knock(#[from] KnockError),
+    /// MLS refused.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+}
+
+/// A knock to be posted.
+#[derive(Debug, Clone)]
+pub struct KnockPost {
+    /// Provider of the member's inbox.
+    pub domain: String,
+    /// The sealed delivery address.
+    pub address: Vec<u8>,
+    /// The sealed knock.
+    pub knock: Vec<u8>,
+}
+
+/// A leaf with what a knock is compared with.
+struct Leaf {
+    index: u32,
+    identity_key: [u8; 32],
+    signature_key: Vec<u8>,
+    channel_key: ChannelKey,
+}
+
+/// What an incarnation of a group that could not be followed leaves to the next.
+pub(crate) struct Heritage {
+    members: BTreeSet<ClientUri>,
+    /// What was still to be said.
+    sends: Vec<Intent>,
+    /// The first entry that was not read.
+    unread: Seq,
+}
+
+fn answered_key(group: &GroupUri, client: &ClientUri) -> Vec<u8> {
+    row::key(group, &[ANSWERED, client.to_string().as_bytes()].concat())
+}
+
+impl Group {
+    /// When members are to be asked to let us in again, if there is no other way back.
+    #[must_use]
+    pub fn knock_due(&self) -> Option<Timestamp> {
+        self.wants_rejoin().then_some(self.knocking.next)
+    }
+
+    /// Whom to ask: all that we knew, those first who are best asked now. The first few that can be reached do.
+    ///
+    /// # Errors
+    /// [`MlsError`] if a member's certificate does not parse, which no admitted one does.
+    pub fn whom_to_ask(&self) -> Result<Vec<ClientUri>, MlsError> {
+        let own = &self.account.client;
+        let (mut devices, mut others) = (Vec::new(), Vec::new());
+        for member in self.members()?.into_iter().filter(|member| member.client != *own) {
+            let list = if member.user == *own.user() { &mut devices } else { &mut others };
+            list.push(member.client);
+        }
+        // Each time others.
+        if !others.is_empty() {
+            let turn = (self.knocking.rounds as usize).wrapping_mul(KNOCKS) % others.len();
+            others.rotate_left(turn);
+        }
+        devices.extend(others);
+        Ok(devices)
+    }
+
+    /// How many of them are asked at a time.
+    #[must_use]
+    pub const fn knocks_at_a_time() -> usize {
+        KNOCKS
+    }
+
+    /// Makes a knock for a member by a KeyPackage (an MLSMessage) that was claimed of it. `key_package` is one of ours, made for
+    /// this knock, whose private part is durable.
+    ///
+    /// # Errors
+    /// Any [`AskError`]: ask another.
+    pub fn knock(
+        &self,
+        member: &ClientUri,
+        theirs: &[u8],
+        key_package: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<KnockPost, AskError> {
+        let message = MlsMessage::from_bytes(theirs).map_err(MlsError::from)?;
+        let package = message.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
+        let identity = self.shared.identities.identify(package.signing_identity(), Some(now));
+        let identity = identity.map_err(|error| AskError::KeyPackage(error.to_string()))?;
+        // The directory is not believed: it is the member that we knew, or nobody.
+        let known = self.leaf_of(member).ok_or_else(|| AskError::KeyPackage("it was no member".to_owned()))?;
+        if identity.client != *member || identity.identity_key != known.identity_key {
+            return Err(AskError::KeyPackage("it has another name or identity key".to_owned()));
+        }
+        let provider = suite(package.cipher_suite)?;
+        let to = package.to_reference(&provider).map_err(MlsError::from)?;
+        let address = DeliveryAddress::of(&package.extensions).map_err(fault)?;
+        let (key, old_leaf) = (&self.account.signature_key, own_channel_key(&self.mls)?);
+        let knock = Knock::sign(key, &to, Some(&self.name), Some(old_leaf), key_package, now)?;
+        Ok(KnockPost {
+            domain: address.domain().map_err(fault)?.to_string(),
+            knock: knock.seal(&provider, &to, &package.hpke_init_key)?.to_bytes()?,
+            address: address.sealed,
+        })
+    }
+
+    /// Notes that these members were asked, or that none could be.
+    pub fn knocked(&mut self, members: Vec<ClientUri>, now: Timestamp, events: &mut Vec<Event>) {
+        let wait = KNOCK_MS.saturating_mul(1 << self.knocking.rounds.min(16)).min(KNOCK_MS_MOST);
+        let next = now.plus_ms(wait);
+        self.knocking = Knocking { rounds: self.knocking.rounds.saturating_add(1), next };
+        let value = record::encode(&self.knocking);
+        self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, KNOCKING), value });
+        if !members.is_empty() {
+            let event = Event::Knocked { members, again: next };
+            self.note(&event, self.window.position().seq, now);
+            events.push(event);
+        }
+    }
+
+    /// We are back.
+    pub(super) fn stop_knocking(&mut self) {
+        if self.knocking != Knocking::default() {
+            self.knocking = Knocking::default();
+            self.writes.push(Write::Delete { room: Room::GROUP, key: row::key(&self.name, KNOCKING) });
+        }
+    }
+
+    /// Answers a knock, after the channel was read to its end: the knocker is let in again by one of the next commits, unless it is
+    /// back by then.
+    ///
+    /// # Errors
+    /// Any [`KnockRefused`]; nothing has changed then.
+    pub fn answer(&mut self, knocked: &Knocked, now: Timestamp) -> Result<IdempotencyKey, KnockRefused> {
+        if self.status != Status::Active {
+            return Err(KnockRefused::NotActive);
+        }
+        let leaf = self.leaf_of(&knocked.client).ok_or(KnockRefused::NoMember)?;
+        if leaf.index == self.mls.current_member_index() {
+            return Err(KnockRefused::Back);
+        }
+        if leaf.identity_key != knocked.identity_key {
+            return Err(KnockRefused::IdentityKey);
+        }
+        let same = match knocked.old_leaf {
+            Some(old) => leaf.channel_key == old,
+            // Who has lost everything has a new signature key.
+            None => leaf.signature_key != knocked.signature_key,
+        };
+        if !same {
+            return Err(KnockRefused::Back);
+        }
+        if knocked.time.plus_ms(limits::INVITATION_MS) < now {
+            return Err(KnockRefused::Late);
+        }
+        let pending = |wish: &Wish| matches!(wish, Wish::Readmit { old_leaf, .. } if *old_leaf == leaf.channel_key);
+        let lately = self.answered.get(&knocked.client).is_some_and(|at| at.plus_ms(ANSWER_MS) > now);
+        if lately || self.intents.values().any(|intent| pending(&intent.wish)) {
+            return Err(KnockRefused::TooSoon);
+        }
+        let unfit = |error: &dyn std::fmt::Display| KnockRefused::KeyPackage(error.to_string());
+        let message = MlsMessage::from_bytes(&knocked.key_package).map_err(|error| unfit(&error))?;
+        let package = message.as_key_package().ok_or_else(|| unfit(&"it is none"))?;
+        if package.cipher_suite != self.mls.cipher_suite() {
+            return Err(unfit(&"it is of another cipher suite"));
+        }
+        if !self.lacking(&knocked.key_package)?.is_empty() {
+            return Err(unfit(&"it lacks what the group requires"));
+        }
+        DeliveryAddress::of(&package.extensions).map_err(|error| unfit(&error))?;
+        let wish = Wish::Readmit { old_leaf: leaf.channel_key, key_package: knocked.key_package.clone() };
+        let id = self.wish(wish)?;
+        self.forget_answers(now);
+        self.answered.insert(knocked.client.clone(), now);
+        self.writes.push(Write::Put {
+            room: Room::GROUP,
+            key: answered_key(&self.name, &knocked.client),
+            value: record::encode(&now),
+        });
+        Ok(id)
+    }
+
+    /// Forgets answers that bar no other any more.
+    fn forget_answers(&mut self, now: Timestamp) {
+        let (name, writes) = (&self.name, &mut self.writes);
+        self.answered.retain(|client, at| {
+            let kept = at.plus_ms(ANSWER_MS) > now;
+            if !kept {
+                writes.push(Write::Delete { room: Room::GROUP, key: answered_key(name, client) });
+            }
+            kept
+        });
+    }
+
+    fn leaves(&self, mut wanted: impl FnMut(&Leaf, &ClientUri) -> bool) -> Option<Leaf> {
+        let mut found = None;
+        each_member(&self.mls.export_tree(), |index, signing_identity, extensions| {
+            let (Ok(read), Ok(channel_key)) = (identity::read(signing_identity), ChannelKeyExtension::of(extensions))
+            else {
+                return true;
+            };
+            let identity_key = read.identity_key();
+            let signature_key = signing_identity.signature_key.as_bytes().to_vec();
+            let leaf = Leaf { index, identity_key, signature_key, channel_key };
+            if wanted(&leaf, read.client()) {
+                found = Some(leaf);
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    fn leaf_of(&self, member: &ClientUri) -> Option<Leaf> {
+        self.leaves(|_, client| client == member)
+    }
+
+    /// The leaf with this channel key.
+    pub(super) fn leaf_with(&self, key: &ChannelKey) -> Option<u32> {
+        self.leaves(|leaf, _| leaf.channel_key == *key).map(|leaf| leaf.index)
+    }
+
+    /// The clients that a commit removes and adds again, with the same identity keys. To be asked of the group before it.
+    pub(super) fn readmitted(&self, applied: &[ProposalInfo<Proposal>]) -> Vec<ClientUri> {
+        let mut before = Vec::new();
+        for info in applied {
+            if let Proposal::Remove(remove) = &info.proposal
+                && let Some(member) = self.mls.member_at_index(remove.to_remove())
+                && let Ok(leaf) = identity::read(&member.signing_identity)
+            {
+                before.push((leaf.client().clone(), leaf.identity_key()));
+            }
+        }
+        let added = applied.iter().filter_map(|info| match &info.proposal {
+            Proposal::Add(add) => identity::read(add.signing_identity()).ok(),
+            _ => None,
+        });
+        let added = added.map(|leaf| (leaf.client().clone(), leaf.identity_key()));
+        added.filter(|leaf| before.contains(leaf)).map(|(client, _)| client).collect()
+    }
+
+    /// What the next incarnation takes over from one that could not be followed.
+    pub(crate) fn heritage(self) -> Heritage {
+        let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
+        let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
+        let sends = self.intents.into_values().filter(|intent| matches!(intent.wish, Wish::Send { .. })).collect();
+        Heritage { members, sends, unread }
+    }
+
+    /// Takes it over: what was to be said is said now, unless there are members that its writer does not know.
+    pub(crate) fn inherit(&mut self, heritage: Heritage, now: Timestamp, events: &mut Vec<Event>) {
+        let strangers = self
+            .members()
+            .map_or(true, |members| members.iter().any(|member| !heritage.members.contains(&member.client)));
+        let wished = if strangers { Epoch(self.joined.0.saturating_sub(1)) } else { self.joined };
+        for intent in heritage.sends {
+            let order = self.intents.keys().next_back().map_or(u64::MAX / 2, |order| order.saturating_add(1));
+            self.intents.insert(order, Intent { wished, prepared: None, ordered: false, ..intent });
+            self.save_intent(order);
+        }
+        let to = self.window.position().seq;
+        if heritage.unread <= to {
+            let event = Event::Missed { from: heritage.unread, to };
+            self.note(&event, to, now);
+            events.push(event);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What an insider may make: every kind of refused commit, message and proposal, from a real member's state. Nothing of it leaves a
+//! trace: the genuine successor still applies, also after a restart.
+
+use std::sync::atomic::Ordering;
+
+use conclave_channel::{CommitHeader, Entry, EntryKind, access::ChannelKey};
+use conclave_mls::{
+    components::{CommitAad, HandshakeAad, SafeAad},
+    seal::{Purpose, entry_context},
+};
+use conclave_names::{Hash, code_points};
+use mls_rs::{
+    Client, Group as MlsGroup, MlsMessage,
+    client_builder::{MlsConfig, PaddingMode},
+    extension::ExtensionType,
+    mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
+    psk::{ExternalPskId, PreSharedKey},
+    storage_provider::in_memory::InMemoryPreSharedKeyStorage,
+};
+
+use super::{
+    Incoming,
+    access::own_channel_key,
+    commit::body_of,
+    evil::{Evil, Fault},
+    process::audit_tests::common::{Person, World, agree, group_of},
+};
+use crate::{
+    Mls,
+    intent::Wish,
+    mls_client::{signature_secret, suite},
+    outcome::{Event, Outcome, Rejection},
+    stores::GroupRows,
+};
+
+const EXTENSIONS: [u16; 4] = [
+    code_points::EXTENSION_APP_DATA_DICTIONARY,
+    code_points::EXTENSION_DELIVERY_ADDRESS,
+    code_points::EXTENSION_CHANNEL_KEY,
+    code_points::EXTENSION_LAST_RESORT,
+];
+
+/// A person's group as it is stored, with other cryptography and no policy.
+fn evil_group(person: &mut Person, evil: Evil) -> MlsGroup<impl MlsConfig + use<>> {
+    person.save();
+    let id = person.group().name().to_string().into_bytes();
+    let (shared, suite) = (person.group().shared.clone(), person.group().mls.cipher_suite());
+    let apart = Mls::new(&person.account);
+    let state = shared.groups.state_of(&id).unwrap();
+    apart.groups.load(&id, GroupRows { state, epochs: shared.groups.epochs_before(&id, u64::MAX) });
+    let psks = InMemoryPreSharedKeyStorage::default();
+    let mut known = psks.clone();
+    known.insert(ExternalPskId::new(b"nobody else has it".to_vec()), PreSharedKey::new(vec![7; 32]));
+    let encrypted = EncryptionOptions::new(true, PaddingMode::None);
+    let with_path = CommitOptions::new().with_path_required(true);
+    let rules = DefaultMlsRules::new().with_encryption_options(encrypted).with_commit_options(with_path);
+    let account = &person.account;
+    Client::builder()
+        .crypto_provider(evil)
+        .identity_provider(apart.identities.clone())
+        .group_state_storage(apart.groups.clone())
+        .psk_store(psks)
+        .extension_types(EXTENSIONS.map(ExtensionType::new))
+        .mls_rules(rules)
+        .signing_identity(account.signing_identity(), signature_secret(&account.signature_key), suite)
+        .build()
+        .load_group(&id)
+        .unwrap()
+}
+
+/// Seals a message as an entry of its author's present epoch.
+fn sealed(person: &mut Person, kind: EntryKind, message: &MlsMessage, header: Option<CommitHeader>) -> Vec<u8> {
+    let group = person.group();
+    let (epoch, provider) = (group.epoch(), suite(group.mls.cipher_suite()).unwrap());
+    let context = entry_context(&group.profile.channel, kind.code(), epoch);
+    let bytes = group.seed(epoch).unwrap().seal(&provider, Purpose::Entry, &context, message.to_bytes().unwrap());
+    let body = body_of(bytes.unwrap(), &mut Vec::new());
+    let entry = match header {
+        Some(header) => Entry::commit(epoch, header, body),
+        None => Entry::new(kind, epoch, body),
+    };
+    entry.to_bytes().unwrap()
+}
+
+/// What a commit does beyond renewing its committer's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    None,
+    ContextExtensions,
+    Psk,
+    ReInit,
+    KeyRoot,
+    KeyRootOutside,
+    Removed,
+    Members,
+    Committer,
+    NoAad,
+}
+
+/// A commit as an entry.
+fn commit(person: &mut Person, fault: Fault, lie: Lie) -> Vec<u8> {
+    let suite = person.group().mls.cipher_suite();
+    let mut evil = evil_group(person, Evil::new(suite, fault));
+    let group = person.group();
+    let root = if lie == Lie::KeyRoot { Hash::new([7; 32]) } else { group.key_root().unwrap() };
+    let commit = CommitAad { key_root: root, renews_seed: false, renews_tree_key: false };
+    let aad = HandshakeAad { position: group.window.position(), commit: Some(commit) };
+    let aad = if lie == Lie::NoAad { Vec::new() } else { aad.in_epoch(group.epoch_tag().unwrap()).unwrap() };
+    let mut header = CommitHeader {
+        committer: own_channel_key(&group.mls).unwrap(),
+        removed: 0,
+        members: group.member_count(),
+        key_root: root,
+    };
+    match lie {
+        Lie::KeyRootOutside => header.key_root = Hash::new([7; 32]),
+        Lie::Removed => header.removed = 1,
+        Lie::Members => header.members += 1,
+        Lie::Committer => header.committer = ChannelKey([9; 32]),
+        _ => {}
+    }
+    let context = evil.context().extensions().clone();
+    let version = mls_rs::ProtocolVersion::MLS_10;
+    let builder = evil.commit_builder().authenticated_data(aad);
+    let builder = match lie {
+        Lie::ContextExtensions => builder.set_group_context_ext(context).unwrap(),
+        Lie::Psk => builder.add_external_psk(ExternalPskId::new(b"nobody else has it".to_vec())).unwrap(),
+        Lie::ReInit => builder.reinit(None, version, suite, context).unwrap(),
+        _ => builder,
+    };
+    let message = builder.build().unwrap().commit_message;
+    sealed(person, EntryKind::Commit, &message, Some(header))
+}
+
+const POLICY: &str = "Mls(\"the group's policy admits";
+
+/// A commit, what is wrong with it, and what its readers say.
+const KINDS: [(Fault, Lie, &str); 13] = [
+    (Fault::Signature(0), Lie::None, "Mls(\"invalid signature found"),
+    (Fault::Signature(1), Lie::None, "Mls(\"invalid signature found"),
+    (Fault::Mac, Lie::None, "Mls(\"invalid confirmation tag"),
+    (Fault::PathSecret, Lie::None, "Mls(\"update path pub key mismatch"),
+    (Fault::None, Lie::ContextExtensions, POLICY),
+    (Fault::None, Lie::Psk, POLICY),
+    (Fault::None, Lie::ReInit, "Mls(\"a group can be made anew only"),
+    (Fault::None, Lie::KeyRoot, "KeyRoot"),
+    (Fault::None, Lie::KeyRootOutside, "KeyRoot"),
+    (Fault::None, Lie::Removed, "Flags"),
+    (Fault::None, Lie::Members, "KeyRoot"),
+    (Fault::None, Lie::Committer, "Committer"),
+    (Fault::None, Lie::NoAad, "AuthenticatedData"),
+];
+
+/// Whether this is so of an outcome.
+fn refused_as(outcome: &Outcome, reason: &str) -> bool {
+    match outcome {
+        Outcome::NeedsRecovery(rejection) => format!("{rejection:?}").starts_with(reason),
+        _ => false,
+    }
+}
+
+fn three(world: &mut World) -> [Person; 3] {
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(world, &mut [alice, bob, carol]);
+    people
+}
+
+/// Nothing but its fault keeps a commit that is made so from being applied.
+#[test]
+fn without_a_fault_the_commit_is_followed() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = three(&mut world);
+    let entry = commit(&mut alice, Fault::None, Lie::None);
+    order(&mut world, entry);
+    let done = bob.sync(&world.ds);
+    assert!(matches!(done.outcomes[..], [(_, Outcome::Applied)]), "{:?}", done.outcomes);
+}
+
+#[test]
+fn after_every_kind_of_refused_commit_the_genuine_one_applies() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = three(&mut world);
+    for (fault, lie, reason) in KINDS {
+        // Bob has something in memory that is not stored with the state.
+        alice.say("before");
+        alice.drive_now(&mut world);
+        bob.sync(&world.ds);
+        let forged = commit(&mut alice, fault, lie);
+        alice.wish(Wish::Update);
+        alice.drive_now(&mut world);
+        alice.say("after");
+        alice.drive_now(&mut world);
+        let genuine = world.ds.after(bob.group().position().seq);
+        let forged = Incoming { entry: forged, blob: None, ..genuine[0].clone() };
+        let epoch = bob.group().epoch();
+        for _ in 0..2 {
+            // The first time it is read once more; another one then counts as the first again.
+            let done = bob.group().process(std::slice::from_ref(&forged));
+            assert_eq!(done.fault, None);
+            assert!(
+                done.outcomes.len() == 1 && refused_as(&done.outcomes[0].1, reason),
+                "{fault:?} {lie:?}: {:?}",
+                done.outcomes
+            );
+            assert_eq!(bob.group().epoch(), epoch);
+            let mut flipped = genuine[0].clone();
+            *flipped.entry.last_mut().unwrap() ^= 1;
+            bob.group().process(&[flipped]);
+        }
+        let done = bob.group().process(&genuine);
+        let outcomes: Vec<_> = done.outcomes.iter().map(|(_, outcome)| outcome.clone()).collect();
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Applied), "{fault:?} {lie:?}: {outcomes:?}");
+        bob.save();
+        bob.restart();
+        carol.sync(&world.ds);
+        agree(&mut [&mut alice, &mut bob, &mut carol]);
+    }
+    // And Bob can speak.
+    bob.say("here");
+    bob.drive_now(&mut world);
+    carol.sync(&world.ds);
+    assert_eq!(carol.texts().last().unwrap(), "here");
+}
+
+/// What is not a commit is part of the log all the same: it is ordered, refused, and passed over.
+fn order(world: &mut World, entry: Vec<u8>) {
+    let time = world.ds.now();
+    world.ds.entries.push((time, entry));
+}
+
+#[test]
+fn after_every_kind_of_refused_message_and_proposal_the_genuine_one_is_read() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = three(&mut world);
+    let suite = alice.group().mls.cipher_suite();
+    for fault in
+        [Fault::Signature(0), Fault::Generation(2_000), Fault::Generation(1 << 31), Fault::Generation(u32::MAX)]
+    {
+        let mut evil = evil_group(&mut alice, Evil::new(suite, fault));
+        let aad = SafeAad::of_message(alice.group().epoch_tag().unwrap()).unwrap();
+        let message = evil.encrypt_application_message(b"no frame", aad).unwrap();
+        let entry = sealed(&mut alice, EntryKind::Message, &message, None);
+        order(&mut world, entry);
+        let done = bob.sync(&world.ds);
+        assert!(
+            matches!(done.outcomes[..], [(_, Outcome::Rejected(Rejection::Mls(_)))]),
+            "{fault:?} {:?}",
+            done.outcomes
+        );
+        assert!(!done.events.iter().any(|event| matches!(event, Event::MessagesMissing { .. })));
+
+        // Fast: it is refused before keys are derived.
+        let counting = Evil::new(suite, Fault::None);
+        let derived = std::sync::Arc::clone(&counting.derived);
+        let mut reader = evil_group(&mut carol, counting);
+        let before = derived.load(Ordering::Relaxed);
+        assert!(reader.process_incoming_message(message).is_err());
+        let count = derived.load(Ordering::Relaxed) - before;
+        assert!(count < 200, "{fault:?}: {count} keys were derived");
+    }
+    let mut evil = evil_group(&mut alice, Evil::new(suite, Fault::Signature(0)));
+    let aad = HandshakeAad { position: alice.group().window.position(), commit: None };
+    let aad = aad.in_epoch(alice.group().epoch_tag().unwrap()).unwrap();
+    let proposal = evil.propose_remove(1, aad).unwrap();
+    let entry = sealed(&mut alice, EntryKind::Proposal, &proposal, None);
+    order(&mut world, entry);
+    let done = bob.sync(&world.ds);
+    assert!(matches!(done.outcomes[..], [(_, Outcome::Rejected(Rejection::Mls(_)))]), "{:?}", done.outcomes);
+
+    alice.sync(&world.ds);
+    alice.say("genuine");
+    alice.drive_now(&mut world);
+    alice.wish(Wish::Leave);
+    alice.drive_now(&mut world);
+    bob.restart();
+    bob.drive(&mut world);
+    carol.drive(&mut world);
+    assert_eq!((bob.texts(), carol.texts()), (vec!["genuine".to_owned()], vec!["genuine".to_owned()]));
+    assert_eq!(bob.group().members().unwrap().len(), 2, "and the genuine proposal was committed");
+    agree(&mut [&mut bob, &mut carol]);
+}

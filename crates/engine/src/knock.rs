@@ -1,0 +1,120 @@
+//! What came into the inbox from somebody who asks to be let into a group again.
+
+use conclave_channel::{Body, Entry, EntryKind, access::ChannelKey, size_class};
+use conclave_mls::{
+    crypto,
+    knock::{KnockError, SealedKnock},
+};
+use conclave_names::{ClientUri, GroupUri, Timestamp};
+use mls_rs::{KeyPackage, KeyPackageStorage as _, MlsMessage};
+use mls_rs_codec::MlsDecode as _;
+
+use crate::{
+    group::{LoadError, fault},
+    key_packages,
+    mls_client::{Mls, MlsError, suite},
+    writes::{Rows, Write},
+};
+
+/// Why an entry of the inbox is no knock for us. It is permanent: the entry can be trimmed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KnockedError {
+    /// It is no knock.
+    #[error(transparent)]
+    Knock(#[from] KnockError),
+    /// It is sealed to a KeyPackage that we do not have (any more): it may be a copy.
+    #[error("the knock is sealed to a KeyPackage that this device does not have")]
+    NotForUs,
+    /// Whoever made it is not who it says.
+    #[error("the knocker's credential is not valid: {0}")]
+    Credential(String),
+    /// The signature is not by the key of the KeyPackage in it, or not over this.
+    #[error("the knock is not signed by the key of the KeyPackage in it")]
+    Signature,
+    /// MLS refused.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+}
+
+/// A knock whose signature and credential are good. Whether it is to be answered is for the group to say
+/// ([`crate::group::Group::answer`]).
+pub struct Knocked {
+    to: Vec<u8>,
+    group: Option<GroupUri>,
+    pub(crate) client: ClientUri,
+    pub(crate) identity_key: [u8; 32],
+    pub(crate) signature_key: [u8; 32],
+    pub(crate) old_leaf: Option<ChannelKey>,
+    pub(crate) time: Timestamp,
+    pub(crate) key_package: Vec<u8>,
+}
+
+impl std::fmt::Debug for Knocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Knocked").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Knocked {
+    /// Whether an entry of the inbox is one.
+    #[must_use]
+    pub fn is_one(entry: &[u8]) -> bool {
+        Entry::parse(entry).is_ok_and(|entry| entry.kind == EntryKind::Knock)
+    }
+
+    /// Opens an entry of our inbox.
+    ///
+    /// # Errors
+    /// Any [`KnockedError`], all of them permanent.
+    pub fn open(shared: &Mls, entry: &[u8], now: Timestamp) -> Result<Self, KnockedError> {
+        let entry = Entry::parse(entry).map_err(|_| KnockError::Malformed)?;
+        let (EntryKind::Knock, Body::Inline(padded)) = (entry.kind, entry.body) else {
+            return Err(KnockError::Malformed.into());
+        };
+        let sealed = SealedKnock::parse(&size_class::unpad(padded).map_err(|_| KnockError::Malformed)?)?;
+        let Ok(stored) = shared.key_packages.get(&sealed.to);
+        let stored = stored.ok_or(KnockedError::NotForUs)?;
+        let provider = suite(crypto::suite_by_number(sealed.cipher_suite).map_err(fault)?)?;
+        let ours = KeyPackage::mls_decode(&mut stored.key_package_bytes.as_slice()).map_err(fault)?;
+        let knock = sealed.open(&provider, &stored.init_key, &ours.hpke_init_key)?;
+        let message = MlsMessage::from_bytes(&knock.key_package).map_err(MlsError::from)?;
+        let package = message.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
+        let identity = shared.identities.identify(package.signing_identity(), Some(now));
+        let identity = identity.map_err(|error| KnockedError::Credential(error.to_string()))?;
+        if !knock.is_signed(&sealed.to, &identity.signature_key) {
+            return Err(KnockedError::Signature);
+        }
+        Ok(Self {
+            group: knock.group()?,
+            old_leaf: knock.old_leaf,
+            time: knock.time,
+            to: sealed.to,
+            client: identity.client,
+            identity_key: identity.identity_key,
+            signature_key: identity.signature_key,
+            key_package: knock.key_package,
+        })
+    }
+
+    /// The group that it is about; none for all that the knocker is a member of.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupUri> {
+        self.group.as_ref()
+    }
+
+    /// Who knocks.
+    #[must_use]
+    pub fn client(&self) -> &ClientUri {
+        &self.client
+    }
+
+    /// What becomes durable once it was dealt with: the KeyPackage that it was sealed to is used up, so that a copy of it opens no
+    /// more.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn used<R: Rows>(&self, shared: &Mls, rows: &R) -> Result<Vec<Write>, LoadError<R::Error>> {
+        key_packages::spent(shared, rows, &self.to)
+    }
+}

@@ -1,0 +1,214 @@
+//! Epochs that are annulled while nobody is there, or where nobody can read of it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::*;
+use conclave_channel::{Entry, EntryKind, Position, law::DISPUTE_MS, verdict::Verdict};
+use conclave_engine::{
+    group::{Access, Status, Submission, SubmissionBody},
+    intent::Wish,
+    outcome::Event,
+};
+use conclave_names::{Hash, IdempotencyKey};
+use conclave_protocol::v1::{SubmitRequest, SubmitResponse};
+
+const MINUTE: u64 = 60_000;
+
+fn entry(bytes: Vec<u8>) -> Submission {
+    let body = SubmissionBody::Entry(SubmitRequest { idempotency_key: vec![7; 16], entry: bytes });
+    Submission { intent: IdempotencyKey::new([7; 16]), join: None, blobs: Vec::new(), body }
+}
+
+/// A dispute of the newest commit by somebody who could apply it, with a key of the epoch that the commit ended.
+fn false_nack(world: &mut World, access: &Access) {
+    let open = world.ds.ledger.as_ref().unwrap().open().last().unwrap().clone();
+    let about = Position { seq: open.seq, hash: open.hash };
+    let (kind, path) = (EntryKind::Nack, access.path.clone());
+    let nack = Verdict::sign(&access.channel, kind, access.epoch, &about, &access.key, path, vec![0; 16]);
+    world.ds.submit(&entry(nack.to_bytes().unwrap())).unwrap();
+}
+
+fn trio(world: &mut World) -> [Person; 3] {
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(world, &mut [alice, bob, carol]);
+    people
+}
+
+/// The next commit of somebody, changed on its way.
+fn bad_commit(world: &mut World, person: &mut Person, change: impl FnOnce(&mut Entry)) {
+    person.wish(Wish::Update);
+    let mut submission = person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+    person.save();
+    let SubmissionBody::Bundle(bundle) = &mut submission.body else { panic!() };
+    let mut entry = Entry::parse(&bundle.entry).unwrap();
+    change(&mut entry);
+    bundle.entry = entry.to_bytes().unwrap();
+    world.ds.submit(&submission).unwrap();
+}
+
+/// A server admits no key of an epoch that time has annulled, so no entry can come that would show it.
+#[test]
+fn what_time_has_annulled_is_left_without_an_entry_that_shows_it() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    let before = alice.group().epoch();
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    for person in [&mut bob, &mut carol] {
+        person.sync(&world.ds);
+    }
+    false_nack(&mut world, &access);
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.sync(&world.ds);
+        assert_eq!(person.group().epoch(), before.next());
+    }
+    // Nobody is there to acknowledge it in time.
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    let entries = world.ds.entries.len();
+    for person in [&mut bob, &mut alice, &mut carol] {
+        person.sync(&world.ds);
+        person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap();
+        person.save();
+        person.restart();
+        assert_eq!(person.group().epoch(), before, "also after a crash");
+    }
+    assert_eq!(world.ds.entries.len(), entries);
+    for (text, person) in [("one", &mut alice), ("two", &mut bob), ("three", &mut carol)] {
+        person.sync(&world.ds);
+        person.say(text);
+        person.drive(&mut world);
+    }
+    for person in [&mut alice, &mut bob] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+    assert_eq!(alice.texts(), ["one", "two", "three"]);
+}
+
+/// Who has not read the channel's newest entries does not know what time has decided: there may be an Ack.
+#[test]
+fn who_is_behind_goes_back_from_nothing() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    false_nack(&mut world, &access);
+    alice.sync(&world.ds);
+    let epoch = alice.group().epoch();
+    bob.drive_now(&mut world);
+    assert!(world.ds.ledger.as_ref().unwrap().open().is_empty(), "Bob acknowledged it");
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    let mut events = Vec::new();
+    alice.group().next_submission(world.ds.now(), &mut events).unwrap();
+    assert_eq!((alice.group().epoch(), events), (epoch, Vec::new()));
+    for person in [&mut alice, &mut carol] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
+
+/// A commit that nobody can apply and that claims to remove somebody ends what everybody may read.
+#[test]
+fn a_commit_that_shuts_everybody_out_does_not_end_the_group() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob", "carol", "dave"].map(|name| world.person(name));
+    let [alice, bob, carol, dave] = &mut people;
+    group_of(&mut world, &mut [&mut *alice, &mut *bob, &mut *carol, &mut *dave]);
+    for person in [&mut *alice, &mut *bob, &mut *carol, &mut *dave] {
+        person.sync(&world.ds);
+    }
+    bad_commit(&mut world, alice, |entry| entry.commit.as_mut().unwrap().removed += 1);
+    for person in [&mut *bob, &mut *carol, &mut *dave] {
+        person.sync(&world.ds);
+        assert!(matches!(person.group().status(), Status::Stuck { .. }));
+    }
+    for person in [&mut *bob, &mut *carol] {
+        let now = world.ds.now();
+        let nack = person.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        let seq = world.ds.submit(&nack).unwrap();
+        // The reply comes, and nothing can be read any more.
+        let reply = SubmitResponse { seq: seq.0, time_ms: now.0, chain: vec![0; 32], receipt: Vec::new() };
+        person.group().accepted(&reply);
+        person.save();
+        person.restart();
+        assert!(person.group().next_submission(now, &mut Vec::new()).unwrap().is_none(), "it is said once");
+    }
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    let now = world.ds.now();
+    let due = bob.group().due(now).unwrap();
+    assert!(due <= now && due.0 > DISPUTE_MS, "{due:?}");
+    let commit = bob.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    bob.save();
+    assert!(matches!(commit.body, SubmissionBody::Bundle(_)));
+    world.ds.submit(&commit).unwrap();
+    for person in [&mut *alice, &mut *bob, &mut *carol, &mut *dave] {
+        person.sync(&world.ds);
+        assert_eq!(*person.group().status(), Status::Active);
+    }
+    agree(&mut [alice, bob, carol, dave]);
+}
+
+#[test]
+fn who_cannot_follow_a_later_commit_acknowledges_the_one_that_it_applied() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    false_nack(&mut world, &access);
+    alice.sync(&world.ds);
+    bad_commit(&mut world, &mut alice, |entry| entry.commit.as_mut().unwrap().key_root = Hash::new([7; 32]));
+    bob.sync(&world.ds);
+    assert!(matches!(bob.group().status(), Status::Stuck { .. }));
+    bob.drive_now(&mut world);
+    let ledger = world.ds.ledger.as_ref().unwrap();
+    assert_eq!((ledger.settled(), ledger.open().len()), (bob.group().epoch(), 1), "the first stands");
+    assert!(ledger.open()[0].disputed().is_some(), "the second is disputed");
+}
+
+#[test]
+fn an_invitation_is_proven_once_its_commit_is_settled() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let mut dave = world.person("dave");
+    let access = carol.group().access().unwrap();
+    let package = dave.key_package(&world);
+    alice.wish(Wish::Add { key_packages: vec![package] });
+    alice.drive_now(&mut world);
+    dave.join(&world);
+    dave.sync(&world.ds);
+    assert!(dave.group().is_unproven(), "it may be annulled yet, and then nobody lets Dave read of it");
+    bob.sync(&world.ds);
+    false_nack(&mut world, &access);
+    bob.drive_now(&mut world);
+    dave.sync(&world.ds);
+    assert!(!dave.group().is_unproven());
+}
+
+#[test]
+fn what_is_said_again_is_said_to_those_who_were_members_then() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = trio(&mut world);
+    let before = alice.group().epoch();
+    let mut dave = world.person("dave");
+    let package = dave.key_package(&world);
+    bob.wish(Wish::Add { key_packages: vec![package] });
+    bob.drive_now(&mut world);
+    alice.sync(&world.ds);
+    let (_, id) = alice.group().wish_text("to all").unwrap();
+    let content = alice.group().intents().find_map(|intent| match &intent.wish {
+        Wish::Send { content, .. } => Some(content.clone()),
+        _ => None,
+    });
+    alice.drive_now(&mut world);
+    alice.group().wish_again(content.unwrap(), id, before).unwrap();
+    alice.drive_now(&mut world);
+    let failed = |event: &&Event| matches!(event, Event::IntentFailed { reason, .. } if reason.contains("joined"));
+    assert_eq!(alice.events.iter().filter(failed).count(), 1, "{:?}", alice.events);
+}

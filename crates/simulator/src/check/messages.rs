@@ -1,0 +1,158 @@
+//! Who read what.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_channel::EntryKind;
+use conclave_mls::content::Content;
+use conclave_names::{ClientUri, Seq};
+
+use super::Scene;
+use crate::{actor::Actor, network::Stop, world::Report};
+
+/// A message as a client has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Read {
+    seq: Seq,
+    sender: String,
+    text: String,
+}
+
+impl Scene<'_> {
+    /// What a client has of the group's messages, in order.
+    fn history(&self, actor: &Actor) -> Vec<Read> {
+        let group = self.known.group.to_string();
+        let mut history: Vec<_> = actor
+            .disk
+            .messages(&group)
+            .map(|message| Read {
+                seq: Seq(message.seq),
+                sender: message.sender.clone(),
+                text: Content::parse(&message.body).ok().and_then(|content| content.as_text()).unwrap_or_default(),
+            })
+            .collect();
+        history.sort_by_key(|read| read.seq);
+        history
+    }
+
+    /// Each message of the channel was read once, in the same words, by everybody who was a member then, and by nobody
+    /// else; and everything that was said is there, unless its sender was told otherwise.
+    pub(super) fn messages(&self, report: &mut Report) -> Result<(), Stop> {
+        let texts = self.texts()?;
+        for actor in self.world.actors.values().filter(|actor| !self.is_victim(actor)) {
+            report.read += self.one_client(actor, &texts)?;
+        }
+        report.sent += texts.len();
+        self.said(&texts)
+    }
+
+    /// The log's messages that stand, with what those have read at their places who have read anything.
+    fn texts(&self) -> Result<BTreeMap<Seq, Read>, Stop> {
+        let mut texts: BTreeMap<Seq, Read> = BTreeMap::new();
+        // Somebody else's second copy of a message is at another place.
+        let mut by_text: BTreeMap<String, Seq> = BTreeMap::new();
+        for actor in self.world.actors.values().filter(|actor| !self.is_victim(actor)) {
+            for read in self.history(actor) {
+                let row = self.entries.iter().find(|row| row.seq == read.seq);
+                if row.is_none_or(|row| row.kind != EntryKind::Message) {
+                    return Err(Stop::violation(format!("{} has a message where none was sent", actor.name())));
+                }
+                if texts.get(&read.seq).is_some_and(|other| *other != read) {
+                    return Err(Stop::violation(format!("{} reads something else at {}", actor.name(), read.seq)));
+                }
+                if !self.truth.void.contains(&read.seq) {
+                    let first = *by_text.entry(read.text.clone()).or_insert(read.seq);
+                    if first != read.seq {
+                        return Err(Stop::violation(format!(
+                            "\"{}\" was sent twice, at {first} and {}",
+                            read.text, read.seq
+                        )));
+                    }
+                }
+                texts.insert(read.seq, read);
+            }
+        }
+        for row in self.entries.iter().filter(|row| row.kind == EntryKind::Message) {
+            // What a victim sends may be of an epoch of another log; a heartbeat is no message.
+            let known = self.is_no_text(row.seq) || texts.contains_key(&row.seq) || self.truth.void.contains(&row.seq);
+            if !known && !self.ledger().has_victims(self.slot) {
+                return Err(Stop::violation(format!("nobody can read the message at {}", row.seq)));
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Whether the message at a place is nobody's words: a heartbeat, or what somebody sent who breaks the rules.
+    fn is_no_text(&self, seq: Seq) -> bool {
+        self.ledger().silent.contains(&(self.slot, seq))
+            || self.ledger().misdeeds_in(self.slot).any(|misdeed| misdeed.seq == Some(seq))
+    }
+
+    fn one_client(&self, actor: &Actor, texts: &BTreeMap<Seq, Read>) -> Result<usize, Stop> {
+        let (client, name) = (actor.client(), actor.name());
+        let history = self.history(actor);
+        let mut had: BTreeSet<&str> = BTreeSet::new();
+        let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+        for read in &history {
+            if self.readers(read.seq)?.is_some_and(|readers| !readers.contains(client)) {
+                return Err(Stop::violation(format!("{name} was no member then and has the message at {}", read.seq)));
+            }
+            if !had.insert(&read.text) {
+                return Err(Stop::violation(format!("{name} has \"{}\" twice", read.text)));
+            }
+            let said = self.ledger().said.iter().position(|said| said.text == read.text);
+            let said = said.ok_or_else(|| Stop::violation(format!("\"{}\" was never said", read.text)))?;
+            // What is said again comes after what was said meanwhile.
+            let again = self.ledger().said.get(said).is_some_and(|said| said.again);
+            if !again && last.insert(&read.sender, said).is_some_and(|before| before > said) {
+                return Err(Stop::violation(format!("\"{}\" comes after what {} said later", read.text, read.sender)));
+            }
+        }
+        for (seq, text) in texts.iter().filter(|(seq, _)| !self.truth.void.contains(seq)) {
+            if self.readers(*seq)?.is_some_and(|readers| readers.contains(client))
+                && !had.contains(text.text.as_str())
+                && !self.came_late(actor)
+            {
+                return Err(Stop::violation(format!("{name} was a member then and has not the message at {seq}")));
+            }
+        }
+        Ok(history.len())
+    }
+
+    /// Whether a client could not take up an invitation at some time: what was said then it cannot read.
+    fn came_late(&self, actor: &Actor) -> bool {
+        self.ledger().missed.contains(&(actor.index(), self.slot))
+    }
+
+    fn readers(&self, seq: Seq) -> Result<Option<BTreeSet<ClientUri>>, Stop> {
+        self.truth.readers(self.ledger(), self.slot, seq)
+    }
+
+    /// Everything that was said is there, unless its sender was told otherwise.
+    fn said(&self, texts: &BTreeMap<Seq, Read>) -> Result<(), Stop> {
+        let standing = texts.iter().filter(|(seq, _)| !self.truth.void.contains(seq));
+        let places: BTreeMap<_, _> = standing.map(|(seq, read)| (read.text.as_str(), *seq)).collect();
+        for said in self.ledger().said.iter().filter(|said| said.slot == self.slot) {
+            if self.ledger().is_victim(said.actor, self.slot)
+                || self.world.is_alone_with_its_offence(said.actor, self.slot)
+                || self.world.is_among_ghosts(said.actor, self.slot)
+            {
+                continue;
+            }
+            match (places.get(said.text.as_str()), said.acknowledged) {
+                // What is said again under its name stays where it was read first.
+                (Some(place), Some(acknowledged)) if *place != acknowledged && !said.again => {
+                    return Err(Stop::violation(format!("\"{}\" is not where it was acknowledged", said.text)));
+                }
+                // Who was removed since, or was a member in void epochs only, cannot say again what was in one.
+                (None, Some(seq)) if !(said.excused && (said.again || self.truth.void.contains(&seq))) => {
+                    return Err(Stop::violation(format!("\"{}\" was acknowledged and lost", said.text)));
+                }
+                (None, None) if !said.excused => {
+                    return Err(Stop::violation(format!("\"{}\" was lost, and its sender not told", said.text)));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
