@@ -61,6 +61,10 @@ pub enum JoinError<E> {
     /// use keys twice.
     #[error("the invitation is an old one, to an epoch of the group that this client has left behind")]
     Old,
+    /// Transient: we could not apply an earlier commit, and the channel has not decided whether it stands. If it is annulled, so is this
+    /// invitation, and what we have of the group is what counts.
+    #[error("an earlier commit of the group, which this client could not apply, may yet be annulled: try again later")]
+    Undecided,
     /// The tree is not the one that the Welcome speaks of.
     #[error("the group's tree is not the one that the Welcome speaks of")]
     Tree,
@@ -281,6 +285,9 @@ impl Invitation {
             None => 0,
             Some(earlier) if earlier.status == Status::Active => return Err(JoinError::Member),
             Some(earlier) if self.epoch <= earlier.epoch => return Err(JoinError::Old),
+            Some(earlier) if earlier.undecided && earlier.status != Status::Removed => {
+                return Err(JoinError::Undecided);
+            }
             Some(earlier) => {
                 if matches!(earlier.status, Status::Stuck { .. }) {
                     heritage = heritage_of(account, shared, rows, &self.name)?;

@@ -51,6 +51,11 @@ impl From<LoadError<StoreError>> for OpenError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
+    /// An invitation waits until the channel has decided about a commit that this client could not apply. Transient.
+    #[error(
+        "a commit that this client could not apply may yet be annulled, and with it the invitation: it is tried again"
+    )]
+    Undecided,
     /// The store failed. Nothing was changed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -114,7 +119,7 @@ impl ClientError {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::Call(error) => error.is_transient(),
-            Self::Unconfirmed | Self::Randomness => true,
+            Self::Unconfirmed | Self::Randomness | Self::Undecided => true,
             _ => false,
         }
     }

@@ -2,7 +2,7 @@
 
 use conclave_channel::{Body, Entry};
 use conclave_engine::{
-    group::{Incoming, KIND_MESSAGE, Status},
+    group::{GroupSummary, Incoming, KIND_MESSAGE, Status},
     invitation::{Invitation, JoinError, TreeFetch},
     knock::Knocked,
     outcome::Event,
@@ -146,7 +146,8 @@ impl Client {
         };
         let name = invitation.name().clone();
         let mut before = Vec::new();
-        if self.groups()?.iter().any(|group| group.name == name && group.status != Status::Removed) {
+        let reads = |group: &GroupSummary| group.status != Status::Removed || group.may_return;
+        if self.groups()?.iter().any(|group| group.name == name && reads(group)) {
             // We may have been removed and added again, without having read of either.
             before = match self.sync_group(&name).await {
                 Ok(events) => events,
@@ -176,6 +177,7 @@ impl Client {
                 self.save(&name)?;
             }
             Err(JoinError::Store(error)) => return Err(error.into()),
+            Err(JoinError::Undecided) => return Err(ClientError::Undecided),
             Err(error) => {
                 tracing::warn!(%error, group = %name, "an invitation was dropped");
                 return Ok(before);

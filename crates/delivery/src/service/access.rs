@@ -2,7 +2,7 @@
 
 use conclave_channel::{
     access::ReadRange,
-    law::{self, Refused},
+    law::{self, Change, Refused},
 };
 use conclave_names::{ChannelId, Epoch, Seq, Timestamp};
 use conclave_protocol::{Code, Refusal};
@@ -127,6 +127,18 @@ impl Access {
     pub(super) fn member(&self) -> Result<Epoch, Refusal> {
         let epoch = self.epoch.ok_or_else(|| other_kind("groups' channels"))?;
         if self.range.is_open() { Ok(epoch) } else { Err(ended()) }
+    }
+
+    /// The same for what goes before an entry, at its time: a removal that is annulled by then ends nothing. The channel itself
+    /// comes to that time with the entry.
+    pub(super) fn member_at(&self, now: Timestamp) -> Result<Epoch, Refusal> {
+        if let (Some(until), ChannelKind::Group { ledger }) = (self.range.until, &self.row.kind) {
+            let void = |change: &Change| matches!(change, Change::Annulled { commits, .. } if commits.contains(&until));
+            if ledger.clone().advance(self.row.head_time.max(now)).iter().any(void) {
+                return Ok(ledger.epoch());
+            }
+        }
+        self.member()
     }
 
     /// Whether an entry of this kind and epoch may be written. A member whose access has ended is told what it can see

@@ -29,7 +29,7 @@ impl DeliveryService {
         now: Timestamp,
     ) -> Result<Done<StageBlobResponse>, Refusal> {
         let (caller, message) = self.in_session::<StageBlobRequest>(request, method::STAGE_BLOB, now)?;
-        Access::of_any(tx, &caller.channel, caller.place)?.member()?;
+        Access::of_any(tx, &caller.channel, caller.place)?.member_at(now)?;
         let StageBlobRequest { hash, size, offset, data } = message;
         let hash: Hash = field(&hash, "`hash` is not 32 bytes")?;
         if size > limits::BLOB {

@@ -7,7 +7,7 @@ use conclave_channel::{
     verdict::{Signature, Verdict},
 };
 use conclave_names::{Epoch, Hash, Seq};
-use conclave_protocol::{Code, v1};
+use conclave_protocol::{Code, Refusal, method, v1};
 
 use crate::world::*;
 
@@ -78,14 +78,27 @@ fn an_annulled_removal_gives_the_access_back() {
     let bob = bob_again(&mut world);
     let bob_says = verdict(&mut world, EntryKind::Nack, 2, &bob, 2);
     world.submit(&bob, &bob_says).unwrap();
-    world.now = world.now.plus_ms(DISPUTE_MS + 1);
+    world.now = world.now.plus_ms(DISPUTE_MS);
     let carol = world.open(3, 1, &[1, 2, 3]).unwrap();
+    refused(stage(&mut world, &carol), Code::AccessRefused);
+    world.now = world.now.plus_ms(1);
+    let carol = world.open(3, 1, &[1, 2, 3]).unwrap();
+    // What goes before the entry by which the channel comes to this time.
+    assert_eq!(stage(&mut world, &carol).unwrap(), 4);
     let bob = bob_again(&mut world);
     world.send(&bob, 10, 1).unwrap();
     assert_eq!(world.seqs(&carol, 1), [2, 3, 4, 5]);
     world.send(&carol, 11, 1).unwrap();
     let info = world.group_info(&carol).unwrap();
     assert_eq!((info.epoch, info.group_info.len()), (1, 0), "the annulled epoch's is never served");
+}
+
+/// Stages a small blob; says how much of it there is.
+fn stage(world: &mut World, session: &Session) -> Result<u64, Refusal> {
+    let data = b"blob".to_vec();
+    let message = v1::StageBlobRequest { hash: chain::entry_hash(&data).to_vec(), size: 4, offset: 0, data };
+    let request = session.request(method::STAGE_BLOB, &message);
+    world.store.write(|tx| world.service.stage_blob(tx, &request, world.now)).map(|done| done.reply.received)
 }
 
 fn bob_again(world: &mut World) -> Session {

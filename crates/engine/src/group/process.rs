@@ -121,8 +121,9 @@ impl Group {
     pub fn process_with(&mut self, batch: &[Incoming], mut known: impl FnMut(&MessageId) -> bool) -> Processed {
         let mut done = Processed::default();
         let mut checkpoint = None;
-        if let Some(first) = batch.first() {
-            // If it fails, the keys stay a little longer.
+        let next = self.window.position().seq.next();
+        if let Some(first) = batch.first().filter(|first| first.seq == next) {
+            // If it fails, the keys stay a little longer. What comes out of turn says nothing about the time of what is due.
             let _ = self.prune_past(first.time);
         }
         let ahead = Ahead::of(batch);

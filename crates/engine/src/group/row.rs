@@ -218,15 +218,20 @@ pub(crate) struct Incarnation {
     pub(crate) status: Status,
     /// The newest epoch that we were in.
     pub(crate) epoch: Epoch,
+    /// Whether it could not apply a commit of which it is not decided yet whether it stands.
+    pub(crate) undecided: bool,
 }
 
 /// The incarnation of a group that is in the store, if it is.
 pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<Incarnation>, LoadError<R::Error>> {
     let Some(meta) = rows.get(Room::GROUP, &key(name, META)).map_err(LoadError::Store)? else { return Ok(None) };
     let row: Row = record::decode(&meta)?;
-    // The epochs of a void invitation may begin anew, by another commit.
-    let epoch = if row.void { Epoch(row.joined.0.saturating_sub(1)) } else { row.epoch };
-    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch }))
+    // The epochs of a void invitation may begin anew, by another commit: that which added us, and those before it that were
+    // annulled with it.
+    let epoch = if row.void { row.ledger.settled() } else { row.epoch };
+    let open = |lost: &LostRow| lost.certain && !lost.settled && row.ledger.find(lost.commit).is_some();
+    let undecided = row.lost.as_ref().is_some_and(open);
+    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch, undecided }))
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more.

@@ -140,13 +140,14 @@ impl Group {
         self.predecessor.is_none()
             && self.joined > Epoch(0)
             && (unread || self.joined > self.ledger.settled())
-            && self.status == Status::Active
+            && (self.status == Status::Active || self.may_return())
     }
 
     /// Ends our membership by an invitation that came to nothing. We can be invited again.
     pub fn void_invitation(&mut self) -> Vec<Event> {
         let failed = self.end();
         self.void = true;
+        self.removed_at = None;
         [vec![Event::InvitationAnnulled {}], failed].concat()
     }
 
@@ -431,10 +432,12 @@ impl Group {
     }
 
     /// When we go on as if the commit that we could not apply were annulled, if we cannot read whether it was: by its own
-    /// word it removes members, and so ends what keys of our epoch may read. If others could apply it, the DS refuses.
+    /// word it removes members, or one that came after it does, and so ends what keys of our epoch may read. If others could
+    /// apply it, the DS refuses.
     pub(super) fn blind_due(&self) -> Option<Timestamp> {
         let lost = self.lost.as_ref().filter(|lost| lost.certain && !lost.settled)?;
-        self.ledger.find(lost.commit).filter(|(_, open)| open.removed > 0 && open.disputed().is_none())?;
+        self.ledger.find(lost.commit).filter(|(_, open)| open.disputed().is_none())?;
+        self.ledger.open().iter().find(|open| open.seq >= lost.commit && open.removed > 0)?;
         let own = self.mls.current_member_index();
         let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
         Some(lost.nacked?.plus_ms(DISPUTE_MS + BLIND_MS + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))

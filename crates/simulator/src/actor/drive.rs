@@ -5,7 +5,7 @@ use conclave_engine::{
     intent::Wish,
     outcome::Event,
 };
-use conclave_names::Seq;
+use conclave_names::{IdempotencyKey, Seq};
 use conclave_protocol::{Code, Retry, v1::SubmitResponse};
 
 use super::{Actor, Surroundings};
@@ -93,6 +93,7 @@ impl Actor {
         if let (Some(key), SubmissionBody::Entry(request)) = (used, &submission.body) {
             around.ledger.encrypted(&self.client, key, &request.entry)?;
         }
+        let wish = self.wish_of(slot, submission.intent);
         match self.send(around, slot, &submission) {
             Ok(reply) => {
                 let seq = Seq(reply.seq);
@@ -101,13 +102,17 @@ impl Actor {
                     _ => self.member(slot).map(|group| group.accepted(&reply)).unwrap_or_default(),
                 };
                 self.hear(around, slot, &told, &[])?;
-                around.ledger.tell(format!("    {} submits entry {seq} of group {slot}", self.name()));
+                around.ledger.tell(format!("    {} submits entry {seq} of group {slot}: {wish}", self.name()));
                 around.ledger.acknowledged(submission.intent, seq);
                 Ok(Submitted::Taken)
             }
             Err(Stop::Refused(refusal)) if refusal.retry() == Retry::Later => Err(Stop::Refused(refusal)),
             Err(Stop::Refused(refusal)) => {
-                around.ledger.tell(format!("    {} is refused in group {slot}: {}", self.name(), refusal.code));
+                around.ledger.tell(format!(
+                    "    {} is refused in group {slot}: {} ({wish})",
+                    self.name(),
+                    refusal.code
+                ));
                 self.close_session(slot);
                 self.read_group(around, slot)?;
                 let Some(group) = self.member(slot) else { return Ok(Submitted::Refused) };
@@ -140,6 +145,17 @@ impl Actor {
                 Err(Stop::Unreachable)
             }
             Err(stop) => Err(stop),
+        }
+    }
+
+    /// What somebody wished, for people to read.
+    fn wish_of(&self, slot: usize, intent: IdempotencyKey) -> String {
+        let wish = self.group(slot).and_then(|group| group.intents().find(|of| of.id == intent));
+        match wish.map(|of| &of.wish) {
+            // Its name is random, and what a seed does is told in the same words each time.
+            Some(Wish::Send { .. }) => "Send".to_owned(),
+            Some(wish) => format!("{wish:?}"),
+            None => "nothing any more".to_owned(),
         }
     }
 

@@ -5,10 +5,12 @@ use conclave_engine::{
     group::{Incoming, KIND_MESSAGE, Processed, Status},
     invitation::{Invitation, InvitationError, JoinError},
     outcome::{Event, Outcome},
+    writes::{Room, Rows as _, Write},
 };
 use conclave_mls::content::{Content, MessageId};
 use conclave_names::{Epoch, Seq, Timestamp};
 use conclave_protocol::{Code, Refusal, v1::LoggedEntry};
+use zeroize::Zeroizing;
 
 use super::{Actor, Surroundings};
 use crate::{
@@ -26,11 +28,8 @@ const PAGE: u32 = 5;
 impl Actor {
     /// Catches up with everything and carries out what there is to do.
     pub(crate) fn sync(&mut self, around: &mut Surroundings) -> Result<(), Stop> {
-        match self.read_inbox(around) {
-            // The invitation waits until the group's log is one.
-            Err(Stop::Alarmed) => {}
-            done => done?,
-        }
+        self.take_waiting(around)?;
+        self.read_inbox(around)?;
         for slot in 0..self.groups.len() {
             let read = self.read_group(around, slot);
             match read.and_then(|()| self.drive(around, slot)).and_then(|()| self.come_back(around, slot)) {
@@ -48,6 +47,19 @@ impl Actor {
             return Err(Stop::Refused(refusal));
         }
         self.notice(around, slot, Alarm::Refusal, &format!("the service refuses: {}", refusal.code))
+    }
+
+    /// Takes up the invitations that could not be taken up when they came.
+    fn take_waiting(&mut self, around: &mut Surroundings) -> Result<(), Stop> {
+        for (key, entry) in self.disk.scan(Room::WAITING, b"").map_err(Stop::violation)? {
+            match self.take_invitation(around, &entry) {
+                Err(Stop::Alarmed) => continue,
+                done => done?,
+            }
+            around.weather.moment()?;
+            self.disk.apply([Write::Delete { room: Room::WAITING, key }]);
+        }
+        Ok(())
     }
 
     /// Reads the inbox: joins the groups that this client was added to.
@@ -71,10 +83,19 @@ impl Actor {
             let Some(last) = page.last().map(|entry| Seq(entry.seq)) else { return Ok(()) };
             for entry in &page {
                 around.server.keep_welcome(self.account.inbox.id, &entry.entry);
-                self.take_invitation(around, &entry.entry)?;
+                let mut writes = Vec::new();
+                match self.take_invitation(around, &entry.entry) {
+                    // It waits until the group's log is one, and others go past it.
+                    Err(Stop::Alarmed) => {
+                        let (key, value) = (entry.seq.to_be_bytes().to_vec(), Zeroizing::new(entry.entry.clone()));
+                        writes.push(Write::Put { room: Room::WAITING, key, value });
+                    }
+                    done => done?,
+                }
                 self.account.inbox.done = Seq(entry.seq);
+                writes.push(self.account.to_write());
                 around.weather.moment()?;
-                self.disk.apply([self.account.to_write()]);
+                self.disk.apply(writes);
             }
             let trimmed = around.call(|server| server.trim(&mut session, last));
             self.inbox = Some(session);
@@ -131,6 +152,8 @@ impl Actor {
             }
             // A last resort's invitation is ours for ever: we died after joining by it.
             Err(JoinError::Member | JoinError::Old) => return Ok(()),
+            // It waits.
+            Err(JoinError::Undecided) => return Err(Stop::Alarmed),
             Err(error) => return self.drop_invitation(around, Some(slot), &error.to_string()),
         }
         match self.read_group(around, slot) {

@@ -1,0 +1,151 @@
+//! Invitations to who has a history in the group that time has made void, or may yet.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::*;
+use conclave_channel::{Entry, EntryKind, Position, law::DISPUTE_MS, verdict::Verdict};
+use conclave_engine::{
+    group::{Access, Group, Status, Submission, SubmissionBody},
+    intent::Wish,
+    invitation::{Invitation, JoinError, load_key_packages},
+    outcome::Event,
+};
+use conclave_names::IdempotencyKey;
+use conclave_protocol::v1::SubmitRequest;
+
+const MINUTE: u64 = 60_000;
+
+fn trio(world: &mut World) -> [Person; 3] {
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(world, &mut [alice, bob, carol]);
+    people
+}
+
+/// A dispute of the oldest open commit, with a key of the epoch that it ended.
+fn nack(world: &mut World, access: &Access) {
+    let open = world.ds.ledger.as_ref().unwrap().open()[0].clone();
+    let about = Position { seq: open.seq, hash: open.hash };
+    let path = access.path.clone();
+    let nack = Verdict::sign(&access.channel, EntryKind::Nack, access.epoch, &about, &access.key, path, vec![0; 16]);
+    let request = SubmitRequest { idempotency_key: vec![7; 16], entry: nack.to_bytes().unwrap() };
+    let body = SubmissionBody::Entry(request);
+    let submission = Submission { intent: IdempotencyKey::new([7; 16]), join: None, blobs: Vec::new(), body };
+    world.ds.submit(&submission).unwrap();
+}
+
+fn add(world: &mut World, by: &mut Person, whom: &mut Person) {
+    let key_packages = vec![whom.key_package(world)];
+    by.wish(Wish::Add { key_packages });
+    by.drive_now(world);
+}
+
+/// What comes of the newest invitation.
+fn accept(world: &World, person: &mut Person) -> Result<Group, JoinError<std::convert::Infallible>> {
+    load_key_packages(&person.mls, &person.store).unwrap();
+    let ours = world.ds.welcomes.iter().rev();
+    let mut ours =
+        ours.filter_map(|welcome| Invitation::open(&person.account, &person.mls, &inbox_entry(welcome)).ok());
+    let invitation = ours.next().unwrap();
+    let tree = world.tree(&invitation);
+    invitation.join(&person.account, &person.mls, &person.store, &tree, NOW, &mut person.events)
+}
+
+/// More was annulled than the commit that invited Dave: the epochs begin anew before it.
+#[test]
+fn whose_invitation_was_annulled_with_commits_before_it_can_be_invited_again() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let mut dave = world.person("dave");
+    let (before, access) = (carol.group().epoch(), carol.group().access().unwrap());
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    add(&mut world, &mut alice, &mut dave);
+    dave.join(&world);
+    nack(&mut world, &access);
+    dave.sync(&world.ds);
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    let now = world.ds.now();
+    dave.group().caught_up(now).unwrap();
+    let mut events = Vec::new();
+    assert!(dave.group().next_submission(now, &mut events).unwrap().is_none());
+    dave.save();
+    assert!(events.contains(&Event::InvitationAnnulled {}), "{events:?}");
+
+    add(&mut world, &mut carol, &mut dave);
+    dave.join(&world);
+    assert_eq!(dave.group().epoch().0, before.0 + 1);
+    for person in [&mut alice, &mut bob, &mut carol, &mut dave] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+}
+
+/// Nobody lets Dave read that the commit which removed him is void, as the one that invited him is too.
+#[test]
+fn who_was_invited_and_removed_by_annulled_commits_can_be_invited_again() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let mut dave = world.person("dave");
+    let access = carol.group().access().unwrap();
+    add(&mut world, &mut alice, &mut dave);
+    dave.join(&world);
+    let users = vec![dave.user()];
+    alice.wish(Wish::Remove { users });
+    alice.drive_now(&mut world);
+    dave.sync(&world.ds);
+    assert_eq!(*dave.group().status(), Status::Removed);
+    assert!(dave.group().is_unproven(), "if the DS does not let Dave read, what invited him is void");
+    nack(&mut world, &access);
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    assert_eq!(dave.group().void_invitation(), [Event::InvitationAnnulled {}]);
+    dave.save();
+    assert!(!dave.group().may_return(), "there is nothing to read on for");
+
+    add(&mut world, &mut carol, &mut dave);
+    dave.join(&world);
+    for person in [&mut alice, &mut bob, &mut carol, &mut dave] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+}
+
+/// Alice's commit invites Dave, and nobody else can apply it. Dave removes Bob, who is stuck at it, and adds him again: if Bob gave
+/// up for that what he has of the group, he would have nothing when Alice's commit is annulled.
+#[test]
+fn who_is_stuck_at_a_commit_that_may_be_annulled_gives_up_nothing_for_an_invitation() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let mut dave = world.person("dave");
+    let key_packages = vec![dave.key_package(&world)];
+    alice.wish(Wish::Add { key_packages });
+    let mut submission = alice.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+    alice.save();
+    let SubmissionBody::Bundle(bundle) = &mut submission.body else { panic!() };
+    let mut entry = Entry::parse(&bundle.entry).unwrap();
+    entry.commit.as_mut().unwrap().members += 1;
+    bundle.entry = entry.to_bytes().unwrap();
+    world.ds.submit(&submission).unwrap();
+    dave.join(&world);
+    bob.sync(&world.ds);
+    assert!(matches!(bob.group().status(), Status::Stuck { .. }));
+    let users = vec![bob.user()];
+    dave.wish(Wish::Remove { users });
+    dave.drive_now(&mut world);
+    add(&mut world, &mut dave, &mut bob);
+
+    let joined = accept(&world, &mut bob);
+    assert!(matches!(joined, Err(JoinError::Undecided)), "{joined:?}");
+    bob.drive_now(&mut world);
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    carol.drive_now(&mut world);
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.sync(&world.ds);
+        assert_eq!(*person.group().status(), Status::Active);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+    // What it waited for is void.
+    let joined = accept(&world, &mut bob);
+    assert!(matches!(joined, Err(JoinError::Member)), "{joined:?}");
+}
