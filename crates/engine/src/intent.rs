@@ -1,5 +1,7 @@
 //! Changes that are on their way: stored before they are sent, finished only by what the channel shows.
 
+use std::sync::Arc;
+
 use conclave_channel::access::ChannelKey;
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, IdempotencyKey, Seq, UserUri};
@@ -120,7 +122,7 @@ pub struct Intent {
     /// The epoch whose members the user saw when he wished it.
     pub(crate) wished: Epoch,
     /// What was made of it in the current epoch.
-    pub(crate) prepared: Option<Prepared>,
+    pub(crate) prepared: Option<Arc<Prepared>>,
     /// Whether the channel showed it: a proposal waits for its commit.
     pub(crate) ordered: bool,
 }
@@ -136,7 +138,6 @@ impl std::fmt::Debug for Intent {
 }
 
 /// A change ready to be submitted: the same bytes each time, until an epoch passes.
-#[derive(Clone)]
 pub(crate) struct Prepared {
     /// Names the submission at the DS. What is made anew gets another: a proposal may have been ordered, and then passed
     /// over by a commit.
@@ -171,6 +172,36 @@ impl Drop for PreparedRow {
     fn drop(&mut self) {
         self.secrets.zeroize();
     }
+}
+
+/// A [`PreparedRow`] that is written: of large groups it has megabytes, which are not copied first.
+#[derive(MlsSize, MlsEncode)]
+struct PreparedOut<'a> {
+    key: IdempotencyKey,
+    epoch: Epoch,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    entry: &'a [u8],
+    bundle: Option<BytesOut<'a>>,
+    blobs: Vec<BytesOut<'a>>,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    secrets: &'a [u8],
+}
+
+#[derive(MlsSize, MlsEncode)]
+struct BytesOut<'a>(#[mls_codec(with = "mls_rs_codec::byte_vec")] &'a [u8]);
+
+/// The same as [`Row`].
+#[derive(MlsSize, MlsEncode)]
+struct RowOut<'a> {
+    id: IdempotencyKey,
+    kind: u8,
+    message_id: [u8; 32],
+    items: Vec<Bytes>,
+    users: Vec<Text>,
+    about: Seq,
+    wished: Epoch,
+    prepared: Option<PreparedOut<'a>>,
+    ordered: bool,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -229,15 +260,15 @@ impl Intent {
                 11
             }
         };
-        let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
+        let prepared = self.prepared.as_ref().map(|prepared| PreparedOut {
             key: prepared.key,
             epoch: prepared.epoch,
-            entry: prepared.entry.clone(),
-            bundle: prepared.bundle.clone().map(Bytes),
-            blobs: prepared.blobs.iter().cloned().map(Bytes).collect(),
-            secrets: prepared.secrets.to_vec(),
+            entry: &prepared.entry,
+            bundle: prepared.bundle.as_deref().map(BytesOut),
+            blobs: prepared.blobs.iter().map(|blob| BytesOut(blob)).collect(),
+            secrets: &prepared.secrets,
         });
-        record::encode(&Row {
+        record::encode(&RowOut {
             id: self.id,
             kind,
             message_id,
@@ -281,13 +312,15 @@ impl Intent {
             }
             _ => return Ok(None),
         };
-        let prepared = row.prepared.map(|mut prepared| Prepared {
-            key: prepared.key,
-            epoch: prepared.epoch,
-            entry: std::mem::take(&mut prepared.entry),
-            bundle: prepared.bundle.take().map(|bundle| bundle.0),
-            blobs: std::mem::take(&mut prepared.blobs).into_iter().map(|blob| blob.0).collect(),
-            secrets: Zeroizing::new(std::mem::take(&mut prepared.secrets)),
+        let prepared = row.prepared.map(|mut prepared| {
+            Arc::new(Prepared {
+                key: prepared.key,
+                epoch: prepared.epoch,
+                entry: std::mem::take(&mut prepared.entry),
+                bundle: prepared.bundle.take().map(|bundle| bundle.0),
+                blobs: std::mem::take(&mut prepared.blobs).into_iter().map(|blob| blob.0).collect(),
+                secrets: Zeroizing::new(std::mem::take(&mut prepared.secrets)),
+            })
         });
         Ok(Some(Self { id: row.id, wish, wished: row.wished, prepared, ordered: row.ordered }))
     }

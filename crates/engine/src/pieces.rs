@@ -8,7 +8,7 @@
 //! List: `struct { uint8 version = 1; Id pieces[20]<V>; }`, under the room's number and the row's key. Piece: its bytes, under
 //! the group's prefix and the first 20 bytes of their SHA-256.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use conclave_channel::chain::entry_hash;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -85,12 +85,39 @@ fn first(bytes: &[u8]) -> usize {
     end.map_or(longest, |end| SHORTEST + end)
 }
 
-fn cut(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (piece, rest) = bytes.split_at(first(bytes));
-        bytes = rest;
-        (!piece.is_empty()).then_some(piece)
-    })
+/// The value in pieces that was written last, to find its pieces in another without hashing: most of a group's state stays where it is.
+#[derive(Default)]
+struct Known {
+    value: Zeroizing<Vec<u8>>,
+    /// By their first bytes: where pieces stand in it, how long they are, and their names. Which of several with the same
+    /// beginning does not matter.
+    pieces: HashMap<[u8; KNOWN_BY], (usize, usize, Id)>,
+}
+
+/// Bytes by which a piece is looked up.
+const KNOWN_BY: usize = 16;
+
+impl Known {
+    /// The known piece with which these bytes begin, and its length. It ends where cutting them would end it: that depends on
+    /// the bytes of the piece only (but for a value's last piece, which is not known).
+    fn first(&self, bytes: &[u8]) -> Option<(usize, Id)> {
+        let (start, length, id) = self.pieces.get(bytes.first_chunk()?)?;
+        let known = self.value.get(*start..start.checked_add(*length)?)?;
+        bytes.starts_with(known).then_some((*length, *id))
+    }
+
+    /// From a value, and the lengths and names of its pieces.
+    fn new(value: Zeroizing<Vec<u8>>, cut: &[(usize, Id)]) -> Self {
+        let mut pieces = HashMap::with_capacity(cut.len());
+        let mut start = 0;
+        // The last one ends where the value does, wherever that is.
+        for (length, id) in cut.iter().take(cut.len().saturating_sub(1)) {
+            let begin = value.get(start..).and_then(<[u8]>::first_chunk::<KNOWN_BY>);
+            pieces.extend(begin.map(|begin| (*begin, (start, *length, *id))));
+            start += length;
+        }
+        Self { value, pieces }
+    }
 }
 
 /// Key of a row's list.
@@ -104,12 +131,13 @@ pub(crate) struct Pieces {
     prefix: Vec<u8>,
     lists: BTreeMap<(Room, Vec<u8>), Vec<Id>>,
     uses: BTreeMap<Id, u32>,
+    known: Known,
 }
 
 impl Pieces {
     /// Of a group that has none.
-    pub(crate) const fn none(prefix: Vec<u8>) -> Self {
-        Self { prefix, lists: BTreeMap::new(), uses: BTreeMap::new() }
+    pub(crate) fn none(prefix: Vec<u8>) -> Self {
+        Self { prefix, lists: BTreeMap::new(), uses: BTreeMap::new(), known: Known::default() }
     }
 
     /// Reads which pieces there are; values come with [`get`] and [`scan`].
@@ -142,7 +170,7 @@ impl Pieces {
             match write {
                 // What lists of groups are made of stays as it is.
                 Write::Put { room, key, value } if value.len() >= LONG && !key.ends_with(META_END) => {
-                    self.put(room, key, &value, &mut out);
+                    self.put(room, key, value, &mut out);
                 }
                 Write::Put { room, key, value } => {
                     self.forget(room, &key, &mut out);
@@ -158,11 +186,19 @@ impl Pieces {
         out
     }
 
-    fn put(&mut self, room: Room, key: Vec<u8>, value: &[u8], out: &mut Vec<Write>) {
-        let mut ids = Vec::new();
-        for piece in cut(value) {
-            let id = Id::of(piece);
+    fn put(&mut self, room: Room, key: Vec<u8>, value: Zeroizing<Vec<u8>>, out: &mut Vec<Write>) {
+        let (mut ids, mut cut) = (Vec::new(), Vec::new());
+        let mut rest = value.as_slice();
+        while !rest.is_empty() {
+            let known = self.known.first(rest);
+            let (length, id) = known.unwrap_or_else(|| {
+                let length = first(rest);
+                (length, Id::of(rest.split_at(length).0))
+            });
+            let (piece, after) = rest.split_at(length);
+            rest = after;
             ids.push(id);
+            cut.push((length, id));
             let uses = self.uses.entry(id).or_default();
             *uses += 1;
             if *uses == 1 {
@@ -174,8 +210,12 @@ impl Pieces {
             // It may have been short before.
             out.push(Write::Delete { room, key: key.clone() });
         }
-        let value = record::encode(&List { pieces: ids.clone() });
-        out.push(Write::Put { room: Room::LONG, key: list_key(room, &key), value });
+        let list = record::encode(&List { pieces: ids.clone() });
+        out.push(Write::Put { room: Room::LONG, key: list_key(room, &key), value: list });
+        // Commits are shorter, and go.
+        if room == Room::GROUP && value.len() >= self.known.value.len() / 2 {
+            self.known = Known::new(value, &cut);
+        }
         if let Some(before) = self.lists.insert((room, key), ids) {
             self.release(&before, out);
         }

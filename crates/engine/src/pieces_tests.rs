@@ -86,6 +86,34 @@ fn a_small_change_of_a_long_value_writes_little() {
     assert_eq!(*get(&store, PREFIX, Room::INTENT, &key(1)).unwrap().unwrap(), value);
 }
 
+/// Pieces that are known from the value before are taken for what they are without hashing: the list is the same as that of
+/// somebody who knows nothing.
+#[test]
+fn what_is_known_is_cut_as_if_it_were_not() {
+    let mut value = noise(1, 400_000);
+    // Stretches without an end of a piece in them, and the same bytes in several places.
+    value.extend(std::iter::repeat_n(0, 3 * LONGEST));
+    value.extend(noise(1, 100_000));
+    let mut changed = value.clone();
+    changed.splice(50_000..50_010, noise(3, 90));
+    changed.truncate(650_000);
+    let mut longer = value.clone();
+    longer.extend(noise(4, 10_000));
+    let list = |pieces: &mut Pieces, value: &[u8]| {
+        let writes = pieces.split(vec![put(Room::GROUP, 1, value)]);
+        let list = writes.into_iter().find_map(|write| match write {
+            Write::Put { room: Room::LONG, value, .. } => Some(value),
+            _ => None,
+        });
+        list.unwrap()
+    };
+    let none = || Pieces::none(PREFIX.to_vec());
+    let mut pieces = none();
+    for next in [&value, &changed, &longer, &value[100_000..].to_vec(), &changed] {
+        assert_eq!(list(&mut pieces, next), list(&mut none(), next));
+    }
+}
+
 #[test]
 fn a_missing_piece_is_damage_and_no_other_value() {
     let (mut store, mut pieces) = (Rowed::default(), Pieces::none(PREFIX.to_vec()));

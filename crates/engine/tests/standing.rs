@@ -157,6 +157,8 @@ fn a_crash_at_any_moment_changes_nothing_of_that() {
         person.store.rows.keys().filter(|(_, key)| key.windows(6).any(|part| part == b"\0state")).count()
     };
     for person in [&mut cast.alice, &mut cast.bob, &mut cast.carol] {
+        person.group().write_state_next();
+        person.save();
         let open = person.group().open_commits();
         assert_eq!(states(person), 1 + open, "{:?}", person.account.client);
     }

@@ -58,9 +58,62 @@ pub enum TreeError {
     Seal(#[from] SealError),
 }
 
+/// The nodes of a ratchet tree, in the order of RFC 9420, section 7.8, without the blank ones at the end.
+pub trait Tree {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the node at a place is the same in both, or there is none in both.
+    fn same(&self, other: &Self, index: usize) -> bool;
+
+    /// Appends the node at a place as `optional<Node>`, if there is one.
+    ///
+    /// # Errors
+    /// [`TreeError::Tree`] if it cannot be encoded.
+    fn write(&self, index: usize, out: &mut Vec<u8>) -> Result<(), TreeError>;
+}
+
+/// The nodes of a tree as mls-rs has them: nothing is encoded to be compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a, N>(pub &'a [N]);
+
+impl<N: PartialEq + MlsEncode> Tree for Held<'_, N> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn same(&self, other: &Self, index: usize) -> bool {
+        self.0.get(index) == other.0.get(index)
+    }
+
+    fn write(&self, index: usize, out: &mut Vec<u8>) -> Result<(), TreeError> {
+        self.0.get(index).map_or(Ok(()), |node| node.mls_encode(out)).map_err(|_| TreeError::Tree)
+    }
+}
+
 /// The nodes of an exported tree, each as `optional<Node>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nodes<'a>(Vec<&'a [u8]>);
+
+impl Tree for Nodes<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn same(&self, other: &Self, index: usize) -> bool {
+        self.0.get(index) == other.0.get(index)
+    }
+
+    fn write(&self, index: usize, out: &mut Vec<u8>) -> Result<(), TreeError> {
+        out.extend_from_slice(self.0.get(index).copied().unwrap_or_default());
+        Ok(())
+    }
+}
 
 /// Reads the length that stands before a vector, and skips the vector.
 fn skip_vector(rest: &mut &[u8]) -> Result<(), TreeError> {
@@ -141,36 +194,32 @@ impl<'a> Nodes<'a> {
         }
         Ok(Self(nodes))
     }
+}
 
-    /// Chunks of a level.
-    fn chunks(&self, level: u8) -> usize {
-        let span = SPAN * ARITY.pow(level.into());
-        self.0.len().div_ceil(span).max(1)
-    }
+/// Nodes of a chunk of this level and all chunks under it, and the parent that follows.
+fn span(level: u8) -> usize {
+    SPAN * ARITY.pow(level.into())
+}
 
-    /// The level with one chunk, which has no parent after it.
-    fn top(&self) -> u8 {
-        (0..LEVELS).find(|level| self.0.len() < SPAN * ARITY.pow(u32::from(*level))).unwrap_or(LEVELS)
-    }
+/// Chunks of a level in a tree of so many nodes.
+fn chunks(nodes: usize, level: u8) -> usize {
+    nodes.div_ceil(span(level)).max(1)
+}
 
-    /// The nodes that a chunk has itself.
-    fn own(&self, level: u8, index: usize) -> Vec<&'a [u8]> {
-        if level == 0 {
-            let start = index * SPAN;
-            return self.0.iter().skip(start).take(SPAN - 1).copied().collect();
-        }
+/// The level with one chunk, which has no parent after it.
+fn top(nodes: usize) -> u8 {
+    (0..LEVELS).find(|level| nodes < span(*level)).unwrap_or(LEVELS)
+}
+
+/// Places of the nodes that a chunk has itself.
+fn own(level: u8, index: usize) -> impl Iterator<Item = usize> {
+    let below = level.checked_sub(1).map(span);
+    let (first, count, step) = match below {
+        None => (index * SPAN, SPAN - 1, 1),
         // The parents that follow its children, but for the last child's.
-        let below = SPAN * ARITY.pow(u32::from(level) - 1);
-        let first = index * ARITY;
-        (first..first + ARITY - 1).map_while(|child| self.0.get((child + 1) * below - 1).copied()).collect()
-    }
-
-    /// Nodes of a chunk and all chunks under it.
-    fn range(&self, level: u8, index: usize) -> &[&'a [u8]] {
-        let span = SPAN * ARITY.pow(level.into());
-        let end = self.0.len().min((index + 1) * span - 1);
-        self.0.get(index * span..end).unwrap_or_default()
-    }
+        Some(below) => ((index * ARITY + 1) * below - 1, ARITY - 1, below),
+    };
+    (0..count).map(move |place| first + place * step)
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -215,13 +264,21 @@ pub struct Changed {
 }
 
 /// A tree with the key under which its chunks are sealed.
-#[derive(Clone, Copy, Debug)]
-pub struct Keyed<'a> {
+#[derive(Debug)]
+pub struct Keyed<'a, T> {
     /// The tree key.
     pub key: &'a Seed,
     /// The nodes.
-    pub nodes: &'a Nodes<'a>,
+    pub nodes: &'a T,
 }
+
+impl<T> Clone for Keyed<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Keyed<'_, T> {}
 
 fn seal<P: CipherSuiteProvider>(suite: &P, key: &Seed, chunk: &Chunk) -> Result<(Hash, Vec<u8>), TreeError> {
     let plaintext = chunk.mls_encode_to_vec().map_err(|_| TreeError::Chunk)?;
@@ -234,35 +291,49 @@ fn seal<P: CipherSuiteProvider>(suite: &P, key: &Seed, chunk: &Chunk) -> Result<
 ///
 /// # Errors
 /// [`TreeError::Seal`] if the cryptographic library fails.
-pub fn names<P: CipherSuiteProvider>(suite: &P, tree: Keyed<'_>) -> Result<ChunkNames, TreeError> {
-    let none = Nodes(Vec::new());
-    Ok(changes(suite, None, Keyed { key: tree.key, nodes: &none }, tree)?.names)
+pub fn names<P: CipherSuiteProvider, T: Tree>(suite: &P, tree: Keyed<'_, T>) -> Result<ChunkNames, TreeError> {
+    Ok(changes(suite, None, tree, tree)?.names)
 }
 
 /// What is to be uploaded and what may be forgotten when one tree follows another. Without the names of the tree before,
 /// or if the key is another, it is the whole tree.
 ///
 /// # Errors
-/// [`TreeError::Seal`] if the cryptographic library fails.
-pub fn changes<P: CipherSuiteProvider>(
+/// [`TreeError::Seal`] if the cryptographic library fails, [`TreeError::Tree`] if a node cannot be encoded.
+pub fn changes<P: CipherSuiteProvider, T: Tree>(
     suite: &P,
     names: Option<&ChunkNames>,
-    before: Keyed<'_>,
-    after: Keyed<'_>,
+    before: Keyed<'_, T>,
+    after: Keyed<'_, T>,
 ) -> Result<Changed, TreeError> {
     let known = names.filter(|_| before.key == after.key);
+    let nodes = after.nodes.len();
     let (mut all, mut added) = (Vec::<Vec<Hash>>::new(), Vec::new());
-    for level in 0..=after.nodes.top() {
-        let mut row = Vec::with_capacity(after.nodes.chunks(level));
-        for index in 0..after.nodes.chunks(level) {
-            let same = || before.nodes.range(level, index) == after.nodes.range(level, index);
-            if let Some(name) = known.and_then(|names| names.get(level, index)).filter(|_| same()) {
+    for level in 0..=top(nodes) {
+        let mut row = Vec::with_capacity(chunks(nodes, level));
+        for index in 0..chunks(nodes, level) {
+            let named = |level: u8, index: usize| known.and_then(|names| names.get(level, index));
+            let below = all.last().map(Vec::as_slice).unwrap_or_default();
+            let first = index * ARITY;
+            let children: Vec<Hash> = below.iter().skip(first).take(ARITY).copied().collect();
+            // Chunks of one name have the same content.
+            let same = |level: u8| {
+                let under = level.checked_sub(1);
+                let count = known.and_then(|names| names.0.get(usize::from(under?))).map_or(0, Vec::len);
+                count.saturating_sub(first).min(ARITY) == children.len()
+                    && (first..).zip(&children).all(|(child, name)| under.and_then(|under| named(under, child)) == Some(*name))
+            };
+            let kept = named(level, index).filter(|_| {
+                (level == 0 || same(level)) && own(level, index).all(|place| before.nodes.same(after.nodes, place))
+            });
+            if let Some(name) = kept {
                 row.push(name);
                 continue;
             }
-            let below = all.last().map(Vec::as_slice).unwrap_or_default();
-            let children = below.iter().skip(index * ARITY).take(ARITY).copied().collect();
-            let nodes = after.nodes.own(level, index).concat();
+            let mut nodes = Vec::new();
+            for place in own(level, index) {
+                after.nodes.write(place, &mut nodes)?;
+            }
             let (name, sealed) = seal(suite, after.key, &Chunk { version: VERSION, level, nodes, children })?;
             row.push(name);
             added.push((name, sealed));

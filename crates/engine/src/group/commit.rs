@@ -107,8 +107,8 @@ impl Group {
         refused.map(|()| leaves)
     }
 
-    /// Builds a commit in the present epoch and everything that goes into its bundle. The ratchet that encrypted it
-    /// has moved on in `self`; nothing else has changed.
+    /// Builds a commit in the present epoch and everything that goes into its bundle. The ratchet that encrypted it has
+    /// moved on; nothing else has changed.
     pub(super) fn prepare_commit(&mut self, change: &Change, now: Timestamp) -> Result<Prepared, MlsError> {
         let provider = suite(self.mls.cipher_suite())?;
         let key = IdempotencyKey::new(random(&provider)?);
@@ -119,13 +119,12 @@ impl Group {
         } else {
             None
         };
-        let mut work = self.mls.clone();
         let mut foretold = self.foretell(change, channel_key.as_ref())?;
-        let mut built = self.build(&mut work, change, channel_key.as_ref(), foretold, &provider, now)?;
+        let mut built = self.build(change, channel_key.as_ref(), foretold, &provider, now)?;
         if built.actual != foretold {
             // A proposal of somebody else was filtered out: say what is really so.
             foretold = built.actual;
-            built = self.build(&mut work, change, channel_key.as_ref(), foretold, &provider, now)?;
+            built = self.build(change, channel_key.as_ref(), foretold, &provider, now)?;
         }
         let epoch = self.epoch();
         let next_epoch = epoch.next();
@@ -139,10 +138,10 @@ impl Group {
         };
 
         let mut blobs = Vec::new();
-        let exported = built.output.ratchet_tree().ok_or_else(|| fault("no ratchet tree"))?.to_bytes()?;
+        let tree = built.output.ratchet_tree().ok_or_else(|| fault("no ratchet tree"))?;
         let renews_tree_key = foretold.renews_tree_key();
         let renewed = renews_tree_key.then(|| built.next()).transpose()?;
-        let (offer, tree_key) = self.offer_tree(renewed, &exported)?;
+        let (offer, tree_key) = self.offer_tree(renewed, tree)?;
         let tree_key_epoch = if renews_tree_key { next_epoch } else { self.tree_key_since(epoch) };
         let context = epoch_context(&channel, next_epoch);
         let (tree_added, chunks): (Vec<_>, Vec<_>) =
@@ -188,9 +187,6 @@ impl Group {
             welcome,
         };
         self.foresee_tree(commit, offer.changed.names);
-        // The commit used a key of the handshake ratchet: no other may use it in this epoch.
-        self.mls = work;
-        self.dirty = true;
         Ok(Prepared {
             key,
             epoch,
@@ -244,8 +240,7 @@ impl Group {
     }
 
     fn build(
-        &self,
-        work: &mut MlsGroup,
+        &mut self,
         change: &Change,
         own: Option<&SigningKey>,
         foretold: Foretold,
@@ -261,10 +256,14 @@ impl Group {
                 renews_tree_key: foretold.renews_tree_key(),
             }),
         };
-        let mut builder = work
+        let aad = aad.in_epoch(self.epoch_tag()?).map_err(fault)?;
+        // Whatever comes of it, a key of the handshake ratchet may have been used: no other commit may use it in this epoch.
+        self.note_handshake();
+        let mut builder = self
+            .mls
             .commit_builder()
             .commit_time(mls_time(now))
-            .authenticated_data(aad.in_epoch(self.epoch_tag()?).map_err(fault)?)
+            .authenticated_data(aad)
             .set_group_info_ext(joiner_key.to_extensions().map_err(fault)?);
         for message in &change.add {
             builder = builder.add_member(message.clone())?;
@@ -287,7 +286,7 @@ impl Group {
             // What we propose ourselves is committed as it is, or refused.
             return Ok(Built { output, secrets, next: None, actual: foretold, joiner_key });
         }
-        let mut next = work.clone();
+        let mut next = self.mls.clone();
         let description = next.apply_detached_commit(secrets.clone())?;
         let removed = match &description.effect {
             CommitEffect::NewEpoch(epoch) => {

@@ -5,13 +5,16 @@
 //! closes. After a crash the ratchets are moved to where the notes say: no key of ours encrypts twice, and keys of others'
 //! messages that were read are gone.
 //!
+//! A commit of ours takes a key of the handshake ratchet; how many were taken is noted as well. And the commit that began the
+//! present epoch is noted, until the state after it is written (`step`).
+//!
 //! Until the state is written, the store still has what a key can be derived from: for [`STATE_MS`] at most while the client
 //! runs, and after a crash until as long after it was opened again.
 
 use conclave_names::Timestamp;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
-use super::{Group, row};
+use super::{Group, row, step::Step};
 use crate::{
     mls_client::{MlsError, MlsGroup},
     record::{self, RecordError},
@@ -40,6 +43,7 @@ struct NotesRow {
     /// The epoch of the state in the store.
     epoch: u64,
     next: u32,
+    handshakes: u32,
     read: Vec<Used>,
 }
 
@@ -48,6 +52,10 @@ struct NotesRow {
 pub(super) struct Journal {
     /// The next generation of our own ratchet.
     next: u32,
+    /// Keys of our handshake ratchet that were used since.
+    handshakes: u32,
+    /// The commit after it.
+    pub(super) step: Option<Step>,
     read: Vec<Used>,
     /// Whether keys were used since the state was written.
     lags: bool,
@@ -63,6 +71,11 @@ impl Journal {
     fn note(&mut self) {
         self.lags = true;
         self.unsaved = true;
+    }
+
+    /// Whether the state is to be written after a while.
+    fn is_behind(&self) -> bool {
+        self.lags || self.handshakes > 0 || self.step.is_some()
     }
 
     /// Whether the notes in the store lack something.
@@ -83,6 +96,16 @@ impl Journal {
     }
 }
 
+/// Moves our handshake ratchet on, of a group without proposals. mls-rs has no call for that: what is proposed here is
+/// forgotten.
+pub(super) fn skip_handshake_keys(mls: &mut MlsGroup, count: u32) -> Result<(), MlsError> {
+    for _ in 0..count {
+        mls.propose_remove(mls.current_member_index(), Vec::new())?;
+        mls.clear_proposal_cache();
+    }
+    Ok(())
+}
+
 fn row_key(group: &Group) -> Vec<u8> {
     row::prefix(&group.name)
 }
@@ -96,7 +119,7 @@ impl Group {
 
     /// Takes note of the time: the state is written with the next writes if the one in the store is too old.
     pub fn note_time(&mut self, now: Timestamp) {
-        if !self.journal.lags {
+        if !self.journal.is_behind() {
             return;
         }
         // A clock that was set back must not put it off.
@@ -109,12 +132,12 @@ impl Group {
 
     /// Has the next writes bring the state in the store up to date: before the client closes.
     pub fn write_state_next(&mut self) {
-        self.dirty |= self.journal.lags;
+        self.dirty |= self.journal.is_behind();
     }
 
     /// When the state in the store gets too old.
     pub(super) fn state_due(&self, now: Timestamp) -> Option<Timestamp> {
-        self.journal.lags.then(|| self.journal.since.unwrap_or(now).plus_ms(STATE_MS))
+        self.journal.is_behind().then(|| self.journal.since.unwrap_or(now).plus_ms(STATE_MS))
     }
 
     /// Whether it is time for a new epoch, because we said so much in this one.
@@ -136,14 +159,32 @@ impl Group {
         self.dirty |= self.journal.read.len() >= NOTES;
     }
 
-    /// Whether the group can be made of the state in the store, and the notes.
-    pub(super) fn is_stored(&self) -> bool {
-        self.saved == Some(self.epoch()) && !self.dirty && !self.unsaved_proposals
+    /// A key of our handshake ratchet is used.
+    pub(super) fn note_handshake(&mut self) {
+        if self.is_visible() {
+            // It takes none.
+        } else if self.mls.get_cached_proposals().is_empty() {
+            self.journal.handshakes = self.journal.handshakes.saturating_add(1);
+            self.journal.unsaved = true;
+        } else {
+            // It could not be skipped without forgetting the proposals.
+            self.dirty = true;
+        }
     }
 
-    /// Whether the state in the store is another than the present one.
+    /// Keys of our handshake ratchet that the state in the store does not know to be used.
+    pub(super) fn spent_keys(&self) -> u32 {
+        self.journal.handshakes
+    }
+
+    /// Whether the group can be made of the state in the store, and the notes.
+    pub(super) fn is_stored(&self) -> bool {
+        (self.saved == Some(self.epoch()) || self.has_step()) && !self.dirty && !self.unsaved_proposals
+    }
+
+    /// Whether the state in the store is another than the present one, but for our handshake ratchet.
     pub(super) fn lags(&self) -> bool {
-        !self.is_stored() || self.journal.lags
+        !self.is_stored() || self.journal.lags || self.has_step()
     }
 
     /// How many messages are noted.
@@ -157,7 +198,10 @@ impl Group {
             (mls.clone(), notes)
         } else {
             let client = self.shared.client(&self.account, self.mls.cipher_suite());
-            (client.load_group(self.mls.group_id())?, 0)
+            let mut mls = client.load_group(self.mls.group_id())?;
+            self.journal.step.iter().try_for_each(|step| step.apply(&mut mls))?;
+            skip_handshake_keys(&mut mls, self.journal.handshakes)?;
+            (mls, 0)
         };
         self.journal.replay(&mut mls, from)?;
         Ok(mls)
@@ -187,6 +231,7 @@ impl Group {
 
     /// Forgets what is noted: the state in the store has it, or is gone.
     pub(super) fn drop_notes(&mut self) {
+        self.drop_step();
         if self.journal.stored {
             self.writes.push(Write::Delete { room: Room::USED, key: row_key(self) });
         }
@@ -196,8 +241,9 @@ impl Group {
     /// Adds the notes to what becomes durable.
     pub(super) fn save_notes(&mut self) {
         if self.journal.unsaved {
-            let Journal { next, read, .. } = &self.journal;
-            let notes = NotesRow { epoch: self.epoch().0, next: *next, read: read.clone() };
+            let Journal { next, handshakes, read, .. } = &self.journal;
+            let notes =
+                NotesRow { epoch: self.epoch().0, next: *next, handshakes: *handshakes, read: read.clone() };
             self.writes.push(Write::Put { room: Room::USED, key: row_key(self), value: record::encode(&notes) });
             self.journal.unsaved = false;
             self.journal.stored = true;
@@ -208,11 +254,14 @@ impl Group {
     pub(super) fn load_notes<R: Rows>(&mut self, rows: &R) -> Result<(), row::LoadError<R::Error>> {
         let notes = rows.get(Room::USED, &row_key(self)).map_err(row::LoadError::Store)?;
         if let Some(notes) = notes {
-            let NotesRow { epoch, next, read } = record::decode(&notes)?;
+            let NotesRow { epoch, next, handshakes, read } = record::decode(&notes)?;
             if epoch != self.epoch().0 {
                 return Err(RecordError::Damaged.into());
             }
-            self.journal = Journal { next, read, lags: true, stored: true, ..Journal::default() };
+            let lags = next > 0 || !read.is_empty();
+            let step = self.journal.step.take();
+            self.journal = Journal { next, handshakes, step, read, lags, stored: true, ..Journal::default() };
+            skip_handshake_keys(&mut self.mls, handshakes)?;
             self.journal.replay(&mut self.mls, 0)?;
         }
         self.journal.next = self.mls.peek_next_key_generation().map_err(MlsError::from)?;

@@ -25,6 +25,7 @@ mod rejoin;
 mod repeated;
 pub(crate) mod row;
 mod standing;
+mod step;
 mod submit;
 mod tree;
 mod view;

@@ -25,6 +25,7 @@ use super::{
     access::{Keys, channel_key_at},
     create::export_key,
     reinit::Frozen,
+    step::Step,
     tree::TREE_KEY_LABEL,
     view::client_in,
 };
@@ -250,7 +251,7 @@ impl Group {
             && let Some(secrets) = self.withdrawn_commit(entry.epoch, &incoming.entry)
         {
             *checkpoint = None;
-            return match self.apply_own(&secrets, entry, incoming, stays_open, events) {
+            return match self.apply_own(&secrets, None, entry, incoming, stays_open, events) {
                 Ok(()) => Outcome::Confirmed,
                 Err(rejection) => Outcome::NeedsRecovery(rejection),
             };
@@ -537,14 +538,22 @@ impl Group {
                 Outcome::Confirmed
             }
             _ => {
-                let secrets = intent.prepared.as_ref().map(|prepared| prepared.secrets.clone()).unwrap_or_default();
+                let Some(prepared) = intent.prepared.clone() else { return Outcome::Stale };
                 *checkpoint = None;
-                match self.apply_own(&secrets, entry, incoming, stays_open, events) {
+                // It is not withdrawn with what was prepared in the epoch that it ends.
+                self.intents.remove(&order);
+                let step = Step::Own(order, Arc::clone(&prepared));
+                match self.apply_own(&prepared.secrets, Some(step), entry, incoming, stays_open, events) {
                     Ok(()) => {
-                        self.drop_intent(order);
+                        if !self.has_step() {
+                            self.drop_intent(order);
+                        }
                         Outcome::Confirmed
                     }
-                    Err(rejection) => Outcome::NeedsRecovery(rejection),
+                    Err(rejection) => {
+                        self.intents.insert(order, intent);
+                        Outcome::NeedsRecovery(rejection)
+                    }
                 }
             }
         }
@@ -554,6 +563,7 @@ impl Group {
     fn apply_own(
         &mut self,
         secrets: &[u8],
+        step: Option<Step>,
         entry: &Entry,
         incoming: &Incoming,
         stays_open: bool,
@@ -564,7 +574,7 @@ impl Group {
                 .and_then(|secrets| mls.apply_detached_commit(secrets))
                 .map_err(|error| Rejection::Mls(error.to_string()))
         };
-        self.advance(entry, incoming, stays_open, events, apply)
+        self.advance(entry, incoming, stays_open, events, apply, step)
     }
 
     /// Somebody's commit.
@@ -578,6 +588,7 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Outcome {
         let (outside, time) = (Self::is_outside(&message), mls_time(incoming.time));
+        let step = message.to_bytes().ok().map(|message| Step::Read(message, incoming.time));
         let process = |mls: &mut MlsGroup| match mls.process_incoming_message_with_time(message, time) {
             Ok(ReceivedMessage::Commit(description)) => Ok(description),
             Ok(_) => Err(Rejection::Mismatch),
@@ -588,12 +599,12 @@ impl Group {
             match self.rejoin_psk(entry.epoch) {
                 Ok((id, psk)) => {
                     let psks = self.shared.psks.clone();
-                    psks.during(id, psk, || self.advance(entry, incoming, stays_open, events, process))
+                    psks.during(id, psk, || self.advance(entry, incoming, stays_open, events, process, None))
                 }
                 Err(error) => Err(Rejection::Mls(error.to_string())),
             }
         } else {
-            self.advance(entry, incoming, stays_open, events, process)
+            self.advance(entry, incoming, stays_open, events, process, step)
         };
         match advanced {
             Ok(()) => Outcome::Applied,
@@ -604,7 +615,8 @@ impl Group {
     /// Applies a commit, with every check. The group goes on only if all pass.
     ///
     /// A commit is applied to a copy. Where the store has the group as it is, and nobody goes, whose name would be looked
-    /// up in the group before, the store's is the copy: copying takes as long as applying where members are many.
+    /// up in the group before, the store's is the copy: copying takes as long as applying where members are many. And
+    /// where it has that, the state after the commit is not written at once, but the commit (`step`).
     fn advance(
         &mut self,
         entry: &Entry,
@@ -612,6 +624,7 @@ impl Group {
         stays_open: bool,
         events: &mut Vec<Event>,
         apply: impl FnOnce(&mut MlsGroup) -> Result<CommitMessageDescription, Rejection>,
+        step: Option<Step>,
     ) -> Result<(), Rejection> {
         self.remember_epoch();
         let removes = entry.commit.is_none_or(|header| header.removed > 0) || self.mls.commit_required();
@@ -622,17 +635,23 @@ impl Group {
         }
         // They are of the group before.
         let keys = Arc::clone(self.keys().map_err(fault)?);
+        let (ended, step) = (self.epoch(), step.filter(|_| !self.lags()));
         if self.lags() || removes {
             let mut next = self.mls.clone();
             let description = apply(&mut next)?;
-            return self.accept(Some(next), &keys, &description, entry, incoming, stays_open, events);
+            self.accept(Some(next), &keys, &description, entry, incoming, stays_open, events)?;
+        } else {
+            let applied = apply(&mut self.mls)
+                .and_then(|description| self.accept(None, &keys, &description, entry, incoming, stays_open, events));
+            if applied.is_err() {
+                self.fall_back(None);
+            }
+            applied?;
         }
-        let applied = apply(&mut self.mls)
-            .and_then(|description| self.accept(None, &keys, &description, entry, incoming, stays_open, events));
-        if applied.is_err() {
-            self.fall_back(None);
+        if let Some(step) = step.filter(|_| self.epoch() == ended.next() && self.frozen.is_none()) {
+            self.take_step(step);
         }
-        applied
+        Ok(())
     }
 
     /// The checks of every commit, and what follows from it. `next` is the group after it, or none if ours is that
@@ -830,7 +849,7 @@ impl Group {
     pub(super) fn unprepare(&mut self, void: impl Fn(&Prepared) -> bool) {
         let mut changed = Vec::new();
         for (order, intent) in &mut self.intents {
-            if intent.prepared.as_ref().is_some_and(&void) {
+            if intent.prepared.as_deref().is_some_and(&void) {
                 intent.prepared = None;
                 intent.ordered = false;
                 changed.push(*order);

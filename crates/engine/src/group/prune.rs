@@ -79,7 +79,7 @@ impl Group {
             return Ok(());
         }
         // What mls-rs holds back would bring them back when it is written.
-        if self.dirty {
+        if self.dirty || self.has_step() {
             self.write_state()?;
         }
         for past in std::mem::take(&mut self.past) {

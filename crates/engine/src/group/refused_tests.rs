@@ -42,6 +42,7 @@ const EXTENSIONS: [u16; 4] = [
 
 /// A person's group as it is stored, with other cryptography and no policy.
 fn evil_group(person: &mut Person, evil: Evil) -> MlsGroup<impl MlsConfig + use<>> {
+    person.group().write_state_next();
     person.save();
     let id = person.group().name().to_string().into_bytes();
     let (shared, suite) = (person.group().shared.clone(), person.group().mls.cipher_suite());

@@ -254,7 +254,7 @@ impl Group {
         let order = self.wish_first(Wish::Succeed)?;
         let prepared = Prepared { key, epoch: frozen.epoch, entry, bundle: None, blobs, secrets };
         let id = self.intents.get_mut(&order).map(|intent| {
-            intent.prepared = Some(prepared);
+            intent.prepared = Some(std::sync::Arc::new(prepared));
             intent.id
         });
         self.save_intent(order);

@@ -314,7 +314,7 @@ impl Group {
         self.channel_keys.push(channel_key);
         let order = self.wish_first(Wish::Rejoin)?;
         if let Some(intent) = self.intents.get_mut(&order) {
-            intent.prepared = Some(prepared);
+            intent.prepared = Some(std::sync::Arc::new(prepared));
         }
         self.save_intent(order);
         self.intents.get(&order).map(|intent| intent.id).ok_or(RejoinError::NotNeeded)
@@ -503,6 +503,7 @@ impl Group {
                 at: before,
                 state,
                 last_added: self.last_added,
+                spent: self.spent_keys(),
             });
         }
         self.mls = mls;

@@ -18,6 +18,7 @@ use super::{
     refresh::Refreshed,
     reinit::Frozen,
     standing::{Branch, Lost, Parent},
+    step::{STEP, StepRow},
     withdrawn::{WITHDRAWN, Withdrawn},
 };
 use crate::{
@@ -57,6 +58,7 @@ struct ParentRow {
     ended: Epoch,
     at: Epoch,
     last_added: Epoch,
+    spent: u32,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -82,6 +84,9 @@ struct Row {
     room: Text,
     title: Text,
     epoch: Epoch,
+    /// The epoch of the MLS state in the store: that one, or the one before it.
+    state: Epoch,
+    step: Option<StepRow>,
     members: u32,
     position: Position,
     time: Timestamp,
@@ -272,11 +277,11 @@ impl Group {
             let found = get(Room::GROUP, &state_key(name, row.incarnation, epoch))?;
             Ok::<_, LoadError<R::Error>>(found.ok_or(RecordError::Damaged)?)
         };
-        let state = state_of(row.epoch)?;
+        let state = state_of(row.state)?;
         let mut parents = Vec::new();
         for parent in &row.parents {
-            let ParentRow { commit, ended, at, last_added } = *parent;
-            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added });
+            let ParentRow { commit, ended, at, last_added, spent } = *parent;
+            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added, spent });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
@@ -360,7 +365,7 @@ impl Group {
             successor: None,
             predecessor: row.predecessor.as_ref().map(Text::parse).transpose()?,
             founding: row.founding.as_ref().map(|founding| founding.0.clone()),
-            saved: Some(row.epoch),
+            saved: Some(row.state),
             unsaved_proposals: false,
             read_to_end: None,
             unable: None,
@@ -395,6 +400,12 @@ impl Group {
             touched: false,
             unusable: false,
         };
+        if let Some(step) = &row.step {
+            group.load_step(*step, get(Room::GROUP, &key(name, STEP))?)?;
+        }
+        if group.epoch() != row.epoch {
+            return Err(RecordError::Damaged.into());
+        }
         group.load_notes(rows)?;
         group.load_generations(rows)?;
         Ok(Some(group))
@@ -469,6 +480,8 @@ impl Group {
             room: Text::new(&self.profile.room),
             title: Text::new(&self.profile.title),
             epoch: self.epoch(),
+            state: self.saved.unwrap_or_else(|| self.epoch()),
+            step: self.step_row(),
             members,
             position: self.window.position(),
             time: self.window.time(),
@@ -490,6 +503,7 @@ impl Group {
                     ended: parent.ended,
                     at: parent.at,
                     last_added: parent.last_added,
+                    spent: parent.spent,
                 })
                 .collect(),
             lost: self.lost.as_ref().map(|lost| LostRow {

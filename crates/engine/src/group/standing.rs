@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::{
     Access, Group, Status,
     access::{Keys, each_member, fault, own_channel_key},
+    journal::skip_handshake_keys,
     view::client_of,
 };
 use crate::{
@@ -59,6 +60,8 @@ pub(super) struct Parent {
     /// The MLS state, as mls-rs wrote it in that epoch.
     pub(super) state: Zeroizing<Vec<u8>>,
     pub(super) last_added: Epoch,
+    /// Keys of our handshake ratchet that were used in that epoch and that the state does not know of.
+    pub(super) spent: u32,
 }
 
 /// Whether what we lost is a branch that is not the group (`fork`).
@@ -163,7 +166,8 @@ impl Group {
             self.write_state()?;
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
-        self.parents.push(Parent { commit, ended, at: ended, state, last_added: self.last_added });
+        let (last_added, spent) = (self.last_added, self.spent_keys());
+        self.parents.push(Parent { commit, ended, at: ended, state, last_added, spent });
         Ok(())
     }
 
@@ -295,7 +299,9 @@ impl Group {
         let group_id = self.name.to_string().into_bytes();
         let epochs = self.shared.groups.epochs_before(&group_id, parent.at.0);
         self.shared.groups.load(&group_id, GroupRows { state: parent.state.clone(), epochs });
-        Ok(self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?)
+        let mut mls = self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
+        skip_handshake_keys(&mut mls, parent.spent)?;
+        Ok(mls)
     }
 
     /// The key tree of the present epoch or one whose state was kept, and our channel key in it.

@@ -1,5 +1,7 @@
 //! From wishes to submissions.
 
+use std::sync::Arc;
+
 use conclave_channel::{Entry, EntryKind};
 use conclave_mls::{
     components::{HandshakeAad, SafeAad},
@@ -102,7 +104,7 @@ impl Group {
 
     /// A place for a new intent: after all others, or before them. Those of a later version's kinds keep theirs.
     pub(super) fn free_order(&self, first: bool) -> u64 {
-        let known = || self.intents.keys().chain(&self.foreign_intents).copied();
+        let known = || self.intents.keys().chain(&self.foreign_intents).copied().chain(self.step_order());
         let after = || known().max().map_or(u64::MAX / 2, |last| last.saturating_add(1));
         if first { known().min().and_then(|first| first.checked_sub(1)).unwrap_or_else(after) } else { after() }
     }
@@ -237,9 +239,10 @@ impl Group {
                 Some(prepared) if !is_outdated(&prepared, self.epoch()) => prepared,
                 _ => match self.prepare(&intent, now, events) {
                     Ok(Some(prepared)) => {
+                        let prepared = Arc::new(prepared);
                         self.acknowledged_by_us();
                         if let Some(stored) = self.intents.get_mut(&order) {
-                            stored.prepared = Some(prepared.clone());
+                            stored.prepared = Some(Arc::clone(&prepared));
                         }
                         self.save_intent(order);
                         prepared
@@ -262,7 +265,7 @@ impl Group {
                 },
             };
             let join = self.intents.get(&order).map(|intent| self.join_access(intent)).transpose()?.flatten();
-            return submission(intent.id, prepared, join).map(Some);
+            return submission(intent.id, &prepared, join).map(Some);
         }
     }
 
@@ -518,7 +521,7 @@ pub(super) fn is_message(wish: &Wish) -> bool {
     matches!(wish, Wish::Send { .. } | Wish::Heartbeat)
 }
 
-fn submission(intent: IdempotencyKey, prepared: Prepared, join: Option<JoinAccess>) -> Result<Submission, MlsError> {
+fn submission(intent: IdempotencyKey, prepared: &Prepared, join: Option<JoinAccess>) -> Result<Submission, MlsError> {
     let body = match &prepared.bundle {
         Some(bundle) => {
             SubmissionBody::Bundle(Box::new(SubmitBundleRequest::decode(bundle.as_slice()).map_err(fault)?))
@@ -528,5 +531,5 @@ fn submission(intent: IdempotencyKey, prepared: Prepared, join: Option<JoinAcces
             entry: prepared.entry.clone(),
         }),
     };
-    Ok(Submission { intent, join, blobs: prepared.blobs, body })
+    Ok(Submission { intent, join, blobs: prepared.blobs.clone(), body })
 }

@@ -1,8 +1,9 @@
 //! The ratchet tree, as it is kept for joiners: in chunks at the hub, of which a commit uploads what is new.
 
 use conclave_channel::chain;
-use conclave_mls::tree_chunks::{self, Changed, ChunkNames, Keyed, Nodes};
+use conclave_mls::tree_chunks::{self, Changed, ChunkNames, Held, Keyed};
 use conclave_names::{Epoch, Hash};
+use mls_rs::group::ExportedTree;
 
 use super::{Group, access::fault, create::export_key};
 use crate::mls_client::{MlsError, MlsGroup, suite};
@@ -36,12 +37,12 @@ pub(super) fn renews_key(removed: u32, members: u32) -> bool {
 }
 
 impl Group {
-    /// Works out what is to be uploaded with a commit: `exported` is the tree after it, and `renewed` the group after it
+    /// Works out what is to be uploaded with a commit: `next` is the tree after it, and `renewed` the group after it
     /// if it renews the tree key.
     pub(super) fn offer_tree(
         &self,
         renewed: Option<&MlsGroup>,
-        exported: &[u8],
+        next: &ExportedTree<'_>,
     ) -> Result<(Offer, conclave_mls::seal::Seed), MlsError> {
         let provider = suite(self.mls.cipher_suite())?;
         let old_key = self.tree_key(self.epoch()).ok_or_else(|| fault("no tree key"))?;
@@ -52,16 +53,16 @@ impl Group {
         if self.is_visible() {
             // The DS keeps it as it is, and serves it by its hash.
             let changed = Changed { names: ChunkNames::default(), added: Vec::new(), dropped: Vec::new() };
-            return Ok((Offer { root: chain::entry_hash(exported), changed, whole: false }, new_key));
+            return Ok((Offer { root: chain::entry_hash(&next.to_bytes()?), changed, whole: false }, new_key));
         }
-        let after = Nodes::parse(exported).map_err(fault)?;
+        let after = Held(next.nodes());
         let whole = self.offers_whole_tree || renewed.is_some();
         let after = Keyed { key: &new_key, nodes: &after };
         let changed = if whole {
             tree_chunks::changes(&provider, None, after, after)
         } else {
-            let before = self.mls.export_tree().to_bytes()?;
-            let before = Nodes::parse(&before).map_err(fault)?;
+            let present = self.mls.export_tree();
+            let before = Held(present.nodes());
             let before = Keyed { key: old_key, nodes: &before };
             let computed;
             let names = match &self.tree_names.present {
