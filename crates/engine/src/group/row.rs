@@ -101,7 +101,6 @@ struct Row {
     past: Vec<Past>,
     emptied: bool,
     frozen: Option<Frozen>,
-    successor: Option<Text>,
     predecessor: Option<Text>,
     founding: Option<FoundingRow>,
 }
@@ -444,7 +443,6 @@ impl Group {
             past: self.past.clone(),
             emptied: self.emptied,
             frozen: self.frozen.clone(),
-            successor: self.successor.as_ref().map(Text::new),
             predecessor: self.predecessor.as_ref().map(Text::new),
             founding: self.founding.clone().map(FoundingRow),
         };
