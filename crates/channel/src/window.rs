@@ -81,8 +81,16 @@ impl HashWindow {
     /// # Errors
     /// [`LogFault`] if it is not the next one, or its time runs backwards. Nothing changes then.
     pub fn advance(&mut self, seq: Seq, kind: EntryKind, time: Timestamp, entry: &[u8]) -> Result<(), LogFault> {
+        self.advance_by(seq, kind, time, &chain::entry_hash(entry))
+    }
+
+    /// The same by an entry's hash ([`chain::entry_hash`]).
+    ///
+    /// # Errors
+    /// As [`HashWindow::advance`].
+    pub fn advance_by(&mut self, seq: Seq, kind: EntryKind, time: Timestamp, entry: &Hash) -> Result<(), LogFault> {
         self.expect(seq, time)?;
-        let hash = chain::next(&self.newest.hash, seq, kind, time, &chain::entry_hash(entry));
+        let hash = chain::next(&self.newest.hash, seq, kind, time, entry);
         self.before.push_back(self.newest.hash);
         self.newest = Position { seq, hash };
         self.time = time;

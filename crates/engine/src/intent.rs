@@ -281,8 +281,12 @@ impl Intent {
         })
     }
 
-    /// From the value of a row. One of an unknown kind was written by a later version: it is kept, not carried out.
+    /// From the value of a row. One of an unknown kind, or of a later row version, was written by a later version of this
+    /// program: it is kept, not carried out.
     pub(crate) fn from_row(bytes: &[u8]) -> Result<Option<Self>, RecordError> {
+        if record::is_later(bytes) {
+            return Ok(None);
+        }
         let row: Row = record::decode(bytes)?;
         let mut items = row.items.into_iter().map(|item| item.0);
         let wish = match row.kind {

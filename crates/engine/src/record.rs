@@ -28,6 +28,11 @@ pub(crate) fn encode<T: MlsEncode + MlsSize>(value: &T) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(bytes)
 }
 
+/// Whether a row is of a later version than this code knows.
+pub(crate) fn is_later(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|version| *version > VERSION)
+}
+
 pub(crate) fn decode<T: MlsDecode>(bytes: &[u8]) -> Result<T, RecordError> {
     let (version, mut rest) = bytes.split_first().ok_or(RecordError::Damaged)?;
     if *version != VERSION {

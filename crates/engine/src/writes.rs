@@ -35,6 +35,14 @@ impl Room {
     pub const USED: Self = Self(10);
     /// Entries of the inbox that could not be taken up when they came.
     pub const WAITING: Self = Self(12);
+    /// What a list of groups shows: a short row a group.
+    pub const SUMMARY: Self = Self(14);
+
+    /// Whether its rows are short and read all together, so that a store does well to keep them side by side, apart from others.
+    #[must_use]
+    pub const fn is_listed(self) -> bool {
+        self.0 == Self::SUMMARY.0
+    }
 
     /// From the number in the store.
     #[must_use]

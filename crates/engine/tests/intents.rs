@@ -8,7 +8,7 @@ use common::*;
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
-    group::{KIND_EVENT, Status},
+    group::{Group, KIND_EVENT, Status},
     intent::Wish,
     outcome::Event,
     writes::Room,
@@ -88,6 +88,49 @@ fn what_a_later_version_wishes_is_kept_and_harms_nothing() {
     assert_eq!(bob.texts(), ["hello"]);
     assert_eq!(alice.store.rows.get(&rows[0]), Some(&foreign), "it was neither lost nor overwritten");
     assert_eq!(alice.group().foreign_intents(), 1);
+}
+
+#[test]
+fn rows_of_any_later_version_keep_their_places_in_the_order() {
+    let mut world = World::new();
+    let [mut alice, mut bob] = ["alice", "bob"].map(|name| world.person(name));
+    group_of(&mut world, &mut [&mut alice, &mut bob]);
+    for text in ["first", "second", "third"] {
+        alice.group().wish_text(text).unwrap();
+    }
+    alice.save();
+    let keys = |alice: &Person| -> Vec<_> {
+        alice.store.rows.keys().filter(|(room, _)| *room == Room::INTENT).cloned().collect()
+    };
+    let [first, second, third] = keys(&alice).try_into().unwrap();
+    // Nothing but the first byte of such a row can be understood, which says so: what follows is of any form and length.
+    let (next, last) = (vec![2], [&[255], [7; 300].as_slice()].concat());
+    alice.store.rows.insert(first.clone(), next.clone());
+    alice.store.rows.insert(third.clone(), last.clone());
+    alice.restart();
+    assert_eq!((alice.group().intents().count(), alice.group().foreign_intents()), (1, 2));
+
+    // What is wished now comes after all of them, and before them what must come first.
+    alice.group().wish_text("fourth").unwrap();
+    alice.save();
+    let known: Vec<_> = keys(&alice).into_iter().filter(|key| ![&first, &third].contains(&key)).collect();
+    assert_eq!((known.len(), &known[0]), (2, &second));
+    assert!(known[1] > third, "a place after that of the later version's");
+    alice.restart();
+    alice.drive(&mut world);
+    bob.drive(&mut world);
+    assert_eq!(bob.texts(), ["second", "fourth"]);
+    assert_eq!(keys(&alice), [first.clone(), third.clone()]);
+    assert_eq!(alice.store.rows[&first].as_slice(), next);
+    assert_eq!(alice.store.rows[&third].as_slice(), last);
+
+    // A row without a version, or of none that there ever was, is damaged.
+    let name = alice.group().name().clone();
+    for damaged in [vec![], vec![0, 1, 2]] {
+        let mut broken = alice.store.clone();
+        broken.rows.insert(first.clone(), damaged);
+        assert!(Group::load(&alice.account, &alice.mls, &broken, &name).is_err());
+    }
 }
 
 #[test]

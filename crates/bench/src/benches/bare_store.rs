@@ -32,14 +32,17 @@ use zeroize::Zeroizing;
 const EPOCHS: u64 = 3;
 
 const SETTINGS: &str = "
+    PRAGMA key = \"x'2DD29CA851E7B56E4697B0E1F08507293D761A05CE4D1B628663F411A8086D99'\";
+    PRAGMA cipher_hmac_algorithm = HMAC_SHA256;
     PRAGMA cipher_log_level = NONE;
     PRAGMA cipher_memory_security = ON;
-    PRAGMA key = \"x'2DD29CA851E7B56E4697B0E1F08507293D761A05CE4D1B628663F411A8086D99'\";
     PRAGMA temp_store = MEMORY;
     PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA secure_delete = ON;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
+    PRAGMA cache_size = -8192;
+    PRAGMA wal_autocheckpoint = 4096;
     CREATE TABLE mls_group (group_id BLOB PRIMARY KEY, snapshot BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE epoch (
         group_id BLOB, epoch_id INTEGER, epoch_data BLOB NOT NULL,

@@ -8,6 +8,8 @@ use crate::profile::StoreKey;
 /// The format that this code writes, and the newest that it reads (`user_version`).
 pub(super) const FORMAT: u32 = 1;
 
+/// A row's room is where it belongs; those that are read together lie together in `listed`. Messages name their group by number:
+/// its name, of some sixty bytes, would stand three times in the file for each. The index by name has messages only, each once.
 const TABLES: &str = "
     CREATE TABLE rows (
         room INTEGER NOT NULL,
@@ -15,8 +17,18 @@ const TABLES: &str = "
         value BLOB NOT NULL,
         PRIMARY KEY (room, key)
     ) STRICT;
+    CREATE TABLE listed (
+        room INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (room, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE groups (
+        number INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    ) STRICT;
     CREATE TABLE messages (
-        grp TEXT NOT NULL,
+        grp INTEGER NOT NULL,
         seq INTEGER NOT NULL,
         id BLOB NOT NULL,
         sender TEXT NOT NULL,
@@ -26,18 +38,26 @@ const TABLES: &str = "
         epoch INTEGER NOT NULL,
         PRIMARY KEY (grp, seq, id)
     ) STRICT;
-    CREATE INDEX messages_by_id ON messages (grp, id);
+    CREATE UNIQUE INDEX messages_by_id ON messages (grp, id) WHERE kind = 1;
     PRAGMA user_version = 1;
 ";
 
+/// How the file is encrypted: AES-256-CBC, which is SQLCipher's only cipher, and HMAC-SHA-256, for which processors have
+/// instructions, so that a page costs half of what it does with SQLCipher's own choice, HMAC-SHA-512.
+const ENCRYPTION: &str = "PRAGMA cipher_hmac_algorithm = HMAC_SHA256;";
+
 /// Every acknowledged transaction is on the disk; deleted data is overwritten; temporary data stays in memory. The
-/// file is held exclusively, so that the index of the write-ahead log needs no shared memory.
+/// file is held exclusively, so that the index of the write-ahead log needs no shared memory. The transaction of a page of entries
+/// fits into the cache (in KiB), so that no page of the file is encrypted twice for it. The write-ahead log is merged into the file
+/// when it has so many pages (16 MiB), and by `tidy`.
 const SETTINGS: &str = "
     PRAGMA temp_store = MEMORY;
     PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA secure_delete = ON;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
+    PRAGMA cache_size = -8192;
+    PRAGMA wal_autocheckpoint = 4096;
 ";
 
 /// Gives a fresh connection its key and settings, and makes the tables of a new file.
@@ -46,6 +66,7 @@ pub(super) fn prepare(connection: &mut Connection, key: &StoreKey) -> Result<(),
     // wipes first.
     connection.execute_batch("PRAGMA cipher_log_level = NONE; PRAGMA cipher_memory_security = ON;")?;
     connection.execute_batch(&key.pragma())?;
+    connection.execute_batch(ENCRYPTION)?;
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > FORMAT {
         return Err(StoreError::Newer { found, known: FORMAT });

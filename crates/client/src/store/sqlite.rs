@@ -1,11 +1,8 @@
-//! The store in one file, encrypted as a whole by SQLCipher (AES-256-CBC and HMAC-SHA-512 a page).
+//! The store in one file, encrypted as a whole by SQLCipher (AES-256-CBC and HMAC-SHA-256 a page).
 
 use std::{fmt, fs::File, sync::Arc, time::Duration};
 
-use conclave_engine::{
-    group::KIND_MESSAGE,
-    writes::{Room, StoredMessage, Write},
-};
+use conclave_engine::writes::{Room, StoredMessage, Write};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row as SqlRow, params};
 use zeroize::Zeroizing;
 
@@ -13,7 +10,7 @@ use super::{ProfileStore, Row, StoreError, schema};
 use crate::profile::{Profile, StoreKey};
 
 /// Statements that stay prepared.
-const STATEMENTS: usize = 16;
+const STATEMENTS: usize = 24;
 
 /// A profile's store. While it lives, the profile stays locked.
 pub struct Store {
@@ -74,8 +71,6 @@ impl Store {
     }
 }
 
-const COLUMNS: &str = "grp, seq, id, sender, time_ms, kind, body, epoch";
-
 /// SQLite's integers have a sign; what was written has none.
 fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
@@ -116,31 +111,97 @@ fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-fn write(connection: &Connection, write: &Write) -> Result<(), StoreError> {
-    match write {
-        Write::Put { room, key, value } => connection
-            .prepare_cached("INSERT OR REPLACE INTO rows (room, key, value) VALUES (?1, ?2, ?3)")?
-            .execute(params![room.code(), key, value.as_slice()])?,
-        Write::Delete { room, key } => connection
-            .prepare_cached("DELETE FROM rows WHERE room = ?1 AND key = ?2")?
-            .execute(params![room.code(), key])?,
-        Write::Message(m) => connection
-            .prepare_cached(&format!(
-                "INSERT OR REPLACE INTO messages ({COLUMNS}) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
-                 WHERE ?6 <> {KIND_MESSAGE} OR NOT EXISTS (
-                     SELECT 1 FROM messages WHERE grp = ?1 AND id = ?3 AND seq <> ?2 AND kind = {KIND_MESSAGE})"
-            ))?
-            .execute(params![
-                m.group,
-                signed(m.seq)?,
-                m.id,
-                m.sender,
-                signed(m.time_ms)?,
-                m.kind,
-                m.body,
-                signed(m.epoch)?
-            ])?,
+/// The statements for rows: in the table of the rooms that are listed, and in that of all others. One that may stop halfway, or that
+/// reads the table that it writes, would copy what it changes first: none of these does.
+struct OfRows {
+    put: &'static str,
+    delete: &'static str,
+    get: &'static str,
+    scan: &'static str,
+}
+
+macro_rules! of_rows {
+    ($table:literal) => {
+        OfRows {
+            put: concat!(
+                "INSERT INTO ",
+                $table,
+                " (room, key, value) VALUES (?1, ?2, ?3) ON CONFLICT (room, key) DO UPDATE SET value = excluded.value"
+            ),
+            delete: concat!("DELETE FROM ", $table, " WHERE room = ?1 AND key = ?2"),
+            get: concat!("SELECT value FROM ", $table, " WHERE room = ?1 AND key = ?2"),
+            // A prefix of nothing but 0xFF bytes has no end.
+            scan: concat!(
+                "SELECT key, value FROM ",
+                $table,
+                " WHERE room = ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key"
+            ),
+        }
     };
+}
+
+const ROWS: OfRows = of_rows!("rows");
+const LISTED: OfRows = of_rows!("listed");
+
+const fn of(room: Room) -> &'static OfRows {
+    if room.is_listed() { &LISTED } else { &ROWS }
+}
+
+// A message's kind is 1 (`KIND_MESSAGE`): SQLite takes the index for the literal only.
+const ADD_GROUP: &str = "INSERT INTO groups (name) VALUES (?1) ON CONFLICT DO NOTHING";
+const PUT_MESSAGE: &str = "
+    INSERT INTO messages (grp, seq, id, sender, time_ms, kind, body, epoch)
+    VALUES ((SELECT number FROM groups WHERE name = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    ON CONFLICT (grp, seq, id) DO UPDATE SET
+        sender = excluded.sender, time_ms = excluded.time_ms, kind = excluded.kind, body = excluded.body, epoch = excluded.epoch
+    ON CONFLICT DO NOTHING";
+const PAGE: &str = "
+    SELECT ?1, seq, id, sender, time_ms, kind, body, epoch FROM messages
+    WHERE grp = (SELECT number FROM groups WHERE name = ?1) AND seq > ?2 AND seq <= coalesce(
+        (SELECT seq FROM messages WHERE grp = (SELECT number FROM groups WHERE name = ?1) AND seq > ?2
+         ORDER BY seq LIMIT 1 OFFSET ?3),
+        9223372036854775807)
+    ORDER BY seq, id";
+const LAST: &str = "
+    SELECT ?1, seq, id, sender, time_ms, kind, body, epoch FROM messages
+    WHERE grp = (SELECT number FROM groups WHERE name = ?1) ORDER BY seq DESC, id DESC LIMIT ?2";
+const HAS: &str = "
+    SELECT EXISTS (SELECT 1 FROM messages
+                   WHERE grp = (SELECT number FROM groups WHERE name = ?1) AND id = ?2 AND kind = 1)";
+const COUNT: &str = "SELECT count(*) FROM messages WHERE grp = (SELECT number FROM groups WHERE name = ?1)";
+
+fn put_message(connection: &Connection, m: &StoredMessage) -> Result<(), StoreError> {
+    connection.prepare_cached(PUT_MESSAGE)?.execute(params![
+        m.group,
+        signed(m.seq)?,
+        m.id,
+        m.sender,
+        signed(m.time_ms)?,
+        m.kind,
+        m.body,
+        signed(m.epoch)?
+    ])?;
+    Ok(())
+}
+
+fn write_all(connection: &Connection, writes: &[Write]) -> Result<(), StoreError> {
+    let mut group: Option<&str> = None;
+    for write in writes {
+        match write {
+            Write::Put { room, key, value } => {
+                connection.prepare_cached(of(*room).put)?.execute(params![room.code(), key, value.as_slice()])?;
+            }
+            Write::Delete { room, key } => {
+                connection.prepare_cached(of(*room).delete)?.execute(params![room.code(), key])?;
+            }
+            Write::Message(message) => {
+                if group.replace(&message.group) != Some(&message.group) {
+                    connection.prepare_cached(ADD_GROUP)?.execute([&message.group])?;
+                }
+                put_message(connection, message)?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -149,9 +210,7 @@ impl ProfileStore for Store {
         self.untidy = true;
         // Dropped before its end, a transaction is rolled back.
         let transaction = self.connection.transaction()?;
-        for each in writes {
-            write(&transaction, each)?;
-        }
+        write_all(&transaction, writes)?;
         transaction.commit().map_err(StoreError::from)
     }
 
@@ -164,16 +223,13 @@ impl ProfileStore for Store {
     }
 
     fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let mut statement = self.connection.prepare_cached("SELECT value FROM rows WHERE room = ?1 AND key = ?2")?;
+        let mut statement = self.connection.prepare_cached(of(room).get)?;
         let value = statement.query_row(params![room.code(), key], |row| row.get(0).map(Zeroizing::new)).optional()?;
         Ok(value)
     }
 
     fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
-        // A prefix of nothing but 0xFF bytes has no end.
-        let mut statement = self.connection.prepare_cached(
-            "SELECT key, value FROM rows WHERE room = ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key",
-        )?;
+        let mut statement = self.connection.prepare_cached(of(room).scan)?;
         let rows = statement.query_map(params![room.code(), prefix, end_of(prefix)], |row| {
             Ok((row.get(0)?, Zeroizing::new(row.get(1)?)))
         })?;
@@ -182,30 +238,21 @@ impl ProfileStore for Store {
 
     fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
         let Some(last) = limit.checked_sub(1) else { return Ok(Vec::new()) };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM messages WHERE grp = ?1 AND seq > ?2 AND seq <= coalesce(
-                 (SELECT seq FROM messages WHERE grp = ?1 AND seq > ?2 ORDER BY seq LIMIT 1 OFFSET ?3),
-                 9223372036854775807)
-             ORDER BY seq, id"
-        );
-        self.query(&sql, params![group, clamped(after_seq), clamped(last as u64)])
+        self.query(PAGE, params![group, clamped(after_seq), clamped(last as u64)])
     }
 
     fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM messages WHERE grp = ?1 ORDER BY seq DESC, id DESC LIMIT ?2");
-        let mut messages = self.query(&sql, params![group, clamped(limit as u64)])?;
+        let mut messages = self.query(LAST, params![group, clamped(limit as u64)])?;
         messages.reverse();
         Ok(messages)
     }
 
     fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
-        let sql =
-            format!("SELECT EXISTS (SELECT 1 FROM messages WHERE grp = ?1 AND id = ?2 AND kind = {KIND_MESSAGE})");
-        Ok(self.connection.prepare_cached(&sql)?.query_row(params![group, id], |row| row.get(0))?)
+        Ok(self.connection.prepare_cached(HAS)?.query_row(params![group, id], |row| row.get(0))?)
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {
-        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM messages WHERE grp = ?1")?;
+        let mut statement = self.connection.prepare_cached(COUNT)?;
         Ok(statement.query_row([group], |row| unsigned(row, 0))?)
     }
 }

@@ -96,6 +96,9 @@ fn the_settings_are_in_force() {
     assert_eq!(store.pragma("secure_delete"), "Integer(1)");
     assert_eq!(store.pragma("temp_store"), "Integer(2)");
     assert_eq!(store.pragma("cipher_memory_security"), "Text(\"1\")");
+    assert_eq!(store.pragma("cipher_hmac_algorithm"), "Text(\"HMAC_SHA256\")");
+    // The statements have it as a literal.
+    assert_eq!(KIND_MESSAGE, 1);
 }
 
 #[test]
@@ -278,7 +281,7 @@ proptest! {
 fn deciphered(fixture: &Fixture, name: &str) -> Vec<u8> {
     const PAGE: usize = 4096;
     /// IV and HMAC.
-    const RESERVE: usize = 80;
+    const RESERVE: usize = 48;
     let pragma = fixture.key.pragma();
     let hex = pragma.split('\'').nth(1).unwrap();
     let key: [u8; 32] = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();

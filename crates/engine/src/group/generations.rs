@@ -4,7 +4,7 @@
 //! and nobody got: the DS kept it back, or the member's device failed before it was sent. Which of the two cannot be seen, and the
 //! event does not say. The end of a sequence is no gap: members' acknowledgements show that (`presence`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_names::{ClientUri, Epoch};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -27,6 +27,15 @@ const UNKNOWN_START: u32 = u32::MAX;
 pub(super) struct Generations {
     /// The next generation, by leaf.
     next: BTreeMap<u32, u32>,
+    /// Leaves whose rows in the store are older.
+    changed: BTreeSet<u32>,
+}
+
+impl Generations {
+    /// Whether the store lacks something.
+    pub(super) fn unsaved(&self) -> bool {
+        !self.changed.is_empty()
+    }
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -61,12 +70,21 @@ impl Group {
 
     fn set_generation(&mut self, leaf: u32, next: u32) {
         self.generations.next.insert(leaf, next);
-        let row = GenerationRow { epoch: self.epoch(), next };
-        self.writes.push(Write::Put { room: Room::GROUP, key: key(self, leaf), value: record::encode(&row) });
+        self.generations.changed.insert(leaf);
+    }
+
+    /// Adds the rows that have changed: one a speaker, however much was said.
+    pub(super) fn save_generations(&mut self) {
+        for leaf in std::mem::take(&mut self.generations.changed) {
+            let Some(next) = self.generations.next.get(&leaf).copied() else { continue };
+            let row = GenerationRow { epoch: self.epoch(), next };
+            self.writes.push(Write::Put { room: Room::GROUP, key: key(self, leaf), value: record::encode(&row) });
+        }
     }
 
     /// Another epoch began: everybody counts from zero.
     pub(super) fn forget_generations(&mut self) {
+        self.generations.changed.clear();
         for leaf in std::mem::take(&mut self.generations.next).into_keys() {
             self.writes.push(Write::Delete { room: Room::GROUP, key: key(self, leaf) });
         }

@@ -24,9 +24,11 @@ mod reinit;
 mod rejoin;
 mod repeated;
 pub(crate) mod row;
+mod speakers;
 mod standing;
 mod step;
 mod submit;
+mod summary;
 mod tree;
 mod view;
 mod visible;
@@ -38,7 +40,7 @@ use std::{
 };
 
 use conclave_channel::{HashWindow, access::ChannelKey, law::Ledger, receipt::Receipt};
-use conclave_mls::{components::GroupProfile, seal::Seed};
+use conclave_mls::{components::GroupProfile, content::MessageId, seal::Seed};
 use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 
@@ -55,8 +57,9 @@ pub use prune::PAST_MS;
 pub use refresh::{REFRESH_MS, REFRESH_MS_A_MEMBER, REFRESH_SPREAD_MS};
 pub use reinit::Founding;
 pub use rejoin::{JoinAccess, RejoinError, WayBack};
-pub use row::{GroupSummary, LoadError, list};
+pub use row::LoadError;
 pub use submit::{Submission, SubmissionBody, WishError};
+pub use summary::{GroupSummary, list};
 pub use view::Member;
 pub use visible::Handshakes;
 
@@ -168,6 +171,11 @@ pub struct Group {
     account: Account,
     shared: Mls,
     writes: Vec<Write>,
+    /// Names of the messages among them.
+    heard: BTreeSet<MessageId>,
+    /// The row for lists of groups as the store has it; empty: not known.
+    summary: Vec<u8>,
+    speakers: speakers::Speakers,
     /// What the store has of the group's long rows.
     pieces: Pieces,
     /// What the MLS state in the store does not know.
@@ -236,6 +244,7 @@ impl Group {
     /// [`MlsError`] if the MLS state cannot be written.
     pub fn take_writes(&mut self) -> Result<Vec<Write>, MlsError> {
         self.save()?;
+        self.heard.clear();
         Ok(self.pieces.split(std::mem::take(&mut self.writes)))
     }
 

@@ -10,7 +10,7 @@ use conclave_mls::{
     rules::PATHLESS_ADDS_FROM,
     seal::{EXPORTER_LABEL, Purpose, entry_context},
 };
-use conclave_names::{ClientUri, Epoch, Seq, Timestamp};
+use conclave_names::{ClientUri, Epoch, Hash, Seq, Timestamp};
 use mls_rs::MlsMessageDescription;
 use mls_rs::{
     MlsMessage,
@@ -134,7 +134,7 @@ impl Group {
             }
             let told = done.events.len();
             match self.process_one(incoming, ahead, &mut checkpoint, &mut done.events) {
-                Ok((kind, mut outcome)) => {
+                Ok((kind, hash, mut outcome)) => {
                     self.pass_over_known(&mut outcome, &mut done.events, told, &mut known);
                     for event in done.events.iter().skip(told) {
                         self.note(event, incoming.seq, incoming.time);
@@ -145,7 +145,7 @@ impl Group {
                         break;
                     }
                     // It was checked that this is the next entry.
-                    if self.window.advance(incoming.seq, kind, incoming.time, &incoming.entry).is_ok() {
+                    if self.window.advance_by(incoming.seq, kind, incoming.time, &hash).is_ok() {
                         let said = |event: &Event| matches!(event, Event::Message { .. });
                         let wants_answer = kind == EntryKind::Commit || done.events.iter().skip(told).any(said);
                         self.note_presence(incoming.seq, incoming.time, &outcome, wants_answer);
@@ -166,13 +166,14 @@ impl Group {
         done
     }
 
+    /// Gives the entry's kind, its hash, and what became of it.
     fn process_one(
         &mut self,
         incoming: &Incoming,
         ahead: Ahead,
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
-    ) -> Result<(EntryKind, Outcome), ProcessError> {
+    ) -> Result<(EntryKind, Hash, Outcome), ProcessError> {
         self.window.expect(incoming.seq, incoming.time)?;
         if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
             // What the server said was gone is here.
@@ -205,7 +206,7 @@ impl Group {
                 let again = self.lose(incoming.seq, hash, &rejection.to_string(), events);
                 if !again || *rejection == Rejection::Blob {
                     self.lost.iter_mut().for_each(|lost| lost.certain = false);
-                    return Ok((entry.kind, outcome));
+                    return Ok((entry.kind, hash, outcome));
                 }
             }
             // What could not be applied as it first came could be now.
@@ -223,7 +224,7 @@ impl Group {
         if matches!(outcome, Outcome::NeedsRecovery(_)) {
             self.dispute().map_err(state)?;
         }
-        Ok((entry.kind, outcome))
+        Ok((entry.kind, hash, outcome))
     }
 
     fn outcome_of(
@@ -394,7 +395,7 @@ impl Group {
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
             Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
         };
-        let Ok(sender) = self.client_at(description.sender_index) else {
+        let Ok(sender) = self.speaker(description.sender_index) else {
             return Outcome::Rejected(Rejection::Mismatch);
         };
         self.confirm_member(&sender);

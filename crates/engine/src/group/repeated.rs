@@ -26,14 +26,14 @@ impl Group {
             _ => None,
         });
         let Some((index, id, seq, sender)) = found else { return };
-        let is_it = |write: &Write| matches!(write, Write::Message(stored) if stored.kind == KIND_MESSAGE && stored.id == *id.as_bytes());
-        // What came before in this batch is not in the store yet; the newest is the one that was just read.
-        let mut written = self.writes.iter().enumerate().filter(|(_, write)| is_it(write)).map(|(at, _)| at);
-        let (first, last) = (written.next(), written.next_back());
-        if last.is_none() && !known(&id) {
+        // What came before in this batch is not in the store yet.
+        let again = !self.heard.insert(id);
+        if !again && !known(&id) {
             return;
         }
-        if let Some(at) = last.or(first) {
+        // The newest of its name is the one that was just read.
+        let is_it = |write: &Write| matches!(write, Write::Message(stored) if stored.kind == KIND_MESSAGE && stored.id == *id.as_bytes());
+        if let Some(at) = self.writes.iter().rposition(is_it) {
             self.writes.remove(at);
         }
         events.remove(index);

@@ -2,7 +2,7 @@
 
 use conclave_channel::{HashWindow, Position, access::ChannelKey, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
-use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp};
+use conclave_names::{Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::Zeroize;
@@ -19,6 +19,7 @@ use super::{
     reinit::Frozen,
     standing::{Branch, Lost, Parent},
     step::{STEP, StepRow},
+    summary,
     withdrawn::{WITHDRAWN, Withdrawn},
 };
 use crate::{
@@ -74,15 +75,10 @@ struct LostRow {
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Row {
-    group: Text,
     incarnation: u64,
     suite: u16,
     status: u8,
     reason: Text,
-    hub: Text,
-    channel: ChannelId,
-    room: Text,
-    title: Text,
     epoch: Epoch,
     /// The epoch of the MLS state in the store: that one, or the one before it.
     state: Epoch,
@@ -110,7 +106,6 @@ struct Row {
     past: Vec<Past>,
     emptied: bool,
     frozen: Option<Frozen>,
-    successor: Option<Text>,
     predecessor: Option<Text>,
     founding: Option<FoundingRow>,
 }
@@ -125,42 +120,8 @@ impl Drop for Row {
     }
 }
 
-/// What a list of groups shows, without any MLS work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupSummary {
-    /// The group.
-    pub name: GroupUri,
-    /// Its room.
-    pub room: RoomUri,
-    /// What people call it.
-    pub title: String,
-    /// Its hub.
-    pub hub: Domain,
-    /// The newest epoch seen.
-    pub epoch: Epoch,
-    /// Members in that epoch.
-    pub members: u32,
-    /// How we stand to it.
-    pub status: Status,
-    /// Whether we were removed by a commit that may yet be annulled: it is worth while to read on.
-    pub may_return: bool,
-    /// The group in which it goes on, if it was made anew.
-    pub successor: Option<GroupUri>,
-    /// The group that it goes on from.
-    pub predecessor: Option<GroupUri>,
-}
-
 fn seed_rows(keys: &std::collections::BTreeMap<Epoch, Seed>) -> Vec<SeedRow> {
     keys.iter().map(|(epoch, seed)| SeedRow { epoch: *epoch, seed: *seed.expose() }).collect()
-}
-
-fn status_of(row: &Row) -> Result<Status, RecordError> {
-    match row.status {
-        0 => Ok(Status::Active),
-        1 => Ok(Status::Removed),
-        2 => Ok(Status::Stuck { reason: row.reason.parse()? }),
-        _ => Err(RecordError::Damaged),
-    }
 }
 
 /// Key of a row of one group: the group's name, a zero byte (which no name has), and what follows.
@@ -193,30 +154,6 @@ pub(super) fn epoch_key(group: &GroupUri, incarnation: u64, epoch: u64) -> Vec<u
     key(group, &[incarnation.to_be_bytes(), epoch.to_be_bytes()].concat())
 }
 
-/// Lists the groups of a profile, those that we were removed from included.
-pub fn list<R: Rows>(rows: &R) -> Result<Vec<GroupSummary>, LoadError<R::Error>> {
-    let mut groups = Vec::new();
-    for (key, value) in rows.scan(Room::GROUP, b"").map_err(LoadError::Store)? {
-        if !key.ends_with(META_END) {
-            continue;
-        }
-        let row: Row = record::decode(&value)?;
-        groups.push(GroupSummary {
-            name: row.group.parse()?,
-            room: row.room.parse()?,
-            title: row.title.parse()?,
-            hub: row.hub.parse()?,
-            epoch: row.epoch,
-            members: row.members,
-            status: status_of(&row)?,
-            may_return: row.removed_at.is_some(),
-            successor: row.successor.as_ref().map(Text::parse).transpose()?,
-            predecessor: row.predecessor.as_ref().map(Text::parse).transpose()?,
-        });
-    }
-    Ok(groups)
-}
-
 /// A group that is in the store.
 pub(crate) struct Incarnation {
     pub(crate) number: u64,
@@ -236,7 +173,8 @@ pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<I
     let epoch = if row.void { row.ledger.settled() } else { row.epoch };
     let open = |lost: &LostRow| lost.certain && !lost.settled && row.ledger.find(lost.commit).is_some();
     let undecided = row.lost.as_ref().is_some_and(open);
-    Ok(Some(Incarnation { number: row.incarnation, status: status_of(&row)?, epoch, undecided }))
+    let status = summary::from_code(row.status, &row.reason)?;
+    Ok(Some(Incarnation { number: row.incarnation, status, epoch, undecided }))
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more.
@@ -245,7 +183,7 @@ pub(crate) fn delete_rows<R: Rows>(
     name: &GroupUri,
     writes: &mut Vec<Write>,
 ) -> Result<(), LoadError<R::Error>> {
-    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT, Room::USED] {
+    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT, Room::USED, Room::SUMMARY] {
         for (key, _) in rows.scan(room, &key(name, b"")).map_err(LoadError::Store)? {
             writes.push(Write::Delete { room, key });
         }
@@ -255,7 +193,7 @@ pub(crate) fn delete_rows<R: Rows>(
 
 impl Group {
     /// Opens a group of the profile. None: there is no such group, or we are no member any more and its keys are gone; then
-    /// [`list`] has it.
+    /// [`super::list`] has it.
     ///
     /// # Errors
     /// Any [`LoadError`]; a store that fails is never taken for a group that is not there.
@@ -347,7 +285,7 @@ impl Group {
             name: name.clone(),
             incarnation: row.incarnation,
             profile,
-            status: status_of(&row)?,
+            status: summary::from_code(row.status, &row.reason)?,
             mls,
             window: HashWindow::with_history(row.position, row.time, history),
             hashes_saved: row.position.seq,
@@ -383,6 +321,9 @@ impl Group {
             early: super::early::Early::default(),
             foreign_intents,
             withdrawn,
+            summary: Vec::new(),
+            heard: std::collections::BTreeSet::new(),
+            speakers: super::speakers::Speakers::default(),
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             presence: row.presence,
@@ -421,11 +362,12 @@ impl Group {
         }
         if self.dirty && !self.emptied {
             self.write_state()?;
-        } else if self.writes.is_empty() && !self.touched && !self.journal.unsaved() {
+        } else if self.writes.is_empty() && !self.touched && !self.journal.unsaved() && !self.generations.unsaved() {
             return Ok(());
         }
         self.touched = false;
         self.save_notes();
+        self.save_generations();
         self.save_hashes();
         let meta = self.meta()?;
         self.writes.push(meta);
@@ -464,21 +406,13 @@ impl Group {
             _ => self.member_count(),
         };
         self.counted = Some((epoch, members));
-        let (status, reason) = match &self.status {
-            Status::Active => (0, String::new()),
-            Status::Removed => (1, String::new()),
-            Status::Stuck { reason } => (2, reason.clone()),
-        };
+        self.save_summary(members);
+        let (status, reason) = summary::to_code(&self.status);
         let row = Row {
-            group: Text::new(&self.name),
             incarnation: self.incarnation,
             suite: suite(self.mls.cipher_suite()).map(|_| self.mls.cipher_suite().into())?,
             status,
             reason: Text::new(reason),
-            hub: Text::new(&self.profile.hub),
-            channel: self.profile.channel,
-            room: Text::new(&self.profile.room),
-            title: Text::new(&self.profile.title),
             epoch: self.epoch(),
             state: self.saved.unwrap_or_else(|| self.epoch()),
             step: self.step_row(),
@@ -527,7 +461,6 @@ impl Group {
             past: self.past.clone(),
             emptied: self.emptied,
             frozen: self.frozen.clone(),
-            successor: self.successor.as_ref().map(Text::new),
             predecessor: self.predecessor.as_ref().map(Text::new),
             founding: self.founding.clone().map(FoundingRow),
         };

@@ -24,9 +24,10 @@ use super::{
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-pub(crate) type Bare = Client<
-    WithMlsRules<DefaultMlsRules, WithCryptoProvider<CryptoProvider, WithIdentityProvider<Identities, BaseConfig>>>,
->;
+pub(crate) type Config =
+    WithMlsRules<DefaultMlsRules, WithCryptoProvider<CryptoProvider, WithIdentityProvider<Identities, BaseConfig>>>;
+
+pub(crate) type Bare = Client<Config>;
 
 pub(crate) fn time() -> MlsTime {
     MlsTime::from_duration_since_epoch(Duration::from_millis(NOW.0))
