@@ -321,7 +321,9 @@ pub fn changes<P: CipherSuiteProvider, T: Tree>(
                 let under = level.checked_sub(1);
                 let count = known.and_then(|names| names.0.get(usize::from(under?))).map_or(0, Vec::len);
                 count.saturating_sub(first).min(ARITY) == children.len()
-                    && (first..).zip(&children).all(|(child, name)| under.and_then(|under| named(under, child)) == Some(*name))
+                    && (first..)
+                        .zip(&children)
+                        .all(|(child, name)| under.and_then(|under| named(under, child)) == Some(*name))
             };
             let kept = named(level, index).filter(|_| {
                 (level == 0 || same(level)) && own(level, index).all(|place| before.nodes.same(after.nodes, place))

@@ -242,8 +242,7 @@ impl Group {
     pub(super) fn save_notes(&mut self) {
         if self.journal.unsaved {
             let Journal { next, handshakes, read, .. } = &self.journal;
-            let notes =
-                NotesRow { epoch: self.epoch().0, next: *next, handshakes: *handshakes, read: read.clone() };
+            let notes = NotesRow { epoch: self.epoch().0, next: *next, handshakes: *handshakes, read: read.clone() };
             self.writes.push(Write::Put { room: Room::USED, key: row_key(self), value: record::encode(&notes) });
             self.journal.unsaved = false;
             self.journal.stored = true;

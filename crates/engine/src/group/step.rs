@@ -130,11 +130,7 @@ impl Group {
     }
 
     /// Applies the step of a group that is being loaded: its state is the one before.
-    pub(super) fn load_step<E>(
-        &mut self,
-        step: StepRow,
-        read: Option<Zeroizing<Vec<u8>>>,
-    ) -> Result<(), LoadError<E>> {
+    pub(super) fn load_step<E>(&mut self, step: StepRow, read: Option<Zeroizing<Vec<u8>>>) -> Result<(), LoadError<E>> {
         let step = if let Some(order) = step.own {
             let prepared = self.intents.remove(&order).and_then(|intent| intent.prepared);
             Step::Own(order, prepared.ok_or(RecordError::Damaged)?)
