@@ -334,16 +334,22 @@ impl Client {
         name: &GroupUri,
         entries: Vec<v1::LoggedEntry>,
     ) -> Result<Vec<ClientEvent>, ClientError> {
-        let batch = self.with_blobs(entries).await?;
+        let batch = self.with_blobs(name, entries).await?;
         self.take(name, &batch, Source::Fetched)
     }
 
-    /// Entries with the blobs that they name.
-    async fn with_blobs(&self, entries: Vec<v1::LoggedEntry>) -> Result<Vec<Incoming>, ClientError> {
+    /// Entries with the blobs that they name, but for those that are of our own making.
+    async fn with_blobs(
+        &mut self,
+        name: &GroupUri,
+        entries: Vec<v1::LoggedEntry>,
+    ) -> Result<Vec<Incoming>, ClientError> {
+        let group = self.group(name)?;
+        let wanted: Vec<_> = entries.iter().map(|logged| group.wants_blob(&logged.entry)).collect();
         let mut batch = Vec::with_capacity(entries.len());
-        for logged in entries {
+        for (logged, wanted) in entries.into_iter().zip(wanted) {
             let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
-                Ok(Body::Staged { hash, size }) => match self.delivery.download_blob(hash, size).await {
+                Ok(Body::Staged { hash, size }) if wanted => match self.delivery.download_blob(hash, size).await {
                     Ok(blob) => Some(blob),
                     Err(CallError::Refused(refusal)) if refusal.code == Code::BlobUnknown => None,
                     Err(error) => return Err(error.into()),
@@ -361,7 +367,7 @@ impl Client {
         name: &GroupUri,
         entries: Vec<v1::LoggedEntry>,
     ) -> Result<Vec<ClientEvent>, ClientError> {
-        let batch = self.with_blobs(entries).await?;
+        let batch = self.with_blobs(name, entries).await?;
         let mut events = self.take(name, &batch, Source::Stream)?;
         let place = self.group(name)?.position().seq;
         if batch.last().is_some_and(|last| last.seq > place) {

@@ -146,11 +146,7 @@ impl Group {
             self.note(&event, self.window.position().seq, self.window.time());
             events.push(event);
         }
-        let (hash, reason) = (Hash::new([0; 32]), reason);
-        let branch = Branch::Wrong;
-        let lost =
-            Lost { commit: seq, hash, reason: reason.clone(), certain: true, settled: true, nacked: None, branch };
-        self.lost = Some(lost);
+        self.lost = Some(Lost::settled(seq, Hash::new([0; 32]), reason.clone(), Branch::Wrong));
         self.status = Status::Stuck { reason };
         self.touched = true;
     }

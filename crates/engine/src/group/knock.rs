@@ -273,16 +273,9 @@ impl Group {
         let reason = "the commit by which a member let this client in again was annulled: members are asked once more";
         self.unprepare(|_| true);
         let seq = self.window.position().seq;
-        self.lost = Some(Lost {
-            commit: self.joined_at.unwrap_or(seq),
-            hash: Hash::new([0; 32]),
-            reason: reason.to_owned(),
-            certain: true,
-            settled: true,
-            nacked: None,
-            // What we have is none of the group's states.
-            branch: Branch::Resumed,
-        });
+        // What we have is none of the group's states.
+        self.lost =
+            Some(Lost::settled(self.joined_at.unwrap_or(seq), Hash::new([0; 32]), reason.to_owned(), Branch::Resumed));
         self.status = Status::Stuck { reason: reason.to_owned() };
         self.touched = true;
         let event = Event::Stuck { seq, reason: reason.to_owned() };
@@ -409,7 +402,7 @@ impl Group {
             .map_or(true, |members| members.iter().any(|member| !heritage.members.contains(&member.client)));
         let wished = if strangers { Epoch(self.joined.0.saturating_sub(1)) } else { self.joined };
         for intent in heritage.sends {
-            let order = self.intents.keys().next_back().map_or(u64::MAX / 2, |order| order.saturating_add(1));
+            let order = self.free_order(false);
             self.intents.insert(order, Intent { wished, prepared: None, ordered: false, ..intent });
             self.save_intent(order);
         }

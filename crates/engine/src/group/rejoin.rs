@@ -264,19 +264,12 @@ impl Group {
         self.forget_hashes();
         self.window = HashWindow::new(sealed.position, Timestamp(0));
         self.ledger = sealed.ledger.clone();
-        self.lost = Some(Lost {
-            commit: from,
-            hash: Hash::new([0; 32]),
-            reason: if wrong {
-                "this client followed a branch that is not the group".to_owned()
-            } else {
-                "entries that this client had not read are gone from the server".to_owned()
-            },
-            certain: true,
-            settled: true,
-            nacked: None,
-            branch: if wrong { Branch::Resumed } else { Branch::None },
-        });
+        let (reason, branch) = if wrong {
+            ("this client followed a branch that is not the group", Branch::Resumed)
+        } else {
+            ("entries that this client had not read are gone from the server", Branch::None)
+        };
+        self.lost = Some(Lost::settled(from, Hash::new([0; 32]), reason.to_owned(), branch));
         self.dirty = true;
         RejoinError::ReadOn
     }

@@ -13,7 +13,6 @@ use conclave_channel::{
     verdict::Verdict,
 };
 use conclave_mls::{
-    components::ChannelKeyExtension,
     seal::{Purpose, entry_context},
 };
 use conclave_names::{Epoch, Hash, IdempotencyKey, Seq, Timestamp};
@@ -22,9 +21,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Access, Group, Status,
-    access::{Keys, each_member, fault, own_channel_key},
+    access::{Keys, fault, own_channel_key},
     journal::skip_handshake_keys,
-    view::client_of,
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -93,6 +91,13 @@ pub(super) struct Lost {
     pub(super) nacked: Option<Timestamp>,
     /// Whether it is a branch.
     pub(super) branch: Branch,
+}
+
+impl Lost {
+    /// What stands, and only a way back leads beyond.
+    pub(super) fn settled(commit: Seq, hash: Hash, reason: String, branch: Branch) -> Self {
+        Self { commit, hash, reason, certain: true, settled: true, nacked: None, branch }
+    }
 }
 
 impl Group {
@@ -364,15 +369,7 @@ impl Group {
     fn lose_again(&mut self, commit: Seq, events: &mut Vec<Event>) {
         let reason = "the commit by which this client came back was annulled".to_owned();
         let hash = Hash::new([0; 32]);
-        self.lost = Some(Lost {
-            commit,
-            hash,
-            reason: reason.clone(),
-            certain: true,
-            settled: true,
-            nacked: None,
-            branch: Branch::None,
-        });
+        self.lost = Some(Lost::settled(commit, hash, reason.clone(), Branch::None));
         self.status = Status::Stuck { reason: reason.clone() };
         events.push(Event::Stuck { seq: commit, reason });
     }
@@ -519,14 +516,7 @@ impl Group {
     /// Tells of a verdict that counted: whose it is, and the reason if we can read it.
     pub(super) fn tell_verdict(&self, seq: Seq, entry: &Entry, events: &mut Vec<Event>) {
         let Some(verdict) = &entry.verdict else { return };
-        let mut by = None;
-        each_member(&self.mls.export_tree(), |_, identity, extensions| {
-            let of = ChannelKeyExtension::of(extensions) == Ok(verdict.key);
-            if of {
-                by = client_of(identity).ok();
-            }
-            !of
-        });
+        let by = self.member_with(&verdict.key);
         let reason = match &entry.body {
             conclave_channel::Body::Inline(sealed) if entry.kind == EntryKind::Nack => {
                 let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
