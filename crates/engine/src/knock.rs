@@ -1,16 +1,23 @@
-//! What came into the inbox from somebody who asks to be let into a group again.
+//! Knocks, apart from any group: the one that is posted to a member, and what came into the inbox from somebody who asks to be
+//! let in again.
+//!
+//! Who has lost everything does not know its groups, and knocks at all of them ([`for_all_groups`]). It is known by its identity key:
+//! its certified name is that of a member, and its signature key is another than the member's. A KeyPackage serves one group, so
+//! whoever answers claims another of the knocker for each ([`Knocked::with_key_package`]).
 
 use conclave_channel::{Body, Entry, EntryKind, access::ChannelKey, size_class};
 use conclave_mls::{
+    address::DeliveryAddress,
     crypto,
-    knock::{KnockError, SealedKnock},
+    knock::{Knock, KnockError, SealedKnock},
 };
 use conclave_names::{ClientUri, GroupUri, Timestamp};
 use mls_rs::{KeyPackage, KeyPackageStorage as _, MlsMessage};
 use mls_rs_codec::MlsDecode as _;
 
 use crate::{
-    group::{LoadError, fault},
+    account::Account,
+    group::{AskError, KnockPost, LoadError, fault},
     key_packages,
     mls_client::{Mls, MlsError, suite},
     writes::{Rows, Write},
@@ -29,12 +36,69 @@ pub enum KnockedError {
     /// Whoever made it is not who it says.
     #[error("the knocker's credential is not valid: {0}")]
     Credential(String),
+    /// Another KeyPackage is not one of the knocker's.
+    #[error("the KeyPackage is not one of the client that knocked")]
+    Another,
     /// The signature is not by the key of the KeyPackage in it, or not over this.
     #[error("the knock is not signed by the key of the KeyPackage in it")]
     Signature,
     /// MLS refused.
     #[error(transparent)]
     Mls(#[from] MlsError),
+}
+
+/// A member that is asked, and the user's identity key that it must have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) member: &'a ClientUri,
+    pub(crate) identity_key: &'a [u8; 32],
+}
+
+/// Makes a knock by a KeyPackage (an MLSMessage) that was claimed of a member: about one group and our old leaf there, or all.
+pub(crate) fn post(
+    (account, shared): (&Account, &Mls),
+    asked: Asked<'_>,
+    theirs: &[u8],
+    about: Option<(&GroupUri, ChannelKey)>,
+    key_package: Vec<u8>,
+    now: Timestamp,
+) -> Result<KnockPost, AskError> {
+    let message = MlsMessage::from_bytes(theirs).map_err(MlsError::from)?;
+    let package = message.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
+    let identity = shared.identities.identify(package.signing_identity(), Some(now));
+    let identity = identity.map_err(|error| AskError::KeyPackage(error.to_string()))?;
+    // The directory is not believed: it is the member that we knew, or nobody.
+    if identity.client != *asked.member || identity.identity_key != *asked.identity_key {
+        return Err(AskError::KeyPackage("it has another name or identity key".to_owned()));
+    }
+    let provider = suite(package.cipher_suite)?;
+    let to = package.to_reference(&provider).map_err(MlsError::from)?;
+    let address = DeliveryAddress::of(&package.extensions).map_err(fault)?;
+    let (group, old_leaf) = about.unzip();
+    let knock = Knock::sign(&account.signature_key, &to, group, old_leaf, key_package, now)?;
+    Ok(KnockPost {
+        domain: address.domain().map_err(fault)?.to_string(),
+        knock: knock.seal(&provider, &to, &package.hpke_init_key)?.to_bytes()?,
+        address: address.sealed,
+    })
+}
+
+/// Makes a knock of a client that has lost everything, about all groups that it shares with another, by a KeyPackage (an MLSMessage)
+/// that was claimed of that one. `identity_key` is the one that the other's user is known to have. `key_package` is one
+/// of ours, whose private part is durable: it says who knocks, and adds us nowhere.
+///
+/// # Errors
+/// Any [`AskError`]: ask another.
+pub fn for_all_groups(
+    account: &Account,
+    shared: &Mls,
+    member: (&ClientUri, &[u8; 32]),
+    theirs: &[u8],
+    key_package: Vec<u8>,
+    now: Timestamp,
+) -> Result<KnockPost, AskError> {
+    let asked = Asked { member: member.0, identity_key: member.1 };
+    post((account, shared), asked, theirs, None, key_package, now)
 }
 
 /// A knock whose signature and credential are good. Whether it is to be answered is for the group to say
@@ -101,6 +165,24 @@ impl Knocked {
     #[must_use]
     pub fn group(&self) -> Option<&GroupUri> {
         self.group.as_ref()
+    }
+
+    /// The same knock, to be answered by another KeyPackage (an MLSMessage), which was claimed of the knocker.
+    ///
+    /// # Errors
+    /// [`KnockedError::Another`] unless it is of the same client, identity key and signature key.
+    pub fn with_key_package(&self, shared: &Mls, key_package: Vec<u8>, now: Timestamp) -> Result<Self, KnockedError> {
+        let message = MlsMessage::from_bytes(&key_package).map_err(MlsError::from)?;
+        let package = message.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
+        let identity = shared.identities.identify(package.signing_identity(), Some(now));
+        let identity = identity.map_err(|error| KnockedError::Credential(error.to_string()))?;
+        let same = identity.client == self.client
+            && identity.identity_key == self.identity_key
+            && identity.signature_key == self.signature_key;
+        if !same {
+            return Err(KnockedError::Another);
+        }
+        Ok(Self { to: self.to.clone(), group: self.group.clone(), client: self.client.clone(), key_package, ..*self })
     }
 
     /// Who knocks.

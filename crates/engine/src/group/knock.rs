@@ -9,25 +9,22 @@
 use std::collections::BTreeSet;
 
 use conclave_channel::access::ChannelKey;
-use conclave_mls::{
-    address::DeliveryAddress,
-    components::ChannelKeyExtension,
-    identity,
-    knock::{Knock, KnockError},
-};
-use conclave_names::{ClientUri, Epoch, GroupUri, IdempotencyKey, Seq, Timestamp, limits};
+use conclave_mls::{address::DeliveryAddress, components::ChannelKeyExtension, identity, knock::KnockError};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, limits};
 use mls_rs::{MlsMessage, group::proposal::Proposal, mls_rules::ProposalInfo};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use zeroize::Zeroizing;
 
 use super::{
     Group, Status, WishError,
-    access::{each_member, fault, own_channel_key},
+    access::{each_member, own_channel_key},
     row,
+    standing::{Branch, Lost},
 };
 use crate::{
     intent::{Intent, Wish},
-    knock::Knocked,
-    mls_client::{MlsError, suite},
+    knock::{self, Asked, Knocked},
+    mls_client::MlsError,
     outcome::Event,
     record::{self, RecordError},
     writes::{Room, Write},
@@ -131,8 +128,13 @@ struct Leaf {
     channel_key: ChannelKey,
 }
 
+/// Key of the row with the channel key of the leaf that the commit took out by which a member let us in again.
+pub(super) const OLD_LEAF: &[u8] = b"old-leaf";
+
 /// What an incarnation of a group that could not be followed leaves to the next.
 pub(crate) struct Heritage {
+    /// Channel key of its leaf.
+    old_leaf: Option<ChannelKey>,
     members: BTreeSet<ClientUri>,
     /// What was still to be said.
     sends: Vec<Intent>,
@@ -189,25 +191,18 @@ impl Group {
         key_package: Vec<u8>,
         now: Timestamp,
     ) -> Result<KnockPost, AskError> {
-        let message = MlsMessage::from_bytes(theirs).map_err(MlsError::from)?;
-        let package = message.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
-        let identity = self.shared.identities.identify(package.signing_identity(), Some(now));
-        let identity = identity.map_err(|error| AskError::KeyPackage(error.to_string()))?;
-        // The directory is not believed: it is the member that we knew, or nobody.
         let known = self.leaf_of(member).ok_or_else(|| AskError::KeyPackage("it was no member".to_owned()))?;
-        if identity.client != *member || identity.identity_key != known.identity_key {
-            return Err(AskError::KeyPackage("it has another name or identity key".to_owned()));
+        let old_leaf = self.leaf_to_replace()?;
+        let (asked, about) = (Asked { member, identity_key: &known.identity_key }, Some((&self.name, old_leaf)));
+        knock::post((&self.account, &self.shared), asked, theirs, about, key_package, now)
+    }
+
+    /// The channel key of our leaf in the group, as far as we know: not of one that was annulled.
+    fn leaf_to_replace(&self) -> Result<ChannelKey, MlsError> {
+        match self.old_leaf {
+            Some(old_leaf) if self.void => Ok(old_leaf),
+            _ => own_channel_key(&self.mls),
         }
-        let provider = suite(package.cipher_suite)?;
-        let to = package.to_reference(&provider).map_err(MlsError::from)?;
-        let address = DeliveryAddress::of(&package.extensions).map_err(fault)?;
-        let (key, old_leaf) = (&self.account.signature_key, own_channel_key(&self.mls)?);
-        let knock = Knock::sign(key, &to, Some(&self.name), Some(old_leaf), key_package, now)?;
-        Ok(KnockPost {
-            domain: address.domain().map_err(fault)?.to_string(),
-            knock: knock.seal(&provider, &to, &package.hpke_init_key)?.to_bytes()?,
-            address: address.sealed,
-        })
     }
 
     /// Notes that these members were asked, or that none could be.
@@ -232,12 +227,8 @@ impl Group {
         }
     }
 
-    /// Answers a knock, after the channel was read to its end: the knocker is let in again by one of the next commits, unless it is
-    /// back by then.
-    ///
-    /// # Errors
-    /// Any [`KnockRefused`]; nothing has changed then.
-    pub fn answer(&mut self, knocked: &Knocked, now: Timestamp) -> Result<IdempotencyKey, KnockRefused> {
+    /// Whether a knock is to be answered here, but for its KeyPackage; after the channel was read to its end. Gives the old leaf.
+    fn admits(&self, knocked: &Knocked, now: Timestamp) -> Result<Leaf, KnockRefused> {
         if self.status != Status::Active {
             return Err(KnockRefused::NotActive);
         }
@@ -264,6 +255,62 @@ impl Group {
         if lately || self.intents.values().any(|intent| pending(&intent.wish)) {
             return Err(KnockRefused::TooSoon);
         }
+        Ok(leaf)
+    }
+
+    /// Whether a knock is to be answered here, if the knocker's KeyPackage does. To be asked after the channel was read to its end.
+    ///
+    /// # Errors
+    /// Any [`KnockRefused`].
+    pub fn would_answer(&self, knocked: &Knocked, now: Timestamp) -> Result<(), KnockRefused> {
+        self.admits(knocked, now).map(drop)
+    }
+
+    /// The commit by which a member let us in again is void: the group has our old leaf once more, of which we have nothing left. So
+    /// members are asked once more. None if it was an invitation like any other.
+    pub(super) fn locked_out_again(&mut self) -> Option<Event> {
+        self.old_leaf?;
+        let reason = "the commit by which a member let this client in again was annulled: members are asked once more";
+        self.unprepare(|_| true);
+        let seq = self.window.position().seq;
+        self.lost = Some(Lost {
+            commit: self.joined_at.unwrap_or(seq),
+            hash: Hash::new([0; 32]),
+            reason: reason.to_owned(),
+            certain: true,
+            settled: true,
+            nacked: None,
+            // What we have is none of the group's states.
+            branch: Branch::Resumed,
+        });
+        self.status = Status::Stuck { reason: reason.to_owned() };
+        self.touched = true;
+        let event = Event::Stuck { seq, reason: reason.to_owned() };
+        self.note(&event, seq, self.window.time());
+        Some(event)
+    }
+
+    /// Once the commit that added us is settled, our leaf before it is history.
+    pub(super) fn forget_old_leaf(&mut self) {
+        if self.joined <= self.ledger.settled() && self.old_leaf.take().is_some() {
+            self.writes.push(Write::Delete { room: Room::GROUP, key: row::key(&self.name, OLD_LEAF) });
+        }
+    }
+
+    /// What was answered by a commit that is void may be asked, and answered, again.
+    pub(super) fn forget_void_answers(&mut self) {
+        for client in std::mem::take(&mut self.answered).into_keys() {
+            self.writes.push(Write::Delete { room: Room::GROUP, key: answered_key(&self.name, &client) });
+        }
+    }
+
+    /// Answers a knock, after the channel was read to its end: the knocker is let in again by one of the next commits, unless it is
+    /// back by then.
+    ///
+    /// # Errors
+    /// Any [`KnockRefused`]; nothing has changed then.
+    pub fn answer(&mut self, knocked: &Knocked, now: Timestamp) -> Result<IdempotencyKey, KnockRefused> {
+        let leaf = self.admits(knocked, now)?;
         let unfit = |error: &dyn std::fmt::Display| KnockRefused::KeyPackage(error.to_string());
         let message = MlsMessage::from_bytes(&knocked.key_package).map_err(|error| unfit(&error))?;
         let package = message.as_key_package().ok_or_else(|| unfit(&"it is none"))?;
@@ -347,9 +394,10 @@ impl Group {
     /// What the next incarnation takes over from one that could not be followed.
     pub(crate) fn heritage(self) -> Heritage {
         let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
+        let old_leaf = self.leaf_to_replace().ok();
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
         let sends = self.intents.into_values().filter(|intent| matches!(intent.wish, Wish::Send { .. })).collect();
-        Heritage { members, sends, unread }
+        Heritage { old_leaf, members, sends, unread }
     }
 
     /// Takes it over: what was to be said is said now, unless there are members that its writer does not know.
@@ -362,6 +410,11 @@ impl Group {
             let order = self.intents.keys().next_back().map_or(u64::MAX / 2, |order| order.saturating_add(1));
             self.intents.insert(order, Intent { wished, prepared: None, ordered: false, ..intent });
             self.save_intent(order);
+        }
+        if let Some(old_leaf) = heritage.old_leaf {
+            self.old_leaf = Some(old_leaf);
+            let value = Zeroizing::new(old_leaf.0.to_vec());
+            self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, OLD_LEAF), value });
         }
         let to = self.window.position().seq;
         if heritage.unread <= to {

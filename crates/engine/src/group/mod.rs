@@ -36,7 +36,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use conclave_channel::{HashWindow, law::Ledger, receipt::Receipt};
+use conclave_channel::{HashWindow, access::ChannelKey, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
@@ -160,6 +160,8 @@ pub struct Group {
     unconfirmed: BTreeSet<ClientUri>,
     /// How often we have asked members to let us in again, and when we ask next.
     knocking: knock::Knocking,
+    /// Channel key of our leaf before a member let us in again, until that is settled.
+    old_leaf: Option<ChannelKey>,
     /// Whom we have let in again, and when.
     answered: BTreeMap<ClientUri, Timestamp>,
     account: Account,

@@ -1,6 +1,6 @@
 //! A group's rows in the store.
 
-use conclave_channel::{HashWindow, Position, law::Ledger, receipt::Receipt};
+use conclave_channel::{HashWindow, Position, access::ChannelKey, law::Ledger, receipt::Receipt};
 use conclave_mls::{components::GroupProfile, seal::Seed};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
@@ -12,7 +12,7 @@ use super::{
     confirmed::{UNCONFIRMED, client_of_key},
     hashes,
     journal::Journal,
-    knock::{self, ANSWERED, KNOCKING},
+    knock::{self, ANSWERED, KNOCKING, OLD_LEAF},
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
@@ -308,6 +308,9 @@ impl Group {
             unconfirmed.insert(client_of_key(name, UNCONFIRMED, &key)?);
         }
         let knocking = get(Room::GROUP, &key(name, KNOCKING))?;
+        let old_leaf = get(Room::GROUP, &key(name, OLD_LEAF))?;
+        let old_leaf = old_leaf.map(|row| row.as_slice().try_into().map_err(|_| RecordError::Damaged)).transpose()?;
+        let old_leaf = old_leaf.map(ChannelKey);
         let mut answered = std::collections::BTreeMap::new();
         for (key, value) in scan(Room::GROUP, &key(name, ANSWERED))? {
             answered.insert(client_of_key(name, ANSWERED, &key)?, knock::answered_at(&value)?);
@@ -380,6 +383,7 @@ impl Group {
             presence: row.presence,
             unconfirmed,
             knocking: knocking.map(|row| record::decode(&row)).transpose()?.unwrap_or_default(),
+            old_leaf,
             answered,
             account: account.clone(),
             shared: shared.clone(),

@@ -143,11 +143,15 @@ impl Group {
             && (self.status == Status::Active || self.may_return())
     }
 
-    /// Ends our membership by an invitation that came to nothing. We can be invited again.
+    /// Ends our membership by an invitation that came to nothing. We can be invited again; and if it was a member's answer to our knock,
+    /// we knock again.
     pub fn void_invitation(&mut self) -> Vec<Event> {
-        let failed = self.end();
         self.void = true;
         self.removed_at = None;
+        if let Some(event) = self.locked_out_again() {
+            return vec![Event::InvitationAnnulled {}, event];
+        }
+        let failed = self.end();
         [vec![Event::InvitationAnnulled {}], failed].concat()
     }
 
@@ -216,6 +220,7 @@ impl Group {
         self.prune_channel_keys();
         self.forget_withdrawn();
         self.prune_seeds();
+        self.forget_old_leaf();
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
             lost.settled = true;
             let reason = format!(
@@ -233,6 +238,7 @@ impl Group {
         if let Some(first) = commits.first() {
             events.push(Event::Annulled { commit: *first, epoch });
             self.refresh_annulled(*first);
+            self.forget_void_answers();
         }
         // The server has forgotten the tree of the epoch that came back when it took that of a void one.
         self.tree_lost();
