@@ -183,6 +183,24 @@ pub(crate) enum Device {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Save what brings your account and its groups back if your devices are lost, sealed with a passphrase of its own
+    Save {
+        /// File to write
+        file: PathBuf,
+        /// File with the passphrase [else: $CONCLAVE_RECOVERY_PASSPHRASE, or asked for]
+        #[arg(long, value_name = "FILE")]
+        recovery_passphrase_file: Option<PathBuf>,
+    },
+    /// On a wiped or new device: take your account up again from a saved file, and ask to be let into its groups again
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// File with its passphrase [else: $CONCLAVE_RECOVERY_PASSPHRASE, or asked for]
+        #[arg(long, value_name = "FILE")]
+        recovery_passphrase_file: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -251,6 +269,15 @@ pub(crate) enum Group {
     Rejoin {
         /// The group
         group: String,
+    },
+    /// On a device that has lost its groups (restored, or linked again under its old name): ask your other devices, and these users, to let
+    /// it into all groups that they share with it
+    Recover {
+        /// Whom, besides your own devices and members of the groups that a saved file named
+        users: Vec<String>,
+        /// Ask nobody, and give up on the groups that are not back
+        #[arg(long, conflicts_with = "users")]
+        give_up: bool,
     },
     /// Say nothing, but let the others compare what the server shows them with what it shows this device
     Heartbeat {

@@ -66,29 +66,7 @@ impl Context {
     }
 
     fn passphrase(&self, new: bool) -> Result<Zeroizing<String>, CliError> {
-        if let Some(path) = &self.global.passphrase_file {
-            let text = std::fs::read_to_string(path).map_err(|e| CliError::Io(path.display().to_string(), e))?;
-            let text = Zeroizing::new(text);
-            return Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()));
-        }
-        if let Ok(text) = std::env::var("CONCLAVE_PASSPHRASE") {
-            return Ok(Zeroizing::new(text));
-        }
-        if !std::io::stdin().is_terminal() {
-            return Err(CliError::Usage(
-                "the profile has a passphrase: set CONCLAVE_PASSPHRASE or use --passphrase-file".into(),
-            ));
-        }
-        let ask = |prompt: &str| {
-            rpassword::prompt_password(prompt)
-                .map(Zeroizing::new)
-                .map_err(|error| CliError::Io("the terminal".into(), error))
-        };
-        let first = ask("Passphrase of the profile: ")?;
-        if new && *ask("The same again: ")? != *first {
-            return Err(CliError::Usage("the two passphrases differ: try again".into()));
-        }
-        Ok(first)
+        PROFILE.get(self.global.passphrase_file.as_deref(), new)
     }
 
     /// Makes the profile, or opens the one that an interrupted registration left. Gives its store, and where its
@@ -132,6 +110,54 @@ impl Context {
         };
         let store = Store::open(&profile, &key)?;
         Ok((Box::new(store), Services::of(&profile)?, name))
+    }
+}
+
+/// The passphrase of a recovery file; a new one is asked for twice.
+pub(crate) fn recovery_passphrase(file: Option<&Path>, new: bool) -> Result<Zeroizing<String>, CliError> {
+    RECOVERY.get(file, new)
+}
+
+/// A passphrase, and where it comes from.
+struct Passphrase {
+    what: &'static str,
+    variable: &'static str,
+    option: &'static str,
+}
+
+const PROFILE: Passphrase =
+    Passphrase { what: "profile", variable: "CONCLAVE_PASSPHRASE", option: "--passphrase-file" };
+
+const RECOVERY: Passphrase = Passphrase {
+    what: "recovery file",
+    variable: "CONCLAVE_RECOVERY_PASSPHRASE",
+    option: "--recovery-passphrase-file",
+};
+
+impl Passphrase {
+    fn get(&self, file: Option<&Path>, new: bool) -> Result<Zeroizing<String>, CliError> {
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|e| CliError::Io(path.display().to_string(), e))?;
+            let text = Zeroizing::new(text);
+            return Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()));
+        }
+        if let Ok(text) = std::env::var(self.variable) {
+            return Ok(Zeroizing::new(text));
+        }
+        if !std::io::stdin().is_terminal() {
+            let (what, variable, option) = (self.what, self.variable, self.option);
+            return Err(CliError::Usage(format!("the {what} has a passphrase: set {variable} or use {option}")));
+        }
+        let ask = |prompt: &str| {
+            rpassword::prompt_password(prompt)
+                .map(Zeroizing::new)
+                .map_err(|error| CliError::Io("the terminal".into(), error))
+        };
+        let first = ask(&format!("Passphrase of the {}: ", self.what))?;
+        if new && *ask("The same again: ")? != *first {
+            return Err(CliError::Usage("the two passphrases differ: try again".into()));
+        }
+        Ok(first)
     }
 }
 

@@ -111,6 +111,56 @@ fn a_group_with_visible_handshakes_says_so() {
 }
 
 #[test]
+fn a_wiped_profile_is_restored_and_let_into_its_groups_again() {
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    for group in ["The Club", "The Pub"] {
+        world.ok("alice", &["group", "create", group]);
+        world.ok("alice", &["group", "add", group, "bob"]);
+    }
+    world.ok("bob", &["sync"]);
+    let (file, secret) = (world.path().join("bob.recovery"), world.path().join("secret"));
+    let (file, secret) = (file.to_str().unwrap(), secret.to_str().unwrap());
+    std::fs::write(secret, "correct horse\n").unwrap();
+    let (code, _, message) = world.fails("bob", &["device", "save", file]);
+    assert_eq!(code, 2, "nobody is there to ask: {message}");
+    assert!(message.contains("CONCLAVE_RECOVERY_PASSPHRASE"), "{message}");
+    let saved = world.ok("bob", &["device", "save", file, "--recovery-passphrase-file", secret]);
+    assert_eq!(saved["groups"].as_array().unwrap().len(), 2);
+    let again = world.fails("bob", &["device", "save", file, "--recovery-passphrase-file", secret]);
+    assert_eq!((again.0, again.1.as_str()), (1, "IO"), "what was saved is not overwritten");
+    std::fs::remove_dir_all(world.path().join("bob")).unwrap();
+
+    let server = world.server_arguments();
+    let server: Vec<&str> = server.iter().map(String::as_str).collect();
+    let restore = ["device", "restore", file, "--recovery-passphrase-file"];
+    let wrong = world.path().join("wrong");
+    std::fs::write(&wrong, "battery staple").unwrap();
+    let (code, _, message) =
+        world.fails("bob", &[restore.as_slice(), &[wrong.to_str().unwrap()], server.as_slice()].concat());
+    assert!(code == 1 && message.contains("passphrase"), "{message}");
+    let restored = world.ok("bob", &[restore.as_slice(), &[secret], server.as_slice()].concat());
+    assert_eq!(restored["client"], "mimi://localhost/d/bob/laptop");
+    assert_eq!(restored["asked"]["devices"][0], "mimi://localhost/d/alice/laptop");
+    assert_eq!(restored["lost"].as_array().unwrap().len(), 2);
+    world.ok("alice", &["sync"]);
+    world.ok("bob", &["sync"]);
+    assert_eq!(world.ok("bob", &["group", "recover"])["lost"], Value::Array(Vec::new()));
+    for group in ["The Club", "The Pub"] {
+        world.ok("bob", &["send", group, "here I am"]);
+        assert_eq!(texts(&world.ok("alice", &["read", group])), ["here I am"]);
+        assert_eq!(world.ok("alice", &["group", "members", group])["members"].as_array().unwrap().len(), 2);
+    }
+    // Where nothing was lost, nobody is thrown out by asking.
+    let shown = String::from_utf8(world.run("bob", &["group", "recover", "alice"]).stdout).unwrap();
+    assert!(shown.contains("asked mimi://localhost/d/alice/laptop"), "{shown}");
+    assert_eq!(world.ok("bob", &["group", "recover", "--give-up"])["given_up"], Value::Array(Vec::new()));
+    let linked = world.fails("bob", &["group", "recover", "alice", "--give-up"]);
+    assert_eq!(linked.0, 2);
+}
+
+#[test]
 fn a_conversation_by_verbs() {
     let world = World::new();
     world.register("alice");

@@ -29,9 +29,10 @@ pub mod store;
 pub mod transport;
 
 pub use client::{
-    Added, Approval, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem, LinkCode, LinkCodeError, LinkRequest,
-    Listener, Listing, Membership, MembershipChange, OpenError, PendingLink, Pinned, RegisterError, Registration,
-    Services, SuiteStock, Unable, UserRecord,
+    Added, Approval, Asked, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem, LinkCode, LinkCodeError,
+    LinkRequest, Listener, Listing, LostGroup, Membership, MembershipChange, OpenError, PendingLink, Pinned,
+    RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, RegisterError, Registration, Services, SuiteStock, Unable, Unasked,
+    UserRecord,
 };
 pub use conclave_engine::{
     group::{GroupSummary, Handshakes, Member, Status},

@@ -4,21 +4,9 @@
 
 mod common;
 
-use common::{World, user};
-use conclave_client::{Client, ClientError, Event, HistoryEntry, Listener, Status};
-use conclave_names::{GroupUri, Seq};
-
-fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
-    client
-        .history(group, Seq(0), 1000)
-        .unwrap()
-        .into_iter()
-        .filter_map(|item| match item.entry {
-            HistoryEntry::Message { text, .. } => text,
-            _ => None,
-        })
-        .collect()
-}
+use common::{World, texts, user};
+use conclave_client::{Client, ClientError, Event, Listener, Status};
+use conclave_names::GroupUri;
 
 fn authenticator(client: &mut Client, group: &GroupUri) -> (u64, Vec<u8>) {
     let group = client.group(group).unwrap();

@@ -4,19 +4,9 @@
 
 mod common;
 
-use common::{World, user};
-use conclave_client::{Client, ClientEvent, Event, Handshakes, HistoryEntry, Membership, Status};
-use conclave_names::{GroupUri, Seq};
-
-fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
-    let history = client.history(group, Seq(0), 1000).unwrap().into_iter();
-    history
-        .filter_map(|item| match item.entry {
-            HistoryEntry::Message { text, .. } => text,
-            _ => None,
-        })
-        .collect()
-}
+use common::{World, texts, user};
+use conclave_client::{Client, ClientEvent, Event, Handshakes, Membership, Status};
+use conclave_names::GroupUri;
 
 fn knocked(events: &[ClientEvent]) -> usize {
     let asked = |event: &Event| if let Event::Knocked { members, .. } = event { members.len() } else { 0 };

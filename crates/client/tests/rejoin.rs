@@ -6,27 +6,11 @@ mod common;
 
 use std::{path::Path, time::Duration};
 
-use common::{SharedStore, World, user};
+use common::{SharedStore, World, has, texts, user};
 use conclave_channel::Entry;
-use conclave_client::{
-    Client, ClientEvent, Event, Handshakes, HistoryEntry, Membership, Registration, Status, store::ProfileStore as _,
-};
+use conclave_client::{Client, Event, Handshakes, Membership, Registration, Status, store::ProfileStore as _};
 use conclave_engine::{account::Account, writes::Room};
-use conclave_names::{GroupUri, Seq};
-
-fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
-    let history = client.history(group, Seq(0), 1000).unwrap().into_iter();
-    history
-        .filter_map(|item| match item.entry {
-            HistoryEntry::Message { text, .. } => text,
-            _ => None,
-        })
-        .collect()
-}
-
-fn has(events: &[ClientEvent], wanted: impl Fn(&Event) -> bool) -> bool {
-    events.iter().any(|happened| wanted(&happened.event))
-}
+use conclave_names::GroupUri;
 
 /// Listens until something happens, for half a minute at most.
 async fn until(client: &mut Client, wanted: impl Fn(&Event) -> bool) {

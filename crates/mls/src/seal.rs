@@ -59,6 +59,8 @@ pub enum Purpose {
     Tree = 3,
     /// What joiners get beyond MLS; sealed under a key of its own instead of the seed.
     Joiner = 4,
+    /// What brings an account back, under a key of a passphrase instead of the seed.
+    Recovery = 5,
 }
 
 /// AEAD key and nonce of one sealing.
@@ -166,7 +168,7 @@ impl Seed {
             Purpose::Joiner => size_class::mark(plaintext),
             // Chunks of a tree are many and of like size.
             Purpose::Tree => size_class::pad_blob(plaintext, OVERHEAD),
-            Purpose::Entry | Purpose::GroupInfo => size_class::pad(plaintext, OVERHEAD),
+            Purpose::Entry | Purpose::GroupInfo | Purpose::Recovery => size_class::pad(plaintext, OVERHEAD),
         });
         let ciphertext = suite.aead_seal(&key, &padded, Some(context), &nonce).map_err(|_| SealError::Crypto)?;
         let mut sealed = Vec::with_capacity(1 + SALT + ciphertext.len());

@@ -1,4 +1,4 @@
-//! `device list`, `device link`, `device add`.
+//! `device …`.
 
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _},
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::register::registered;
+use super::{recovery, register::registered};
 use crate::{
     args::Device,
     error::CliError,
@@ -84,6 +84,12 @@ pub(super) async fn run(verb: Device, context: &mut Context, output: &Output) ->
                 }
                 sleep(POLL).await;
             }
+        }
+        Device::Save { file, recovery_passphrase_file } => {
+            recovery::save(&file, recovery_passphrase_file.as_deref(), context, output)
+        }
+        Device::Restore { file, recovery_passphrase_file, server } => {
+            recovery::restore(&file, recovery_passphrase_file.as_deref(), &server, context, output).await
         }
         Device::Add { code, yes } => {
             let code: LinkCode = code.parse()?;

@@ -11,7 +11,7 @@ use crate::{
     names,
     output::{Output, clean_line},
     profile::Context,
-    verbs::messages,
+    verbs::{messages, recovery},
 };
 
 #[derive(Serialize)]
@@ -195,6 +195,15 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                 let word = if lost { "you are back" } else { "this device follows the group: nothing was to be done" };
                 word.to_owned()
             })
+        }
+        Group::Recover { give_up: true, .. } => {
+            let lost = client.lost_groups()?;
+            client.forget_lost_groups()?;
+            output.give(&json!({ "given_up": lost }), |_| format!("given up: {}", lost.len()))
+        }
+        Group::Recover { users: texts, .. } => {
+            let users = users(client, &texts)?;
+            recovery::recover(client, &users, output).await
         }
         Group::Heartbeat { group } => {
             let group = names::group(client, &group)?;

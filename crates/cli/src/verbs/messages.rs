@@ -1,9 +1,9 @@
 //! `send`, `read`, `listen`, `sync`, `export`.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{BufWriter, Read as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use conclave_client::{ClientEvent, Event, HistoryEntry, HistoryItem};
@@ -236,6 +236,13 @@ pub(super) async fn listen(group: Option<&str>, context: &mut Context, output: &
     }
 }
 
+/// A new file that is its owner's alone.
+pub(super) fn create_private(path: &Path) -> Result<File, CliError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let opened = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
+    opened.map_err(|error| CliError::Io(path.display().to_string(), error))
+}
+
 pub(super) fn export(
     group: &str,
     file: Option<PathBuf>,
@@ -248,11 +255,7 @@ pub(super) fn export(
     let io = |error| CliError::Io(target.clone(), error);
     let mut writer: Box<dyn std::io::Write> = match &file {
         // What it holds is as private as the profile.
-        Some(path) => {
-            use std::os::unix::fs::OpenOptionsExt as _;
-            let opened = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
-            Box::new(BufWriter::new(opened.map_err(io)?))
-        }
+        Some(path) => Box::new(BufWriter::new(create_private(path)?)),
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
     let (mut after, mut count) = (Seq(0), 0_usize);

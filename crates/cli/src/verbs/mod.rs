@@ -4,6 +4,7 @@ mod device;
 mod group;
 mod info;
 mod messages;
+mod recovery;
 mod register;
 mod verify;
 

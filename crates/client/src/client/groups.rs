@@ -205,6 +205,15 @@ impl Client {
     /// Whose KeyPackage this is. The directory is not believed: the credential must be valid, of the user that was
     /// asked for, and with the identity key that we know (R47).
     pub(super) fn judge_key_package(&mut self, user: &UserUri, bytes: &[u8]) -> Result<ClientUri, ClientError> {
+        self.identify_key_package(user, bytes).map(|(client, _)| client)
+    }
+
+    /// The same, and which identity key that is.
+    pub(super) fn identify_key_package(
+        &mut self,
+        user: &UserUri,
+        bytes: &[u8],
+    ) -> Result<(ClientUri, [u8; 32]), ClientError> {
         let refused = |reason: String| ClientError::CannotAdd { user: user.clone(), reason };
         let message = MlsMessage::from_bytes(bytes).map_err(|error| refused(error.to_string()))?;
         let package = message.as_key_package().ok_or_else(|| refused("the directory gave no KeyPackage".into()))?;
@@ -217,7 +226,7 @@ impl Client {
             return Err(refused(format!("the directory gave a KeyPackage of {}", identity.user)));
         }
         self.check_identity(user, &identity.identity_key)?;
-        Ok(identity.client)
+        Ok((identity.client, identity.identity_key))
     }
 
     /// Removes all clients of users.

@@ -1,15 +1,20 @@
 //! Asking members to be let into a group again, and being asked.
 
 use conclave_engine::{
-    group::{Group, Status},
+    group::{Group, KnockPost, Status},
     key_packages::{self, AddressKey},
-    knock::Knocked,
+    knock::{self, Knocked},
 };
 use conclave_mls::crypto;
-use conclave_names::{ClientUri, GroupUri};
+use conclave_names::{ClientUri, GroupUri, UserUri};
 use conclave_protocol::{SigningKey, v1};
 
-use super::{Client, ClientError, ClientEvent, register::random, rows::StoreRows};
+use super::{
+    Client, ClientError, ClientEvent,
+    lost::{Asked, Unasked},
+    register::random,
+    rows::StoreRows,
+};
 use crate::transport::Signer;
 
 impl Client {
@@ -75,6 +80,10 @@ impl Client {
         let ours = fresh.key_packages.into_iter().next().unwrap_or_default();
         let post = self.group(name)?.knock(member, &theirs, ours, now);
         let post = post.map_err(|error| ClientError::Dropped(error.to_string()))?;
+        self.post_knock(post).await
+    }
+
+    async fn post_knock(&self, post: KnockPost) -> Result<(), ClientError> {
         // Nothing but the address admits: the signer is nobody.
         let nobody = SigningKey::from_bytes(&random()?);
         let request = v1::KnockRequest {
@@ -102,11 +111,13 @@ impl Client {
         };
         let mut events = Vec::new();
         let active = self.groups()?.into_iter().filter(|group| group.status == Status::Active);
-        let about = active.map(|group| group.name).find(|name| Some(name) == knocked.group());
-        if let Some(name) = about {
-            events = self.let_in(&name, &knocked).await?;
-        } else {
+        let about: Vec<_> =
+            active.map(|group| group.name).filter(|name| knocked.group().is_none_or(|group| group == name)).collect();
+        if about.is_empty() {
             tracing::info!(client = %knocked.client(), "somebody knocked at a group that is none of ours");
+        }
+        for name in about {
+            events.extend(self.let_in(&name, &knocked).await?);
         }
         let writes = knocked.used(&self.mls, &StoreRows(&*self.store))?;
         self.store.apply(&writes)?;
@@ -121,7 +132,14 @@ impl Client {
             Err(_) => return Ok(Vec::new()),
         };
         let now = self.delivery.now();
-        let answered = self.group(name)?.answer(knocked, now);
+        let answered = match self.group(name)?.would_answer(knocked, now) {
+            Ok(()) if knocked.group().is_none() => match self.claim_for(name, knocked).await? {
+                Some(fresh) => self.group(name)?.answer(&fresh, now),
+                None => return Ok(events),
+            },
+            Ok(()) => self.group(name)?.answer(knocked, now),
+            Err(refused) => Err(refused),
+        };
         self.save(name)?;
         match answered {
             Ok(_) => match Box::pin(self.drive(name, None)).await {
@@ -135,5 +153,103 @@ impl Client {
             }
         }
         Ok(events)
+    }
+
+    /// A knock at all groups with a KeyPackage of the knocker for one of them: a KeyPackage serves once. None if the directory has none
+    /// that is the knocker's.
+    ///
+    /// # Errors
+    /// Transient ones only.
+    async fn claim_for(&mut self, name: &GroupUri, knocked: &Knocked) -> Result<Option<Knocked>, ClientError> {
+        let request = v1::ClaimRequest {
+            target: knocked.client().to_string(),
+            cipher_suites: vec![self.group(name)?.cipher_suite().into()],
+            idempotency_key: random::<16>()?.to_vec(),
+            required: None,
+        };
+        let answer = match self.delivery.claim(&Self::signer(&self.account), &request).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, client = %knocked.client(), group = %name, "a knock cannot be answered");
+                return Ok(None);
+            }
+        };
+        let now = self.delivery.now();
+        // The directory is not believed: it is the knocker's, by its name and keys, or nobody's.
+        let fresh = answer
+            .key_packages
+            .into_iter()
+            .next()
+            .map(|claimed| knocked.with_key_package(&self.mls, claimed.key_package, now));
+        match fresh.transpose() {
+            Ok(fresh) => Ok(fresh),
+            Err(error) => {
+                tracing::warn!(%error, client = %knocked.client(), group = %name, "a knock cannot be answered");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Asks devices of one user, three at most unless it is our own, to let this client into all groups that they share with it.
+    ///
+    /// # Errors
+    /// Transient ones only, where the server says no more: that a device cannot be asked is no error.
+    pub(super) async fn ask_user(&mut self, user: &UserUri, ours: &[u8], asked: &mut Asked) -> Result<(), ClientError> {
+        let own = user == self.user();
+        let request = v1::ClaimRequest {
+            target: user.to_string(),
+            cipher_suites: vec![u16::from(crypto::DEFAULT_SUITE).into()],
+            idempotency_key: random::<16>()?.to_vec(),
+            required: None,
+        };
+        let answer = match self.delivery.claim(&Self::signer(&self.account), &request).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => {
+                asked.unable.push(Unasked { who: user.to_string(), reason: error.to_string() });
+                return Ok(());
+            }
+        };
+        let without = answer.without.into_iter().filter(|client| *client != self.account.client.to_string());
+        let reason = "it has left no keying material";
+        asked.unable.extend(without.map(|who| Unasked { who, reason: reason.to_owned() }));
+        let most = if own { usize::MAX } else { Group::knocks_at_a_time() };
+        let mut done = 0;
+        for claimed in answer.key_packages {
+            if done == most {
+                break;
+            }
+            match self.ask_device(user, &claimed.key_package, ours).await {
+                Ok(Some(client)) => {
+                    asked.devices.push(client);
+                    done += 1;
+                }
+                Ok(None) => {}
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => asked.unable.push(Unasked { who: user.to_string(), reason: error.to_string() }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks one device, by a KeyPackage that was claimed of it; none: it is this one.
+    async fn ask_device(
+        &mut self,
+        user: &UserUri,
+        theirs: &[u8],
+        ours: &[u8],
+    ) -> Result<Option<ClientUri>, ClientError> {
+        let (client, identity_key) = self.identify_key_package(user, theirs)?;
+        if client == self.account.client {
+            return Ok(None);
+        }
+        if user == self.user() && identity_key != self.identity_key() {
+            return Err(ClientError::Answer("the directory gave a KeyPackage of another identity key".into()));
+        }
+        let (now, to) = (self.delivery.now(), (&client, &identity_key));
+        let post = knock::for_all_groups(&self.account, &self.mls, to, theirs, ours.to_vec(), now);
+        self.post_knock(post.map_err(|error| ClientError::Dropped(error.to_string()))?).await?;
+        Ok(Some(client))
     }
 }

@@ -9,7 +9,9 @@ mod identities;
 mod keying;
 mod knock;
 mod listen;
+mod lost;
 mod membership;
+mod recovery;
 mod register;
 mod reinit;
 mod rejoin;
@@ -36,7 +38,9 @@ pub use history::{HistoryEntry, HistoryItem};
 pub use identities::{Pinned, UserRecord};
 pub use keying::SuiteStock;
 pub use listen::Listener;
+pub use lost::{Asked, LostGroup, Unasked};
 pub use membership::{Membership, MembershipChange};
+pub use recovery::{RECOVERY_FILE_MAX, RecoveryError, RecoveryFile};
 pub use register::{RegisterError, Registration};
 
 use crate::{

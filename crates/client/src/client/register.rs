@@ -158,7 +158,11 @@ impl Client {
 
 /// An account of a first device, before any server knows of it.
 fn new_account(client: ClientUri, now: Timestamp) -> Result<Account, ClientError> {
-    let identity = new_key()?;
+    account_with(new_key()?, client, now)
+}
+
+/// An account with an identity key that there is, and everything else new.
+pub(super) fn account_with(identity: SigningKey, client: ClientUri, now: Timestamp) -> Result<Account, ClientError> {
     let signature_key = new_key()?;
     let binding = sign_binding(&identity, &client, &signature_key.verifying_key().to_bytes(), now);
     Ok(Account {

@@ -58,16 +58,21 @@ pub(super) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, ProfileErro
     Ok(bytes)
 }
 
+/// 32 bytes from a passphrase.
+pub(crate) fn derive(passphrase: &str, kdf: &Kdf, salt: &[u8; 16]) -> Result<Zeroizing<[u8; 32]>, ProfileError> {
+    let argon2 = kdf.argon2()?;
+    let mut key = Zeroizing::new([0; 32]);
+    let mut memory = vec![Block::default(); argon2.params().block_count()];
+    let derived = argon2.hash_password_into_with_memory(passphrase.as_bytes(), salt, &mut *key, &mut memory);
+    memory.zeroize();
+    derived.map_err(|_| ProfileError::Kdf)?;
+    Ok(key)
+}
+
 impl StoreKey {
     /// From a passphrase.
     pub(super) fn derive(passphrase: &str, kdf: &Kdf, salt: &[u8; 16]) -> Result<Self, ProfileError> {
-        let argon2 = kdf.argon2()?;
-        let mut key = Zeroizing::new([0; 32]);
-        let mut memory = vec![Block::default(); argon2.params().block_count()];
-        let derived = argon2.hash_password_into_with_memory(passphrase.as_bytes(), salt, &mut *key, &mut memory);
-        memory.zeroize();
-        derived.map_err(|_| ProfileError::Kdf)?;
-        Ok(Self(key))
+        derive(passphrase, kdf, salt).map(Self)
     }
 
     /// A new random key, kept in a new file of mode 0600.

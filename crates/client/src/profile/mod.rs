@@ -35,6 +35,7 @@ use zeroize::Zeroizing;
 
 pub use config::{KeySource, ProfileConfig};
 pub use error::ProfileError;
+pub(crate) use key::derive;
 pub use key::{Kdf, StoreKey};
 
 use config::FORMAT;

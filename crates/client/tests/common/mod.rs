@@ -5,12 +5,12 @@
 use std::sync::{Arc, Mutex};
 
 use conclave_client::{
-    Client, Registration, Services,
+    Client, ClientEvent, Event, HistoryEntry, HistoryItem, Registration, Services,
     store::{MemoryStore, ProfileStore, Row, StoreError},
     transport::Endpoint,
 };
 use conclave_engine::writes::{Room, StoredMessage, Write};
-use conclave_names::{Domain, UserUri};
+use conclave_names::{Domain, GroupUri, Seq, UserUri};
 use conclave_server::{Config, IssuerSource, Running, Server};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -92,6 +92,21 @@ impl World {
 
 pub fn user(name: &str) -> UserUri {
     UserUri::new(domain(), name).unwrap()
+}
+
+/// What a client read in a group, oldest first.
+pub fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
+    let history = client.history(group, Seq(0), 1000).unwrap().into_iter();
+    let text = |item: HistoryItem| match item.entry {
+        HistoryEntry::Message { text, .. } => text,
+        _ => None,
+    };
+    history.filter_map(text).collect()
+}
+
+/// Whether something of the kind happened.
+pub fn has(events: &[ClientEvent], wanted: impl Fn(&Event) -> bool) -> bool {
+    events.iter().any(|happened| wanted(&happened.event))
 }
 
 /// A store that outlives the client that it is given to: what a crash leaves.

@@ -1,0 +1,136 @@
+//! `device save`, `device restore`, `group recover`: an account and its groups after everything was lost.
+
+use std::{
+    io::{Read as _, Write as _},
+    path::Path,
+};
+
+use conclave_client::{Asked, Client, LostGroup, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, profile::Kdf};
+use conclave_names::UserUri;
+use serde_json::json;
+
+use super::{messages, register::registered};
+use crate::{
+    args::ServerArgs,
+    error::CliError,
+    names,
+    output::{Output, clean_line},
+    profile::{Context, recovery_passphrase},
+};
+
+impl From<RecoveryError> for CliError {
+    fn from(error: RecoveryError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+/// What no recovery brings back.
+const GONE: &str = "What was said before the loss does not come back, and neither do invitations that waited for the lost device: ask to \
+                    be added again.";
+
+pub(super) fn save(
+    file: &Path,
+    passphrase: Option<&Path>,
+    context: &mut Context,
+    output: &Output,
+) -> Result<(), CliError> {
+    // It is asked for before the file is made; and a device that cannot make one does not ask.
+    let recovery = context.client()?.recovery_file()?;
+    let passphrase = recovery_passphrase(passphrase, true)?;
+    if passphrase.is_empty() {
+        return Err(CliError::Usage("a recovery file needs a passphrase: whoever opens the file is you".into()));
+    }
+    let sealed = recovery.seal(&passphrase, Kdf::default())?;
+    let io = |error| CliError::Io(file.display().to_string(), error);
+    let mut written = messages::create_private(file)?;
+    written.write_all(&sealed).and_then(|()| written.sync_all()).map_err(io)?;
+    let shown = json!({ "file": file, "client": recovery.client(), "groups": recovery.groups() });
+    output.give(&shown, |_| {
+        format!(
+            "saved your identity key and the names of {} groups to {}\nKeep it apart from this device, and save anew when you are in other \
+             groups: who has the file and its passphrase is you.",
+            recovery.groups().len(),
+            file.display()
+        )
+    })
+}
+
+pub(super) async fn restore(
+    file: &Path,
+    passphrase: Option<&Path>,
+    server: &ServerArgs,
+    context: &mut Context,
+    output: &Output,
+) -> Result<(), CliError> {
+    if context.is_open() {
+        return Err(CliError::Usage("this profile is registered already: restore an account in a new one".into()));
+    }
+    let io = |error| CliError::Io(file.display().to_string(), error);
+    let mut sealed = Vec::new();
+    let opened = std::fs::File::open(file).map_err(io)?;
+    opened.take(RECOVERY_FILE_MAX as u64 + 1).read_to_end(&mut sealed).map_err(io)?;
+    let recovery = RecoveryFile::open(&sealed, &recovery_passphrase(passphrase, false)?)?;
+    let (store, services, _) = context.prepare(server, &names::show(recovery.client().user()))?;
+    let mut client = Client::restore(store, &services, &recovery).await?;
+    let account = registered(&client, context)?;
+    let asked = client.ask_for_groups(&[]).await;
+    let lost = client.lost_groups()?;
+    let shown = names::show(client.user());
+    context.opened(client);
+    let (asked, problem) = match asked {
+        Ok(asked) => (asked, None),
+        Err(error) => (Asked::default(), Some(error.to_string())),
+    };
+    let answer = json!({
+        "user": account.user,
+        "client": account.client,
+        "profile": account.profile,
+        "saved_ms": recovery.saved(),
+        "asked": asked,
+        "lost": lost,
+        "problem": problem,
+    });
+    output.give(&answer, |_| {
+        let mut text = format!("restored {shown}, device {}\n", account.client);
+        match &problem {
+            Some(problem) => {
+                text.push_str(&format!("nobody could be asked yet ({problem}): run `conclave group recover` again"));
+            }
+            None => text.push_str(&told(&asked, &lost)),
+        }
+        text
+    })
+}
+
+pub(super) async fn recover(client: &mut Client, users: &[UserUri], output: &Output) -> Result<(), CliError> {
+    // Perhaps somebody has answered meanwhile.
+    client.sync().await?;
+    let asked = client.ask_for_groups(users).await?;
+    let lost = client.lost_groups()?;
+    output.give(&json!({ "asked": asked, "lost": lost }), |_| told(&asked, &lost))
+}
+
+/// Who was asked, and what is not healed.
+fn told(asked: &Asked, lost: &[LostGroup]) -> String {
+    let mut lines = Vec::new();
+    if asked.devices.is_empty() {
+        lines.push("nobody was asked: name a member of your groups: `conclave group recover USER`".to_owned());
+    } else {
+        let names: Vec<_> = asked.devices.iter().map(ToString::to_string).collect();
+        lines.push(format!(
+            "asked {}\nEach lets this device into the groups that both were in when it is next online; `conclave sync` then joins them.",
+            names.join(", ")
+        ));
+    }
+    lines.extend(asked.unable.iter().map(|unable| format!("not asked: {}: {}", unable.who, unable.reason)));
+    for group in lost {
+        let title = clean_line(&group.title);
+        lines.push(if group.users.is_empty() {
+            format!("not back: \"{title}\" ({}): nobody else of it is known, so it comes back only if a member that you name answers", group.group)
+        } else {
+            format!("not back yet: \"{title}\" ({})", group.group)
+        });
+    }
+    lines.push("Groups of which nobody was asked, and those that you were removed from, stay lost. ".to_owned() + GONE);
+    lines.join("\n")
+}
