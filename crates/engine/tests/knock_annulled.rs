@@ -41,6 +41,8 @@ fn knock(world: &World, knocker: &mut Person, member: &mut Person) -> Result<(),
     let (theirs, ours) = (member.key_package(world), knocker.key_package(world));
     let now = world.ds.now();
     let post = knocker.group().knock(&member.account.client, &theirs, ours, now).unwrap();
+    knocker.group().knocked(vec![member.account.client.clone()], now, &mut Vec::new());
+    knocker.save();
     let body = Body::Inline(size_class::pad(post.knock, 0));
     let entry = Entry::new(EntryKind::Knock, Epoch(0), body).to_bytes().unwrap();
     let knocked = Knocked::open(&member.mls, &entry, now).unwrap();

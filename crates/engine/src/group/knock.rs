@@ -133,7 +133,7 @@ pub(super) const OLD_LEAF: &[u8] = b"old-leaf";
 
 /// What an incarnation of a group that could not be followed leaves to the next.
 pub(crate) struct Heritage {
-    /// Channel key of its leaf.
+    /// Channel key of its leaf, if it has asked members to replace it.
     old_leaf: Option<ChannelKey>,
     members: BTreeSet<ClientUri>,
     /// What was still to be said.
@@ -394,7 +394,9 @@ impl Group {
     /// What the next incarnation takes over from one that could not be followed.
     pub(crate) fn heritage(self) -> Heritage {
         let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
-        let old_leaf = self.leaf_to_replace().ok();
+        // Who was removed and added again without having asked for it has no leaf to come back to.
+        let asked = self.knocking.rounds > 0;
+        let old_leaf = self.leaf_to_replace().ok().filter(|_| asked);
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
         let sends = self.intents.into_values().filter(|intent| matches!(intent.wish, Wish::Send { .. })).collect();
         Heritage { old_leaf, members, sends, unread }
