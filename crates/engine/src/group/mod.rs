@@ -13,6 +13,7 @@ mod group_info;
 mod hashes;
 mod journal;
 mod knock;
+mod overtaken;
 mod presence;
 mod process;
 mod prune;
@@ -150,6 +151,8 @@ pub struct Group {
     foreign_intents: BTreeSet<u64>,
     /// Commits of ours that were made anew but may be ordered yet.
     withdrawn: withdrawn::Withdrawn,
+    /// The same of messages and proposals.
+    overtaken: overtaken::Overtaken,
     /// When somebody's proposal was ordered that nobody has committed.
     proposed_at: Option<Timestamp>,
     /// When our keys here were made.

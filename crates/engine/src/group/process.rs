@@ -255,6 +255,9 @@ impl Group {
                 Err(rejection) => Outcome::NeedsRecovery(rejection),
             };
         }
+        if let Some(outcome) = self.take_overtaken(entry, incoming, events) {
+            return outcome;
+        }
         if self.status == Status::Removed || entry.epoch < self.joined {
             return Outcome::Stale;
         }
@@ -411,7 +414,7 @@ impl Group {
         Outcome::Applied
     }
 
-    fn store_message(
+    pub(super) fn store_message(
         &mut self,
         incoming: &Incoming,
         epoch: Epoch,
@@ -813,13 +816,18 @@ impl Group {
             let outdated =
                 intent.prepared.as_ref().is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !kept);
             if outdated {
-                withdrawn.extend(intent.prepared.take().filter(|_| intent.wish != Wish::Rejoin));
+                let prepared = intent.prepared.take().filter(|_| intent.wish != Wish::Rejoin);
+                withdrawn.extend(prepared.map(|prepared| (intent.wish.clone(), prepared)));
                 intent.ordered = false;
                 changed.push(*order);
             }
         }
-        for prepared in &withdrawn {
+        for (wish, prepared) in &withdrawn {
             self.withdraw(prepared);
+            // Without open commits nothing can be annulled, and what comes too late is refused.
+            if !self.parents.is_empty() {
+                self.overtake(wish, prepared, false);
+            }
         }
         for order in changed {
             self.save_intent(order);
@@ -828,13 +836,16 @@ impl Group {
 
     /// The group went back to an earlier epoch: what was prepared in void ones is made anew.
     pub(super) fn unprepare(&mut self, void: impl Fn(&Prepared) -> bool) {
-        let mut changed = Vec::new();
+        let (mut changed, mut overtaken) = (Vec::new(), Vec::new());
         for (order, intent) in &mut self.intents {
-            if intent.prepared.as_ref().is_some_and(&void) {
-                intent.prepared = None;
+            if let Some(prepared) = intent.prepared.take_if(|prepared| void(prepared)) {
+                overtaken.push((intent.wish.clone(), prepared));
                 intent.ordered = false;
                 changed.push(*order);
             }
+        }
+        for (wish, prepared) in &overtaken {
+            self.overtake(wish, prepared, true);
         }
         for order in changed {
             self.save_intent(order);

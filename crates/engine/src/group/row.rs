@@ -13,6 +13,7 @@ use super::{
     hashes,
     journal::Journal,
     knock::{self, ANSWERED, KNOCKING, OLD_LEAF},
+    overtaken::{OVERTAKEN, Overtaken},
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
@@ -290,6 +291,7 @@ impl Group {
         let mut intents = std::collections::BTreeMap::new();
         let mut foreign_intents = std::collections::BTreeSet::new();
         let withdrawn = Withdrawn::load(name, scan(Room::GROUP, &key(name, WITHDRAWN))?)?;
+        let overtaken = Overtaken::load(name, scan(Room::GROUP, &key(name, OVERTAKEN))?)?;
         for (key, value) in scan(Room::INTENT, &key(name, b""))? {
             let order = key.last_chunk::<8>().ok_or(RecordError::Damaged)?;
             let order = u64::from_be_bytes(*order);
@@ -378,6 +380,7 @@ impl Group {
             early: super::early::Early::default(),
             foreign_intents,
             withdrawn,
+            overtaken,
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             presence: row.presence,

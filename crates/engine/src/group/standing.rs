@@ -219,6 +219,7 @@ impl Group {
         }
         self.prune_channel_keys();
         self.forget_withdrawn();
+        self.prune_overtaken();
         self.prune_seeds();
         self.forget_old_leaf();
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
@@ -263,6 +264,7 @@ impl Group {
         let mut void = self.parents.split_off(index);
         let newest = self.epoch();
         let parent = void.remove(0);
+        self.remember_void(epoch);
         self.mls = self.load_parent(&parent)?;
         self.new_ratchets()?;
         self.keys = OnceLock::new();
@@ -286,6 +288,7 @@ impl Group {
         for void in epoch.0..newest.0 {
             self.delete_epoch(Epoch(void));
         }
+        self.overtaken_void(epoch);
         self.unprepare(|prepared| prepared.epoch > epoch || prepared.bundle.is_some());
         Ok(())
     }
