@@ -114,6 +114,8 @@ pub struct Group {
     lost: Option<standing::Lost>,
     /// What the DS signed of submissions of ours: the newest few.
     receipts: BTreeMap<Seq, Receipt>,
+    /// Up to where it was told that the DS does not show what it has signed for.
+    withheld_to: Seq,
     /// The commit that removed us, while it may be annulled.
     removed_at: Option<Seq>,
     /// Hash of the commit's entry that added us, and its place once it was read.

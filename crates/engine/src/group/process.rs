@@ -207,8 +207,8 @@ impl Group {
                     return Ok((entry.kind, outcome));
                 }
             }
-            // What could not be applied as it first came could be now.
-            _ if self.lost.as_ref().is_some_and(|lost| lost.commit == incoming.seq) => {
+            // What could not be applied as it first came could be now; but not by who is in another branch, and reads that again.
+            _ if self.lost.as_ref().is_some_and(|lost| lost.commit == incoming.seq) && !self.is_in_wrong_branch() => {
                 self.lost = None;
                 self.status = Status::Active;
             }

@@ -352,6 +352,7 @@ impl Group {
             parents,
             lost,
             receipts: row.receipts.iter().map(|receipt| (receipt.position.seq, *receipt)).collect(),
+            withheld_to: Seq(0),
             removed_at: row.removed_at,
             joined_by: row.joined_by,
             joined_at: row.joined_at,

@@ -302,7 +302,7 @@ impl Group {
     }
 
     /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
-    fn keys_of(&self, epoch: Epoch) -> Result<(Arc<Keys>, ChannelKey), MlsError> {
+    pub(super) fn keys_of(&self, epoch: Epoch) -> Result<(Arc<Keys>, ChannelKey), MlsError> {
         if self.epoch() == epoch {
             return Ok((Arc::clone(self.keys()?), own_channel_key(&self.mls)?));
         }
