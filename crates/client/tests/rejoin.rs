@@ -162,9 +162,19 @@ async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_for_too_long_comes_back_by_the_newest_group_info() {
+    Box::pin(comes_back_over_a_gap(Handshakes::Private)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_server_reads_the_handshakes_a_member_lets_it_in() {
+    Box::pin(comes_back_over_a_gap(Handshakes::Visible { external_senders: Vec::new() })).await;
+}
+
+async fn comes_back_over_a_gap(handshakes: Handshakes) {
+    let private = matches!(handshakes, Handshakes::Private);
     let mut world = World::whole().await;
     let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
-    let club = alice.create_group("The Club").await.unwrap();
+    let club = alice.create_group_with("The Club", handshakes).await.unwrap();
     alice.add(&club, &[user("bob")]).await.unwrap();
     bob.sync().await.unwrap();
     for n in 0..20 {
@@ -173,10 +183,17 @@ async fn who_was_away_for_too_long_comes_back_by_the_newest_group_info() {
     // Nobody is removed; the newest commit's place is still there.
     alice.update(&club).await.unwrap();
     world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
-    let events = bob.sync().await.unwrap();
+    let mut events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::PositionGone { .. })), "{events:?}");
+    // What the server of a visible group serves does not tell from where to read on: a member is asked.
+    assert_eq!(has(&events, |event| matches!(event, Event::Knocked { .. })), !private, "{events:?}");
+    if !private {
+        let answered = alice.sync().await.unwrap();
+        assert!(has(&answered, |event| matches!(event, Event::Readmitted { .. })), "{answered:?}");
+        events.extend(bob.sync().await.unwrap());
+    }
     assert!(has(&events, |event| matches!(event, Event::Missed { .. })), "{events:?}");
-    assert!(!has(&events, |event| matches!(event, Event::Knocked { .. } | Event::LogsDiffer { .. })), "{events:?}");
+    assert!(!has(&events, |event| matches!(event, Event::LogsDiffer { .. })), "{events:?}");
     assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
     bob.send(&club, "here I am").await.unwrap();
     alice.sync().await.unwrap();

@@ -242,6 +242,17 @@ pub enum Event {
     },
     /// The commit that added us was annulled: we are no member.
     InvitationAnnulled {},
+    /// An invitation cannot be taken up now: the server does not give out what it needs. It is tried again with each look into the
+    /// inbox, for a week.
+    InvitationWaits {
+        /// What is missing.
+        reason: String,
+    },
+    /// An invitation could not be taken up, and is not tried again: ask to be added again.
+    InvitationDropped {
+        /// Why.
+        reason: String,
+    },
     /// A member saw another log than we did: the server shows two, or the member lies.
     LogsDiffer {
         /// Whose word it is.
@@ -263,6 +274,13 @@ pub enum Event {
     },
     /// The server shows another log than it signed for.
     ReceiptBroken {
+        /// At which place.
+        seq: Seq,
+        /// The receipt (`conclave_channel::receipt::Receipt`, in hexadecimal).
+        receipt: String,
+    },
+    /// The server signed for an entry of ours, and shows a log that ends before it.
+    Withheld {
         /// At which place.
         seq: Seq,
         /// The receipt (`conclave_channel::receipt::Receipt`, in hexadecimal).

@@ -11,19 +11,26 @@ pub const SERVER_SILENT_MS: u64 = 300_000;
 pub struct Contact {
     heard: Timestamp,
     told: bool,
+    patience_ms: u64,
 }
 
 impl Contact {
     /// Begins to listen.
     #[must_use]
     pub const fn new(now: Timestamp) -> Self {
-        Self { heard: now, told: false }
+        Self { heard: now, told: false, patience_ms: SERVER_SILENT_MS }
+    }
+
+    /// The same with another patience than [`SERVER_SILENT_MS`], in milliseconds.
+    #[must_use]
+    pub const fn with_patience(now: Timestamp, patience_ms: u64) -> Self {
+        Self { heard: now, told: false, patience_ms }
     }
 
     /// The server said something: an entry, a heartbeat, an answer.
     pub fn heard(&mut self, now: Timestamp) {
         // A clock that was set back must not make a long silence of none.
-        *self = Self::new(now);
+        *self = Self::with_patience(now, self.patience_ms);
     }
 
     /// Since when the server has been silent, if that is to be told now: once, until it is heard of again.
@@ -31,7 +38,7 @@ impl Contact {
         if self.heard > now {
             self.heard = now;
         }
-        if self.told || self.heard.plus_ms(SERVER_SILENT_MS) > now {
+        if self.told || self.heard.plus_ms(self.patience_ms) > now {
             return None;
         }
         self.told = true;
@@ -56,6 +63,10 @@ mod tests {
         // Set back by a day: no silence yet, and none of a day to come.
         contact.heard(back.plus_ms(86_400_000));
         assert_eq!(contact.silent(back), None);
+        let mut hasty = Contact::with_patience(start, 5);
+        assert_eq!((hasty.silent(start.plus_ms(4)), hasty.silent(start.plus_ms(5))), (None, Some(start)));
+        hasty.heard(back);
+        assert_eq!(hasty.silent(back.plus_ms(5)), Some(back), "its patience stays");
         assert_eq!(contact.silent(back.plus_ms(SERVER_SILENT_MS)), Some(back));
     }
 }

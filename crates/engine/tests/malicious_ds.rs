@@ -250,3 +250,36 @@ fn a_receipt_binds_the_server_to_what_it_shows() {
     let late = bob.group().accepted(&reply(position.seq.0, Hash::new([2; 32]), channel));
     assert!(matches!(late[..], [Event::ReceiptBroken { .. }]));
 }
+
+#[test]
+fn an_entry_of_ours_that_was_signed_for_and_is_not_shown_is_told_of_once() {
+    let (mut world, [mut alice, mut bob, _]) = scene();
+    let channel = world.ds.channel.unwrap();
+    bob.sync(&world.ds);
+    bob.say("withheld");
+    let submission = bob.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+    bob.save();
+    // The server takes it, and signs for where it will stand: nobody is shown that.
+    let seq = bob.group().position().seq.next();
+    assert!(bob.group().accepted(&reply(seq.0, Hash::new([3; 32]), channel)).is_empty());
+    bob.sync(&world.ds);
+    let events = bob.group().withheld();
+    let [Event::Withheld { seq: at, receipt }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(*at, seq);
+    let receipt = Receipt::mls_decode(&mut from_hex(receipt).as_slice()).unwrap();
+    assert_eq!(receipt.verify(&bob.group().profile().receipt_key.clone()), Ok(()), "it can be shown to others");
+    assert!(bob.group().withheld().is_empty(), "it is told once");
+    let noted = |write: &conclave_engine::writes::StoredMessage| {
+        String::from_utf8_lossy(&write.body).contains("withheld") && write.kind == conclave_engine::group::KIND_EVENT
+    };
+    bob.save();
+    assert_eq!(bob.store.messages.iter().filter(|message| noted(message)).count(), 1, "and kept in the history");
+    assert!(bob.group().intents().next().is_some(), "it is not taken for said");
+    // What is shown in time is no cause for alarm.
+    assert!(bob.group().receipts().count() == 1 && alice.group().withheld().is_empty());
+    world.ds.submit(&submission).unwrap();
+    let done = bob.sync(&world.ds);
+    assert!(done.events.iter().any(|event| matches!(event, Event::ReceiptBroken { .. })), "it signed for another log");
+    assert!(bob.group().withheld().is_empty());
+    assert!(bob.group().intents().next().is_none());
+}

@@ -43,7 +43,7 @@ impl Client {
     /// Follows all groups: catches up, and then waits for what comes. A broken connection is made anew, with growing
     /// pauses; nothing is missed, as every reader keeps its own place.
     pub fn listen(&mut self) -> Listener<'_> {
-        let contact = Contact::new(self.delivery.now());
+        let contact = Contact::with_patience(self.delivery.now(), self.patience_ms);
         Listener {
             client: self,
             stream: None,

@@ -25,6 +25,7 @@ use conclave_engine::{
     account::Account,
     group::{self, Group, GroupSummary, WishError},
     outcome::Event,
+    silence::SERVER_SILENT_MS,
 };
 use conclave_mls::credential::LeafCertificate;
 use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri};
@@ -107,6 +108,8 @@ pub struct Client {
     /// Why there is no way back into a group, as it was told.
     blocked: HashMap<GroupUri, String>,
     inbox: Option<Session>,
+    /// How long a server may be silent before it is told of, in milliseconds.
+    patience_ms: u64,
 }
 
 impl std::fmt::Debug for Client {
@@ -158,6 +161,7 @@ impl Client {
             sessions: HashMap::new(),
             blocked: HashMap::new(),
             inbox: None,
+            patience_ms: SERVER_SILENT_MS,
         })
     }
 
@@ -192,6 +196,12 @@ impl Client {
         self.authentication = self.authentication.with_deadline(deadline);
         self.sessions.clear();
         self.inbox = None;
+    }
+
+    /// After how long without a word of the server a listener tells of it ([`Event::ServerSilent`]); 5 minutes unless something else is
+    /// said. A stream brings heartbeats, so less than a minute tells of silence where there is none.
+    pub fn set_silence(&mut self, after: Duration) {
+        self.patience_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     }
 
     /// The groups of this client, those that it was removed from included. Costs no MLS work.

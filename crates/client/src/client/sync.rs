@@ -29,6 +29,20 @@ enum Source {
     Stream,
 }
 
+/// What became of an entry of the inbox.
+enum Taken {
+    /// It is done with.
+    Done(Vec<ClientEvent>),
+    /// It is an invitation that cannot be taken up now.
+    Waits { told: Vec<ClientEvent>, group: GroupUri, reason: String },
+}
+
+/// An invitation that is not tried again.
+fn dropped(group: &GroupUri, error: &dyn std::fmt::Display) -> ClientEvent {
+    tracing::warn!(%error, %group, "an invitation was dropped");
+    ClientEvent { group: group.clone(), event: Event::InvitationDropped { reason: error.to_string() } }
+}
+
 /// Entries of the inbox that wait at most for what they need; more stay in the inbox, and everything after them.
 const WAITING: usize = 64;
 
@@ -81,22 +95,36 @@ impl Client {
             let Some(last) = page.entries.last().map(|entry| Seq(entry.seq)) else { break };
             for entry in &page.entries {
                 let mut writes = Vec::new();
-                match self.take_post(&entry.entry).await {
-                    Ok(told) => events.extend(told),
-                    // Something that it needs is not to be had now: those behind it must not wait for that.
-                    Err(error) if error.is_transient() => {
-                        if self.store.scan(Room::WAITING, b"")?.len() >= WAITING {
-                            return Err(error);
-                        }
+                // Where something that it needs is not to be had now, those behind it must not wait for that.
+                let waits = match self.take_post(&entry.entry).await {
+                    Ok(Taken::Done(told)) => {
+                        events.extend(told);
+                        false
+                    }
+                    Ok(Taken::Waits { told, group, reason }) => {
+                        events.extend(told);
+                        let full = self.is_full()?;
+                        let event = if full {
+                            Event::InvitationDropped { reason: format!("{reason}; and too many others wait already") }
+                        } else {
+                            Event::InvitationWaits { reason }
+                        };
+                        events.push(ClientEvent { group, event });
+                        !full
+                    }
+                    Err(error) if error.is_transient() && !self.is_full()? => {
                         tracing::info!(%error, "an entry of the inbox waits");
-                        let since = self.delivery.now().0.to_be_bytes();
-                        writes.push(Write::Put {
-                            room: Room::WAITING,
-                            key: entry.seq.to_be_bytes().to_vec(),
-                            value: [since.as_slice(), &entry.entry].concat().into(),
-                        });
+                        true
                     }
                     Err(error) => return Err(error),
+                };
+                if waits {
+                    let since = self.delivery.now().0.to_be_bytes();
+                    writes.push(Write::Put {
+                        room: Room::WAITING,
+                        key: entry.seq.to_be_bytes().to_vec(),
+                        value: [since.as_slice(), &entry.entry].concat().into(),
+                    });
                 }
                 self.account.inbox.done = Seq(entry.seq);
                 writes.push(self.account.to_write());
@@ -108,9 +136,18 @@ impl Client {
         Ok(events)
     }
 
+    /// Whether no more entries of the inbox can wait.
+    fn is_full(&self) -> Result<bool, ClientError> {
+        Ok(self.store.scan(Room::WAITING, b"")?.len() >= WAITING)
+    }
+
     /// Takes an entry of the inbox.
-    async fn take_post(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
-        if Knocked::is_one(entry) { self.take_knock(entry).await } else { self.take_invitation(entry).await }
+    async fn take_post(&mut self, entry: &[u8]) -> Result<Taken, ClientError> {
+        if Knocked::is_one(entry) {
+            self.take_knock(entry).await.map(Taken::Done)
+        } else {
+            self.take_invitation(entry).await
+        }
     }
 
     /// Takes up what could not be taken up when it came.
@@ -120,10 +157,22 @@ impl Client {
             let Some((since, entry)) = value.split_first_chunk::<8>() else { continue };
             let over = Timestamp(u64::from_be_bytes(*since)).plus_ms(WAITING_MS) <= self.delivery.now();
             match self.take_post(entry).await {
-                Ok(told) => events.extend(told),
+                Ok(Taken::Done(told)) => events.extend(told),
+                Ok(Taken::Waits { told, group, reason }) => {
+                    events.extend(told);
+                    if !over {
+                        continue;
+                    }
+                    let event = Event::InvitationDropped { reason: format!("it has waited for a week: {reason}") };
+                    events.push(ClientEvent { group, event });
+                }
                 Err(error) if error.is_transient() && !over => continue,
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "an entry of the inbox has waited for a week and is dropped");
+                    if let Ok(invitation) = Invitation::open(&self.account, &self.mls, entry) {
+                        let event = Event::InvitationDropped { reason: format!("it has waited for a week: {error}") };
+                        events.push(ClientEvent { group: invitation.name().clone(), event });
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -135,13 +184,14 @@ impl Client {
     /// Takes up one invitation.
     ///
     /// # Errors
-    /// Transient ones only: it is to be tried again. What can never be taken up is dropped, with a note in the log.
-    async fn take_invitation(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
+    /// Transient ones only: it is to be tried again. What can never be taken up is dropped, and told of.
+    async fn take_invitation(&mut self, entry: &[u8]) -> Result<Taken, ClientError> {
         let invitation = match Invitation::open(&self.account, &self.mls, entry) {
             Ok(invitation) => invitation,
             Err(error) => {
+                // Of which group cannot be said; mostly it is one that was taken up before.
                 tracing::warn!(%error, "an entry of the inbox was dropped");
-                return Ok(Vec::new());
+                return Ok(Taken::Done(Vec::new()));
             }
         };
         let name = invitation.name().clone();
@@ -162,9 +212,14 @@ impl Client {
         let tree = match self.fetch_tree(&invitation).await {
             Ok(tree) => tree,
             Err(error) if error.is_transient() => return Err(error),
+            // The server's word that it is gone is not the last one.
+            Err(ClientError::Call(error)) => {
+                let reason = format!("the server does not give out the group's tree: {error}");
+                return Ok(Taken::Waits { told: before, group: name, reason });
+            }
             Err(error) => {
-                tracing::warn!(%error, group = %name, "the group's tree is gone: ask to be added again");
-                return Ok(before);
+                before.push(dropped(&name, &error));
+                return Ok(Taken::Done(before));
             }
         };
         let mut events = Vec::new();
@@ -178,16 +233,21 @@ impl Client {
             }
             Err(JoinError::Store(error)) => return Err(error.into()),
             Err(JoinError::Undecided) => return Err(ClientError::Undecided),
-            Err(error) => {
+            // A copy, of which nothing is to be told.
+            Err(error @ (JoinError::Member | JoinError::Old)) => {
                 tracing::warn!(%error, group = %name, "an invitation was dropped");
-                return Ok(before);
+                return Ok(Taken::Done(before));
+            }
+            Err(error) => {
+                before.push(dropped(&name, &error));
+                return Ok(Taken::Done(before));
             }
         }
         let mut all = before;
         all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
         self.watch_identities(&name, &mut all)?;
         all.extend(self.sync_group(&name).await?);
-        Ok(all)
+        Ok(Taken::Done(all))
     }
 
     /// Fetches the tree of a group that we were invited to, several chunks at a time.
@@ -246,6 +306,8 @@ impl Client {
             };
             if page.entries.is_empty() {
                 self.group(name)?.caught_up(asked)?;
+                let told = self.group(name)?.withheld();
+                events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
                 self.save(name)?;
                 return Ok(events);
             }

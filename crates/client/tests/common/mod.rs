@@ -61,8 +61,12 @@ impl World {
     }
 
     pub async fn person(&self, name: &str) -> Client {
+        self.person_in(Box::new(MemoryStore::new()), name).await
+    }
+
+    pub async fn person_in(&self, store: Box<dyn ProfileStore>, name: &str) -> Client {
         let registration = Registration { user: name.into(), device: "laptop".into(), invite: None };
-        Client::register(Box::new(MemoryStore::new()), &self.services(), registration).await.unwrap()
+        Client::register(store, &self.services(), registration).await.unwrap()
     }
 
     /// Stops the Delivery Service, and starts it again where it was, with other settings if wanted.
@@ -83,9 +87,42 @@ impl World {
         self.delivery = Some(Server::start(config).await.unwrap());
     }
 
+    /// The Delivery Service's database.
+    pub fn database(&self) -> rusqlite::Connection {
+        let file = self.directories.last().unwrap().path().join("conclave.db");
+        let database = rusqlite::Connection::open(file).unwrap();
+        database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        database
+    }
+
+    /// Another server that goes on from where this one is, as an operator could start one: with the same keys and all its data.
+    pub async fn fork(&mut self) -> Self {
+        let running = self.delivery.take().unwrap();
+        let listen = running.addr();
+        running.shutdown().await;
+        let (from, to) = (self.directories.last().unwrap().path(), tempfile::tempdir().unwrap());
+        copy(from, to.path());
+        let config = Config { listen, ..Config::for_tests(from, domain()) };
+        self.delivery = Some(Server::start(config).await.unwrap());
+        let other = Server::start(Config::for_tests(to.path(), domain())).await.unwrap();
+        Self { delivery: Some(other), authentication: None, directories: vec![to] }
+    }
+
     pub async fn stop(mut self) {
         for running in [self.delivery.take(), self.authentication.take()].into_iter().flatten() {
             running.shutdown().await;
+        }
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }

@@ -26,11 +26,16 @@ use crate::{
 /// Epochs whose tags are remembered.
 const TAGS: usize = 4;
 
+/// Void epochs whose tags are remembered.
+const VOID_TAGS: usize = 16;
+
 /// What is known of branches. Not stored: another message will tell again.
 #[derive(Debug, Default)]
 pub(super) struct Branches {
     /// Of the last epochs that we were in.
     tags: BTreeMap<Epoch, EpochTag>,
+    /// Of epochs that were annulled: what was on its way in them may still come, and shows no fork.
+    void: Vec<EpochTag>,
     /// The newest epoch that a fork was told of.
     told: Option<Epoch>,
     /// How far the log was read once more.
@@ -54,10 +59,18 @@ impl Group {
         }
     }
 
+    /// The epochs after this one, of which we are in the last, are void.
+    pub(super) fn remember_void(&mut self, after: Epoch) {
+        self.remember_epoch();
+        self.branches.void.extend(self.branches.tags.split_off(&after.next()).into_values());
+        let excess = self.branches.void.len().saturating_sub(VOID_TAGS);
+        self.branches.void.drain(..excess);
+    }
+
     /// Whether a message says to be of another epoch with this number than we were in.
     pub(super) fn is_of_another_branch(&self, epoch: Epoch, said: EpochTag) -> bool {
         let ours = if epoch == self.epoch() { self.epoch_tag().ok() } else { self.branches.tags.get(&epoch).copied() };
-        ours.is_some_and(|ours| ours != said)
+        ours.is_some_and(|ours| ours != said) && !self.branches.void.contains(&said)
     }
 
     /// A member says that it is in another epoch with this number.

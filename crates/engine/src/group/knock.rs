@@ -201,6 +201,11 @@ impl Group {
     fn leaf_to_replace(&self) -> Result<ChannelKey, MlsError> {
         match self.old_leaf {
             Some(old_leaf) if self.void => Ok(old_leaf),
+            // In a branch that is not the group we may have renewed our leaf, which the group does not know: the settled epoch is the
+            // likelier place to have branched off. If nobody knows that one either, the next round names the present one.
+            _ if self.is_in_wrong_branch() && self.knocking.rounds.is_multiple_of(2) => {
+                self.keys_of(self.ledger.settled()).map(|(_, own)| own).or_else(|_| own_channel_key(&self.mls))
+            }
             _ => own_channel_key(&self.mls),
         }
     }

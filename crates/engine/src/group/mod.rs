@@ -13,6 +13,7 @@ mod group_info;
 mod hashes;
 mod journal;
 mod knock;
+mod overtaken;
 mod presence;
 mod process;
 mod prune;
@@ -117,6 +118,8 @@ pub struct Group {
     lost: Option<standing::Lost>,
     /// What the DS signed of submissions of ours: the newest few.
     receipts: BTreeMap<Seq, Receipt>,
+    /// Up to where it was told that the DS does not show what it has signed for.
+    withheld_to: Seq,
     /// The commit that removed us, while it may be annulled.
     removed_at: Option<Seq>,
     /// Hash of the commit's entry that added us, and its place once it was read.
@@ -154,6 +157,8 @@ pub struct Group {
     foreign_intents: BTreeSet<u64>,
     /// Commits of ours that were made anew but may be ordered yet.
     withdrawn: withdrawn::Withdrawn,
+    /// The same of messages and proposals.
+    overtaken: overtaken::Overtaken,
     /// When somebody's proposal was ordered that nobody has committed.
     proposed_at: Option<Timestamp>,
     /// When our keys here were made.

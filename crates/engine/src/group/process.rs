@@ -209,8 +209,8 @@ impl Group {
                     return Ok((entry.kind, hash, outcome));
                 }
             }
-            // What could not be applied as it first came could be now.
-            _ if self.lost.as_ref().is_some_and(|lost| lost.commit == incoming.seq) => {
+            // What could not be applied as it first came could be now; but not by who is in another branch, and reads that again.
+            _ if self.lost.as_ref().is_some_and(|lost| lost.commit == incoming.seq) && !self.is_in_wrong_branch() => {
                 self.lost = None;
                 self.status = Status::Active;
             }
@@ -256,6 +256,9 @@ impl Group {
                 Ok(()) => Outcome::Confirmed,
                 Err(rejection) => Outcome::NeedsRecovery(rejection),
             };
+        }
+        if let Some(outcome) = self.take_overtaken(entry, incoming, events) {
+            return outcome;
         }
         if self.status == Status::Removed || entry.epoch < self.joined {
             return Outcome::Stale;
@@ -413,7 +416,7 @@ impl Group {
         Outcome::Applied
     }
 
-    fn store_message(
+    pub(super) fn store_message(
         &mut self,
         incoming: &Incoming,
         epoch: Epoch,
@@ -833,13 +836,18 @@ impl Group {
             let outdated =
                 intent.prepared.as_ref().is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !kept);
             if outdated {
-                withdrawn.extend(intent.prepared.take().filter(|_| intent.wish != Wish::Rejoin));
+                let prepared = intent.prepared.take().filter(|_| intent.wish != Wish::Rejoin);
+                withdrawn.extend(prepared.map(|prepared| (intent.wish.clone(), prepared)));
                 intent.ordered = false;
                 changed.push(*order);
             }
         }
-        for prepared in &withdrawn {
+        for (wish, prepared) in &withdrawn {
             self.withdraw(prepared);
+            // Without open commits nothing can be annulled, and what comes too late is refused.
+            if !self.parents.is_empty() {
+                self.overtake(wish, prepared, false);
+            }
         }
         for order in changed {
             self.save_intent(order);
@@ -848,13 +856,16 @@ impl Group {
 
     /// The group went back to an earlier epoch: what was prepared in void ones is made anew.
     pub(super) fn unprepare(&mut self, void: impl Fn(&Prepared) -> bool) {
-        let mut changed = Vec::new();
+        let (mut changed, mut overtaken) = (Vec::new(), Vec::new());
         for (order, intent) in &mut self.intents {
-            if intent.prepared.as_deref().is_some_and(&void) {
-                intent.prepared = None;
+            if let Some(prepared) = intent.prepared.take_if(|prepared| void(prepared)) {
+                overtaken.push((intent.wish.clone(), prepared));
                 intent.ordered = false;
                 changed.push(*order);
             }
+        }
+        for (wish, prepared) in &overtaken {
+            self.overtake(wish, prepared, true);
         }
         for order in changed {
             self.save_intent(order);

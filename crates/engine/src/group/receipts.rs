@@ -1,5 +1,7 @@
 //! What the DS signs, held against what it shows.
 
+use std::ops::Bound;
+
 use conclave_channel::{
     Claim, Position,
     receipt::{Equivocation, Receipt},
@@ -8,7 +10,7 @@ use conclave_channel::{
 use conclave_names::{Hash, Seq, Timestamp};
 use conclave_protocol::v1::SubmitResponse;
 
-use super::Group;
+use super::{Group, Status};
 use crate::outcome::Event;
 
 /// Receipts that are kept, so that they can be compared with those of other members.
@@ -52,6 +54,26 @@ impl Group {
     /// that the DS showed two logs ([`Equivocation`]).
     pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
         self.receipts.values()
+    }
+
+    /// Entries of ours that the DS has signed for, and does not show: to be asked when there was nothing more to read, by a reading that
+    /// was asked for after [`Group::accepted`]. Each is told once.
+    pub fn withheld(&mut self) -> Vec<Event> {
+        let end = self.window.position().seq.max(self.withheld_to);
+        // Who stays behind has not read to the end.
+        if self.status != Status::Active {
+            return Vec::new();
+        }
+        let after = (Bound::Excluded(end), Bound::Unbounded);
+        let missing: Vec<_> = self.receipts.range(after).map(|(seq, receipt)| (*seq, encode(receipt))).collect();
+        let mut events = Vec::new();
+        for (seq, receipt) in missing {
+            self.withheld_to = seq;
+            let event = Event::Withheld { seq, receipt };
+            self.note(&event, self.window.position().seq, self.window.time());
+            events.push(event);
+        }
+        events
     }
 
     /// Holds the entry that was just read against what the DS signed of its place.

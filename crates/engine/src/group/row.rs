@@ -13,6 +13,7 @@ use super::{
     hashes,
     journal::Journal,
     knock::{self, ANSWERED, KNOCKING, OLD_LEAF},
+    overtaken::{OVERTAKEN, Overtaken},
     presence::Presence,
     prune::Past,
     refresh::Refreshed,
@@ -233,6 +234,7 @@ impl Group {
         let mut intents = std::collections::BTreeMap::new();
         let mut foreign_intents = std::collections::BTreeSet::new();
         let withdrawn = Withdrawn::load(name, scan(Room::GROUP, &key(name, WITHDRAWN))?)?;
+        let overtaken = Overtaken::load(name, scan(Room::GROUP, &key(name, OVERTAKEN))?)?;
         for (key, value) in scan(Room::INTENT, &key(name, b""))? {
             let order = key.last_chunk::<8>().ok_or(RecordError::Damaged)?;
             let order = u64::from_be_bytes(*order);
@@ -293,6 +295,7 @@ impl Group {
             parents,
             lost,
             receipts: row.receipts.iter().map(|receipt| (receipt.position.seq, *receipt)).collect(),
+            withheld_to: Seq(0),
             removed_at: row.removed_at,
             joined_by: row.joined_by,
             joined_at: row.joined_at,
@@ -324,6 +327,7 @@ impl Group {
             summary: Vec::new(),
             heard: std::collections::BTreeSet::new(),
             speakers: super::speakers::Speakers::default(),
+            overtaken,
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             presence: row.presence,

@@ -12,9 +12,7 @@ use conclave_channel::{
     law::{Change, DISPUTE_MS, OpenCommit},
     verdict::Verdict,
 };
-use conclave_mls::{
-    seal::{Purpose, entry_context},
-};
+use conclave_mls::seal::{Purpose, entry_context};
 use conclave_names::{Epoch, Hash, IdempotencyKey, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
@@ -228,6 +226,7 @@ impl Group {
         }
         self.prune_channel_keys();
         self.forget_withdrawn();
+        self.prune_overtaken();
         self.prune_seeds();
         self.forget_old_leaf();
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
@@ -272,6 +271,7 @@ impl Group {
         let mut void = self.parents.split_off(index);
         let newest = self.epoch();
         let parent = void.remove(0);
+        self.remember_void(epoch);
         self.mls = self.load_parent(&parent)?;
         self.new_ratchets()?;
         self.keys = OnceLock::new();
@@ -295,6 +295,7 @@ impl Group {
         for void in epoch.0..newest.0 {
             self.delete_epoch(Epoch(void));
         }
+        self.overtaken_void(epoch);
         self.unprepare(|prepared| prepared.epoch > epoch || prepared.bundle.is_some());
         Ok(())
     }
@@ -310,7 +311,7 @@ impl Group {
     }
 
     /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
-    fn keys_of(&self, epoch: Epoch) -> Result<(Arc<Keys>, ChannelKey), MlsError> {
+    pub(super) fn keys_of(&self, epoch: Epoch) -> Result<(Arc<Keys>, ChannelKey), MlsError> {
         if self.epoch() == epoch {
             return Ok((Arc::clone(self.keys()?), own_channel_key(&self.mls)?));
         }

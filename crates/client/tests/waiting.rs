@@ -1,0 +1,148 @@
+//! Invitations that cannot be taken up when they come, and a server that falls silent.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{SharedStore, World, has, texts, user};
+use conclave_client::{Client, ClientEvent, Event, Status, store::ProfileStore as _};
+use conclave_engine::writes::{Room, Write};
+use zeroize::Zeroizing;
+
+fn waiting(store: &SharedStore) -> usize {
+    store.scan(Room::WAITING, b"").unwrap().len()
+}
+
+fn waits(events: &[ClientEvent]) -> bool {
+    has(events, |event| matches!(event, Event::InvitationWaits { reason } if reason.contains("tree")))
+}
+
+fn joined(events: &[ClientEvent]) -> usize {
+    events.iter().filter(|happened| matches!(happened.event, Event::Joined { .. })).count()
+}
+
+/// The server has lost, or withholds, every blob that it has now.
+fn hide_blobs(world: &World) {
+    world.database().execute_batch("CREATE TABLE hidden AS SELECT * FROM ds_blobs; DELETE FROM ds_blobs;").unwrap();
+}
+
+fn show_blobs(world: &World) {
+    let show = "INSERT OR IGNORE INTO ds_blobs SELECT * FROM hidden; DROP TABLE hidden;";
+    world.database().execute_batch(show).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_whose_tree_is_withheld_is_told_of_and_taken_up_later() {
+    let world = World::whole().await;
+    let store = SharedStore::default();
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person_in(Box::new(store.clone()), "bob").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    hide_blobs(&world);
+    let open = alice.create_group("The Pub").await.unwrap();
+    alice.add(&open, &[user("bob")]).await.unwrap();
+    let events = bob.sync().await.unwrap();
+    assert!(waits(&events), "{events:?}");
+    assert_eq!((joined(&events), waiting(&store)), (1, 1), "what came behind it does not wait: {events:?}");
+    assert_eq!(*bob.group(&open).unwrap().status(), Status::Active);
+    drop(bob);
+    // It is told once, also after a restart; and is still there.
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let events = bob.sync().await.unwrap();
+    assert!(!waits(&events), "{events:?}");
+    assert_eq!(waiting(&store), 1);
+    show_blobs(&world);
+    let events = bob.sync().await.unwrap();
+    assert_eq!((joined(&events), waiting(&store)), (1, 0), "{events:?}");
+    bob.send(&club, "here I am").await.unwrap();
+    alice.sync().await.unwrap();
+    assert_eq!(texts(&alice, &club), ["here I am"]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_week_it_is_dropped_and_that_is_told() {
+    let world = World::whole().await;
+    let mut store = SharedStore::default();
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person_in(Box::new(store.clone()), "bob").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    hide_blobs(&world);
+    bob.sync().await.unwrap();
+    // It came a week ago.
+    let (key, value) = store.scan(Room::WAITING, b"").unwrap().remove(0);
+    let since = u64::from_be_bytes(*value.first_chunk::<8>().unwrap()) - 7 * 86_400_000;
+    let value = Zeroizing::new([since.to_be_bytes().as_slice(), &value[8..]].concat());
+    store.apply(&[Write::Put { room: Room::WAITING, key, value }]).unwrap();
+    let events = bob.sync().await.unwrap();
+    let dropped = |event: &Event| matches!(event, Event::InvitationDropped { reason } if reason.contains("week"));
+    assert!(events.iter().any(|happened| happened.group == club && dropped(&happened.event)), "{events:?}");
+    assert_eq!(waiting(&store), 0);
+    show_blobs(&world);
+    assert!(bob.sync().await.unwrap().is_empty(), "it is gone");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_server_fails_invitations_wait_and_everything_else_goes_on() {
+    let world = World::whole().await;
+    let store = SharedStore::default();
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person_in(Box::new(store.clone()), "bob").await;
+    let old = alice.create_group("An old one").await.unwrap();
+    alice.add(&old, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    for title in ["The Club", "The Pub"] {
+        let group = alice.create_group(title).await.unwrap();
+        alice.add(&group, &[user("bob")]).await.unwrap();
+    }
+    alice.send(&old, "hello").await.unwrap();
+    // Nothing can be read of it; that is no word about what is there.
+    world.database().execute_batch("ALTER TABLE ds_blobs RENAME TO hidden").unwrap();
+    bob.set_deadline(Duration::from_millis(300));
+    let events = bob.sync().await.unwrap();
+    assert_eq!((joined(&events), waiting(&store)), (0, 2), "{events:?}");
+    assert!(!has(&events, |event| matches!(event, Event::InvitationDropped { .. })), "{events:?}");
+    assert_eq!(texts(&bob, &old), ["hello"]);
+    world.database().execute_batch("ALTER TABLE hidden RENAME TO ds_blobs").unwrap();
+    let events = bob.sync().await.unwrap();
+    assert_eq!((joined(&events), waiting(&store)), (2, 0), "{events:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_is_told_of_once_and_heard_again() {
+    let mut world = World::whole().await;
+    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    alice.send(&club, "hello").await.unwrap();
+    bob.set_silence(Duration::from_millis(500));
+    bob.set_deadline(Duration::from_millis(300));
+    let mut listener = bob.listen();
+    let said = |event: &Event, wanted: &str| matches!(event, Event::Message { text: Some(text), .. } if text == wanted);
+    while !has(&listener.next().await.unwrap(), |event| said(event, "hello")) {}
+    let running = world.delivery.take().unwrap();
+    let listen = running.addr();
+    running.shutdown().await;
+    let events = listener.next().await.unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(events[0].group == club && matches!(events[0].event, Event::ServerSilent { .. }), "{events:?}");
+
+    let directory = world.directories[0].path();
+    let config = conclave_server::Config { listen, ..conclave_server::Config::for_tests(directory, common::domain()) };
+    world.delivery = Some(conclave_server::Server::start(config).await.unwrap());
+    alice.send(&club, "are you there?").await.unwrap();
+    let mut heard = Vec::new();
+    while !has(&heard, |event| said(event, "are you there?")) {
+        heard.extend(listener.next().await.unwrap());
+    }
+    assert!(!has(&heard, |event| matches!(event, Event::ServerSilent { .. })), "it is told once: {heard:?}");
+    drop(listener);
+    world.stop().await;
+}
