@@ -42,7 +42,7 @@ const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA cache_size = -8192;
-    PRAGMA wal_autocheckpoint = 4096;
+    PRAGMA wal_autocheckpoint = 8192;
     CREATE TABLE mls_group (group_id BLOB PRIMARY KEY, snapshot BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE epoch (
         group_id BLOB, epoch_id INTEGER, epoch_data BLOB NOT NULL,

@@ -55,6 +55,9 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn 
         seconds += bare.decrypt(&text, count)?;
         left -= count;
     }
+    let start = Instant::now();
+    bob.store.tidy()?;
+    let tidy = start.elapsed().as_secs_f64();
     let name = bob.group()?.name().to_string();
     let stored = bob.store.message_count(&name)?;
     if stored < messages as u64 {
@@ -65,6 +68,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn 
     figures.add("messages", world.members, ours, "1/s");
     figures.add("read", world.members, read * 1e6 / number(messages), "us/message");
     figures.add("store", world.members, store * 1e6 / number(messages), "us/message");
+    figures.add("tidy", world.members, tidy * 1e6 / number(messages), "us/message");
     figures.add("messages-bare", world.members, bare, "1/s");
     figures.add("messages-ratio", world.members, ours / bare.max(f64::MIN_POSITIVE), "ratio");
     Ok(())

@@ -49,7 +49,7 @@ const ENCRYPTION: &str = "PRAGMA cipher_hmac_algorithm = HMAC_SHA256;";
 /// Every acknowledged transaction is on the disk; deleted data is overwritten; temporary data stays in memory. The
 /// file is held exclusively, so that the index of the write-ahead log needs no shared memory. The transaction of a page of entries
 /// fits into the cache (in KiB), so that no page of the file is encrypted twice for it. The write-ahead log is merged into the file
-/// when it has so many pages (16 MiB), and by `tidy`.
+/// when it has so many pages (32 MiB), and by `tidy`: pages of indexes are changed by each batch, and merged once.
 const SETTINGS: &str = "
     PRAGMA temp_store = MEMORY;
     PRAGMA locking_mode = EXCLUSIVE;
@@ -57,7 +57,7 @@ const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA cache_size = -8192;
-    PRAGMA wal_autocheckpoint = 4096;
+    PRAGMA wal_autocheckpoint = 8192;
 ";
 
 /// Gives a fresh connection its key and settings, and makes the tables of a new file.

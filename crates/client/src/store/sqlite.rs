@@ -3,7 +3,7 @@
 use std::{fmt, fs::File, sync::Arc, time::Duration};
 
 use conclave_engine::writes::{Room, StoredMessage, Write};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row as SqlRow, params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, Params, Row as SqlRow, Statement, params};
 use zeroize::Zeroizing;
 
 use super::{ProfileStore, Row, StoreError, schema};
@@ -170,8 +170,8 @@ const HAS: &str = "
                    WHERE grp = (SELECT number FROM groups WHERE name = ?1) AND id = ?2 AND kind = 1)";
 const COUNT: &str = "SELECT count(*) FROM messages WHERE grp = (SELECT number FROM groups WHERE name = ?1)";
 
-fn put_message(connection: &Connection, m: &StoredMessage) -> Result<(), StoreError> {
-    connection.prepare_cached(PUT_MESSAGE)?.execute(params![
+fn put_message(statement: &mut Statement<'_>, m: &StoredMessage) -> Result<(), StoreError> {
+    statement.execute(params![
         m.group,
         signed(m.seq)?,
         m.id,
@@ -185,7 +185,8 @@ fn put_message(connection: &Connection, m: &StoredMessage) -> Result<(), StoreEr
 }
 
 fn write_all(connection: &Connection, writes: &[Write]) -> Result<(), StoreError> {
-    let mut group: Option<&str> = None;
+    // Looking a statement up takes a noticeable part of what a message does, and they come by the thousand.
+    let mut messages: Option<(&str, CachedStatement<'_>)> = None;
     for write in writes {
         match write {
             Write::Put { room, key, value } => {
@@ -194,12 +195,14 @@ fn write_all(connection: &Connection, writes: &[Write]) -> Result<(), StoreError
             Write::Delete { room, key } => {
                 connection.prepare_cached(of(*room).delete)?.execute(params![room.code(), key])?;
             }
-            Write::Message(message) => {
-                if group.replace(&message.group) != Some(&message.group) {
+            Write::Message(message) => match &mut messages {
+                Some((group, statement)) if *group == message.group => put_message(statement, message)?,
+                other => {
                     connection.prepare_cached(ADD_GROUP)?.execute([&message.group])?;
+                    let (_, statement) = other.insert((&message.group, connection.prepare_cached(PUT_MESSAGE)?));
+                    put_message(statement, message)?;
                 }
-                put_message(connection, message)?;
-            }
+            },
         }
     }
     Ok(())
