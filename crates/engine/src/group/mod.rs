@@ -1,6 +1,7 @@
 //! A group as one of its members sees it.
 
 mod access;
+mod apply;
 mod commit;
 mod confirmed;
 mod create;
@@ -17,6 +18,7 @@ mod overtaken;
 mod presence;
 mod process;
 mod prune;
+mod rebase;
 mod receipts;
 mod refresh;
 #[cfg(test)]
