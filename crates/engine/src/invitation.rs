@@ -9,7 +9,7 @@ use conclave_mls::{
     crypto::SuiteProvider,
     seal::Seed,
     tree_chunks::{Assembly, TreeError},
-    welcome::{InboxWelcome, JoinerInfo, JoinerKey, WelcomeError},
+    welcome::{InboxWelcome, JoinerInfo, JoinerKey, Standing, WelcomeError},
 };
 use conclave_names::{Epoch, GroupUri, Hash, Timestamp, limits};
 use ed25519_dalek::SigningKey;
@@ -87,6 +87,14 @@ impl<E> From<LoadError<E>> for JoinError<E> {
 pub struct TreeFetch {
     way: Way,
     suite: SuiteProvider,
+    apart: Option<Apart>,
+}
+
+/// Which commits stood, in a blob of its own.
+struct Apart {
+    hash: Hash,
+    key: JoinerKey,
+    ledger: Option<Ledger>,
 }
 
 /// How it comes.
@@ -114,9 +122,15 @@ impl TreeFetch {
             Way::Whole { hash, tree: None } => vec![*hash],
             Way::Whole { .. } | Way::Unnamed { .. } => Vec::new(),
         };
+        wanted.extend(self.apart.iter().filter(|apart| apart.ledger.is_none()).map(|apart| apart.hash));
         wanted.sort_unstable();
         wanted.dedup();
         wanted
+    }
+
+    /// Which commits stood, where the Welcome does not say it itself.
+    fn ledger(&self) -> Option<&Ledger> {
+        self.apart.as_ref().and_then(|apart| apart.ledger.as_ref())
     }
 
     /// The largest blob that can be wanted, in bytes.
@@ -133,6 +147,12 @@ impl TreeFetch {
     /// # Errors
     /// [`TreeError`] if it is none of the tree's.
     pub fn give(&mut self, blob: &[u8]) -> Result<(), TreeError> {
+        if let Some(apart) = self.apart.as_mut().filter(|apart| apart.ledger.is_none())
+            && chain::entry_hash(blob) == apart.hash
+        {
+            apart.ledger = Some(apart.key.open_ledger(&self.suite, blob).map_err(|_| TreeError::Chunk)?);
+            return Ok(());
+        }
         match &mut self.way {
             Way::Chunks(assembly) => assembly.give(&self.suite, blob),
             Way::Whole { hash, tree } => {
@@ -151,12 +171,12 @@ impl TreeFetch {
 
     /// In sealed chunks.
     pub(crate) fn in_chunks(top: Hash, key: Seed, suite: SuiteProvider) -> Self {
-        Self { way: Way::Chunks(Assembly::new(top, key)), suite }
+        Self { way: Way::Chunks(Assembly::new(top, key)), suite, apart: None }
     }
 
     /// One that the DS of a visible group serves by its epoch, with no name to check it by: MLS does.
     pub(crate) fn unnamed(suite: SuiteProvider) -> Self {
-        Self { way: Way::Unnamed { tree: None }, suite }
+        Self { way: Way::Unnamed { tree: None }, suite, apart: None }
     }
 
     /// Whether the DS of a visible group is to be asked for the whole tree of the present epoch.
@@ -179,6 +199,7 @@ pub struct Invitation {
     message: MlsMessage,
     cipher_suite: u16,
     info: JoinerInfo,
+    key: JoinerKey,
     name: GroupUri,
     profile: GroupProfile,
     epoch: Epoch,
@@ -232,7 +253,7 @@ impl Invitation {
         let epoch = Epoch(context.epoch);
         let key = JoinerKey::of(info.extensions())?;
         let info = key.open(&suite(cipher_suite)?, &welcome.attachment)?;
-        Ok(Self { message, cipher_suite: welcome.cipher_suite, info, name, profile, epoch })
+        Ok(Self { message, cipher_suite: welcome.cipher_suite, info, key, name, profile, epoch })
     }
 
     /// The group.
@@ -258,7 +279,11 @@ impl Invitation {
             HandshakeMode::Private => Way::Chunks(Assembly::new(self.info.tree, key)),
             HandshakeMode::Visible => Way::Whole { hash: self.info.tree, tree: None },
         };
-        Ok(TreeFetch { way, suite })
+        let apart = match &self.info.standing {
+            Standing::Here(_) => None,
+            Standing::Apart(hash) => Some(Apart { hash: *hash, key: self.key.clone(), ledger: None }),
+        };
+        Ok(TreeFetch { way, suite, apart })
     }
 
     fn seed(&self) -> Result<Seed, MlsError> {
@@ -298,6 +323,10 @@ impl Invitation {
         };
         let cipher_suite = crypto::suite_by_number(self.cipher_suite).map_err(fault)?;
         let seed = self.seed()?;
+        let ledger = match &self.info.standing {
+            Standing::Here(ledger) => ledger,
+            Standing::Apart(_) => tree.ledger().ok_or(JoinError::Tree)?,
+        };
         let tree = tree.finish().map_err(|_| JoinError::Tree)?;
         let tree = ExportedTree::from_bytes(&tree).map_err(|_| JoinError::Tree)?;
         shared.groups.forget(self.name.to_string().as_bytes());
@@ -315,7 +344,7 @@ impl Invitation {
                 incarnation,
                 profile: self.profile.clone(),
                 window: HashWindow::new(self.position(), Timestamp(0)),
-                ledger: self.info.ledger.clone(),
+                ledger: ledger.clone(),
                 commit: self.info.commit,
                 epoch: self.epoch,
                 seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),

@@ -4,7 +4,7 @@
 //! ([`JoinerInfo`]) cannot stand in the Welcome's GroupInfo, as it depends on the commit (the sealed tree's hash, a
 //! seed that the commit renews): it is sealed beside, under a random key in the GroupInfo ([`JoinerKey`]).
 
-use conclave_channel::{Position, law::Ledger};
+use conclave_channel::{Position, chain::entry_hash, law::Ledger};
 use conclave_names::{Epoch, Hash, code_points};
 use mls_rs::{ExtensionList, MlsMessage};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -140,6 +140,9 @@ impl InboxWelcome {
     }
 }
 
+/// Context of the blob that says which commits stand.
+const LEDGER: &[u8] = b"ledger";
+
 /// The key of a Welcome's attachment: random, in the GroupInfo's `app_data_dictionary`.
 #[derive(Clone)]
 pub struct JoinerKey(Seed);
@@ -178,6 +181,25 @@ impl JoinerKey {
         Ok(self.0.seal(suite, Purpose::Joiner, b"", info.mls_encode_to_vec()?)?)
     }
 
+    /// Says which commits stand; with the sealed blob that has them, if they are many.
+    pub fn standing<P: CipherSuiteProvider>(
+        &self,
+        suite: &P,
+        ledger: &Ledger,
+    ) -> Result<(Standing, Option<Vec<u8>>), WelcomeError> {
+        if ledger.open().len() <= OPEN_HERE {
+            return Ok((Standing::Here(ledger.clone()), None));
+        }
+        let sealed = self.0.seal(suite, Purpose::Joiner, LEDGER, ledger.mls_encode_to_vec()?)?;
+        Ok((Standing::Apart(entry_hash(&sealed)), Some(sealed)))
+    }
+
+    /// Opens the blob that says which commits stand.
+    pub fn open_ledger<P: CipherSuiteProvider>(&self, suite: &P, sealed: &[u8]) -> Result<Ledger, WelcomeError> {
+        let bytes = self.0.open(suite, Purpose::Joiner, LEDGER, sealed)?;
+        Ledger::parse(&bytes).map_err(|_| WelcomeError::Malformed)
+    }
+
     /// Opens what joiners need.
     pub fn open<P: CipherSuiteProvider>(&self, suite: &P, sealed: &[u8]) -> Result<JoinerInfo, WelcomeError> {
         let bytes = Zeroizing::new(self.0.open(suite, Purpose::Joiner, b"", sealed)?);
@@ -185,6 +207,20 @@ impl JoinerKey {
         let info = JoinerInfo::mls_decode(&mut rest)?;
         if rest.is_empty() && info.version == 1 { Ok(info) } else { Err(WelcomeError::Malformed) }
     }
+}
+
+/// Most open commits that stand in each Welcome; each takes 126 bytes, and a Welcome is not to be longer than 1,024. More are in
+/// a blob that the joiners share.
+const OPEN_HERE: usize = 1;
+
+/// Which commits stood where a Welcome was made.
+#[derive(Clone, Debug, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
+#[repr(u8)]
+pub enum Standing {
+    /// These.
+    Here(Ledger) = 0,
+    /// Those in a blob at the group's hub, by its hash.
+    Apart(Hash) = 1,
 }
 
 /// What a joiner needs beyond MLS.
@@ -202,7 +238,7 @@ pub struct JoinerInfo {
     /// Name of the sealed ratchet tree: the chunk at its top, a blob at the group's hub.
     pub tree: Hash,
     /// Which commits stood there: what the commit's place in the channel is judged by.
-    pub ledger: Ledger,
+    pub standing: Standing,
     /// Hash of the commit's entry, by which the joiner knows it in the channel.
     pub commit: Hash,
 }
@@ -228,11 +264,11 @@ impl JoinerInfo {
         (tree_key_epoch, tree_key): (Epoch, &Seed),
         tree: Hash,
         position: Position,
-        ledger: Ledger,
+        standing: Standing,
         commit: Hash,
     ) -> Self {
         let (seed, tree_key) = (*seed.expose(), *tree_key.expose());
-        Self { version: 1, seed_epoch, seed, position, tree_key_epoch, tree_key, tree, ledger, commit }
+        Self { version: 1, seed_epoch, seed, position, tree_key_epoch, tree_key, tree, standing, commit }
     }
 
     /// The group seed.
@@ -259,20 +295,26 @@ mod tests {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let seed = Seed::from_slice(&[7; 32]).unwrap();
         let position = Position { seq: Seq(3), hash: Hash::new([1; 32]) };
-        let ledger = Ledger::new(Epoch(3), Hash::new([3; 32]), 2);
+        let standing = Standing::Here(Ledger::new(Epoch(3), Hash::new([3; 32]), 2));
         let info = JoinerInfo::new(
             (Epoch(4), &seed),
             (Epoch(2), &seed),
             Hash::new([2; 32]),
             position,
-            ledger,
+            standing,
             Hash::new([5; 32]),
         );
         let key = JoinerKey::generate(&suite).unwrap();
         let sealed = key.seal(&suite, &info).unwrap();
         let again = JoinerKey::of(&key.to_extensions().unwrap()).unwrap();
         assert_eq!(again.open(&suite, &sealed).unwrap(), info);
+        let ledger = Ledger::new(Epoch(3), Hash::new([3; 32]), 2);
+        assert_eq!(key.standing(&suite, &ledger).unwrap(), (Standing::Here(ledger.clone()), None));
+        let apart = key.0.seal(&suite, Purpose::Joiner, LEDGER, ledger.to_bytes().unwrap()).unwrap();
+        assert_eq!(again.open_ledger(&suite, &apart).unwrap(), ledger);
+        assert_eq!(key.open(&suite, &apart).unwrap_err(), WelcomeError::Seal(SealError::Open), "one is not the other");
         let other = JoinerKey::generate(&suite).unwrap();
+        assert_eq!(other.open_ledger(&suite, &apart).unwrap_err(), WelcomeError::Seal(SealError::Open));
         assert_eq!(other.open(&suite, &sealed).unwrap_err(), WelcomeError::Seal(SealError::Open));
         assert_eq!(JoinerKey::of(&ExtensionList::new()).unwrap_err(), WelcomeError::NoJoinerKey);
         assert!(!format!("{info:?}{key:?}").contains("7, 7"));

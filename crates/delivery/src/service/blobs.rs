@@ -1,16 +1,20 @@
 //! Blobs that entries and epochs name.
 
-use conclave_names::{Hash, Timestamp};
+use conclave_names::{Hash, Timestamp, limits};
 use conclave_protocol::{Code, Refusal};
 use sha2::{
     Digest, Sha256,
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
+use super::request::too_large;
 use crate::store::{BlobRow, KeyedHash, Read, StoreError, Tx};
 
 /// How long a blob stays that nothing names, in milliseconds: a day.
 pub(super) const UNNAMED_MS: u64 = 24 * 3600 * 1000;
+
+/// Longest blob that stays for those who were invited, in bytes: it has 126 for each of 64 open commits, and their Nacks.
+const PROMISED_BYTES: u64 = 256 * 1024;
 
 /// The answer where a blob is wanted that is not there.
 pub(super) fn unknown() -> Refusal {
@@ -31,6 +35,17 @@ pub(super) fn pin(tx: &mut dyn Tx, hash: &Hash, size: Option<u64>) -> Result<(),
 pub(super) fn keep(tx: &mut dyn Tx, hash: &Hash, until: Timestamp) -> Result<(), StoreError> {
     let Some(row) = tx.blob(hash)? else { return Ok(()) };
     tx.put_blob(&BlobRow { expires: row.expires.max(until), ..row })
+}
+
+/// Has a blob that is whole stay for those who were invited, and nothing else.
+pub(super) fn promise(tx: &mut dyn Tx, hash: &Hash, now: Timestamp) -> Result<(), Refusal> {
+    let row = tx.blob(hash)?.ok_or_else(unknown)?;
+    if row.size > PROMISED_BYTES {
+        return Err(too_large("the size of the blob for joiners", usize::try_from(PROMISED_BYTES).unwrap_or(usize::MAX)));
+    }
+    let expires = row.expires.max(now.plus_ms(limits::INVITATION_MS));
+    // It counts no longer for what the channel has staged.
+    Ok(tx.put_blob(&BlobRow { scope: None, expires, ..row })?)
 }
 
 /// Notes that something no longer names a blob. It stays for a day, for those who are reading it, or as long as it was

@@ -9,9 +9,10 @@ use super::{
     DeliveryService, Done, Incoming,
     access::Access,
     authenticated::Found,
+    blobs,
     follow::VisibleCommit,
     idempotency::{SUBMISSION_MS, Submission},
-    request::{idempotency_key, malformed, too_large},
+    request::{field, idempotency_key, malformed, too_large},
     standing,
     submit::{append, parse},
     tree::{self, Offer},
@@ -98,6 +99,13 @@ impl DeliveryService {
             closed: None,
         })?;
         tree::replace(tx, &caller.channel, ended, &offer, now)?;
+        if !message.joiners.is_empty() {
+            let shared = field(&message.joiners, "`joiners` is not 32 bytes")?;
+            if posts.is_empty() {
+                return Err(malformed("there is a blob for joiners, but `welcome` invites nobody"));
+            }
+            blobs::promise(tx, &shared, now)?;
+        }
         tx.put_group_info(&GroupInfoRow {
             channel: caller.channel,
             epoch: ended.next(),

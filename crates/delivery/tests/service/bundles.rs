@@ -236,6 +236,15 @@ fn oversized_and_impossible_bundles_are_refused() {
     for (message, code) in [
         (with(&|m| m.group_info = vec![0; limits::GROUP_INFO + 1]), Code::TooLarge),
         (with(&|m| m.join_key = vec![0; 31]), Code::Malformed),
+        (with(&|m| m.joiners = vec![0; 31]), Code::Malformed),
+        (with(&|m| m.joiners = vec![0; 32]), Code::Malformed),
+        (
+            with(&|m| {
+                m.welcome = Some(welcome(vec![(address.clone(), vec![])]));
+                m.joiners = vec![0; 32];
+            }),
+            Code::BlobUnknown,
+        ),
         (with(&|m| m.base_seq = 2), Code::EntryInvalid),
         (with(&|m| m.entry.clone_from(&big)), Code::TooLarge),
         (with(&|m| m.idempotency_key = vec![0; 15]), Code::Malformed),

@@ -172,8 +172,12 @@ impl Group {
         let commit = chain::entry_hash(&entry);
         let (position, ledger) = (self.window.position(), self.ledger.clone());
         let (seed, tree_key) = ((seed_epoch, &next_seed), (tree_key_epoch, &tree_key));
-        let joiner = JoinerInfo::new(seed, tree_key, offer.root, position, ledger, commit);
+        let (standing, apart) = built.joiner_key.standing(&provider, &ledger).map_err(fault)?;
+        let joiner = JoinerInfo::new(seed, tree_key, offer.root, position, standing, commit);
         let welcome = self.welcome(&built, change, &joiner, &provider)?;
+        let apart = apart.filter(|_| welcome.is_some());
+        let joiners = apart.as_deref().map(chain::entry_hash);
+        blobs.extend(apart);
         let bundle = SubmitBundleRequest {
             idempotency_key: key.to_vec(),
             entry: entry.clone(),
@@ -183,6 +187,7 @@ impl Group {
             tree_added,
             tree_dropped,
             tree_whole: offer.whole,
+            joiners: joiners.as_ref().map(Hash::to_vec).unwrap_or_default(),
             join_key: if visible { Vec::new() } else { join_key.verifying_key().to_bytes().to_vec() },
             welcome,
         };

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::{
-    Times,
+    LATER, Times,
     people::{People, create_inbox, transport},
 };
 use crate::{
@@ -269,8 +269,14 @@ fn good(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Applied | Outcome::Confirmed | Outcome::Counted | Outcome::Stale)
 }
 
-/// Bob acknowledges what is open, as he would an hour later.
-async fn settle(alice: &mut Client, bob: &mut Client) -> Result<(), Failure> {
+/// Both write their state, as they would five seconds later, and Bob acknowledges what is open, as he would an hour later.
+async fn settle(alice: &mut Client, bob: &mut Client, times: &mut Times) -> Result<(), Failure> {
+    for client in [&mut *alice, &mut *bob] {
+        let start = Instant::now();
+        client.group()?.write_state_next();
+        client.save()?;
+        times.note(LATER, start);
+    }
     bob.drive_later(2 * 3600 * 1000).await?;
     alice.read().await
 }
@@ -297,7 +303,7 @@ pub(super) async fn measure(
     bob.join().await?;
     times.note("join", start);
     bob.read().await?;
-    settle(&mut alice, &mut bob).await?;
+    settle(&mut alice, &mut bob, times).await?;
 
     let mut sizes = Vec::new();
     for repetition in 0..repetitions {
@@ -309,7 +315,7 @@ pub(super) async fn measure(
         let start = Instant::now();
         bob.read().await?;
         times.note("process", start);
-        settle(&mut alice, &mut bob).await?;
+        settle(&mut alice, &mut bob, times).await?;
 
         let mut carol = Client::new(server, people, &format!("carol{repetition}")).await?;
         let package = carol.key_package(people)?;
@@ -321,7 +327,7 @@ pub(super) async fn measure(
         carol.join().await?;
         times.note("join", start);
         bob.read().await?;
-        settle(&mut alice, &mut bob).await?;
+        settle(&mut alice, &mut bob, times).await?;
         let (welcome, tree) = carol.joined;
         sizes = vec![
             ("add-one-upload", alice.uploaded),
