@@ -41,7 +41,10 @@ pub(super) fn keep(tx: &mut dyn Tx, hash: &Hash, until: Timestamp) -> Result<(),
 pub(super) fn promise(tx: &mut dyn Tx, hash: &Hash, now: Timestamp) -> Result<(), Refusal> {
     let row = tx.blob(hash)?.ok_or_else(unknown)?;
     if row.size > PROMISED_BYTES {
-        return Err(too_large("the size of the blob for joiners", usize::try_from(PROMISED_BYTES).unwrap_or(usize::MAX)));
+        return Err(too_large(
+            "the size of the blob for joiners",
+            usize::try_from(PROMISED_BYTES).unwrap_or(usize::MAX),
+        ));
     }
     let expires = row.expires.max(now.plus_ms(limits::INVITATION_MS));
     // It counts no longer for what the channel has staged.
