@@ -4,37 +4,17 @@
 mod common;
 
 use common::*;
-use conclave_channel::{Entry, EntryKind, Position, law::DISPUTE_MS, verdict::Verdict};
+use conclave_channel::{Body, Entry, law::DISPUTE_MS};
 use conclave_engine::{
-    group::{Access, Status, Submission, SubmissionBody},
+    group::{Status, SubmissionBody},
     intent::Wish,
+    invitation::{Invitation, JoinError, load_key_packages},
     outcome::Event,
 };
-use conclave_names::{Hash, IdempotencyKey};
-use conclave_protocol::v1::{SubmitRequest, SubmitResponse};
+use conclave_names::Hash;
+use conclave_protocol::v1::SubmitResponse;
 
 const MINUTE: u64 = 60_000;
-
-fn entry(bytes: Vec<u8>) -> Submission {
-    let body = SubmissionBody::Entry(SubmitRequest { idempotency_key: vec![7; 16], entry: bytes });
-    Submission { intent: IdempotencyKey::new([7; 16]), join: None, blobs: Vec::new(), body }
-}
-
-/// A dispute of the newest commit by somebody who could apply it, with a key of the epoch that the commit ended.
-fn false_nack(world: &mut World, access: &Access) {
-    let open = world.ds.ledger.as_ref().unwrap().open().last().unwrap().clone();
-    let about = Position { seq: open.seq, hash: open.hash };
-    let (kind, path) = (EntryKind::Nack, access.path.clone());
-    let nack = Verdict::sign(&access.channel, kind, access.epoch, &about, &access.key, path, vec![0; 16]);
-    world.ds.submit(&entry(nack.to_bytes().unwrap())).unwrap();
-}
-
-fn trio(world: &mut World) -> [Person; 3] {
-    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
-    let [alice, bob, carol] = &mut people;
-    group_of(world, &mut [alice, bob, carol]);
-    people
-}
 
 /// The next commit of somebody, changed on its way.
 fn bad_commit(world: &mut World, person: &mut Person, change: impl FnOnce(&mut Entry)) {
@@ -211,4 +191,48 @@ fn what_is_said_again_is_said_to_those_who_were_members_then() {
     alice.drive_now(&mut world);
     let failed = |event: &&Event| matches!(event, Event::IntentFailed { reason, .. } if reason.contains("joined"));
     assert_eq!(alice.events.iter().filter(failed).count(), 1, "{:?}", alice.events);
+}
+
+/// Their part of the ledger comes in a blob beside the tree, and the Welcome stays short.
+#[test]
+fn who_joins_while_commits_are_open_knows_which_and_by_a_welcome_of_a_kibibyte() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = trio(&mut world);
+    let mut dave = world.person("dave");
+    for _ in 0..5 {
+        alice.wish(Wish::Update);
+        alice.drive_now(&mut world);
+    }
+    let package = dave.key_package(&world);
+    alice.wish(Wish::Add { key_packages: vec![package] });
+    alice.drive_now(&mut world);
+    assert_eq!(alice.group().open_commits(), 6);
+    let welcome = inbox_entry(world.ds.welcomes.last().unwrap());
+    let Body::Inline(body) = Entry::parse(&welcome).unwrap().body else { panic!() };
+    assert!(body.len() <= 1024, "{} bytes", body.len());
+    dave.join(&world);
+    for person in [&mut bob, &mut dave] {
+        person.sync(&world.ds);
+        assert_eq!(person.group().open_commits(), 6);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut dave]);
+
+    // The blob that says so is not the tree's, nor anything else.
+    let mut erin = world.person("erin");
+    let package = erin.key_package(&world);
+    alice.wish(Wish::Add { key_packages: vec![package] });
+    alice.drive_now(&mut world);
+    let welcome = inbox_entry(world.ds.welcomes.last().unwrap());
+    load_key_packages(&erin.mls, &erin.store).unwrap();
+    let invitation = Invitation::open(&erin.account, &erin.mls, &welcome).unwrap();
+    let mut fetch = invitation.tree().unwrap();
+    assert_eq!(fetch.wanted().len(), 2);
+    for name in fetch.wanted() {
+        let mut blob = world.ds.blobs[&name].clone();
+        blob[20] ^= 1;
+        assert!(fetch.give(&blob).is_err());
+    }
+    let joined = invitation.join(&erin.account, &erin.mls, &erin.store, &fetch, NOW, &mut Vec::new());
+    assert!(matches!(joined, Err(JoinError::Tree)), "{joined:?}");
+    erin.join(&world);
 }

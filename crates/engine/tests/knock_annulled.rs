@@ -5,15 +5,14 @@
 mod common;
 
 use common::*;
-use conclave_channel::{Body, Entry, EntryKind, Position, law::DISPUTE_MS, size_class, verdict::Verdict};
+use conclave_channel::{Body, Entry, EntryKind, law::DISPUTE_MS, size_class};
 use conclave_engine::{
-    group::{Access, KnockRefused, Status, Submission, SubmissionBody},
+    group::{KnockRefused, Status},
     intent::Wish,
     knock::Knocked,
     outcome::Event,
 };
-use conclave_names::{Epoch, IdempotencyKey};
-use conclave_protocol::v1::SubmitRequest;
+use conclave_names::Epoch;
 
 /// Bob was locked out with something to say, Alice has let him in again, and Carol and Dave dispute that: of a commit that removes, one word is not
 /// enough.
@@ -23,17 +22,6 @@ struct Cast {
     bob: Person,
     carol: Person,
     dave: Person,
-}
-
-/// A dispute of the newest commit by somebody who could apply it, with a key of the epoch that the commit ended.
-fn false_nack(world: &mut World, access: &Access) {
-    let open = world.ds.ledger.as_ref().unwrap().open().last().unwrap().clone();
-    let about = Position { seq: open.seq, hash: open.hash };
-    let (kind, path) = (EntryKind::Nack, access.path.clone());
-    let nack = Verdict::sign(&access.channel, kind, access.epoch, &about, &access.key, path, vec![0; 16]);
-    let request = SubmitRequest { idempotency_key: vec![7; 16], entry: nack.to_bytes().unwrap() };
-    let (intent, body) = (IdempotencyKey::new([7; 16]), SubmissionBody::Entry(request));
-    world.ds.submit(&Submission { intent, join: None, blobs: Vec::new(), body }).unwrap();
 }
 
 /// Has `member` take a knock of `knocker`. Says what came of it.

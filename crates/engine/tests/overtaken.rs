@@ -6,35 +6,12 @@
 mod common;
 
 use common::*;
-use conclave_channel::{EntryKind, Position, law::DISPUTE_MS, verdict::Verdict};
+use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
-    group::{Access, Status, Submission, SubmissionBody},
+    group::{Status, Submission, SubmissionBody},
     intent::Wish,
     outcome::{Event, Outcome},
 };
-use conclave_names::IdempotencyKey;
-use conclave_protocol::v1::SubmitRequest;
-
-/// A dispute of the newest commit by somebody who could apply it, with a key of the epoch that the commit ended.
-fn false_nack(world: &mut World, access: &Access) {
-    let open = world.ds.ledger.as_ref().unwrap().open().last().unwrap().clone();
-    let about = Position { seq: open.seq, hash: open.hash };
-    let (kind, path) = (EntryKind::Nack, access.path.clone());
-    let nack = Verdict::sign(&access.channel, kind, access.epoch, &about, &access.key, path, vec![0; 16]);
-    let request = SubmitRequest { idempotency_key: vec![7; 16], entry: nack.to_bytes().unwrap() };
-    let (intent, body) = (IdempotencyKey::new([7; 16]), SubmissionBody::Entry(request));
-    world.ds.submit(&Submission { intent, join: None, blobs: Vec::new(), body }).unwrap();
-}
-
-fn trio(world: &mut World) -> [Person; 3] {
-    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
-    let [alice, bob, carol] = &mut people;
-    group_of(world, &mut [alice, bob, carol]);
-    for person in &mut people {
-        person.sync(&world.ds);
-    }
-    people
-}
 
 /// What somebody has made, and the network keeps for now.
 fn on_its_way(person: &mut Person, world: &World) -> Submission {

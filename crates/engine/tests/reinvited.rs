@@ -4,36 +4,15 @@
 mod common;
 
 use common::*;
-use conclave_channel::{Entry, EntryKind, Position, law::DISPUTE_MS, verdict::Verdict};
+use conclave_channel::{Entry, law::DISPUTE_MS};
 use conclave_engine::{
-    group::{Access, Group, Status, Submission, SubmissionBody},
+    group::{Group, Status, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, JoinError, load_key_packages},
     outcome::Event,
 };
-use conclave_names::IdempotencyKey;
-use conclave_protocol::v1::SubmitRequest;
 
 const MINUTE: u64 = 60_000;
-
-fn trio(world: &mut World) -> [Person; 3] {
-    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
-    let [alice, bob, carol] = &mut people;
-    group_of(world, &mut [alice, bob, carol]);
-    people
-}
-
-/// A dispute of the oldest open commit, with a key of the epoch that it ended.
-fn nack(world: &mut World, access: &Access) {
-    let open = world.ds.ledger.as_ref().unwrap().open()[0].clone();
-    let about = Position { seq: open.seq, hash: open.hash };
-    let path = access.path.clone();
-    let nack = Verdict::sign(&access.channel, EntryKind::Nack, access.epoch, &about, &access.key, path, vec![0; 16]);
-    let request = SubmitRequest { idempotency_key: vec![7; 16], entry: nack.to_bytes().unwrap() };
-    let body = SubmissionBody::Entry(request);
-    let submission = Submission { intent: IdempotencyKey::new([7; 16]), join: None, blobs: Vec::new(), body };
-    world.ds.submit(&submission).unwrap();
-}
 
 fn add(world: &mut World, by: &mut Person, whom: &mut Person) {
     let key_packages = vec![whom.key_package(world)];
@@ -63,7 +42,7 @@ fn whose_invitation_was_annulled_with_commits_before_it_can_be_invited_again() {
     alice.drive_now(&mut world);
     add(&mut world, &mut alice, &mut dave);
     dave.join(&world);
-    nack(&mut world, &access);
+    dispute(&mut world, &access, 0);
     dave.sync(&world.ds);
     world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
     let now = world.ds.now();
@@ -97,7 +76,7 @@ fn who_was_invited_and_removed_by_annulled_commits_can_be_invited_again() {
     dave.sync(&world.ds);
     assert_eq!(*dave.group().status(), Status::Removed);
     assert!(dave.group().is_unproven(), "if the DS does not let Dave read, what invited him is void");
-    nack(&mut world, &access);
+    dispute(&mut world, &access, 0);
     world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
     assert_eq!(dave.group().void_invitation(), [Event::InvitationAnnulled {}]);
     dave.save();

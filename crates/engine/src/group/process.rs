@@ -91,6 +91,17 @@ enum Opened {
     Refused(Rejection),
 }
 
+/// An entry's body, of which one that is apart must be the one that the entry names.
+pub(super) fn body_of<'a>(entry: &'a Entry, incoming: &'a Incoming) -> Result<&'a [u8], Rejection> {
+    match &entry.body {
+        Body::Inline(body) => Ok(body),
+        Body::Staged { hash, size } => {
+            let named = |blob: &&Vec<u8>| blob.len() as u64 == *size && chain::entry_hash(blob) == *hash;
+            incoming.blob.as_ref().filter(named).map(Vec::as_slice).ok_or(Rejection::Blob)
+        }
+    }
+}
+
 impl Group {
     /// Whether an entry's blob is needed to process it, if it names one: not that of one of ours.
     #[must_use]
@@ -286,24 +297,20 @@ impl Group {
         }
     }
 
+    /// Opens the seal of an entry's body.
+    pub(super) fn unseal(&self, entry: &Entry, sealed: &[u8]) -> Result<Vec<u8>, Rejection> {
+        let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
+        let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
+        let seed = self.seed(entry.epoch).ok_or(Rejection::Seal)?;
+        seed.open(&provider, Purpose::Entry, &context, sealed).map_err(|_| Rejection::Seal)
+    }
+
     fn try_open(&self, entry: &Entry, incoming: &Incoming) -> Result<(MlsMessage, Option<EpochTag>), Rejection> {
-        let sealed = match &entry.body {
-            Body::Inline(sealed) => sealed,
-            Body::Staged { hash, size } => incoming
-                .blob
-                .as_ref()
-                .filter(|blob| blob.len() as u64 == *size && chain::entry_hash(blob) == *hash)
-                .ok_or(Rejection::Blob)?,
-        };
+        let sealed = body_of(entry, incoming)?;
         if self.is_visible() && matches!(entry.kind, EntryKind::Commit | EntryKind::Proposal) {
             return self.open_visible(entry, sealed).map(|message| (message, None));
         }
-        let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
-        let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
-        let opened = self
-            .seed(entry.epoch)
-            .and_then(|seed| seed.open(&provider, Purpose::Entry, &context, sealed).ok())
-            .ok_or(Rejection::Seal)?;
+        let opened = self.unseal(entry, sealed)?;
         let message = MlsMessage::from_bytes(&opened).map_err(|_| Rejection::Mismatch)?;
         // What kind of message it is decides what is done with it, so it is looked at before MLS does.
         match message.description() {

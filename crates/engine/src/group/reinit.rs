@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, access::KeyPath, chain, law::Ledger};
+use conclave_channel::{Entry, EntryKind, HashWindow, Position, access::KeyPath, law::Ledger};
 use conclave_mls::{
     components::{GroupProfile, HandshakeMode},
     crypto, identity,
@@ -34,9 +34,9 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     Group, Status,
     access::{each_member, fault},
-    commit::body_of,
+    commit,
     create::{dated_back, export_key},
-    process::Incoming,
+    process::{Incoming, body_of},
     row,
     tree::TREE_KEY_LABEL,
 };
@@ -246,7 +246,7 @@ impl Group {
         let context = entry_context(&self.profile.channel, EntryKind::Successor.code(), frozen.epoch);
         let body = seed.seal(&provider, Purpose::Entry, &context, continuation.to_vec()).map_err(fault)?;
         let mut blobs = Vec::new();
-        let body = body_of(body, &mut blobs);
+        let body = commit::body_of(body, &mut blobs);
         let entry = Entry::new(EntryKind::Successor, frozen.epoch, body).to_bytes().map_err(fault)?;
         let key = IdempotencyKey::new(random(&provider)?);
         let attempt = Attempt { state: state.to_vec(), channel_key: channel_key.to_bytes() };
@@ -339,7 +339,7 @@ impl Group {
         if frozen.chosen.is_some() {
             return Outcome::Stale;
         }
-        let opened = self.open_sealed(entry, incoming);
+        let opened = body_of(entry, incoming).and_then(|sealed| self.unseal(entry, sealed));
         let checked = opened.and_then(|bytes| match self.check_continuation(&frozen, &bytes) {
             Ok(_) => Ok(bytes),
             Err(error) => Err(Rejection::Mls(error.to_string())),
@@ -367,22 +367,6 @@ impl Group {
         self.frozen = Some(Frozen { chosen: Some(incoming.seq), ..frozen });
         self.touched = true;
         if confirmed { Outcome::Confirmed } else { Outcome::Applied }
-    }
-
-    /// Opens the seal of an entry that holds no MLS message.
-    fn open_sealed(&self, entry: &Entry, incoming: &Incoming) -> Result<Vec<u8>, Rejection> {
-        let sealed = match &entry.body {
-            Body::Inline(sealed) => sealed,
-            Body::Staged { hash, size } => incoming
-                .blob
-                .as_ref()
-                .filter(|blob| blob.len() as u64 == *size && chain::entry_hash(blob) == *hash)
-                .ok_or(Rejection::Blob)?,
-        };
-        let provider = suite(self.mls.cipher_suite()).map_err(|error| Rejection::Mls(error.to_string()))?;
-        let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
-        let seed = self.seed(entry.epoch).ok_or(Rejection::Seal)?;
-        seed.open(&provider, Purpose::Entry, &context, sealed).map_err(|_| Rejection::Seal)
     }
 
     /// Whether there is a successor to go on in, by [`Group::succeed`].

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::{
-    Body, Entry, EntryKind, chain,
+    Body, Entry, EntryKind, Position, chain,
     law::{self, Ledger},
     receipt::ReceiptKey,
     size_class,
+    verdict::Verdict,
 };
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
-    group::{Group, Handshakes, Incoming, NewGroup, Processed, RejoinError, Submission, SubmissionBody},
+    group::{Access, Group, Handshakes, Incoming, NewGroup, Processed, RejoinError, Submission, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, TreeFetch, load_key_packages},
     key_packages::{self, AddressKey},
@@ -24,7 +25,10 @@ use conclave_engine::{
 };
 use conclave_mls::{credential::IdentityBinding, crypto, welcome::InboxWelcome};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
-use conclave_protocol::{Code, Refusal, SigningKey, v1::SubmitBundleRequest};
+use conclave_protocol::{
+    Code, Refusal, SigningKey,
+    v1::{SubmitBundleRequest, SubmitRequest},
+};
 use mls_rs::CipherSuite;
 use mls_rs_core::crypto::CipherSuiteProvider;
 use zeroize::Zeroizing;
@@ -427,4 +431,32 @@ pub fn agree(people: &mut [&mut Person]) {
     for view in &views {
         assert_eq!(*view, views[0]);
     }
+}
+
+/// Alice, Bob and Carol in a group.
+pub fn trio(world: &mut World) -> [Person; 3] {
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(world, &mut [alice, bob, carol]);
+    for person in &mut people {
+        person.sync(&world.ds);
+    }
+    people
+}
+
+/// A dispute of the newest commit by somebody who could apply it, with a key of the epoch that the commit ended.
+pub fn false_nack(world: &mut World, access: &Access) {
+    let open = world.ds.ledger.as_ref().unwrap().open().len();
+    dispute(world, access, open - 1);
+}
+
+/// The same of one of the open commits.
+pub fn dispute(world: &mut World, access: &Access, open: usize) {
+    let open = world.ds.ledger.as_ref().unwrap().open()[open].clone();
+    let about = Position { seq: open.seq, hash: open.hash };
+    let path = access.path.clone();
+    let nack = Verdict::sign(&access.channel, EntryKind::Nack, access.epoch, &about, &access.key, path, vec![0; 16]);
+    let request = SubmitRequest { idempotency_key: vec![7; 16], entry: nack.to_bytes().unwrap() };
+    let (intent, body) = (IdempotencyKey::new([7; 16]), SubmissionBody::Entry(request));
+    world.ds.submit(&Submission { intent, join: None, blobs: Vec::new(), body }).unwrap();
 }
