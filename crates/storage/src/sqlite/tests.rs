@@ -28,12 +28,17 @@ async fn when_the_commit_fails_everybody_in_it_is_told_and_nothing_is_changed() 
     let database = Database::open(directory.path(), Options::default()).unwrap();
     with_late_check(&database).await;
     let (go, wait) = mpsc::channel::<()>();
+    let (begin, begun) = oneshot::channel();
     let holder = database.clone();
     let first = tokio::spawn(async move {
-        let hold = move |_: &mut Transaction<'_>| wait.recv().map_err(|_| Failure::closed());
+        let hold = move |_: &mut Transaction<'_>| {
+            begin.send(()).map_err(|()| Failure::closed())?;
+            wait.recv().map_err(|_| Failure::closed())
+        };
         holder.run(hold, |failure| failure, Kind::Writes).await
     });
-    tokio::task::yield_now().await;
+    // It is a commit of its own: nothing else waited when it began. The three behind it are one batch.
+    begun.await.unwrap();
     let spawn = |text| {
         let database = database.clone();
         tokio::spawn(async move { sql(&database, text).await })
@@ -45,8 +50,7 @@ async fn when_the_commit_fails_everybody_in_it_is_told_and_nothing_is_changed() 
     ];
     tokio::task::yield_now().await;
     go.send(()).unwrap();
-    // The first may have been a commit of its own; the three behind it are one batch.
-    first.await.unwrap().ok();
+    first.await.unwrap().unwrap();
     for job in batch {
         let answer = job.await.unwrap();
         assert!(matches!(answer, Err(Failure::Corrupt(_))), "{answer:?}");
