@@ -1,6 +1,6 @@
 //! Changes that are on their way: stored before they are sent, finished only by what the channel shows.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use conclave_channel::access::ChannelKey;
 use conclave_mls::content::MessageId;
@@ -153,67 +153,51 @@ pub(crate) struct Prepared {
     pub(crate) secrets: Zeroizing<Vec<u8>>,
 }
 
-#[derive(MlsSize, MlsEncode, MlsDecode)]
-struct Bytes(#[mls_codec(with = "mls_rs_codec::byte_vec")] Vec<u8>);
+/// Bytes in a row. Those of one that is written are not copied first: of large groups there are megabytes.
+#[derive(Default, MlsSize, MlsEncode, MlsDecode)]
+struct Bytes<'a>(#[mls_codec(with = "mls_rs_codec::byte_vec")] Cow<'a, [u8]>);
 
-#[derive(MlsSize, MlsEncode, MlsDecode)]
-struct PreparedRow {
-    key: IdempotencyKey,
-    epoch: Epoch,
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    entry: Vec<u8>,
-    bundle: Option<Bytes>,
-    blobs: Vec<Bytes>,
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    secrets: Vec<u8>,
-}
-
-impl Drop for PreparedRow {
-    fn drop(&mut self) {
-        self.secrets.zeroize();
+impl Bytes<'_> {
+    fn into_vec(self) -> Vec<u8> {
+        self.0.into_owned()
     }
 }
 
-/// A [`PreparedRow`] that is written: of large groups it has megabytes, which are not copied first.
-#[derive(MlsSize, MlsEncode)]
-struct PreparedOut<'a> {
-    key: IdempotencyKey,
-    epoch: Epoch,
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    entry: &'a [u8],
-    bundle: Option<BytesOut<'a>>,
-    blobs: Vec<BytesOut<'a>>,
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    secrets: &'a [u8],
-}
-
-#[derive(MlsSize, MlsEncode)]
-struct BytesOut<'a>(#[mls_codec(with = "mls_rs_codec::byte_vec")] &'a [u8]);
-
-/// The same as [`Row`].
-#[derive(MlsSize, MlsEncode)]
-struct RowOut<'a> {
-    id: IdempotencyKey,
-    kind: u8,
-    message_id: [u8; 32],
-    items: Vec<Bytes>,
-    users: Vec<Text>,
-    about: Seq,
-    wished: Epoch,
-    prepared: Option<PreparedOut<'a>>,
-    ordered: bool,
+impl<'a> From<&'a [u8]> for Bytes<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self(Cow::Borrowed(bytes))
+    }
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
-struct Row {
+struct PreparedRow<'a> {
+    key: IdempotencyKey,
+    epoch: Epoch,
+    entry: Bytes<'a>,
+    bundle: Option<Bytes<'a>>,
+    blobs: Vec<Bytes<'a>>,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    secrets: Cow<'a, [u8]>,
+}
+
+impl Drop for PreparedRow<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(secrets) = &mut self.secrets {
+            secrets.zeroize();
+        }
+    }
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Row<'a> {
     id: IdempotencyKey,
     kind: u8,
     message_id: [u8; 32],
-    items: Vec<Bytes>,
+    items: Vec<Bytes<'a>>,
     users: Vec<Text>,
     about: Seq,
     wished: Epoch,
-    prepared: Option<PreparedRow>,
+    prepared: Option<PreparedRow<'a>>,
     ordered: bool,
 }
 
@@ -223,12 +207,12 @@ impl Intent {
         let (mut items, mut users, mut message_id, mut about) = (Vec::new(), Vec::new(), [0; 32], Seq(0));
         let kind = match &self.wish {
             Wish::Send { content, id } => {
-                items.push(Bytes(content.clone()));
+                items.push(content.as_slice().into());
                 message_id = *id.as_bytes();
                 1
             }
             Wish::Add { key_packages } => {
-                items.extend(key_packages.iter().cloned().map(Bytes));
+                items.extend(key_packages.iter().map(|package| Bytes::from(package.as_slice())));
                 2
             }
             Wish::Remove { users: removed } => {
@@ -239,7 +223,7 @@ impl Intent {
             Wish::Leave => 5,
             Wish::CommitProposals => 6,
             Wish::Nack { commit, reason } => {
-                items.push(Bytes(reason.clone().into_bytes()));
+                items.push(reason.as_bytes().into());
                 about = *commit;
                 7
             }
@@ -249,26 +233,26 @@ impl Intent {
             }
             Wish::ReInit { cipher_suite, visible } => {
                 let [high, low] = cipher_suite.to_be_bytes();
-                items.push(Bytes(vec![high, low, u8::from(*visible)]));
+                items.push(Bytes(vec![high, low, u8::from(*visible)].into()));
                 20
             }
             Wish::Succeed => 21,
             Wish::Heartbeat => 9,
             Wish::Rejoin => 10,
             Wish::Readmit { old_leaf, key_package } => {
-                items.extend([Bytes(old_leaf.0.to_vec()), Bytes(key_package.clone())]);
+                items.extend([old_leaf.0.as_slice().into(), key_package.as_slice().into()]);
                 11
             }
         };
-        let prepared = self.prepared.as_ref().map(|prepared| PreparedOut {
+        let prepared = self.prepared.as_ref().map(|prepared| PreparedRow {
             key: prepared.key,
             epoch: prepared.epoch,
-            entry: &prepared.entry,
-            bundle: prepared.bundle.as_deref().map(BytesOut),
-            blobs: prepared.blobs.iter().map(|blob| BytesOut(blob)).collect(),
-            secrets: &prepared.secrets,
+            entry: prepared.entry.as_slice().into(),
+            bundle: prepared.bundle.as_deref().map(Bytes::from),
+            blobs: prepared.blobs.iter().map(|blob| Bytes::from(blob.as_slice())).collect(),
+            secrets: Cow::Borrowed(&prepared.secrets),
         });
-        record::encode(&RowOut {
+        record::encode(&Row {
             id: self.id,
             kind,
             message_id,
@@ -288,7 +272,7 @@ impl Intent {
             return Ok(None);
         }
         let row: Row = record::decode(bytes)?;
-        let mut items = row.items.into_iter().map(|item| item.0);
+        let mut items = row.items.into_iter().map(Bytes::into_vec);
         let wish = match row.kind {
             1 => Wish::Send { content: items.next().ok_or(RecordError::Damaged)?, id: MessageId::new(row.message_id) },
             2 => Wish::Add { key_packages: items.collect() },
@@ -320,10 +304,10 @@ impl Intent {
             Arc::new(Prepared {
                 key: prepared.key,
                 epoch: prepared.epoch,
-                entry: std::mem::take(&mut prepared.entry),
-                bundle: prepared.bundle.take().map(|bundle| bundle.0),
-                blobs: std::mem::take(&mut prepared.blobs).into_iter().map(|blob| blob.0).collect(),
-                secrets: Zeroizing::new(std::mem::take(&mut prepared.secrets)),
+                entry: std::mem::take(&mut prepared.entry).into_vec(),
+                bundle: prepared.bundle.take().map(Bytes::into_vec),
+                blobs: std::mem::take(&mut prepared.blobs).into_iter().map(Bytes::into_vec).collect(),
+                secrets: Zeroizing::new(std::mem::take(&mut prepared.secrets).into_owned()),
             })
         });
         Ok(Some(Self { id: row.id, wish, wished: row.wished, prepared, ordered: row.ordered }))

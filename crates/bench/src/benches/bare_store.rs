@@ -5,22 +5,9 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use conclave_engine::account::Account;
-use conclave_mls::{
-    crypto::{self, CryptoProvider},
-    identity::Identities,
-};
-use mls_rs::{
-    Client, GroupStateStorage,
-    client_builder::{
-        BaseConfig, PaddingMode, WithCryptoProvider, WithGroupStateStorage, WithIdentityProvider, WithMlsRules,
-    },
-    crypto::SignatureSecretKey,
-    mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
-};
+use mls_rs::GroupStateStorage;
 use mls_rs_core::{
     error::IntoAnyError,
     group::{EpochRecord, GroupState},
@@ -137,34 +124,4 @@ impl GroupStateStorage for SqliteStates {
         let max = self.run(|connection| connection.query_row(sql, [group_id], |row| row.get::<_, Option<i64>>(0)))?;
         Ok(max.and_then(|max| u64::try_from(max).ok()))
     }
-}
-
-/// A client of bare mls-rs with such a store.
-pub(crate) type Stored = Client<
-    WithMlsRules<
-        DefaultMlsRules,
-        WithCryptoProvider<
-            CryptoProvider,
-            WithIdentityProvider<Identities, WithGroupStateStorage<SqliteStates, BaseConfig>>,
-        >,
-    >,
->;
-
-/// With the same suite, credentials and validator as ours.
-pub(crate) fn client(account: &Account, states: SqliteStates) -> Stored {
-    let rules = DefaultMlsRules::new()
-        .with_commit_options(CommitOptions::new().with_ratchet_tree_extension(false).with_single_welcome_message(true))
-        .with_encryption_options(EncryptionOptions::new(true, PaddingMode::None));
-    Client::builder()
-        .group_state_storage(states)
-        .identity_provider(Identities::new(account.parsed_issuers()))
-        .crypto_provider(crypto::provider())
-        .mls_rules(rules)
-        .key_package_lifetime(Duration::from_secs(90 * 24 * 3600))
-        .signing_identity(
-            account.signing_identity(),
-            SignatureSecretKey::new(account.signature_key.to_keypair_bytes().to_vec()),
-            crypto::DEFAULT_SUITE,
-        )
-        .build()
 }

@@ -7,10 +7,13 @@ use conclave_engine::group::Incoming;
 use conclave_names::limits;
 use mls_rs::{ExtensionList, MlsMessage};
 
-use super::client_ops::{
-    bare::{self, time},
-    ours,
-    world::World,
+use super::{
+    bare_client::InMemory,
+    client_ops::{
+        bare::{self, time},
+        ours,
+        world::World,
+    },
 };
 use crate::{
     ds::{Figures, number},
@@ -132,7 +135,7 @@ struct Bare {
     bob: MlsGroup,
 }
 
-type MlsGroup = mls_rs::Group<bare::Config>;
+type MlsGroup = mls_rs::Group<InMemory>;
 
 impl Bare {
     fn new(world: &World) -> ours::Result<Self> {

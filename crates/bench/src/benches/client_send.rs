@@ -8,7 +8,8 @@ use std::{
 use mls_rs::{ExtensionList, MlsMessage};
 
 use super::{
-    bare_store::{self, SqliteStates},
+    bare_client,
+    bare_store::SqliteStates,
     client_ops::{bare::time, ours, world::World},
 };
 use crate::{
@@ -87,7 +88,7 @@ fn ours(world: &World, text: &str, messages: usize) -> ours::Result<(Vec<Duratio
 fn bare(world: &World, text: &str, messages: usize) -> ours::Result<Vec<Duration>> {
     let directory = tempfile::tempdir()?;
     let states = SqliteStates::open(&directory.path().join("bare.db"))?;
-    let alice = bare_store::client(&world.account("alice")?, states);
+    let alice = bare_client::client(&world.account("alice")?, states, false);
     let mut group = alice.create_group(ExtensionList::new(), ExtensionList::new(), Some(time()))?;
     let mut builder = group.commit_builder().commit_time(time());
     for package in world.leaves()? {

@@ -1,5 +1,6 @@
 //! One module a benchmark.
 
+pub(crate) mod bare_client;
 pub(crate) mod bare_store;
 pub(crate) mod client_catchup;
 pub(crate) mod client_open;

@@ -73,12 +73,6 @@ impl OpenCommit {
     fn nacks_needed(&self) -> u64 {
         u64::from(self.removed).min(NACKS_MAX - 1) + 1
     }
-
-    /// Whether a key has said that it could not apply it.
-    #[must_use]
-    pub fn has_nack_of(&self, key: &ChannelKey) -> bool {
-        self.nacks.contains(key)
-    }
 }
 
 /// What the log has decided.

@@ -140,6 +140,18 @@ impl Client {
         Ok(name)
     }
 
+    /// Claims KeyPackages of a user or client, of one cipher suite.
+    pub(super) async fn claim(
+        &self,
+        target: String,
+        cipher_suite: u32,
+        required: Option<v1::Capabilities>,
+    ) -> Result<v1::ClaimResponse, ClientError> {
+        let idempotency_key = random::<16>()?.to_vec();
+        let request = v1::ClaimRequest { target, cipher_suites: vec![cipher_suite], idempotency_key, required };
+        Ok(self.delivery.claim(&Self::signer(&self.account), &request).await?)
+    }
+
     /// Adds all clients of users, those excepted that left no keying material or lack what the group requires (R102).
     ///
     /// # Errors
@@ -154,18 +166,7 @@ impl Client {
         let suite = u32::from(self.group(group)?.cipher_suite());
         let required = to_wire(&self.group(group)?.required_capabilities()?);
         for user in users {
-            let answer = self
-                .delivery
-                .claim(
-                    &Self::signer(&self.account),
-                    &v1::ClaimRequest {
-                        target: user.to_string(),
-                        cipher_suites: vec![suite],
-                        idempotency_key: random::<16>()?.to_vec(),
-                        required: Some(required.clone()),
-                    },
-                )
-                .await?;
+            let answer = self.claim(user.to_string(), suite, Some(required.clone())).await?;
             let mut found = false;
             let mut lacking: Vec<_> = answer.unserved.iter().filter_map(|unserved| unable(unserved, suite)).collect();
             for claimed in answer.key_packages {

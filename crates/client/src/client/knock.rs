@@ -62,13 +62,7 @@ impl Client {
     /// Asks one member, by a KeyPackage that is claimed of it.
     async fn ask(&mut self, name: &GroupUri, member: &ClientUri) -> Result<(), ClientError> {
         let suite = self.group(name)?.cipher_suite();
-        let request = v1::ClaimRequest {
-            target: member.to_string(),
-            cipher_suites: vec![suite.into()],
-            idempotency_key: random::<16>()?.to_vec(),
-            required: None,
-        };
-        let answer = self.delivery.claim(&Self::signer(&self.account), &request).await?;
+        let answer = self.claim(member.to_string(), suite.into(), None).await?;
         let theirs = answer.key_packages.into_iter().next().map(|claimed| claimed.key_package);
         let theirs = theirs.ok_or_else(|| ClientError::Dropped("it has left no keying material".to_owned()))?;
         let address_key = self.address_key().await?;
@@ -161,15 +155,10 @@ impl Client {
     /// # Errors
     /// Transient ones only.
     async fn claim_for(&mut self, name: &GroupUri, knocked: &Knocked) -> Result<Option<Knocked>, ClientError> {
-        let request = v1::ClaimRequest {
-            target: knocked.client().to_string(),
-            cipher_suites: vec![self.group(name)?.cipher_suite().into()],
-            idempotency_key: random::<16>()?.to_vec(),
-            required: None,
-        };
-        let answer = match self.delivery.claim(&Self::signer(&self.account), &request).await {
+        let suite = self.group(name)?.cipher_suite();
+        let answer = match self.claim(knocked.client().to_string(), suite.into(), None).await {
             Ok(answer) => answer,
-            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, client = %knocked.client(), group = %name, "a knock cannot be answered");
                 return Ok(None);
@@ -197,15 +186,9 @@ impl Client {
     /// Transient ones only, where the server says no more: that a device cannot be asked is no error.
     pub(super) async fn ask_user(&mut self, user: &UserUri, ours: &[u8], asked: &mut Asked) -> Result<(), ClientError> {
         let own = user == self.user();
-        let request = v1::ClaimRequest {
-            target: user.to_string(),
-            cipher_suites: vec![u16::from(crypto::DEFAULT_SUITE).into()],
-            idempotency_key: random::<16>()?.to_vec(),
-            required: None,
-        };
-        let answer = match self.delivery.claim(&Self::signer(&self.account), &request).await {
+        let answer = match self.claim(user.to_string(), u16::from(crypto::DEFAULT_SUITE).into(), None).await {
             Ok(answer) => answer,
-            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 asked.unable.push(Unasked { who: user.to_string(), reason: error.to_string() });
                 return Ok(());

@@ -5,7 +5,7 @@ use conclave_engine::{intent::Wish, invitation::JoinError};
 use conclave_names::{ClientUri, GroupUri};
 use conclave_protocol::v1;
 
-use super::{Client, ClientError, ClientEvent, groups::key_path, register::random, rows::StoreRows};
+use super::{Client, ClientError, ClientEvent, groups::key_path, rows::StoreRows};
 use crate::transport::Signer;
 
 impl Client {
@@ -52,13 +52,7 @@ impl Client {
     ) -> Result<Vec<Vec<u8>>, ClientError> {
         let mut packages = Vec::new();
         for client in clients.iter().filter(|client| *client != own) {
-            let request = v1::ClaimRequest {
-                target: client.to_string(),
-                cipher_suites: vec![cipher_suite.into()],
-                idempotency_key: random::<16>()?.to_vec(),
-                required: None,
-            };
-            let answer = self.delivery.claim(&Self::signer(&self.account), &request).await?;
+            let answer = self.claim(client.to_string(), cipher_suite.into(), None).await?;
             let user = client.user().clone();
             let claimed = answer.key_packages.into_iter().next().ok_or_else(|| ClientError::CannotAdd {
                 user: user.clone(),

@@ -406,16 +406,19 @@ impl Client {
         name: &GroupUri,
         entries: Vec<v1::LoggedEntry>,
     ) -> Result<Vec<Incoming>, ClientError> {
-        let group = self.group(name)?;
-        let wanted: Vec<_> = entries.iter().map(|logged| group.wants_blob(&logged.entry)).collect();
+        self.group(name)?;
+        let group = self.groups.get(name);
+        let wanted = |entry: &[u8]| group.is_none_or(|group| group.wants_blob(entry));
         let mut batch = Vec::with_capacity(entries.len());
-        for (logged, wanted) in entries.into_iter().zip(wanted) {
+        for logged in entries {
             let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
-                Ok(Body::Staged { hash, size }) if wanted => match self.delivery.download_blob(hash, size).await {
-                    Ok(blob) => Some(blob),
-                    Err(CallError::Refused(refusal)) if refusal.code == Code::BlobUnknown => None,
-                    Err(error) => return Err(error.into()),
-                },
+                Ok(Body::Staged { hash, size }) if wanted(&logged.entry) => {
+                    match self.delivery.download_blob(hash, size).await {
+                        Ok(blob) => Some(blob),
+                        Err(CallError::Refused(refusal)) if refusal.code == Code::BlobUnknown => None,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 _ => None,
             };
             batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });

@@ -89,6 +89,12 @@ impl Keys {
         Ok(Self { tree: self.tree.changed(&removed, &added).map_err(fault)?, by_leaf })
     }
 
+    /// The leaf with a key.
+    fn leaf_with(&self, key: &ChannelKey) -> Option<u32> {
+        let index = self.by_leaf.iter().position(|of| of.as_ref() == Some(key))?;
+        index.try_into().ok()
+    }
+
     /// The key in a leaf.
     pub(super) fn at(&self, index: u32) -> Option<ChannelKey> {
         self.by_leaf.get(index as usize).copied().flatten()
@@ -144,17 +150,14 @@ impl Group {
         before
     }
 
+    /// The leaf with a channel key.
+    pub(super) fn leaf_with(&self, key: &ChannelKey) -> Option<u32> {
+        self.keys().ok()?.leaf_with(key)
+    }
+
     /// The member with a channel key.
     pub(super) fn member_with(&self, key: &ChannelKey) -> Option<ClientUri> {
-        let mut member = None;
-        each_member(&self.mls.export_tree(), |_, identity, extensions| {
-            let of = ChannelKeyExtension::of(extensions) == Ok(*key);
-            if of {
-                member = super::view::client_of(identity).ok();
-            }
-            !of
-        });
-        member
+        self.client_at(self.leaf_with(key)?).ok()
     }
 
     /// How many members there are.

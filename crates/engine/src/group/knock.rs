@@ -343,31 +343,20 @@ impl Group {
         });
     }
 
-    fn leaves(&self, mut wanted: impl FnMut(&Leaf, &ClientUri) -> bool) -> Option<Leaf> {
+    fn leaf_of(&self, member: &ClientUri) -> Option<Leaf> {
         let mut found = None;
         each_member(&self.mls.export_tree(), |index, signing_identity, extensions| {
             let (Ok(read), Ok(channel_key)) = (identity::read(signing_identity), ChannelKeyExtension::of(extensions))
             else {
                 return true;
             };
-            let identity_key = read.identity_key();
-            let signature_key = signing_identity.signature_key.as_bytes().to_vec();
-            let leaf = Leaf { index, identity_key, signature_key, channel_key };
-            if wanted(&leaf, read.client()) {
-                found = Some(leaf);
+            if read.client() == member {
+                let signature_key = signing_identity.signature_key.as_bytes().to_vec();
+                found = Some(Leaf { index, identity_key: read.identity_key(), signature_key, channel_key });
             }
             found.is_none()
         });
         found
-    }
-
-    fn leaf_of(&self, member: &ClientUri) -> Option<Leaf> {
-        self.leaves(|_, client| client == member)
-    }
-
-    /// The leaf with this channel key.
-    pub(super) fn leaf_with(&self, key: &ChannelKey) -> Option<u32> {
-        self.leaves(|leaf, _| leaf.channel_key == *key).map(|leaf| leaf.index)
     }
 
     /// The clients that a commit removes and adds again, with the same identity keys. To be asked of the group before it.

@@ -86,11 +86,8 @@ impl Overtaken {
         let prefix = row::key(group, OVERTAKEN);
         let mut entries = BTreeMap::new();
         for (key, value) in rows {
-            let name = key.strip_prefix(prefix.as_slice()).and_then(|rest| rest.split_at_checked(8));
-            let (epoch, hash) = name.ok_or(RecordError::Damaged)?;
-            let epoch = epoch.try_into().map(u64::from_be_bytes).map_err(|_| RecordError::Damaged)?;
-            let hash = Hash::try_from(hash).map_err(|_| RecordError::Damaged)?;
-            entries.insert((Epoch(epoch), hash), Own::from_row(&value)?);
+            let name = row::entry_named(&prefix, &key)?;
+            entries.insert(name, Own::from_row(&value)?);
         }
         Ok(Self(entries))
     }

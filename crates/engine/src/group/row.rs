@@ -155,6 +155,13 @@ pub(super) fn epoch_key(group: &GroupUri, incarnation: u64, epoch: u64) -> Vec<u
     key(group, &[incarnation.to_be_bytes(), epoch.to_be_bytes()].concat())
 }
 
+/// The entry that the key of a row names after a prefix: the epoch that it is of, and its hash.
+pub(super) fn entry_named(prefix: &[u8], key: &[u8]) -> Result<(Epoch, Hash), RecordError> {
+    let name = key.strip_prefix(prefix).and_then(<[u8]>::split_first_chunk);
+    let (epoch, hash) = name.ok_or(RecordError::Damaged)?;
+    Ok((Epoch(u64::from_be_bytes(*epoch)), Hash::try_from(hash).map_err(|_| RecordError::Damaged)?))
+}
+
 /// A group that is in the store.
 pub(crate) struct Incarnation {
     pub(crate) number: u64,

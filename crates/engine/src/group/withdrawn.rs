@@ -35,11 +35,8 @@ impl Withdrawn {
         let prefix = row::key(group, WITHDRAWN);
         let mut commits = BTreeMap::new();
         for (key, secrets) in rows {
-            let name = key.strip_prefix(prefix.as_slice()).and_then(|rest| rest.split_at_checked(8));
-            let (epoch, hash) = name.ok_or(RecordError::Damaged)?;
-            let epoch = epoch.try_into().map(u64::from_be_bytes).map_err(|_| RecordError::Damaged)?;
-            let hash = Hash::try_from(hash).map_err(|_| RecordError::Damaged)?;
-            commits.insert((Epoch(epoch), hash), secrets);
+            let name = row::entry_named(&prefix, &key)?;
+            commits.insert(name, secrets);
         }
         Ok(Self(commits))
     }

@@ -3,17 +3,9 @@
 use std::{error::Error, time::Duration};
 
 use conclave_engine::account::Account;
-use conclave_mls::{
-    crypto::{self, CryptoProvider},
-    identity::Identities,
-};
 use indicatif::ProgressBar;
 use mls_rs::{
-    Client, ExtensionList, MlsMessage,
-    client_builder::{BaseConfig, PaddingMode, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
-    crypto::SignatureSecretKey,
-    group::ReceivedMessage,
-    mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
+    Client, ExtensionList, MlsMessage, group::ReceivedMessage, storage_provider::in_memory::InMemoryGroupStateStorage,
     time::MlsTime,
 };
 
@@ -21,38 +13,18 @@ use super::{
     Times,
     world::{NOW, World},
 };
+use crate::benches::bare_client::{self, InMemory};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-pub(crate) type Config =
-    WithMlsRules<DefaultMlsRules, WithCryptoProvider<CryptoProvider, WithIdentityProvider<Identities, BaseConfig>>>;
-
-pub(crate) type Bare = Client<Config>;
+pub(crate) type Bare = Client<InMemory>;
 
 pub(crate) fn time() -> MlsTime {
     MlsTime::from_duration_since_epoch(Duration::from_millis(NOW.0))
 }
 
 pub(crate) fn client(account: &Account) -> Bare {
-    let rules = DefaultMlsRules::new()
-        .with_commit_options(
-            CommitOptions::new()
-                .with_path_required(true)
-                .with_ratchet_tree_extension(false)
-                .with_single_welcome_message(true),
-        )
-        .with_encryption_options(EncryptionOptions::new(true, PaddingMode::None));
-    Client::builder()
-        .identity_provider(Identities::new(account.parsed_issuers()))
-        .crypto_provider(crypto::provider())
-        .mls_rules(rules)
-        .key_package_lifetime(Duration::from_secs(90 * 24 * 3600))
-        .signing_identity(
-            account.signing_identity(),
-            SignatureSecretKey::new(account.signature_key.to_keypair_bytes().to_vec()),
-            crypto::DEFAULT_SUITE,
-        )
-        .build()
+    bare_client::client(account, InMemoryGroupStateStorage::new(), true)
 }
 
 fn key_package(client: &Bare) -> Result<MlsMessage> {

@@ -4,45 +4,25 @@
 use std::time::{Duration, Instant};
 
 use conclave_engine::account::Account;
-use conclave_mls::{
-    crypto::{self, CryptoProvider},
-    identity::Identities,
-};
 use conclave_names::Timestamp;
 use mls_rs::{
-    Client, ExtensionList, MlsMessage,
-    client_builder::{BaseConfig, PaddingMode, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
-    crypto::SignatureSecretKey,
-    mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
-    time::MlsTime,
+    Client, ExtensionList, MlsMessage, storage_provider::in_memory::InMemoryGroupStateStorage, time::MlsTime,
 };
 
 use super::{Times, people::People};
-use crate::ds::Failure;
+use crate::{
+    benches::bare_client::{self, InMemory},
+    ds::Failure,
+};
 
-type Bare = Client<
-    WithMlsRules<DefaultMlsRules, WithCryptoProvider<CryptoProvider, WithIdentityProvider<Identities, BaseConfig>>>,
->;
+type Bare = Client<InMemory>;
 
 fn seconds(now: Timestamp) -> MlsTime {
     MlsTime::from_duration_since_epoch(Duration::from_secs(now.as_secs()))
 }
 
 fn client(account: &Account) -> Bare {
-    let rules = DefaultMlsRules::new()
-        .with_commit_options(CommitOptions::new().with_ratchet_tree_extension(false).with_single_welcome_message(true))
-        .with_encryption_options(EncryptionOptions::new(true, PaddingMode::None));
-    Client::builder()
-        .identity_provider(Identities::new(account.parsed_issuers()))
-        .crypto_provider(crypto::provider())
-        .mls_rules(rules)
-        .key_package_lifetime(Duration::from_secs(90 * 24 * 3600))
-        .signing_identity(
-            account.signing_identity(),
-            SignatureSecretKey::new(account.signature_key.to_keypair_bytes().to_vec()),
-            crypto::DEFAULT_SUITE,
-        )
-        .build()
+    bare_client::client(account, InMemoryGroupStateStorage::new(), false)
 }
 
 pub(super) fn measure(people: &People, repetitions: usize, times: &mut Times) -> Result<(), Failure> {
