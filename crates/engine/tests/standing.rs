@@ -128,6 +128,53 @@ fn without_an_answer_the_commit_is_annulled_for_everybody_whenever_they_come() {
 }
 
 #[test]
+fn the_keys_of_all_epochs_that_may_come_back_are_at_hand_newest_first() {
+    let mut cast = cast();
+    let mut had = Vec::new();
+    for _ in 0..3 {
+        had.push(cast.alice.group().access().unwrap());
+        cast.alice.wish(Wish::Update);
+        cast.alice.drive_now(&mut cast.world);
+    }
+    cast.alice.restart();
+    let mut before = cast.alice.group().epoch();
+    while let Some(access) = cast.alice.group().access_before(before).unwrap() {
+        let known = had.pop().unwrap();
+        assert_eq!((access.epoch, access.key, access.path), (known.epoch, known.key, known.path));
+        before = access.epoch;
+    }
+    assert!(had.is_empty());
+    // Who joined in the last one has none.
+    cast.carol.sync(&cast.world.ds);
+    assert!(cast.carol.group().access_before(before).unwrap().is_none());
+}
+
+/// Bob has left by a commit that followed on one that Carol could not apply. Time annuls both, and he is a member again.
+#[test]
+fn a_removal_that_time_annuls_is_not_the_end() {
+    let mut cast = cast();
+    cast.add_dave();
+    // Bob cannot apply that; Carol can, and removes herself nobody: Alice removes her in the epoch that will be void.
+    let users = vec![cast.carol.user()];
+    cast.alice.wish(Wish::Remove { users });
+    cast.alice.drive_now(&mut cast.world);
+    cast.bob.drive_now(&mut cast.world);
+    cast.carol.sync(&cast.world.ds);
+    assert_eq!(*cast.carol.group().status(), Status::Removed);
+    cast.wait();
+    // She learns of the time that passed before she reads on.
+    cast.carol.drive_now(&mut cast.world);
+    cast.bob.drive_now(&mut cast.world);
+    cast.bob.say("we go on");
+    cast.bob.drive_now(&mut cast.world);
+    cast.carol.sync(&cast.world.ds);
+    cast.alice.sync(&cast.world.ds);
+    assert_eq!(*cast.carol.group().status(), Status::Active);
+    assert_eq!(cast.carol.texts().last().unwrap(), "we go on");
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+}
+
+#[test]
 fn a_crash_at_any_moment_changes_nothing_of_that() {
     let mut cast = cast();
     cast.add_dave();

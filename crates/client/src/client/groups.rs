@@ -10,7 +10,7 @@ use conclave_engine::{
     outcome::Event,
 };
 use conclave_mls::{capabilities::Capabilities, content::MessageId, crypto};
-use conclave_names::{ClientUri, GroupUri, IdempotencyKey, UserUri};
+use conclave_names::{ClientUri, Epoch, GroupUri, IdempotencyKey, UserUri};
 use conclave_protocol::v1;
 use futures::{StreamExt, TryStreamExt, stream};
 use mls_rs::MlsMessage;
@@ -340,10 +340,14 @@ impl Client {
         Ok(session)
     }
 
-    /// A session on the group's channel, of the newest settled epoch; none if that is the one that we are in.
-    pub(super) fn settled_session(&mut self, name: &GroupUri) -> Result<Option<Session>, ClientError> {
-        let access = self.group(name)?.settled_access()?;
-        Ok(access.map(|access| Session::new(&self.delivery, opener(access))))
+    /// A session on the group's channel of the newest epoch before another whose key we have, and the epoch.
+    pub(super) fn earlier_session(
+        &mut self,
+        name: &GroupUri,
+        before: Epoch,
+    ) -> Result<Option<(Epoch, Session)>, ClientError> {
+        let access = self.group(name)?.access_before(before)?;
+        Ok(access.map(|access| (access.epoch, Session::new(&self.delivery, opener(access)))))
     }
 
     /// Submits what there is to submit, reading the channel in between, until nothing is left. With an intent, until

@@ -98,11 +98,13 @@ impl Client {
     async fn begin_rejoin(&mut self, name: &GroupUri, approved: bool) -> Result<Result<(), Ended>, ClientError> {
         let session = self.session(name)?;
         let mut served = session.read_group_info(&v1::ReadGroupInfoRequest {}).await;
-        if matches!(&served, Err(CallError::Refused(refusal)) if refusal.code == Code::AccessRefused)
-            && let Some(settled) = self.settled_session(name)?
+        let mut before = self.group(name)?.epoch();
+        while matches!(&served, Err(error) if error.code() == Some(Code::AccessRefused))
+            && let Some((epoch, session)) = self.earlier_session(name, before)?
         {
             // The epoch that we are in is none of the server's: it was annulled, or is of another branch.
-            served = settled.read_group_info(&v1::ReadGroupInfoRequest {}).await;
+            before = epoch;
+            served = session.read_group_info(&v1::ReadGroupInfoRequest {}).await;
         }
         let served = match served {
             Ok(served) => served,

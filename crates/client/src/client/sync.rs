@@ -302,6 +302,16 @@ impl Client {
                 Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.wants_rejoin() => {
                     return Ok(events);
                 }
+                // No key of ours opens the channel, and nothing has removed us.
+                Err(error)
+                    if error.code() == Some(Code::AccessRefused) && *self.group(name)?.status() != Status::Removed =>
+                {
+                    let mut told = Vec::new();
+                    self.group(name)?.locked_out(&mut told);
+                    self.save(name)?;
+                    events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                    return Ok(events);
+                }
                 page => page?,
             };
             if page.entries.is_empty() {
@@ -309,6 +319,7 @@ impl Client {
                 let told = self.group(name)?.withheld();
                 events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
                 self.save(name)?;
+                events.extend(self.audit(name).await?);
                 return Ok(events);
             }
             let before = self.group(name)?.position();
@@ -385,9 +396,22 @@ impl Client {
         if refused.code() != Some(Code::AccessRefused) {
             return Err(refused.into());
         }
-        // The epoch that we are in may have been annulled: that of the newest settled epoch lets us read of it.
-        let Some(session) = self.settled_session(name)? else { return Err(refused.into()) };
-        Ok(session.fetch(&request).await?)
+        // The epoch that we are in may have been annulled: the newest one that stands lets us read of it.
+        let mut before = self.group(name)?.epoch();
+        while let Some((epoch, session)) = self.earlier_session(name, before)? {
+            match session.fetch(&request).await {
+                Err(error) if error.code() == Some(Code::AccessRefused) => before = epoch,
+                Ok(page) => {
+                    let group = self.group(name)?;
+                    if page.entries.is_empty() && after == group.position().seq {
+                        group.epoch_refused();
+                    }
+                    return Ok(page);
+                }
+                page => return Ok(page?),
+            }
+        }
+        Err(refused.into())
     }
 
     /// Processes entries that follow our place in a group's channel.

@@ -4,7 +4,8 @@
 //! (`conclave_mls::components::EpochTag`). Who sees another tag for an epoch that it was in knows of a fork and tells. Which branch is
 //! the group is decided by the law of which commit stands, on the log that the DS gives out now: so the entries that we remember are
 //! read once more, and who processed other ones is in the wrong branch and must come back. Who processed these waits for the
-//! others to do so. A tag of a message that did not decrypt is the word of anybody who has the group seed, and by itself
+//! others to do so. The same is done where an entry does not follow on those that we have, and where the DS
+//! does not know our epoch. A tag of a message that did not decrypt is the word of anybody who has the group seed, and by itself
 //! changes nothing.
 
 use std::collections::BTreeMap;
@@ -38,7 +39,9 @@ pub(super) struct Branches {
     void: Vec<EpochTag>,
     /// The newest epoch that a fork was told of.
     told: Option<Epoch>,
-    /// How far the log was read once more.
+    /// How far the log was the same when it was read once more.
+    audited: Option<Position>,
+    /// How far it was read this time.
     audit: Option<Position>,
 }
 
@@ -101,6 +104,22 @@ impl Group {
         events.push(Event::Forked { seq, epoch, member });
     }
 
+    /// Entries that we have may be of another log than the server gives out now. Has that looked at, from where it was found to be the
+    /// same before.
+    pub(super) fn suspect_branch(&mut self) {
+        if self.branches.audit.is_none() && self.status != Status::Removed && !self.is_in_wrong_branch() {
+            let oldest = self.window.oldest();
+            let known = self.branches.audited.filter(|place| place.seq > oldest.seq);
+            self.branches.audit = Some(known.unwrap_or(oldest));
+        }
+    }
+
+    /// Takes the DS's word that it knows an earlier epoch of ours ([`Group::access_before`]), but not the present one, after the log was read
+    /// to its end. Time may have annulled it; or it is of another branch: the log is to be read once more.
+    pub fn epoch_refused(&mut self) {
+        self.suspect_branch();
+    }
+
     /// After which place the log is to be read once more and given to [`Group::audit`], if it is.
     #[must_use]
     pub fn wants_audit(&self) -> Option<Seq> {
@@ -114,10 +133,16 @@ impl Group {
     /// [`MlsError`] if these entries are none, or not those that follow [`Group::wants_audit`]; then the audit ends without a result.
     pub fn audit(&mut self, batch: &[Incoming], events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(mut place) = self.branches.audit.take() else { return Ok(()) };
-        let end = self.window.position().seq;
+        let (from, end) = (place.seq, self.window.position().seq);
+        // The place that we joined from is before what our key may read.
+        let first =
+            batch.first().and_then(|first| Some(Seq(first.seq.0.checked_sub(1)?))).filter(|seq| *seq > place.seq);
+        if let Some((seq, hash)) = first.and_then(|seq| Some((seq, self.window.hash_at(seq)?))) {
+            place = Position { seq, hash };
+        }
         for incoming in batch {
             if incoming.seq > end {
-                return Ok(());
+                break;
             }
             if incoming.seq != place.seq.next() {
                 return Err(fault("the server gave out other entries than those asked for"));
@@ -131,7 +156,8 @@ impl Group {
                 return Ok(());
             }
         }
-        self.branches.audit = (place.seq < end && !batch.is_empty()).then_some(place);
+        self.branches.audited = Some(place);
+        self.branches.audit = (place.seq < end && place.seq > from).then_some(place);
         Ok(())
     }
 

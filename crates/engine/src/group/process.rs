@@ -156,6 +156,7 @@ impl Group {
                     }
                 }
                 Err(fault) => {
+                    self.suspect_branch();
                     done.fault = Some(fault);
                     break;
                 }

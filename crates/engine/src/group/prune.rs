@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::law::LATE_MS;
+use conclave_channel::law::{Change, LATE_MS};
 use conclave_names::{Epoch, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
@@ -96,8 +96,17 @@ impl Group {
 
     /// Whether our removal is final: what time has decided is decided, whether or not we could read on.
     pub(super) fn has_ended(&self, now: Timestamp) -> bool {
-        let open = self.removed_at.is_some_and(|commit| self.ledger.at(now).find(commit).is_some());
-        self.status == Status::Removed && !open
+        if self.status != Status::Removed {
+            return false;
+        }
+        let Some(commit) = self.removed_at else { return true };
+        let mut ledger = self.ledger.clone();
+        let changes = ledger.advance(now);
+        // If time annuls it, we are a member again, as we shall read.
+        let void = changes
+            .iter()
+            .any(|change| matches!(change, Change::Annulled { commits, .. } if commits.contains(&commit)));
+        !void && ledger.find(commit).is_none()
     }
 
     /// Forgets every key of a group that we are no member of. What was read stays.

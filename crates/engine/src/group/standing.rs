@@ -330,20 +330,19 @@ impl Group {
         found.ok_or_else(|| fault("the channel key of our leaf is not in the profile"))
     }
 
-    /// What opens a session by our leaf of the newest settled epoch: for when the present epoch was annulled, which we
-    /// have yet to read. None if that is the present epoch.
+    /// What opens a session by our leaf of the newest epoch before another whose state is kept: for when the present epoch was
+    /// annulled, which we have yet to read. It may be back to any of them, and a key reads up to the next removal only: so the
+    /// newest that the DS takes is the one to read with. None if there is no earlier one.
     ///
     /// # Errors
     /// [`MlsError`] if we were no member then.
-    pub fn settled_access(&self) -> Result<Option<Access>, MlsError> {
-        // Who could not follow into the settled epoch has no key of it.
-        if self.epoch() <= self.ledger.settled() || self.joined > self.ledger.settled() {
-            return Ok(None);
-        }
-        let (keys, public) = self.keys_of(self.ledger.settled())?;
+    pub fn access_before(&self, epoch: Epoch) -> Result<Option<Access>, MlsError> {
+        // Who could not follow into an epoch has no key of it.
+        let own = self.parents.iter().filter(|parent| parent.at == parent.ended && parent.ended >= self.joined);
+        let Some(epoch) = own.map(|parent| parent.ended).filter(|ended| *ended < epoch).max() else { return Ok(None) };
+        let (keys, public) = self.keys_of(epoch)?;
         let path = keys.tree.path(&public).map_err(fault)?;
-        let (channel, epoch) = (self.profile.channel, self.ledger.settled());
-        Ok(Some(Access { channel, epoch, key: self.secret_of(&public)?.clone(), path }))
+        Ok(Some(Access { channel: self.profile.channel, epoch, key: self.secret_of(&public)?.clone(), path }))
     }
 
     /// Notes a commit that we cannot apply. Says whether our place moves on behind it.
@@ -397,6 +396,27 @@ impl Group {
         self.touched = true;
         let event = Event::PositionGone { after, oldest, reason };
         self.note(&event, after, self.window.time());
+        events.push(event);
+    }
+
+    /// Takes the DS's word that none of our keys opens the channel ([`Group::access`], then [`Group::access_before`] down to the last), though
+    /// no entry removed us: our epoch is none of the group's, or long past. Only members can help. If entries come after all, we go
+    /// on.
+    pub fn locked_out(&mut self, events: &mut Vec<Event>) {
+        let certain = self.lost.as_ref().is_none_or(|lost| lost.settled);
+        if self.status == Status::Removed || (matches!(self.status, Status::Stuck { .. }) && certain) {
+            return;
+        }
+        let (after, time) = (self.window.position().seq, self.window.time());
+        let reason = format!(
+            "the server takes no key of this client any more after entry {after}: its epoch is not one of the group's, or long past, \
+             and a member must let it in again"
+        );
+        self.lost = None;
+        self.status = Status::Stuck { reason: reason.clone() };
+        self.touched = true;
+        let event = Event::Stuck { seq: after.next(), reason };
+        self.note(&event, after, time);
         events.push(event);
     }
 
@@ -468,6 +488,15 @@ impl Group {
             self.lost.iter_mut().for_each(|lost| lost.nacked = Some(time));
             self.dirty = true;
             self.save_intent(order);
+        }
+    }
+
+    /// The DS takes no word about the commit that we could not apply any more, after the log was read as far as it is given to us. Where
+    /// that does not tell how it was decided, a removal since has ended what our key may read: so it stands.
+    pub(super) fn dispute_came_late(&mut self, events: &mut Vec<Event>) {
+        let Some(lost) = self.lost.as_ref().filter(|lost| lost.certain && !lost.settled) else { return };
+        if self.ledger.find(lost.commit).is_some_and(|(_, open)| open.disputed().is_none()) {
+            self.went_on_without_us(events);
         }
     }
 

@@ -491,8 +491,12 @@ impl Group {
             }
             // What it is about was decided meanwhile: the channel tells how.
             Code::VerdictRefused => {
-                self.unable = intent.wish.about();
+                let (about, disputes) = (intent.wish.about(), matches!(intent.wish, Wish::Nack { .. }));
+                self.unable = about;
                 self.drop_intent(order);
+                if disputes {
+                    self.dispute_came_late(events);
+                }
                 Ok(())
             }
             // The server speaks of an epoch that its channel does not show: its word is a hint only.

@@ -149,8 +149,14 @@ impl Person {
             if let Ok(access) = self.group().access() {
                 // Of an epoch that was annulled, as the next entries will tell, there is no access.
                 let opened = world.open(&access).unwrap_or_else(|_| {
-                    let settled = self.group().settled_access().unwrap().expect("an epoch that stands");
-                    world.open(&settled).unwrap()
+                    let mut before = self.group().epoch();
+                    loop {
+                        let access = self.group().access_before(before).unwrap().expect("an epoch that stands");
+                        before = access.epoch;
+                        if let Ok(session) = world.open(&access) {
+                            return session;
+                        }
+                    }
                 });
                 self.session = Some((epoch, starts, Rc::new(opened)));
             }
