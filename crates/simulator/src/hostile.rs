@@ -33,7 +33,7 @@ impl Tamper {
 }
 
 /// A lie that the server stays with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lie {
     /// The next entry is left out for one client, and those after it are numbered accordingly.
     Omit,
@@ -43,17 +43,47 @@ pub(crate) enum Lie {
     Flip,
     /// The next entry has another time for one client.
     Shift,
-    /// From now on one client lives in a log of its own.
+    /// From now on one client lives in a log of its own, until the server keeps one log again.
     Fork,
     /// The Welcomes that one client had from this server are delivered once more.
     OldWelcomes,
     /// One client is given a Welcome that was changed, and garbage.
     ForgedWelcome,
+    /// One client is told that what it has not read yet is no longer kept.
+    Gone,
+    /// From now on there is no GroupInfo of the group.
+    NoGroupInfo,
+    /// From now on the group's GroupInfo is one of an earlier epoch.
+    OldGroupInfo,
+    /// The same, which is said to be of the present epoch.
+    RenamedGroupInfo,
+    /// From now on the group's GroupInfo is changed.
+    BadGroupInfo,
+    /// From now on nobody is let in who comes from outside.
+    NoJoin,
 }
 
+/// Kinds of lies about the way back into a group.
+pub(crate) const WAYS_BACK: [Lie; 5] =
+    [Lie::NoGroupInfo, Lie::OldGroupInfo, Lie::RenamedGroupInfo, Lie::BadGroupInfo, Lie::NoJoin];
+
 impl Lie {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Omit, Self::Repeat, Self::Flip, Self::Shift, Self::Fork, Self::OldWelcomes, Self::ForgedWelcome];
+    /// All but those about the way back, which concern only those who need one.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Omit,
+        Self::Repeat,
+        Self::Flip,
+        Self::Shift,
+        Self::Fork,
+        Self::OldWelcomes,
+        Self::ForgedWelcome,
+        Self::Gone,
+    ];
+
+    /// Whether by it one client sees another log than the others.
+    pub(crate) const fn is_another_log(self) -> bool {
+        matches!(self, Self::Omit | Self::Repeat | Self::Flip | Self::Shift | Self::Fork)
+    }
 }
 
 /// What a member does that it must not.
@@ -69,6 +99,10 @@ pub(crate) enum Offence {
     Body,
     /// Its commit is no commit at all.
     Garbage,
+    /// The first path secret in its commit is wrong: who is next to it in the tree cannot apply it.
+    PathSecret,
+    /// Every second path secret in its commit is wrong.
+    PathSecrets,
     /// Its commit is good, but not the Welcome.
     Welcome,
     /// Its commit is good, but not the GroupInfo for those who must rejoin.
@@ -88,12 +122,14 @@ pub(crate) enum Offence {
 }
 
 impl Offence {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Root,
         Self::Flags,
         Self::Members,
         Self::Body,
         Self::Garbage,
+        Self::PathSecret,
+        Self::PathSecrets,
         Self::Welcome,
         Self::GroupInfo,
         Self::Tree,
@@ -113,10 +149,21 @@ impl Offence {
                 | Self::Members
                 | Self::Body
                 | Self::Garbage
+                | Self::PathSecret
+                | Self::PathSecrets
                 | Self::Welcome
                 | Self::GroupInfo
                 | Self::Tree
         )
+    }
+
+    /// Which path secrets of its commit are wrong, as a mask; none if the commit is good in that.
+    pub(crate) const fn bad_path_secrets(self) -> Option<u64> {
+        match self {
+            Self::PathSecret => Some(1),
+            Self::PathSecrets => Some(0xAAAA_AAAA_AAAA_AAAA),
+            _ => None,
+        }
     }
 
     /// Whether nobody can apply the commit.

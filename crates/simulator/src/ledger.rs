@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_channel::chain;
+use conclave_delivery::store::EntryRow;
 use conclave_engine::outcome::Event;
 use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq};
 
@@ -90,6 +92,8 @@ pub(crate) enum Alarm {
     Wish,
     /// The server refuses what is right.
     Refusal,
+    /// Somebody is in another branch of the group.
+    Branch,
 }
 
 impl Deed {
@@ -98,11 +102,12 @@ impl Deed {
         use Alarm as A;
         match self {
             // Who lives in another log may meet with anything.
-            Self::Lied(Lie::Omit | Lie::Repeat | Lie::Flip | Lie::Shift | Lie::Fork) => true,
+            Self::Lied(lie) if lie.is_another_log() => true,
+            Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck),
             Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
             Self::Tampered(Tamper::NoBlob) => matches!(alarm, A::Invitation | A::Stuck),
             Self::Tampered(_) => alarm == A::Receipt,
-            Self::Offended(offence) if offence.is_void() => {
+            Self::Offended(offence) if offence.is_void() || offence.bad_path_secrets().is_some() => {
                 matches!(alarm, A::Stuck | A::Wish | A::Invitation)
             }
             Self::Lied(Lie::OldWelcomes | Lie::ForgedWelcome) | Self::Offended(Offence::Welcome | Offence::Tree) => {
@@ -112,9 +117,22 @@ impl Deed {
             Self::Offended(Offence::FalseNack | Offence::FalseAck) => {
                 matches!(alarm, A::Wish | A::Stuck | A::Invitation)
             }
-            Self::Offended(_) => false,
+            Self::Offended(_) | Self::Lied(_) => false,
         }
     }
+}
+
+/// How clients found back to their groups.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Recoveries {
+    /// By a commit from outside.
+    pub(crate) rejoined: usize,
+    /// Members that were asked.
+    pub(crate) knocks: usize,
+    /// By a member.
+    pub(crate) readmitted: usize,
+    /// Out of another log.
+    pub(crate) healed: usize,
 }
 
 /// The record of one simulation.
@@ -137,6 +155,15 @@ pub(crate) struct Ledger {
     pub(crate) uninvited: BTreeSet<(usize, usize)>,
     /// Clients that could not take up an invitation at some time, by group.
     pub(crate) missed: BTreeSet<(usize, usize)>,
+    /// Messages that clients had, by group and place, when they left another log for the group's.
+    pub(crate) apart: BTreeMap<(usize, usize), BTreeSet<(Seq, [u8; 32])>>,
+    /// Entries with a commit that only some can apply, by the hash of their bytes.
+    pub(crate) partial: BTreeSet<Hash>,
+    /// Where they are, by group.
+    pub(crate) partial_commits: BTreeSet<(usize, Seq)>,
+    /// How often somebody came back by a commit from outside, asked to be let in again, was let in again, and left a branch that
+    /// was not the group.
+    pub(crate) recoveries: Recoveries,
     /// Messages that say nothing to people, by group.
     pub(crate) silent: BTreeSet<(usize, Seq)>,
     /// What each key of a client encrypted, by the epoch's authenticator and the generation.
@@ -201,6 +228,18 @@ impl Ledger {
         })
     }
 
+    /// Notes where commits are that only some can apply.
+    pub(crate) fn find_partial(&mut self, slot: usize, entries: &[EntryRow]) {
+        for row in entries.iter().filter(|row| self.partial.contains(&chain::entry_hash(&row.bytes))) {
+            self.partial_commits.insert((slot, row.seq));
+        }
+    }
+
+    /// Whether the entry at a place is a commit that only some can apply.
+    pub(crate) fn is_partial_commit(&self, slot: usize, seq: Seq) -> bool {
+        self.partial_commits.contains(&(slot, seq))
+    }
+
     /// Whether the entry at a place is what nobody may take for a message or a proposal.
     pub(crate) fn is_noise(&self, slot: usize, seq: Seq) -> bool {
         let noise = [Offence::Noise, Offence::NoiseProposal, Offence::Replay].map(Deed::Offended);
@@ -225,9 +264,22 @@ impl Ledger {
         self.victims.contains(&(client, slot))
     }
 
-    /// Whether anybody lives in another log than the others.
+    /// Whether anybody lives in another log than the others, or did.
     pub(crate) fn has_victims(&self, slot: usize) -> bool {
-        self.victims.iter().any(|(_, of)| *of == slot)
+        self.victims.iter().chain(self.apart.keys()).any(|(_, of)| *of == slot)
+    }
+
+    /// A client is in the group's log again. What it has read in another is nobody's concern any more.
+    pub(crate) fn heal(&mut self, client: usize, slot: usize, had: impl IntoIterator<Item = (Seq, [u8; 32])>) {
+        self.tell(format!("    client {client} is in the log of group {slot} again"));
+        self.victims.remove(&(client, slot));
+        self.missed.insert((client, slot));
+        self.recoveries.healed += 1;
+        self.apart.entry((client, slot)).or_default().extend(had);
+        // What it has said there was told to nobody here; it knows that.
+        for said in self.said.iter_mut().filter(|said| said.actor == client && said.slot == slot) {
+            (said.acknowledged, said.excused) = (None, true);
+        }
     }
 
     /// Takes what a client noticed. Without a misdeed that explains it, it is a false alarm.
@@ -265,7 +317,7 @@ impl Ledger {
                     changes.entry(*epoch).or_default().removed.extend(members.iter().cloned());
                     continue;
                 }
-                Event::Updated { epoch, .. } | Event::Rejoined { epoch, .. } => {
+                Event::Updated { epoch, .. } | Event::Rejoined { epoch, .. } | Event::Readmitted { epoch, .. } => {
                     changes.entry(*epoch).or_default();
                     continue;
                 }
@@ -283,6 +335,8 @@ impl Ledger {
                 Event::ReceiptBroken { seq, .. } => (Alarm::Receipt, format!("the receipt of {seq} is broken")),
                 Event::Equivocation { seq, .. } => (Alarm::Receipt, format!("two receipts of {seq}")),
                 Event::PositionGone { reason, .. } => (Alarm::Gone, format!("entries are gone: {reason}")),
+                Event::Forked { seq, epoch, .. } => (Alarm::Branch, format!("entry {seq} is of another epoch {epoch}")),
+                Event::LogRewritten { seq } => (Alarm::Branch, format!("the log is another from entry {seq} on")),
                 Event::LogsDiffer { member, seq } => {
                     (Alarm::LogsDiffer, format!("{} saw another entry {seq}", member.user().name()))
                 }

@@ -37,10 +37,12 @@ mod program;
 mod sabotage;
 mod server;
 mod shrink;
+mod sums;
 mod witness;
 mod world;
 
 pub use plan::{Cut, Hostile, Numbers, Plan, Trouble};
 pub use sabotage::Sabotage;
 pub use shrink::shrink;
+pub use sums::Sums;
 pub use world::{Report, Violation, simulate};

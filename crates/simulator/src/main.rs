@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Parser;
-use conclave_simulator::{Cut, Hostile, Numbers, Plan, Report, Sabotage, Trouble, Violation, shrink, simulate};
+use conclave_simulator::{Cut, Hostile, Numbers, Plan, Sabotage, Sums, Trouble, Violation, shrink, simulate};
 
 /// Simulates clients and a Delivery Service with faults. A failing seed is cut to what is needed for it, and named with
 /// the command that repeats it.
@@ -65,45 +65,6 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     if from < to { Ok(from..to) } else { Err("the range is empty".into()) }
 }
 
-/// Sums over all seeds.
-#[derive(Default)]
-struct Sums {
-    epochs: u64,
-    sent: usize,
-    read: usize,
-    wishes: usize,
-    void: usize,
-    misdeeds: usize,
-    alarms: usize,
-    witnessed: u64,
-    failed: u64,
-}
-
-impl Sums {
-    fn add(&mut self, report: &Report) {
-        self.epochs += report.epochs;
-        self.sent += report.sent;
-        self.read += report.read;
-        self.wishes += report.wishes_failed;
-        self.void += report.void;
-        self.misdeeds += report.misdeeds;
-        self.alarms += report.alarms;
-        self.witnessed += report.witnessed;
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.epochs += other.epochs;
-        self.sent += other.sent;
-        self.read += other.read;
-        self.wishes += other.wishes;
-        self.void += other.void;
-        self.misdeeds += other.misdeeds;
-        self.alarms += other.alarms;
-        self.witnessed += other.witnessed;
-        self.failed += other.failed;
-    }
-}
-
 impl Args {
     fn plan(&self, seed: u64) -> Plan {
         Plan {
@@ -124,7 +85,7 @@ impl Args {
     fn run(&self, seed: u64, sums: &mut Sums) {
         let trace = match simulate(&self.plan(seed)) {
             Ok(report) => {
-                sums.add(&report);
+                *sums += Sums::of(&report);
                 report.trace
             }
             Err(violation) => {
@@ -179,7 +140,7 @@ fn main() -> ExitCode {
         let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         for thread in threads {
             match thread.join() {
-                Ok(part) => sums.merge(&part),
+                Ok(part) => sums += part,
                 Err(_) => sums.failed += 1,
             }
         }
@@ -189,7 +150,8 @@ fn main() -> ExitCode {
     }
     println!(
         "{} seeds, {} failed, in {:.1} s: {} epochs, {} messages sent and {} read, {} keys watched, {} wishes given up \
-         with a reason, {} commits annulled, {} misdeeds, {} alarms",
+         with a reason, {} commits annulled, {} rejoined, {} knocks, {} let in again, {} back from another branch, {} misdeeds, \
+         {} alarms",
         done.load(Ordering::Relaxed),
         sums.failed,
         started.elapsed().as_secs_f64(),
@@ -199,6 +161,10 @@ fn main() -> ExitCode {
         sums.witnessed,
         sums.wishes,
         sums.void,
+        sums.rejoined,
+        sums.knocks,
+        sums.readmitted,
+        sums.healed,
         sums.misdeeds,
         sums.alarms,
     );

@@ -116,7 +116,8 @@ impl FromStr for Trouble {
     }
 }
 
-fn one_of<T: Copy>(all: &[T], text: &str, name: impl Fn(T) -> &'static str) -> Result<T, String> {
+/// The one of that name.
+pub(crate) fn one_of<T: Copy>(all: &[T], text: &str, name: impl Fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().copied().find(|one| name(*one) == text);
     found.ok_or_else(|| format!("it is one of: {}", all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ")))
 }

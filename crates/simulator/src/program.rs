@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 
 use crate::{
     dice::Dice,
-    hostile::{Lie, Offence, Tamper},
+    hostile::{Lie, Offence, Tamper, WAYS_BACK},
     network::{NetworkFault, Weather},
     plan::{Cut, Plan, Trouble},
 };
@@ -40,6 +40,8 @@ pub(crate) enum Action {
     Outage(u64),
     /// Is lied to by the server from now on.
     Lie(Lie),
+    /// The server keeps one log of the group again, for everybody.
+    Unite,
 }
 
 /// One step.
@@ -83,7 +85,7 @@ impl Step {
     fn is_only(&self, trouble: Trouble) -> bool {
         match self.action {
             Action::Outage(_) => trouble == Trouble::Outage,
-            Action::Lie(_) => trouble == Trouble::Server,
+            Action::Lie(_) | Action::Unite => trouble == Trouble::Server,
             _ => false,
         }
     }
@@ -163,6 +165,11 @@ impl Program {
             self.steps.push(step);
         }
     }
+}
+
+/// One of a list.
+fn one_of<T: Copy, const N: usize>(dice: &mut Dice, list: [T; N]) -> Option<T> {
+    list.get(dice.index(N)).copied()
 }
 
 /// Writes a plan's program.
@@ -265,12 +272,26 @@ impl<'a> Writer<'a> {
         self.lie(actor, slot);
     }
 
-    /// The server begins to lie to a client.
+    /// The server begins to lie to a client, or ends the lie that there are two logs.
     fn lie(&mut self, actor: usize, slot: usize) {
-        if self.plan.hostile.server() && self.dice.percent(2) {
-            let lie = Lie::ALL.get(self.dice.index(Lie::ALL.len())).copied().unwrap_or(Lie::Omit);
-            let pause = self.dice.below(5_000);
+        if !self.plan.hostile.server() {
+            return;
+        }
+        let pause = self.dice.below(5_000);
+        if self.dice.percent(3) {
+            let lie = one_of(&mut self.dice, Lie::ALL).unwrap_or(Lie::Omit);
             self.push(pause, actor, slot, Action::Lie(lie), false);
+            // Who has to come back finds that barred at times.
+            let bars = matches!(lie, Lie::Fork | Lie::Gone) && self.dice.percent(40);
+            if let Some(bar) = one_of(&mut self.dice, WAYS_BACK).filter(|_| bars) {
+                self.push(1, actor, slot, Action::Lie(bar), false);
+            }
+        } else if self.dice.percent(3) {
+            self.push(pause, actor, slot, Action::Unite, false);
+        } else if self.plan.hostile.members() && self.dice.percent(2) {
+            if let Some(bar) = one_of(&mut self.dice, WAYS_BACK) {
+                self.push(pause, actor, slot, Action::Lie(bar), false);
+            }
         }
     }
 
@@ -289,12 +310,11 @@ impl<'a> Writer<'a> {
         });
         let crash = dice.percent(fault_percent / 3).then(|| dice.below(16));
         let tamper = (hostile.server() && dice.percent(fault_percent / 2)).then(|| {
-            let tamper = Tamper::ALL.get(dice.index(Tamper::ALL.len())).copied().unwrap_or(Tamper::Gap);
+            let tamper = one_of(dice, Tamper::ALL).unwrap_or(Tamper::Gap);
             (dice.below(3), tamper)
         });
-        let offence = (hostile.members() && dice.percent(fault_percent / 2))
-            .then(|| Offence::ALL.get(dice.index(Offence::ALL.len())).copied())
-            .flatten();
+        let offence =
+            (hostile.members() && dice.percent(fault_percent / 2)).then(|| one_of(dice, Offence::ALL)).flatten();
         let Some(step) = self.program.steps.last_mut() else { return };
         step.weather = Weather { death, fault, crash, tamper, offline: false };
         step.offence = offence;

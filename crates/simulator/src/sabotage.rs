@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::plan::Hostile;
+use crate::plan::{Hostile, one_of};
 
 /// A fault planted into the clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,11 +38,19 @@ pub enum Sabotage {
     NeverDispute,
     /// What members and receipts say of the log is not looked at.
     Trusting,
+    /// The log is not read once more when a member is in another branch of the group.
+    KeepBranch,
+    /// What was said in an epoch that was annulled is said again under another name.
+    SayAnew,
+    /// Who finds no way back asks nobody.
+    NeverKnock,
+    /// Who is asked lets nobody in.
+    NeverAnswer,
 }
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -57,19 +65,23 @@ impl Sabotage {
         Self::ReuseKey,
         Self::NeverDispute,
         Self::Trusting,
+        Self::KeepBranch,
+        Self::SayAnew,
+        Self::NeverKnock,
+        Self::NeverAnswer,
     ];
 
     /// Who must break the rules for the fault to show.
     #[must_use]
     pub const fn needs(self) -> Hostile {
         match self {
-            Self::NeverDispute => Hostile::Members,
-            Self::Trusting => Hostile::Server,
+            Self::NeverDispute | Self::SayAnew => Hostile::Members,
+            Self::Trusting | Self::KeepBranch | Self::NeverKnock | Self::NeverAnswer => Hostile::Server,
             _ => Hostile::Nobody,
         }
     }
 
-    fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::SkipPersist => "skip-persist",
@@ -86,6 +98,10 @@ impl Sabotage {
             Self::ReuseKey => "reuse-key",
             Self::NeverDispute => "never-dispute",
             Self::Trusting => "trusting",
+            Self::KeepBranch => "keep-branch",
+            Self::SayAnew => "say-anew",
+            Self::NeverKnock => "never-knock",
+            Self::NeverAnswer => "never-answer",
         }
     }
 }
@@ -100,8 +116,7 @@ impl FromStr for Sabotage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = || std::iter::once(Self::None).chain(Self::ALL);
-        let names = || all().map(Self::name).collect::<Vec<_>>().join(", ");
-        all().find(|sabotage| sabotage.name() == text).ok_or_else(|| format!("it is one of: {}", names()))
+        let all: Vec<_> = std::iter::once(Self::None).chain(Self::ALL).collect();
+        one_of(&all, text, Self::name)
     }
 }

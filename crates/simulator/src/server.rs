@@ -12,7 +12,7 @@ use conclave_delivery::{
 };
 use conclave_engine::{
     account::Account,
-    group::{Access, JoinAccess, SubmissionBody},
+    group::{Access, JoinAccess, KnockPost, SubmissionBody},
     key_packages::{AddressKey, Fresh},
 };
 use conclave_mls::{credential::Issuers, identity::Identities};
@@ -23,6 +23,8 @@ use prost::Message;
 mod lies;
 
 use lies::View;
+
+use crate::hostile::Lie;
 
 /// A log with the service that keeps it.
 struct Log {
@@ -56,6 +58,12 @@ pub(crate) struct Server {
     views: BTreeMap<(usize, ChannelId), View>,
     /// The Welcomes that each inbox had.
     welcomes: BTreeMap<ChannelId, Vec<Vec<u8>>>,
+    /// What it says to some clients to be the first entry that it keeps.
+    kept: BTreeMap<(usize, ChannelId), Seq>,
+    /// What it lies about the way back into groups.
+    ways_back: BTreeMap<ChannelId, BTreeSet<Lie>>,
+    /// The GroupInfos that it was given.
+    infos: BTreeMap<ChannelId, Vec<v1::ReadGroupInfoResponse>>,
 }
 
 /// An open session.
@@ -149,6 +157,9 @@ impl Server {
             forks: BTreeMap::new(),
             views: BTreeMap::new(),
             welcomes: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            ways_back: BTreeMap::new(),
+            infos: BTreeMap::new(),
         })
     }
 
@@ -342,6 +353,9 @@ impl Server {
             Opener::Outsider(join) => join.channel,
             Opener::Owner(inbox, _) => *inbox,
         };
+        if matches!(opener, Opener::Outsider(_)) && self.tells(&channel, Lie::NoJoin) {
+            return Err(Refusal::new(Code::AccessRefused, "nobody comes from outside"));
+        }
         let fork = self.forks.get(&channel).filter(|fork| fork.of.contains(&self.serving)).map(|_| channel);
         let request = self.sign(skew, key, &[], method::OPEN_SESSION, &message);
         let reply = self.write(fork, |service, tx, now| service.open_session(tx, &request, now))?.reply;
@@ -360,6 +374,10 @@ impl Server {
         after: Seq,
         limit: u32,
     ) -> Result<Vec<v1::LoggedEntry>, Refusal> {
+        if let Some(oldest) = self.kept.get(&(self.serving, session.channel)).filter(|oldest| after.next() < **oldest) {
+            let refusal = Refusal::new(Code::PositionGone, "what comes after that place is no longer kept");
+            return Err(refusal.with("oldest", oldest.0.to_string()));
+        }
         let Some(mut view) = self.views.remove(&(self.serving, session.channel)) else {
             return self.fetch_truth(session, after, limit);
         };
@@ -410,7 +428,18 @@ impl Server {
 
     pub(crate) fn group_info(&mut self, session: &mut Session) -> Result<v1::ReadGroupInfoResponse, Refusal> {
         let request = session.request(method::READ_GROUP_INFO, &v1::ReadGroupInfoRequest {});
-        self.read(session.fork_of(), |service, read, now| service.read_group_info(read, &request, now))
+        let info = self.read(session.fork_of(), |service, read, now| service.read_group_info(read, &request, now))?;
+        Ok(self.make_up(&session.channel, info))
+    }
+
+    /// Posts a knock. Nothing but the delivery address in it admits it: the signer is nobody.
+    pub(crate) fn knock(&mut self, skew: i64, post: KnockPost) -> Result<(), Refusal> {
+        let KnockPost { domain, address, knock } = post;
+        let idempotency_key = (self.nonce + 1).to_be_bytes().to_vec();
+        let message = v1::KnockRequest { idempotency_key, domain, address, knock };
+        let nobody = SigningKey::from_bytes(&[0x4E; 32]);
+        let request = self.sign(skew, &nobody, &[], method::KNOCK, &message);
+        self.write(None, |service, tx, now| service.knock(tx, &request, now)).map(drop)
     }
 
     /// The tree of a visible group.
@@ -476,6 +505,11 @@ impl Server {
 }
 
 impl Session {
+    /// The channel that it is of.
+    pub(crate) fn channel(&self) -> ChannelId {
+        self.channel
+    }
+
     fn fork_of(&self) -> Option<ChannelId> {
         self.fork.then_some(self.channel)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_delivery::store::ChannelKind;
+use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_engine::{
     group::{Group, Status},
     intent::Wish,
@@ -52,6 +52,14 @@ pub struct Report {
     pub witnessed: u64,
     /// Commits that were annulled.
     pub void: usize,
+    /// How often somebody came back by a commit from outside.
+    pub rejoined: usize,
+    /// How often a member was asked to let somebody in again.
+    pub knocks: usize,
+    /// How often somebody was let in again.
+    pub readmitted: usize,
+    /// How often somebody left another log for the group's.
+    pub healed: usize,
     /// Wishes that came to nothing for a good reason, with the user told.
     pub wishes_failed: usize,
     /// What happened, step by step. It is the same each time.
@@ -101,6 +109,9 @@ pub fn simulate(plan: &Plan) -> Result<Report, Box<Violation>> {
 fn run(plan: &Plan, program: &Program, trace: &mut Vec<String>) -> Result<Report, Stop> {
     let mut world = World::new(plan, program)?;
     let done = world.play(program);
+    if done.is_err() {
+        world.tell_logs();
+    }
     *trace = std::mem::take(&mut world.around.ledger.trace);
     let mut report = done?;
     report.trace = std::mem::take(trace);
@@ -128,6 +139,17 @@ impl World {
             }
         }
         Ok(world)
+    }
+
+    /// What stands in the groups' logs, for who looks into a violation.
+    fn tell_logs(&mut self) {
+        for slot in 0..self.around.ledger.slots.len() {
+            let Some(channel) = self.around.ledger.slot(slot).map(|known| known.channel) else { continue };
+            let Ok((_, entries)) = self.around.server.log(&channel) else { continue };
+            let entry = |row: &EntryRow| format!("{} {:?} of epoch {}", row.seq, row.kind, row.epoch);
+            let entries: Vec<_> = entries.iter().map(entry).collect();
+            self.around.ledger.tell(format!("    the log of group {slot}: {}", entries.join("; ")));
+        }
     }
 
     /// A client comes into being, with the identity key of its user.
@@ -176,6 +198,10 @@ impl World {
                 return Ok(());
             }
             Action::Lie(lie) => return self.lie(step.actor, step.slot, lie),
+            Action::Unite => {
+                self.unite(step.slot);
+                return Ok(());
+            }
             _ => {}
         }
         let target = match step.action {
@@ -264,11 +290,18 @@ impl World {
             _ => {
                 let Some(group) = actor.group(slot).filter(|_| actor.is_active(slot)) else { return Ok(()) };
                 let (channel, place) = (group.profile().channel, group.position().seq);
-                server.lie(client, channel, place, lie).map_err(Stop::Refused)?;
-                self.around.ledger.victims.insert((client, slot));
-                // Sessions of the other log are of no use.
-                if let Some(actor) = self.actors.get_mut(&client) {
-                    actor.hang_up(slot);
+                if lie == Lie::Gone && self.around.ledger.is_victim(client, slot) {
+                    return Ok(());
+                }
+                if !server.lie(client, channel, place, lie).map_err(Stop::Refused)? {
+                    return Ok(());
+                }
+                if lie.is_another_log() {
+                    self.around.ledger.victims.insert((client, slot));
+                    // Sessions of the other log are of no use.
+                    if let Some(actor) = self.actors.get_mut(&client) {
+                        actor.hang_up(slot);
+                    }
                 }
             }
         }
@@ -276,26 +309,45 @@ impl World {
         Ok(())
     }
 
+    /// The server keeps one log of a group again.
+    fn unite(&mut self, slot: usize) {
+        let Some(channel) = self.around.ledger.slot(slot).map(|known| known.channel) else { return };
+        if self.around.server.unite(&channel) {
+            self.around.ledger.tell(format!("    there is one log of group {slot} again"));
+            self.actors.values_mut().for_each(|actor| actor.hang_up(slot));
+        }
+    }
+
+    /// Whether a client lives in another log than the others, and the server sees to it that it stays there.
+    fn is_held_apart(&self, client: usize, slot: usize) -> bool {
+        let channel = self.around.ledger.slot(slot).map(|known| known.channel);
+        self.around.ledger.is_victim(client, slot)
+            && channel.is_none_or(|channel| self.around.server.shows_another_log(client, &channel))
+    }
+
     /// Nothing goes wrong any more: everybody catches up until nothing moves.
     fn rest(&mut self) -> Result<(), Stop> {
         self.actors.values_mut().for_each(Actor::hang_up_all);
         let mut before = None;
         let mut told = 0;
+        let mut calm = false;
         for _ in 0..ROUNDS {
-            // Long enough for everybody's turn to commit what others proposed.
-            self.around.server.pass(60_000).map_err(Stop::Refused)?;
+            // Long enough for everybody's turn to commit what others proposed; and, where nothing moves, to ask once more.
+            self.around.server.pass(if calm { 2 * 3_600_000 } else { 60_000 }).map_err(Stop::Refused)?;
             for (client, actor) in &mut self.actors {
                 self.around.server.serving = *client;
                 actor.sync(&mut self.around)?;
             }
             let (heads, disputed) = self.heads()?;
-            if before.as_ref() == Some(&heads) && !disputed && !self.is_busy() {
+            calm = before.as_ref() == Some(&heads) && !disputed;
+            if calm && !self.is_busy() {
                 // Where nobody talks, what the server hides shows in heartbeats: of who has the longer log, when the others'
                 // comes to that place.
                 if told == HEARTBEATS || self.around.ledger.victims.is_empty() {
                     return Ok(());
                 }
                 told += 1;
+                calm = false;
                 self.heartbeats()?;
             }
             before = Some(heads);
@@ -321,8 +373,27 @@ impl World {
             let index = actor.index();
             ledger.uninvited.contains(&(index, slot)) || ledger.is_victim(index, slot) || !actor.is_active(slot)
         };
-        let any = !ledger.uninvited.is_empty() || ledger.has_victims(slot);
+        let locks_out = |misdeed: &Misdeed| match misdeed.deed {
+            Deed::Lied(lie) => lie == Lie::Gone,
+            Deed::Offended(offence) => offence.bad_path_secrets().is_some(),
+            Deed::Tampered(_) => false,
+        };
+        let any = !ledger.uninvited.is_empty() || ledger.has_victims(slot) || ledger.misdeeds_in(slot).any(locks_out);
         any && self.actors.values().all(|actor| actor.index() == client || ghost(actor))
+    }
+
+    /// Whether a client cannot follow a group and knows nobody who can help: all whom it knew are gone, or in the same plight. In a
+    /// branch of its own it may even have removed them.
+    pub(crate) fn is_helpless(&self, client: usize, slot: usize) -> bool {
+        let group = self.actors.get(&client).and_then(|actor| actor.group(slot));
+        let Some(group) = group.filter(|group| matches!(group.status(), Status::Stuck { .. })) else { return false };
+        let known = group.whom_to_ask().unwrap_or_default();
+        let helps = |actor: &&Actor| {
+            known.contains(actor.client())
+                && actor.is_active(slot)
+                && !self.around.ledger.is_victim(actor.index(), slot)
+        };
+        self.actors.values().find(helps).is_none()
     }
 
     /// Whether anybody has something to do, of those whom the server does not lie to.
@@ -332,10 +403,11 @@ impl World {
             actor
                 .group(slot)
                 .is_some_and(|group| group.intents().count() > 0 || matches!(group.status(), Status::Stuck { .. }))
-                && !ledger.is_victim(actor.index(), slot)
+                && !self.is_held_apart(actor.index(), slot)
                 && !ledger.is_lost(slot)
                 && !self.is_alone_with_its_offence(actor.index(), slot)
                 && !self.is_among_ghosts(actor.index(), slot)
+                && !self.is_helpless(actor.index(), slot)
         };
         self.actors.values().any(|actor| (0..ledger.slots.len()).any(|slot| busy(actor, slot)))
     }

@@ -2,31 +2,45 @@
 //!
 //! The cryptography comes from AWS-LC (feature `awslc`, the default) or, where C does not go, from the RustCrypto crates
 //! (feature `rustcrypto`: WebAssembly). Both give the same results. A build with both features uses AWS-LC; a test of how
-//! they work together can have a thread use the other (`with_library`).
+//! they work together can have a thread use the other (`with_library`). With the feature `hostile`, which the simulator needs and no
+//! program for people has, a thread can make commits that some members cannot apply (`hostile::with_bad_path_secrets`).
 
 #[cfg(not(any(feature = "awslc", feature = "rustcrypto")))]
 compile_error!("conclave-mls needs a cryptographic library: feature `awslc` (the default) or `rustcrypto`");
 
 #[cfg(all(feature = "awslc", feature = "rustcrypto"))]
 mod either;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 
 use mls_rs::CipherSuite;
 use mls_rs_core::crypto::CryptoProvider as _;
 
 #[cfg(all(feature = "awslc", feature = "rustcrypto"))]
-pub use either::{CryptoProvider, EitherError, Library, SuiteProvider, with_library};
+pub use either::{EitherError, Library, with_library};
+#[cfg(feature = "hostile")]
+pub use hostile::{CryptoProvider, SuiteProvider};
+#[cfg(not(feature = "hostile"))]
+pub use library::{CryptoProvider, SuiteProvider};
 
-/// Where cryptography comes from.
-#[cfg(all(feature = "awslc", not(feature = "rustcrypto")))]
-pub type CryptoProvider = mls_rs_crypto_awslc::AwsLcCryptoProvider;
+// Behind `hostile`, they are nobody else's.
+#[cfg_attr(feature = "hostile", allow(unreachable_pub))]
+mod library {
+    #[cfg(all(feature = "awslc", feature = "rustcrypto"))]
+    pub use super::either::{CryptoProvider, SuiteProvider};
 
-/// Where cryptography comes from.
-#[cfg(all(feature = "rustcrypto", not(feature = "awslc")))]
-pub type CryptoProvider = mls_rs_crypto_rustcrypto::RustCryptoProvider;
+    /// Where cryptography comes from.
+    #[cfg(all(feature = "awslc", not(feature = "rustcrypto")))]
+    pub type CryptoProvider = mls_rs_crypto_awslc::AwsLcCryptoProvider;
 
-/// The cryptography of one cipher suite.
-#[cfg(not(all(feature = "awslc", feature = "rustcrypto")))]
-pub type SuiteProvider = <CryptoProvider as mls_rs_core::crypto::CryptoProvider>::CipherSuiteProvider;
+    /// Where cryptography comes from.
+    #[cfg(all(feature = "rustcrypto", not(feature = "awslc")))]
+    pub type CryptoProvider = mls_rs_crypto_rustcrypto::RustCryptoProvider;
+
+    /// The cryptography of one cipher suite.
+    #[cfg(not(all(feature = "awslc", feature = "rustcrypto")))]
+    pub type SuiteProvider = <CryptoProvider as mls_rs_core::crypto::CryptoProvider>::CipherSuiteProvider;
+}
 
 /// Cipher suites that Conclave speaks, best first. All of them sign with Ed25519, as identities do.
 pub const SUITES: [CipherSuite; 2] = [CipherSuite::CURVE25519_AES128, CipherSuite::CURVE25519_CHACHA];

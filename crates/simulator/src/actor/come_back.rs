@@ -4,8 +4,8 @@ use conclave_engine::{
     group::{Group, RejoinError, WayBack},
     invitation::TreeFetch,
 };
-use conclave_names::Epoch;
-use conclave_protocol::Code;
+use conclave_names::{Epoch, Seq};
+use conclave_protocol::{Code, v1::ReadGroupInfoResponse};
 
 use super::{Actor, Surroundings};
 use crate::{network::Stop, server::Session};
@@ -14,8 +14,9 @@ use crate::{network::Stop, server::Session};
 const TRIES: usize = 4;
 
 impl Actor {
-    /// Comes back by an external commit, if that is what the group wants.
+    /// Comes back by an external commit, if that is what the group wants; if that is barred, asks members.
     pub(crate) fn come_back(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let mut helpless = false;
         for _ in 0..TRIES {
             if !self.group(slot).is_some_and(Group::wants_rejoin) {
                 return Ok(());
@@ -25,26 +26,43 @@ impl Actor {
                     around.ledger.tell(format!("    {} comes back to group {slot}", self.name()));
                     around.ledger.missed.insert((self.index, slot));
                     self.drive(around, slot)?;
+                    if self.is_active(slot) {
+                        around.ledger.recoveries.rejoined += 1;
+                        self.heal(around, slot);
+                    }
                 }
                 Err(RejoinError::ReadOn | RejoinError::Epoch { .. } | RejoinError::NotNeeded) => {
                     self.read_group(around, slot)?;
                 }
                 Err(blocked) => {
                     around.ledger.tell(format!("    {} cannot come back to group {slot}: {blocked}", self.name()));
-                    return Ok(());
+                    helpless = blocked == RejoinError::NoMember;
+                    break;
                 }
             }
+        }
+        if self.group(slot).is_some_and(Group::wants_rejoin) {
+            self.knock(around, slot, helpless)?;
         }
         Ok(())
     }
 
+    /// Who has come into the group's own log anew lives in no other any more.
+    pub(super) fn heal(&mut self, around: &mut Surroundings, slot: usize) {
+        let Some(known) = around.ledger.slot(slot) else { return };
+        if around.ledger.is_victim(self.index, slot)
+            && self.is_active(slot)
+            && !around.server.shows_another_log(self.index, &known.channel)
+        {
+            let had: Vec<_> =
+                self.disk.messages(&known.group.to_string()).map(|stored| (Seq(stored.seq), stored.id)).collect();
+            around.ledger.heal(self.index, slot, had);
+        }
+    }
+
     /// Makes the commit, and makes it durable.
     fn begin_rejoin(&mut self, around: &mut Surroundings, slot: usize) -> Result<Result<(), RejoinError>, Stop> {
-        let mut session = match self.session(around, slot) {
-            Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused => return Ok(Err(no_access())),
-            session => session?,
-        };
-        let served = match around.call(|server| server.group_info(&mut session)) {
+        let (mut session, served) = match self.served(around, slot) {
             Err(Stop::Refused(refusal)) if refusal.code == Code::SessionUnknown => {
                 self.close_session(slot);
                 return Ok(Err(RejoinError::ReadOn));
@@ -55,6 +73,8 @@ impl Actor {
             }
             served => served?,
         };
+        // Its counter moves on.
+        self.close_session(slot);
         let now = self.now(&around.server);
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Ok(())) };
         let way = group.way_back(Epoch(served.epoch), &served.group_info, now);
@@ -71,6 +91,23 @@ impl Actor {
         let begun = group.rejoin(&way, &tree, false, now).map(drop);
         self.save(around, slot)?;
         Ok(begun)
+    }
+
+    /// The GroupInfo that the service has, with the session that it was read in.
+    fn served(&mut self, around: &mut Surroundings, slot: usize) -> Result<(Session, ReadGroupInfoResponse), Stop> {
+        let read = |around: &mut Surroundings, mut session: Session| {
+            let served = around.call(|server| server.group_info(&mut session))?;
+            Ok((session, served))
+        };
+        let served = self.session(around, slot).and_then(|session| read(around, session));
+        if !matches!(&served, Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused) {
+            return served;
+        }
+        // The epoch that we are in is none of the server's: it was annulled, or is of another branch.
+        match self.earlier_session(around, slot)? {
+            Some(session) => read(around, session),
+            None => served,
+        }
     }
 
     fn tree_of(around: &mut Surroundings, way: &WayBack, session: &mut Session) -> Result<TreeFetch, Stop> {

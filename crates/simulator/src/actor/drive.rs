@@ -5,12 +5,13 @@ use conclave_engine::{
     intent::Wish,
     outcome::Event,
 };
+use conclave_mls::crypto::hostile::with_bad_path_secrets;
 use conclave_names::{IdempotencyKey, Seq};
 use conclave_protocol::{Code, Retry, v1::SubmitResponse};
 
 use super::{Actor, Surroundings};
 use crate::{
-    hostile::Tamper,
+    hostile::{Offence, Tamper},
     ledger::{Alarm, Deed},
     network::{NetworkFault, Stop},
     sabotage::Sabotage,
@@ -59,14 +60,21 @@ impl Actor {
         let now = self.now(&around.server);
         let persist = self.sabotage != Sabotage::SkipPersist;
         let lazy = self.sabotage == Sabotage::NeverCommit;
-        let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
+        let mask = self.offence.and_then(Offence::bad_path_secrets).unwrap_or(0);
         let mut events: Vec<Event> = Vec::new();
+        let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
         let key = group.next_generation();
-        let next = group.next_submission(now, &mut events);
+        let (next, spoilt) = with_bad_path_secrets(mask, || group.next_submission(now, &mut events));
         // The epoch's own name: one that was annulled has another than the one in its place.
         let used = (group.next_generation() > key).then(|| group.epoch_authenticator().map(|epoch| (epoch, key)));
         let used = used.transpose().map_err(Stop::violation)?;
         let ended = *group.status() == Status::Removed;
+        if let (1.., Ok(Some(submission))) = (spoilt, &next) {
+            // It may become durable, whatever comes now.
+            let body = submission.body.clone();
+            self.commit_is_partial(around, slot, &body);
+        }
+        let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
         if lazy && let Ok(Some(submission)) = &next {
             let id = submission.intent;
             if group.intents().any(|intent| intent.id == id && intent.wish == Wish::CommitProposals) {
@@ -205,6 +213,9 @@ impl Actor {
             return self.send_spoilt(around, slot, session, spoilt);
         }
         let request = session.submission(body);
+        if let SubmissionBody::Bundle(bundle) = body {
+            around.server.keep_group_info(session.channel(), bundle);
+        }
         if let Some(epoch) = self.group(slot).map(Group::epoch).filter(|_| join.is_none()) {
             self.keep_session(slot, epoch, session);
         }

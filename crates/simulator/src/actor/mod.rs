@@ -2,6 +2,7 @@
 
 mod come_back;
 mod drive;
+mod knock;
 mod offend;
 mod read;
 mod wish;

@@ -49,6 +49,8 @@ impl Actor {
             }
             // The removed whom it claims could not dispute it, so there must be enough others.
             Offence::Flags if members < 5 => return None,
+            // It was made so.
+            Offence::PathSecret | Offence::PathSecrets => return None,
             _ => spoil_entry(&mut spoilt, offence, members)?,
         }
         spoilt.idempotency_key.iter_mut().for_each(|byte| *byte = !*byte);
@@ -78,6 +80,14 @@ impl Actor {
         }
         // Who does so hides it from its own program.
         Err(Stop::Unreachable)
+    }
+
+    /// The commit that we have made cannot be applied by all.
+    pub(super) fn commit_is_partial(&mut self, around: &mut Surroundings, slot: usize, body: &SubmissionBody) {
+        if let (Some(offence), SubmissionBody::Bundle(bundle)) = (self.offence.take(), body) {
+            around.ledger.partial.insert(chain::entry_hash(&bundle.entry));
+            around.ledger.misdeed(Deed::Offended(offence), slot, self.index, None);
+        }
     }
 
     /// Breaks the rules by something that is no commit.

@@ -2,8 +2,9 @@
 
 use conclave_channel::{Body, Entry, EntryKind};
 use conclave_engine::{
-    group::{Incoming, KIND_MESSAGE, Processed, Status},
+    group::{Group, Incoming, KIND_MESSAGE, Processed, Status},
     invitation::{Invitation, InvitationError, JoinError},
+    knock::Knocked,
     outcome::{Event, Outcome},
     writes::{Room, Rows as _, Write},
 };
@@ -18,9 +19,19 @@ use crate::{
     ledger::{Alarm, Deed},
     network::Stop,
     sabotage::Sabotage,
-    server::Opener,
+    server::{Opener, Session},
     witness::commits,
 };
+
+/// What is done after a part of a page.
+enum Next {
+    /// The later part of the page.
+    Later,
+    /// The next page.
+    Page,
+    /// Nothing: no entry helps any more.
+    Nothing,
+}
 
 /// Entries of a page: few, so that there are several.
 const PAGE: u32 = 5;
@@ -52,7 +63,7 @@ impl Actor {
     /// Takes up the invitations that could not be taken up when they came.
     fn take_waiting(&mut self, around: &mut Surroundings) -> Result<(), Stop> {
         for (key, entry) in self.disk.scan(Room::WAITING, b"").map_err(Stop::violation)? {
-            match self.take_invitation(around, &entry) {
+            match self.take_post(around, &entry) {
                 Err(Stop::Alarmed) => continue,
                 done => done?,
             }
@@ -84,7 +95,7 @@ impl Actor {
             for entry in &page {
                 around.server.keep_welcome(self.account.inbox.id, &entry.entry);
                 let mut writes = Vec::new();
-                match self.take_invitation(around, &entry.entry) {
+                match self.take_post(around, &entry.entry) {
                     // It waits until the group's log is one, and others go past it.
                     Err(Stop::Alarmed) => {
                         let (key, value) = (entry.seq.to_be_bytes().to_vec(), Zeroizing::new(entry.entry.clone()));
@@ -101,6 +112,11 @@ impl Actor {
             self.inbox = Some(session);
             trimmed?;
         }
+    }
+
+    /// Takes an entry of the inbox.
+    fn take_post(&mut self, around: &mut Surroundings, entry: &[u8]) -> Result<(), Stop> {
+        if Knocked::is_one(entry) { self.take_knock(around, entry) } else { self.take_invitation(around, entry) }
     }
 
     /// Takes up an invitation, or drops it, as the client's shell does.
@@ -122,9 +138,12 @@ impl Actor {
             // We may have been removed and added again, without having read of either.
             match self.read_group(around, slot) {
                 Err(Stop::Refused(refusal)) => self.refused(around, slot, refusal)?,
+                // The invitation may be what heals it.
+                Err(Stop::Alarmed) if self.group(slot).is_some_and(Group::wants_rejoin) => {}
                 done => done?,
             }
         }
+        let back = self.group(slot).is_some_and(Group::wants_rejoin);
         let mut tree = invitation.tree().map_err(Stop::violation)?;
         while let Some(name) = tree.wanted().pop() {
             if around.weather.tamper(|tamper| tamper == Tamper::NoBlob).is_some() {
@@ -147,7 +166,13 @@ impl Actor {
                 around.server.forget_view(self.index, &group.profile().channel);
                 self.put_group(slot, group);
                 self.close_session(slot);
+                if back {
+                    around.ledger.missed.insert((self.index, slot));
+                    around.ledger.recoveries.readmitted += 1;
+                }
                 self.save(around, slot)?;
+                self.hear(around, slot, &events, &[])?;
+                self.heal(around, slot);
                 self.infect(around, slot, &events);
             }
             // A last resort's invitation is ours for ever: we died after joining by it.
@@ -205,6 +230,19 @@ impl Actor {
                 Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused && self.has_left(slot) => {
                     return Ok(());
                 }
+                Err(Stop::Refused(refusal)) if refusal.code == Code::PositionGone => {
+                    return self.position_gone(around, slot, &refusal);
+                }
+                // Who is locked out may be a stranger to the channel by now: only a member can help.
+                Err(Stop::Refused(refusal))
+                    if refusal.code == Code::AccessRefused && self.group(slot).is_some_and(Group::wants_rejoin) =>
+                {
+                    return Ok(());
+                }
+                // No key of ours opens the channel, and nothing has removed us.
+                Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused => {
+                    return self.locked_out(around, slot);
+                }
                 page => page?,
             };
             if page.is_empty() {
@@ -215,18 +253,72 @@ impl Actor {
                 if let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) {
                     group.caught_up(now).map_err(Stop::violation)?;
                 }
-                return self.save(around, slot);
+                self.save(around, slot)?;
+                return self.audit(around, slot);
             }
-            self.process(around, slot, page)?;
+            let processed = self.process(around, slot, page);
+            if matches!(processed, Ok(_) | Err(Stop::Alarmed)) {
+                self.audit(around, slot)?;
+            }
+            if self.group(slot).is_some_and(Group::wants_rejoin) || !processed? {
+                return Ok(());
+            }
         }
+    }
+
+    /// The service takes none of our keys. Where it follows the rules, that never is.
+    fn locked_out(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let mut events = Vec::new();
+        group.locked_out(&mut events);
+        self.hear(around, slot, &events, &[])?;
+        self.save(around, slot)
+    }
+
+    /// The server no longer keeps what we would read next.
+    fn position_gone(&mut self, around: &mut Surroundings, slot: usize, refusal: &Refusal) -> Result<(), Stop> {
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let mut events = Vec::new();
+        group.position_gone(refusal.number("oldest").map(Seq), &mut events);
+        self.hear(around, slot, &events, &[])?;
+        self.save(around, slot)
+    }
+
+    /// Reads the log once more, if somebody seems to be in another branch of the group.
+    fn audit(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let mut events = Vec::new();
+        while let Some(after) = self.group(slot).and_then(Group::wants_audit) {
+            let page = match self.page_after(around, slot, after) {
+                Err(Stop::Refused(_)) => None,
+                page => Some(page?),
+            };
+            let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { break };
+            let Some(page) = page.filter(|_| self.sabotage != Sabotage::KeepBranch) else {
+                group.end_audit();
+                break;
+            };
+            let entry = |logged: LoggedEntry| {
+                let (seq, time) = (Seq(logged.seq), Timestamp(logged.time_ms));
+                Incoming { seq, time, entry: logged.entry, blob: None }
+            };
+            let batch: Vec<_> = page.into_iter().map(entry).collect();
+            if let Err(error) = group.audit(&batch, &mut events) {
+                around.ledger.tell(format!("    {} cannot read the log once more: {error}", self.name()));
+            }
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.hear(around, slot, &events, &[])?;
+        self.save(around, slot)
     }
 
     fn has_left(&self, slot: usize) -> bool {
         self.group(slot).is_some_and(|group| *group.status() == Status::Removed)
     }
 
-    /// The entries after our place, as the service gives them out.
-    fn page(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
+    /// The entries after a place that we have seen.
+    fn page_after(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
         let mut page = match self.honest_page(around, slot, after) {
             Err(Stop::Refused(refusal)) if refusal.code == Code::SessionUnknown => {
                 self.close_session(slot);
@@ -236,15 +328,39 @@ impl Actor {
         };
         if matches!(&page, Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused) {
             self.close_session(slot);
-            // The epoch that we are in may have been annulled: that of the newest settled epoch lets us read of it.
-            let settled = self.group(slot).and_then(|group| group.settled_access().ok().flatten());
-            if let Some(access) = settled {
-                let (skew, opener) = (self.skew, Opener::Member(access));
-                let mut session = around.call(|server| server.open(skew, &opener))?;
+            // The epoch that we are in may have been annulled: the newest one that stands lets us read of it.
+            if let Some(mut session) = self.earlier_session(around, slot)? {
                 page = around.call(|server| server.fetch(&mut session, after, PAGE));
+                let group = self.groups.get_mut(slot).and_then(Option::as_mut);
+                if let (Ok(page), Some(group)) = (&page, group)
+                    && page.is_empty()
+                    && after == group.position().seq
+                {
+                    group.epoch_refused();
+                }
             }
         }
-        let mut page = page?;
+        page
+    }
+
+    /// A session of the newest epoch that the service takes a key of, before the one that we are in.
+    pub(super) fn earlier_session(&self, around: &mut Surroundings, slot: usize) -> Result<Option<Session>, Stop> {
+        let Some(group) = self.group(slot) else { return Ok(None) };
+        let mut before = group.epoch();
+        while let Some(access) = group.access_before(before).map_err(Stop::violation)? {
+            before = access.epoch;
+            let (skew, opener) = (self.skew, Opener::Member(access));
+            match around.call(|server| server.open(skew, &opener)) {
+                Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused => {}
+                session => return session.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entries after our place, as the service gives them out.
+    fn page(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
+        let mut page = self.page_after(around, slot, after)?;
         let suits = |tamper: Tamper| {
             // Where nothing is left of a page, it is merely late.
             tamper.is_about_pages() && page.len() > 1 && after.0 > 0
@@ -264,7 +380,7 @@ impl Actor {
     }
 
     fn honest_page(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
-        let Some(epoch) = self.group(slot).map(conclave_engine::group::Group::epoch) else { return Ok(Vec::new()) };
+        let Some(epoch) = self.group(slot).map(Group::epoch) else { return Ok(Vec::new()) };
         let mut session = self.session(around, slot)?;
         let page = around.call(|server| server.fetch(&mut session, after, PAGE));
         self.keep_session(slot, epoch, session);
@@ -282,7 +398,8 @@ impl Actor {
         self.drop_invitation(around, Some(slot), "it was annulled")
     }
 
-    fn process(&mut self, around: &mut Surroundings, slot: usize, page: Vec<LoggedEntry>) -> Result<(), Stop> {
+    /// Says whether to read on.
+    fn process(&mut self, around: &mut Surroundings, slot: usize, page: Vec<LoggedEntry>) -> Result<bool, Stop> {
         let mut batch = Vec::with_capacity(page.len());
         for logged in page {
             let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
@@ -304,17 +421,17 @@ impl Actor {
                 commit.is_some_and(|commit| !epochs.insert(commit.epoch))
             });
             let (now, later) = rest.split_at(end.unwrap_or(rest.len()));
-            if !self.process_batch(around, slot, now)? {
-                break;
+            match self.process_batch(around, slot, now)? {
+                Next::Later => rest = later,
+                Next::Page => break,
+                Next::Nothing => return Ok(false),
             }
-            rest = later;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Says whether to go on.
-    fn process_batch(&mut self, around: &mut Surroundings, slot: usize, batch: &[Incoming]) -> Result<bool, Stop> {
-        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(false) };
+    fn process_batch(&mut self, around: &mut Surroundings, slot: usize, batch: &[Incoming]) -> Result<Next, Stop> {
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Next::Nothing) };
         let before = group.position();
         let done = group.process(batch);
         let after = group.position();
@@ -338,10 +455,14 @@ impl Actor {
             self.notice(around, slot, Alarm::Fault, &fault.to_string())?;
             return Err(Stop::Alarmed);
         }
+        if !moved && self.group(slot).is_some_and(Group::wants_rejoin) {
+            // What follows is not for who is in the wrong log.
+            return Ok(Next::Nothing);
+        }
         if !moved {
             return Err(Stop::violation(format!("{} does not get on: {:?}", self.client, done.outcomes)));
         }
-        Ok(whole)
+        Ok(if whole { Next::Later } else { Next::Page })
     }
 
     /// Nobody takes noise for what it is not; and some messages say nothing.
@@ -388,7 +509,10 @@ impl Actor {
         stored.extend(group.unsaved_messages().filter(ours).cloned());
         for stored in stored {
             let text = Content::parse(&stored.body).ok().and_then(|content| content.as_text()).unwrap_or_default();
-            let intent = group.wish_again(stored.body, MessageId::new(stored.id), epoch).ok();
+            let intent = match self.sabotage {
+                Sabotage::SayAnew => group.wish_text(&text).ok().map(|(intent, _)| intent),
+                _ => group.wish_again(stored.body, MessageId::new(stored.id), epoch).ok(),
+            };
             around.ledger.said_again(&text, intent);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::EntryKind;
+use conclave_engine::writes::StoredMessage;
 use conclave_mls::content::Content;
 use conclave_names::{ClientUri, Seq};
 
@@ -21,9 +22,13 @@ impl Scene<'_> {
     /// What a client has of the group's messages, in order.
     fn history(&self, actor: &Actor) -> Vec<Read> {
         let group = self.known.group.to_string();
+        let apart = self.ledger().apart.get(&(actor.index(), self.slot));
+        let of_another_log =
+            |message: &&StoredMessage| apart.is_some_and(|had| had.contains(&(Seq(message.seq), message.id)));
         let mut history: Vec<_> = actor
             .disk
             .messages(&group)
+            .filter(|message| !of_another_log(message))
             .map(|message| Read {
                 seq: Seq(message.seq),
                 sender: message.sender.clone(),
@@ -140,7 +145,12 @@ impl Scene<'_> {
             }
             match (places.get(said.text.as_str()), said.acknowledged) {
                 // What is said again under its name stays where it was read first.
-                (Some(place), Some(acknowledged)) if *place != acknowledged && !said.again => {
+                // So does what was sent again by who came back and could not read that it was there.
+                (Some(place), Some(acknowledged))
+                    if *place != acknowledged
+                        && !said.again
+                        && !(*place < acknowledged && self.ledger().missed.contains(&(said.actor, self.slot))) =>
+                {
                     return Err(Stop::violation(format!("\"{}\" is not where it was acknowledged", said.text)));
                 }
                 // Who was removed since, or was a member in void epochs only, cannot say again what was in one.

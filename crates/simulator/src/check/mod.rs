@@ -12,7 +12,7 @@ use conclave_names::{ClientUri, Hash};
 use self::truth::Truth;
 use crate::{
     actor::Actor,
-    hostile::{Lie, Offence, Tamper},
+    hostile::{Offence, Tamper},
     ledger::{Alarm, Deed, Ledger, Misdeed, Slot},
     network::Stop,
     world::{Report, World},
@@ -40,6 +40,10 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         alarms: world.around.ledger.alarms.len(),
         witnessed: world.around.witnesses.heard,
         void: 0,
+        rejoined: world.around.ledger.recoveries.rejoined,
+        knocks: world.around.ledger.recoveries.knocks,
+        readmitted: world.around.ledger.recoveries.readmitted,
+        healed: world.around.ledger.recoveries.healed,
         wishes_failed: world.around.ledger.failures,
         trace: Vec::new(),
     };
@@ -48,6 +52,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         let Some(known) = world.around.ledger.slot(slot).cloned() else { continue };
         let (row, entries) = world.around.server.log(&known.channel).map_err(Stop::Refused)?;
         truth::chain_recomputes(&known, &entries, row.head, &row.head_hash)?;
+        world.around.ledger.find_partial(slot, &entries);
         let now = world.around.server.now;
         let truth = Truth::of(&known, &entries, now)?;
         let ChannelKind::Group { ledger } = &row.kind else { continue };
@@ -91,7 +96,8 @@ impl Scene<'_> {
         let disputed = self.ledger().misdeeds_in(self.slot).any(disputes);
         let mut void_since = None;
         for commit in self.truth.void_commits() {
-            let bad = self.ledger().is_bad_commit(self.slot, commit);
+            let bad =
+                self.ledger().is_bad_commit(self.slot, commit) || self.ledger().is_partial_commit(self.slot, commit);
             void_since = void_since.or(bad.then_some(commit));
             if !disputed && void_since.is_none() && !self.ledger().has_victims(self.slot) {
                 return Err(Stop::violation(format!("commit {commit} of group {} is void without need", self.slot)));
@@ -141,7 +147,8 @@ impl Scene<'_> {
                 // Who is alone leaves without a word to the service.
                 let left = actor.has_ended(slot, self.ledger()) && roster.len() == 1;
                 let knows = self.ledger().uninvited.contains(&(actor.index(), slot));
-                if roster.contains(client) && !left && !knows {
+                let helpless = self.world.is_helpless(actor.index(), slot);
+                if roster.contains(client) && !left && !knows && !helpless {
                     let status = group.map(|group| group.status().clone());
                     return Err(Stop::violation(format!(
                         "{} is a member of group {slot}, but stands at {status:?}",
@@ -222,7 +229,7 @@ fn misdeeds_are_noticed(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<C
         let noticed = match deed {
             Deed::Tampered(Tamper::Unsigned) => by_client(Alarm::Receipt),
             Deed::Tampered(tamper) if tamper.is_about_pages() => by_client(Alarm::Fault),
-            Deed::Lied(Lie::Omit | Lie::Repeat | Lie::Flip | Lie::Shift | Lie::Fork) => {
+            Deed::Lied(lie) if lie.is_another_log() => {
                 // Who saw nothing of it, or is no member any more, or is alone, was not harmed.
                 let actor = world.actors.get(&client).filter(|actor| actor.is_active(slot));
                 let position = actor.and_then(|actor| actor.group(slot)).map(|group| group.position().hash);

@@ -144,7 +144,12 @@ impl Truth {
         while let Some(at) = commit.and_then(|commit| self.commits.get(commit)) {
             match ledger.changes.get(&(slot, at.seq)) {
                 Some(change) => changes.push(change),
-                None if ledger.has_victims(slot) || ledger.is_bad_commit(slot, at.seq) => return Ok(None),
+                None if ledger.has_victims(slot)
+                    || ledger.is_bad_commit(slot, at.seq)
+                    || ledger.is_partial_commit(slot, at.seq) =>
+                {
+                    return Ok(None);
+                }
                 None => return Err(Stop::violation(format!("nobody knows what commit {} does", at.seq))),
             }
             commit = at.parent;

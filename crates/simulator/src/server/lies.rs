@@ -6,7 +6,7 @@ use conclave_names::{ChannelId, Epoch, Seq};
 use conclave_protocol::{Refusal, v1};
 
 use super::{Fork, Log, Server, broken};
-use crate::hostile::Lie;
+use crate::hostile::{Lie, WAYS_BACK};
 
 /// A log that is made up for one client from a place on.
 pub(super) struct View {
@@ -59,20 +59,77 @@ impl View {
 }
 
 impl Server {
-    /// Begins to lie to a client that stands at a place of a group's channel.
-    pub(crate) fn lie(&mut self, client: usize, channel: ChannelId, place: Seq, lie: Lie) -> Result<(), Refusal> {
+    /// Begins to lie to a client that stands at a place of a group's channel. Says whether that makes a difference.
+    pub(crate) fn lie(&mut self, client: usize, channel: ChannelId, place: Seq, lie: Lie) -> Result<bool, Refusal> {
+        if WAYS_BACK.contains(&lie) {
+            return Ok(self.ways_back.entry(channel).or_default().insert(lie));
+        }
+        if lie == Lie::Gone {
+            let head = self.log(&channel)?.0.head;
+            // An entry that is there must be missing.
+            let differs = place < head;
+            if differs {
+                self.kept.insert((client, channel), head.next());
+            }
+            return Ok(differs);
+        }
         if lie != Lie::Fork {
             let view = self.views.entry((client, channel)).or_insert_with(|| View::new(place));
             view.next.push(lie);
-            return Ok(());
+            return Ok(true);
         }
         if let Some(fork) = self.forks.get_mut(&channel) {
-            fork.of.insert(client);
-            return Ok(());
+            return Ok(fork.of.insert(client));
         }
         let log = Log::start(self.log.store.clone(), &self.domain, &self.authority, self.now)?;
         self.forks.insert(channel, Fork { log, of: [client].into() });
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether it tells a lie about the way back into a group.
+    pub(super) fn tells(&self, channel: &ChannelId, lie: Lie) -> bool {
+        self.ways_back.get(channel).is_some_and(|lies| lies.contains(&lie))
+    }
+
+    /// Remembers the GroupInfo that came with a commit.
+    pub(crate) fn keep_group_info(&mut self, channel: ChannelId, bundle: &v1::SubmitBundleRequest) {
+        let Ok(entry) = Entry::parse(&bundle.entry) else { return };
+        let began = entry.epoch.next();
+        let (group_info, tree) = (bundle.group_info.clone(), bundle.tree.clone());
+        let info = v1::ReadGroupInfoResponse { epoch: began.0, group_info, tree };
+        self.infos.entry(channel).or_default().push(info);
+    }
+
+    /// What it says instead of a GroupInfo.
+    pub(super) fn make_up(&self, channel: &ChannelId, truth: v1::ReadGroupInfoResponse) -> v1::ReadGroupInfoResponse {
+        let present = truth.epoch;
+        let old = || self.infos.get(channel)?.iter().rev().find(|info| info.epoch < present).cloned();
+        if self.tells(channel, Lie::NoGroupInfo) {
+            return v1::ReadGroupInfoResponse { epoch: present, ..v1::ReadGroupInfoResponse::default() };
+        }
+        if self.tells(channel, Lie::OldGroupInfo) {
+            return old().unwrap_or(truth);
+        }
+        if self.tells(channel, Lie::RenamedGroupInfo) {
+            return old().map_or(truth, |old| v1::ReadGroupInfoResponse { epoch: present, ..old });
+        }
+        let mut told = truth;
+        if self.tells(channel, Lie::BadGroupInfo) {
+            let middle = told.group_info.len() / 2;
+            told.group_info.get_mut(middle).into_iter().for_each(|byte| *byte ^= 1);
+        }
+        told
+    }
+
+    /// Whether a client is shown another log of a channel than the true one.
+    pub(crate) fn shows_another_log(&self, client: usize, channel: &ChannelId) -> bool {
+        self.views.contains_key(&(client, *channel))
+            || self.forks.get(channel).is_some_and(|fork| fork.of.contains(&client))
+    }
+
+    /// There is one log of a channel again.
+    pub(crate) fn unite(&mut self, channel: &ChannelId) -> bool {
+        self.forks.remove(channel).is_some()
     }
 
     /// A client came to a group anew: it has no place in a log that was made up for it.

@@ -1,0 +1,118 @@
+//! Asking members to be let into a group again, and being asked, as the client's shell does.
+
+use conclave_engine::{
+    group::Group,
+    key_packages,
+    knock::{Knocked, KnockedError},
+};
+use conclave_mls::crypto;
+use conclave_names::ClientUri;
+
+use super::{Actor, Surroundings};
+use crate::{
+    ledger::Alarm,
+    network::Stop,
+    sabotage::Sabotage,
+    server::{Server, broken},
+};
+
+impl Actor {
+    /// Asks a few members to let this client in again, if it is time for that; nobody, if nobody can help.
+    pub(super) fn knock(&mut self, around: &mut Surroundings, slot: usize, helpless: bool) -> Result<(), Stop> {
+        let now = self.now(&around.server);
+        let Some(group) = self.group(slot) else { return Ok(()) };
+        if self.sabotage == Sabotage::NeverKnock || group.knock_due().is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        let members = if helpless { Vec::new() } else { group.whom_to_ask().map_err(Stop::violation)? };
+        let mut asked = Vec::new();
+        for member in members {
+            if asked.len() == Group::knocks_at_a_time() {
+                break;
+            }
+            if self.ask(around, slot, &member)? {
+                around.ledger.recoveries.knocks += 1;
+                asked.push(member);
+            }
+        }
+        around.ledger.tell(format!("    {} asks {} to be let into group {slot} again", self.name(), asked.len()));
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let mut events = Vec::new();
+        group.knocked(asked, now, &mut events);
+        self.hear(around, slot, &events, &[])?;
+        self.save(around, slot)
+    }
+
+    /// Asks one member, by a KeyPackage that is claimed of it. Says whether it can be asked.
+    fn ask(&mut self, around: &mut Surroundings, slot: usize, member: &ClientUri) -> Result<bool, Stop> {
+        let (skew, account) = (self.skew, self.account.clone());
+        let claimed = around.call(|server| server.claim(skew, &account, &member.to_string()))?;
+        let theirs = claimed.into_iter().next().map(|claimed| claimed.key_package);
+        let theirs = theirs.ok_or_else(|| Stop::Refused(broken(format!("{member} has no last resort"))))?;
+        let address_key = around.call(Server::address_key)?;
+        let (suite, now) = (crypto::DEFAULT_SUITE, self.now(&around.server));
+        let fresh = key_packages::generate(&account, &self.mls, suite, &address_key, 1, false, now);
+        let fresh = fresh.map_err(Stop::violation)?;
+        around.weather.moment()?;
+        self.disk.apply(fresh.writes);
+        let ours = fresh.key_packages.into_iter().next().unwrap_or_default();
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(false) };
+        let post = match group.knock(member, &theirs, ours, now) {
+            Ok(post) => post,
+            Err(error) => {
+                around.ledger.tell(format!("    {} cannot ask {member}: {error}", self.name()));
+                return Ok(false);
+            }
+        };
+        around.call(|server| server.knock(skew, post)).map(|()| true)
+    }
+
+    /// Lets somebody who knocked into a group again, if it is ours and it is a member.
+    pub(super) fn take_knock(&mut self, around: &mut Surroundings, entry: &[u8]) -> Result<(), Stop> {
+        let now = self.now(&around.server);
+        let knocked = match Knocked::open(&self.mls, entry, now) {
+            Ok(knocked) => knocked,
+            // We died after dealing with it, before noting that this entry is done with.
+            Err(KnockedError::NotForUs) => return Ok(()),
+            Err(error) => {
+                return self.notice(around, 0, Alarm::Invitation, &format!("a knock is no good: {error}"));
+            }
+        };
+        let slot = knocked.group().and_then(|group| around.ledger.slot_of(group));
+        if let Some(slot) = slot.filter(|slot| self.is_active(*slot) && self.sabotage != Sabotage::NeverAnswer) {
+            self.let_in(around, slot, &knocked)?;
+        }
+        let writes = knocked.used(&self.mls, &self.disk).map_err(Stop::violation)?;
+        around.weather.moment()?;
+        self.disk.apply(writes);
+        Ok(())
+    }
+
+    fn let_in(&mut self, around: &mut Surroundings, slot: usize, knocked: &Knocked) -> Result<(), Stop> {
+        match self.read_group(around, slot) {
+            // What is amiss is told when the group's turn comes.
+            Err(Stop::Alarmed) => return Ok(()),
+            Err(Stop::Refused(refusal)) => return self.refused(around, slot, refusal),
+            done => done?,
+        }
+        let now = self.now(&around.server);
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let answered = group.answer(knocked, now).map(drop);
+        let client = knocked.client();
+        let told = match &answered {
+            Ok(()) => format!("    {} lets {client} into group {slot} again", self.name()),
+            Err(refused) => format!("    {} does not let {client} into group {slot} again: {refused}", self.name()),
+        };
+        around.ledger.tell(told);
+        self.save(around, slot)?;
+        if answered.is_ok() {
+            match self.drive(around, slot) {
+                // The wish is stored: the group's turn comes.
+                Err(Stop::Alarmed) => {}
+                Err(Stop::Refused(refusal)) => self.refused(around, slot, refusal)?,
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! What many simulations came to.
+
+use crate::world::Report;
+
+/// Sums over seeds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sums {
+    /// Epochs of all groups.
+    pub epochs: u64,
+    /// Messages in the channels.
+    pub sent: usize,
+    /// Messages that clients have.
+    pub read: usize,
+    /// Wishes that came to nothing for a good reason.
+    pub wishes: usize,
+    /// Commits that were annulled.
+    pub void: usize,
+    /// How often somebody broke the rules.
+    pub misdeeds: usize,
+    /// How often somebody noticed.
+    pub alarms: usize,
+    /// Messages and proposals whose keys were watched.
+    pub witnessed: u64,
+    /// How often somebody came back by a commit from outside.
+    pub rejoined: usize,
+    /// How often a member was asked to let somebody in again.
+    pub knocks: usize,
+    /// How often somebody was let in again.
+    pub readmitted: usize,
+    /// How often somebody left a branch that was not the group.
+    pub healed: usize,
+    /// Seeds that violate something.
+    pub failed: u64,
+}
+
+impl Sums {
+    /// Those of one seed.
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
+        Self {
+            epochs: report.epochs,
+            sent: report.sent,
+            read: report.read,
+            wishes: report.wishes_failed,
+            void: report.void,
+            misdeeds: report.misdeeds,
+            alarms: report.alarms,
+            witnessed: report.witnessed,
+            rejoined: report.rejoined,
+            knocks: report.knocks,
+            readmitted: report.readmitted,
+            healed: report.healed,
+            failed: 0,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Sums {
+    fn add_assign(&mut self, other: Self) {
+        self.epochs += other.epochs;
+        self.sent += other.sent;
+        self.read += other.read;
+        self.wishes += other.wishes;
+        self.void += other.void;
+        self.misdeeds += other.misdeeds;
+        self.alarms += other.alarms;
+        self.witnessed += other.witnessed;
+        self.rejoined += other.rejoined;
+        self.knocks += other.knocks;
+        self.readmitted += other.readmitted;
+        self.healed += other.healed;
+        self.failed += other.failed;
+    }
+}
