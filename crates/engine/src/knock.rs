@@ -54,12 +54,12 @@ pub(crate) struct Asked<'a> {
     pub(crate) identity_key: &'a [u8; 32],
 }
 
-/// Makes a knock by a KeyPackage (an MLSMessage) that was claimed of a member: about one group and our old leaf there, or all.
+/// Makes a knock by a KeyPackage (an MLSMessage) that was claimed of a member: about one group and our old leaves there, or all.
 pub(crate) fn post(
     (account, shared): (&Account, &Mls),
     asked: Asked<'_>,
     theirs: &[u8],
-    about: Option<(&GroupUri, ChannelKey)>,
+    about: Option<(&GroupUri, Vec<ChannelKey>)>,
     key_package: Vec<u8>,
     now: Timestamp,
 ) -> Result<KnockPost, AskError> {
@@ -74,8 +74,8 @@ pub(crate) fn post(
     let provider = suite(package.cipher_suite)?;
     let to = package.to_reference(&provider).map_err(MlsError::from)?;
     let address = DeliveryAddress::of(&package.extensions).map_err(fault)?;
-    let (group, old_leaf) = about.unzip();
-    let knock = Knock::sign(&account.signature_key, &to, group, old_leaf, key_package, now)?;
+    let (group, old_leaves) = about.unzip();
+    let knock = Knock::sign(&account.signature_key, &to, group, old_leaves.unwrap_or_default(), key_package, now)?;
     Ok(KnockPost {
         domain: address.domain().map_err(fault)?.to_string(),
         knock: knock.seal(&provider, &to, &package.hpke_init_key)?.to_bytes()?,
@@ -109,7 +109,7 @@ pub struct Knocked {
     pub(crate) client: ClientUri,
     pub(crate) identity_key: [u8; 32],
     pub(crate) signature_key: [u8; 32],
-    pub(crate) old_leaf: Option<ChannelKey>,
+    pub(crate) old_leaves: Vec<ChannelKey>,
     pub(crate) time: Timestamp,
     pub(crate) key_package: Vec<u8>,
 }
@@ -151,7 +151,7 @@ impl Knocked {
         }
         Ok(Self {
             group: knock.group()?,
-            old_leaf: knock.old_leaf,
+            old_leaves: knock.old_leaves,
             time: knock.time,
             to: sealed.to,
             client: identity.client,
@@ -182,7 +182,14 @@ impl Knocked {
         if !same {
             return Err(KnockedError::Another);
         }
-        Ok(Self { to: self.to.clone(), group: self.group.clone(), client: self.client.clone(), key_package, ..*self })
+        Ok(Self {
+            to: self.to.clone(),
+            group: self.group.clone(),
+            client: self.client.clone(),
+            old_leaves: self.old_leaves.clone(),
+            key_package,
+            ..*self
+        })
     }
 
     /// Who knocks.

@@ -5,14 +5,12 @@
 mod common;
 
 use common::*;
-use conclave_channel::{Body, Entry, EntryKind, law::DISPUTE_MS, size_class};
+use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
     group::{KnockRefused, Status},
     intent::Wish,
-    knock::Knocked,
     outcome::Event,
 };
-use conclave_names::Epoch;
 
 /// Bob was locked out with something to say, Alice has let him in again, and Carol and Dave dispute that: of a commit that removes, one word is not
 /// enough.
@@ -22,23 +20,6 @@ struct Cast {
     bob: Person,
     carol: Person,
     dave: Person,
-}
-
-/// Has `member` take a knock of `knocker`. Says what came of it.
-fn knock(world: &World, knocker: &mut Person, member: &mut Person) -> Result<(), KnockRefused> {
-    let (theirs, ours) = (member.key_package(world), knocker.key_package(world));
-    let now = world.ds.now();
-    let post = knocker.group().knock(&member.account.client, &theirs, ours, now).unwrap();
-    knocker.group().knocked(vec![member.account.client.clone()], now, &mut Vec::new());
-    knocker.save();
-    let body = Body::Inline(size_class::pad(post.knock, 0));
-    let entry = Entry::new(EntryKind::Knock, Epoch(0), body).to_bytes().unwrap();
-    let knocked = Knocked::open(&member.mls, &entry, now).unwrap();
-    let answered = member.group().answer(&knocked, now).map(drop);
-    member.save();
-    let writes = knocked.used(&member.mls, &member.store).unwrap();
-    member.store.apply(writes);
-    answered
 }
 
 fn cast() -> Cast {
@@ -156,7 +137,7 @@ fn once_it_stands_the_old_leaf_is_forgotten() {
     assert!(ledger.open().is_empty(), "Carol acknowledged it: {:?}", ledger.open());
     bob.sync(&world.ds);
     alice.sync(&world.ds);
-    let row = |person: &Person| person.store.rows.keys().any(|(_, key)| key.ends_with(b"\0old-leaf"));
+    let row = |person: &Person| person.store.rows.keys().any(|(_, key)| key.ends_with(b"\0old-leaves"));
     assert!(!row(bob));
     // Locked out again, it is the new leaf that is replaced.
     bob.group().position_gone(None, &mut Vec::new());

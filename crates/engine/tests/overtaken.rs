@@ -166,3 +166,40 @@ fn a_wish_to_leave_of_an_epoch_that_came_back_is_carried_out() {
     agree(&mut [&mut alice, &mut carol]);
     assert_eq!(alice.group().members().unwrap().len(), 2);
 }
+
+/// The state in the store lags a commit behind, and has an epoch that is remembered no more: after the annulment it comes back.
+#[test]
+fn epochs_before_an_annulled_one_end_together() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let mut update = |world: &mut World, others: &mut [&mut Person]| {
+        alice.wish(Wish::Update);
+        alice.drive_now(world);
+        others.iter_mut().for_each(|person| drop(person.sync(&world.ds)));
+    };
+    for _ in 0..4 {
+        update(&mut world, &mut [&mut bob, &mut carol]);
+    }
+    let doubter = carol.group().access().unwrap();
+    update(&mut world, &mut [&mut bob]);
+    dispute(&mut world, &doubter, 4);
+    update(&mut world, &mut [&mut bob]);
+    world.ds.ahead += DISPUTE_MS + 600_000;
+    carol.say("as if nothing had been");
+    carol.drive_now(&mut world);
+    bob.sync(&world.ds);
+    assert_eq!(bob.group().epoch(), doubter.epoch);
+    // All keys of past epochs are over.
+    world.ds.ahead += 2 * 3_600_000;
+    for text in ["one", "two"] {
+        carol.say(text);
+        carol.drive_now(&mut world);
+        bob.sync(&world.ds);
+    }
+    carol.wish(Wish::Update);
+    carol.drive_now(&mut world);
+    bob.sync(&world.ds);
+    assert_eq!(*bob.group().status(), Status::Active);
+    alice.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}

@@ -3,8 +3,8 @@
 //!
 //! It is posted to the delivery address of a KeyPackage that was claimed of the member, and sealed to that KeyPackage's init key
 //! under an `info` of its own: the DS learns that somebody posted into an inbox. In it is a fresh KeyPackage of the knocker, and a
-//! signature by the key of that KeyPackage's leaf over the group, the old leaf and the member's KeyPackage: so it is good
-//! for this member, this group and this leaf only, and a copy of it leads nowhere once the leaf has been replaced.
+//! signature by the key of that KeyPackage's leaf over the group, the old leaves and the member's KeyPackage: so it is good
+//! for this member, this group and these leaves only, and a copy of it leads nowhere once the leaf has been replaced.
 
 use std::fmt;
 
@@ -51,18 +51,23 @@ impl From<mls_rs_codec::Error> for KnockError {
     }
 }
 
+/// Most old leaves that a knock may name.
+pub const OLD_LEAVES_MAX: usize = 16;
+
 /// What is asked, and for whom.
 ///
-/// `struct { uint8 version = 1; opaque group<V> (empty: all groups); optional<opaque[32]> old_leaf; uint64 time_ms; opaque key_package<V>;
+/// `struct { uint8 version = 1; opaque group<V> (empty: all groups); ChannelKey old_leaves<V>; uint64 time_ms; opaque key_package<V>;
 /// opaque signature[64]; }`, where `signature` is Ed25519 over "conclave/v1/knock" 0x00 ‖ the structure
-/// `{ opaque to<V>; opaque group<V>; optional<opaque[32]> old_leaf; uint64 time_ms; opaque key_package_hash[32]; }`.
+/// `{ opaque to<V>; opaque group<V>; ChannelKey old_leaves<V>; uint64 time_ms; opaque key_package_hash[32]; }`, and `ChannelKey`
+/// is `opaque[32]`.
 #[derive(Clone, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
 pub struct Knock {
     version: u8,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     group: Vec<u8>,
-    /// Channel key of the knocker's old leaf; none if it has lost everything, that key included.
-    pub old_leaf: Option<ChannelKey>,
+    /// Channel keys of the leaves that the group may know the knocker by, [`OLD_LEAVES_MAX`] at most: who is in another branch of it
+    /// cannot tell which one it is. Empty if it has lost everything, these keys included.
+    pub old_leaves: Vec<ChannelKey>,
     /// When it knocked.
     pub time: Timestamp,
     /// What it is to be added by: an MLSMessage with a KeyPackage.
@@ -84,7 +89,7 @@ struct ToBeSigned<'a> {
     to: &'a [u8],
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     group: &'a [u8],
-    old_leaf: Option<ChannelKey>,
+    old_leaves: &'a [ChannelKey],
     time: Timestamp,
     key_package_hash: [u8; 32],
 }
@@ -119,17 +124,20 @@ impl Knock {
     /// Signs a knock for the member whose KeyPackage has the reference `to`. `key` is that of the leaf in `key_package`.
     ///
     /// # Errors
-    /// [`KnockError::Malformed`] if something is too long to be encoded.
+    /// [`KnockError::Malformed`] beyond [`OLD_LEAVES_MAX`], or if something is too long to be encoded.
     pub fn sign(
         key: &SigningKey,
         to: &[u8],
         group: Option<&GroupUri>,
-        old_leaf: Option<ChannelKey>,
+        old_leaves: Vec<ChannelKey>,
         key_package: Vec<u8>,
         time: Timestamp,
     ) -> Result<Self, KnockError> {
+        if old_leaves.len() > OLD_LEAVES_MAX {
+            return Err(KnockError::Malformed);
+        }
         let group = group.map(|group| group.to_string().into_bytes()).unwrap_or_default();
-        let mut knock = Self { version: VERSION, group, old_leaf, time, key_package, signature: [0; 64] };
+        let mut knock = Self { version: VERSION, group, old_leaves, time, key_package, signature: [0; 64] };
         knock.signature = key.sign(&knock.to_be_signed(to)?).to_bytes();
         Ok(knock)
     }
@@ -149,7 +157,7 @@ impl Knock {
         ToBeSigned {
             to,
             group: &self.group,
-            old_leaf: self.old_leaf,
+            old_leaves: &self.old_leaves,
             time: self.time,
             key_package_hash: Sha256::digest(&self.key_package).into(),
         }
@@ -217,7 +225,8 @@ impl SealedKnock {
         public: &HpkePublicKey,
     ) -> Result<Knock, KnockError> {
         let plain = provider.hpke_open(&self.sealed, secret, public, INFO, None).map_err(|_| KnockError::Open)?;
-        decode(&plain)
+        let knock: Knock = decode(&plain)?;
+        if knock.old_leaves.len() > OLD_LEAVES_MAX { Err(KnockError::Malformed) } else { Ok(knock) }
     }
 }
 
@@ -236,7 +245,7 @@ mod tests {
 
     fn knock(key: &SigningKey) -> Knock {
         let group = group("mimi://example.com/g/club");
-        Knock::sign(key, TO, Some(&group), Some(ChannelKey([4; 32])), vec![5; 300], Timestamp(6)).unwrap()
+        Knock::sign(key, TO, Some(&group), vec![ChannelKey([4; 32])], vec![5; 300], Timestamp(6)).unwrap()
     }
 
     #[test]
@@ -250,8 +259,9 @@ mod tests {
         for change in [
             |knock: &mut Knock| knock.group = b"mimi://example.com/g/other".to_vec(),
             |knock: &mut Knock| knock.group.clear(),
-            |knock: &mut Knock| knock.old_leaf = None,
-            |knock: &mut Knock| knock.old_leaf = Some(ChannelKey([5; 32])),
+            |knock: &mut Knock| knock.old_leaves.clear(),
+            |knock: &mut Knock| knock.old_leaves[0] = ChannelKey([5; 32]),
+            |knock: &mut Knock| knock.old_leaves.push(ChannelKey([5; 32])),
             |knock: &mut Knock| knock.time = Timestamp(7),
             |knock: &mut Knock| knock.key_package[0] ^= 1,
             |knock: &mut Knock| knock.signature[9] ^= 1,
@@ -294,7 +304,7 @@ mod tests {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let (_, public) = suite.kem_generate().unwrap();
         let key = SigningKey::from_bytes(&[1; 32]);
-        let long = Knock::sign(&key, TO, None, None, vec![0; KNOCK_MAX], Timestamp(0)).unwrap();
+        let long = Knock::sign(&key, TO, None, Vec::new(), vec![0; KNOCK_MAX], Timestamp(0)).unwrap();
         assert_eq!(long.group().unwrap(), None);
         assert_eq!(long.seal(&suite, TO, &public).unwrap().to_bytes(), Err(KnockError::Malformed));
     }

@@ -93,7 +93,7 @@ pub(super) fn key_path(path: &KeyPath) -> v1::KeyPath {
     }
 }
 
-fn opener(access: Access) -> SessionOpener {
+pub(super) fn opener(access: Access) -> SessionOpener {
     SessionOpener { channel: access.channel, epoch: access.epoch, key: access.key, path: Some(access.path) }
 }
 

@@ -14,7 +14,7 @@ use conclave_protocol::{Code, Refusal, v1};
 
 use futures::{StreamExt, stream};
 
-use super::{Client, ClientError, ClientEvent, rows::StoreRows};
+use super::{Client, ClientError, ClientEvent, groups::opener, rows::StoreRows};
 use crate::transport::{CallError, Session, SessionOpener};
 
 /// Chunks that are fetched at the same time.
@@ -342,7 +342,7 @@ impl Client {
             return Ok(Vec::new());
         }
         while let Some(after) = self.group(name)?.wants_audit() {
-            let page = match self.page_after(name, after).await {
+            let page = match self.page_once_more(name, after).await {
                 Ok(page) => page,
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => {
@@ -364,6 +364,19 @@ impl Client {
         }
         self.save(name)?;
         Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
+    }
+
+    /// Entries after a place that we have seen long ago: by the oldest key that reads there.
+    async fn page_once_more(&mut self, name: &GroupUri, after: Seq) -> Result<v1::FetchResponse, ClientError> {
+        let request = v1::FetchRequest { after: after.0, limit: 0 };
+        for access in self.group(name)?.accesses()? {
+            match Session::new(&self.delivery, opener(access)).fetch(&request).await {
+                Ok(page) if page.entries.first().is_some_and(|first| first.seq == after.next().0) => return Ok(page),
+                Err(error) if error.is_transient() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        self.page_after(name, after).await
     }
 
     /// Notes that the server no longer keeps what we would read next.

@@ -132,13 +132,27 @@ impl Access {
     /// The same for what goes before an entry, at its time: a removal that is annulled by then ends nothing. The channel itself
     /// comes to that time with the entry.
     pub(super) fn member_at(&self, now: Timestamp) -> Result<Epoch, Refusal> {
-        if let (Some(until), ChannelKind::Group { ledger }) = (self.range.until, &self.row.kind) {
-            let void = |change: &Change| matches!(change, Change::Annulled { commits, .. } if commits.contains(&until));
-            if ledger.clone().advance(self.row.head_time.max(now)).iter().any(void) {
-                return Ok(ledger.epoch());
-            }
+        match &self.row.kind {
+            ChannelKind::Group { ledger } if self.is_back(now) => Ok(ledger.epoch()),
+            _ => self.member(),
         }
-        self.member()
+    }
+
+    /// What may be read at a time: who is a member again because time has annulled the removal reads what came after it, before an entry
+    /// shows that.
+    pub(super) fn at(mut self, now: Timestamp) -> Self {
+        if self.is_back(now) {
+            // All commits after it are void with it.
+            self.range.until = None;
+        }
+        self
+    }
+
+    /// Whether the removal that ends access is annulled at a time.
+    fn is_back(&self, now: Timestamp) -> bool {
+        let (Some(until), ChannelKind::Group { ledger }) = (self.range.until, &self.row.kind) else { return false };
+        let void = |change: &Change| matches!(change, Change::Annulled { commits, .. } if commits.contains(&until));
+        ledger.clone().advance(self.row.head_time.max(now)).iter().any(void)
     }
 
     /// Whether an entry of this kind and epoch may be written. A member whose access has ended is told what it can see

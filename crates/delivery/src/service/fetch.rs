@@ -19,7 +19,7 @@ impl DeliveryService {
         now: Timestamp,
     ) -> Result<FetchResponse, Refusal> {
         let (caller, message) = self.in_session::<FetchRequest>(request, method::FETCH, now)?;
-        let access = Access::of(read, &caller.channel, caller.place)?;
+        let access = Access::of(read, &caller.channel, caller.place)?.at(now);
         let limit = match message.limit {
             0 => limits::FETCH_ENTRIES,
             asked => asked.min(limits::FETCH_ENTRIES),

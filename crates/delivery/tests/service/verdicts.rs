@@ -80,10 +80,12 @@ fn an_annulled_removal_gives_the_access_back() {
     world.submit(&bob, &bob_says).unwrap();
     world.now = world.now.plus_ms(DISPUTE_MS);
     let carol = world.open(3, 1, &[1, 2, 3]).unwrap();
+    assert_eq!(world.seqs(&carol, 1), [2]);
     refused(stage(&mut world, &carol), Code::AccessRefused);
     world.now = world.now.plus_ms(1);
     let carol = world.open(3, 1, &[1, 2, 3]).unwrap();
-    // What goes before the entry by which the channel comes to this time.
+    // What goes before the entry by which the channel comes to this time: she reads on, and stages.
+    assert_eq!(world.seqs(&carol, 1), [2, 3, 4]);
     assert_eq!(stage(&mut world, &carol).unwrap(), 4);
     let bob = bob_again(&mut world);
     world.send(&bob, 10, 1).unwrap();

@@ -351,7 +351,10 @@ impl Group {
         // Verdicts are proven by the settled epoch's key, and the group may go back to it.
         let under_way = !self.ledger.open().is_empty() || self.intents.values().any(|intent| intent.prepared.is_some());
         if let (false, Ok(own)) = (under_way, own_channel_key(&self.mls)) {
-            self.channel_keys.retain(|key| key.verifying_key().to_bytes() == own.0);
+            let gone = std::mem::take(&mut self.channel_keys);
+            let (kept, gone) = gone.into_iter().partition(|key| key.verifying_key().to_bytes() == own.0);
+            self.channel_keys = kept;
+            self.remember_former(&gone);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     mls_client::MlsError,
-    outcome::{Event, Outcome, Rejection},
+    outcome::{Event, Outcome, ProcessError, Rejection},
 };
 
 /// Epochs whose tags are remembered.
@@ -39,10 +39,14 @@ pub(super) struct Branches {
     void: Vec<EpochTag>,
     /// The newest epoch that a fork was told of.
     told: Option<Epoch>,
-    /// How far the log was the same when it was read once more.
-    audited: Option<Position>,
-    /// How far it was read this time.
+    /// How far the log was read once more this time.
     audit: Option<Position>,
+    /// How often there was reason to in this epoch.
+    suspicions: u32,
+    /// Whether the DS does not know the present epoch.
+    unknown: bool,
+    /// The entry that did not follow on what our invitation says.
+    refused: Option<(Seq, Hash)>,
 }
 
 impl Group {
@@ -53,6 +57,7 @@ impl Group {
 
     /// Remembers the epoch that is about to end.
     pub(super) fn remember_epoch(&mut self) {
+        self.branches.suspicions = 0;
         let epoch = self.epoch();
         if let Ok(tag) = self.epoch_tag() {
             self.branches.tags.insert(epoch, tag);
@@ -104,13 +109,15 @@ impl Group {
         events.push(Event::Forked { seq, epoch, member });
     }
 
-    /// Entries that we have may be of another log than the server gives out now. Has that looked at, from where it was found to be the
-    /// same before.
+    /// Entries that we have may be of another log than the server gives out now. Has that looked at; but more and more seldom, where the
+    /// reason stays and nothing is found.
     pub(super) fn suspect_branch(&mut self) {
-        if self.branches.audit.is_none() && self.status != Status::Removed && !self.is_in_wrong_branch() {
-            let oldest = self.window.oldest();
-            let known = self.branches.audited.filter(|place| place.seq > oldest.seq);
-            self.branches.audit = Some(known.unwrap_or(oldest));
+        if self.branches.audit.is_some() || self.status == Status::Removed || self.is_in_wrong_branch() {
+            return;
+        }
+        self.branches.suspicions = self.branches.suspicions.saturating_add(1);
+        if self.branches.suspicions.is_power_of_two() {
+            self.branches.audit = Some(self.window.oldest());
         }
     }
 
@@ -118,12 +125,27 @@ impl Group {
     /// to its end. Time may have annulled it; or it is of another branch: the log is to be read once more.
     pub fn epoch_refused(&mut self) {
         self.suspect_branch();
+        self.branches.unknown = self.branches.audit.is_some();
+    }
+
+    /// An entry cannot follow on those that we have. Until the commit that added us is settled, we know of what was open before it by our
+    /// inviter's word only: if it is the same entry once more, the inviter had another log than the server gives out.
+    pub(super) fn doubt_invitation(&mut self, incoming: &Incoming, fault: &ProcessError, events: &mut Vec<Event>) {
+        let by_word = self.joined_by.is_some() && self.joined > self.ledger.settled();
+        if !by_word || !matches!(fault, ProcessError::Law { .. }) {
+            return;
+        }
+        let seen = (incoming.seq, chain::entry_hash(&incoming.entry));
+        if self.branches.refused.replace(seen) == Some(seen) {
+            self.lose_branch(incoming.seq, events);
+        }
     }
 
     /// After which place the log is to be read once more and given to [`Group::audit`], if it is.
     #[must_use]
     pub fn wants_audit(&self) -> Option<Seq> {
-        self.branches.audit.map(|place| place.seq)
+        // Who is no member any more has no key to read with.
+        self.branches.audit.filter(|_| self.status != Status::Removed).map(|place| place.seq)
     }
 
     /// Compares entries that were read once more with what was processed. If the server gives out another log now, this client is in a
@@ -156,8 +178,14 @@ impl Group {
                 return Ok(());
             }
         }
-        self.branches.audited = Some(place);
-        self.branches.audit = (place.seq < end && place.seq > from).then_some(place);
+        if batch.is_empty() && place.seq < end && self.branches.unknown {
+            // Entries that begin the epoch that it does not know are gone from it.
+            self.lose_branch(place.seq.next(), events);
+            return Ok(());
+        }
+        // Where it gives out no more, that is asked for once more.
+        let more = place.seq < end && (place.seq > from || self.branches.unknown);
+        self.branches.audit = more.then_some(place);
         Ok(())
     }
 

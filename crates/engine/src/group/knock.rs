@@ -3,21 +3,28 @@
 //!
 //! Who is locked out posts a [`Knock`] into the inboxes of a few members that it knew, its user's other devices first, and of others an
 //! hour later. A member answers it if a leaf of its group is that of the same client with the same identity key, and has
-//! the channel key that the knock names: by one commit that removes that leaf and adds the knocker's KeyPackage. Whoever answers
+//! one of the channel keys that the knock names: by one commit that removes that leaf and adds the knocker's KeyPackage. Whoever answers
 //! second finds no such leaf any more.
 
 use std::collections::BTreeSet;
 
 use conclave_channel::access::ChannelKey;
-use conclave_mls::{address::DeliveryAddress, components::ChannelKeyExtension, identity, knock::KnockError};
+use conclave_mls::{
+    address::DeliveryAddress,
+    components::ChannelKeyExtension,
+    identity,
+    knock::{KnockError, OLD_LEAVES_MAX},
+};
 use conclave_names::{ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, limits};
+use conclave_protocol::SigningKey;
 use mls_rs::{MlsMessage, group::proposal::Proposal, mls_rules::ProposalInfo};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::Zeroizing;
 
 use super::{
     Group, Status, WishError,
-    access::{each_member, own_channel_key},
+    access::{each_member, fault, own_channel_key},
+    commit::as_add,
     row,
     standing::{Branch, Lost},
 };
@@ -39,6 +46,9 @@ const KNOCK_MS_MOST: u64 = 24 * KNOCK_MS;
 /// A member lets one client in again at most once in this time, in milliseconds: so that who cannot stay in does not have the group
 /// commit for ever.
 pub const ANSWER_MS: u64 = 3_600_000;
+
+/// Earlier keys of our leaf that are remembered.
+const FORMER_LEAVES: usize = 8;
 
 /// Members that are asked at a time.
 const KNOCKS: usize = 3;
@@ -128,18 +138,37 @@ struct Leaf {
     channel_key: ChannelKey,
 }
 
-/// Key of the row with the channel key of the leaf that the commit took out by which a member let us in again.
-pub(super) const OLD_LEAF: &[u8] = b"old-leaf";
+/// Key of the row with the channel keys of leaves that the group may know us by, besides the present one: of the one that the commit took
+/// out by which a member let us in again, and of those that members were asked to put in its place.
+pub(super) const OLD_LEAVES: &[u8] = b"old-leaves";
 
 /// What an incarnation of a group that could not be followed leaves to the next.
 pub(crate) struct Heritage {
-    /// Channel key of its leaf, if it has asked members to replace it.
-    old_leaf: Option<ChannelKey>,
+    /// Channel keys of its leaves, if it has asked members to replace them.
+    old_leaves: Vec<ChannelKey>,
     members: BTreeSet<ClientUri>,
     /// What was still to be said.
     sends: Vec<Intent>,
     /// The first entry that was not read.
     unread: Seq,
+}
+
+/// Channel keys out of the row of [`OLD_LEAVES`].
+pub(super) fn old_leaves_from(row: &[u8]) -> Result<Vec<ChannelKey>, RecordError> {
+    let (leaves, rest) = row.as_chunks();
+    if rest.is_empty() { Ok(leaves.iter().copied().map(ChannelKey).collect()) } else { Err(RecordError::Damaged) }
+}
+
+/// Each once, and the last of them.
+fn newest(leaves: Vec<ChannelKey>, most: usize) -> Vec<ChannelKey> {
+    let mut once: Vec<ChannelKey> = Vec::new();
+    for leaf in leaves.into_iter().rev() {
+        if once.len() < most && !once.contains(&leaf) {
+            once.push(leaf);
+        }
+    }
+    once.reverse();
+    once
 }
 
 fn answered_key(group: &GroupUri, client: &ClientUri) -> Vec<u8> {
@@ -185,29 +214,46 @@ impl Group {
     /// # Errors
     /// Any [`AskError`]: ask another.
     pub fn knock(
-        &self,
+        &mut self,
         member: &ClientUri,
         theirs: &[u8],
         key_package: Vec<u8>,
         now: Timestamp,
     ) -> Result<KnockPost, AskError> {
         let known = self.leaf_of(member).ok_or_else(|| AskError::KeyPackage("it was no member".to_owned()))?;
-        let old_leaf = self.leaf_to_replace()?;
-        let (asked, about) = (Asked { member, identity_key: &known.identity_key }, Some((&self.name, old_leaf)));
-        knock::post((&self.account, &self.shared), asked, theirs, about, key_package, now)
+        let about = Some((&self.name, self.leaves_to_replace()?));
+        let asked = Asked { member, identity_key: &known.identity_key };
+        let leaf = MlsMessage::from_bytes(&key_package).map_err(MlsError::from)?;
+        let leaf = leaf.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
+        let leaf = ChannelKeyExtension::of(&as_add(leaf)?.leaf_node_extensions()).map_err(fault)?;
+        let post = knock::post((&self.account, &self.shared), asked, theirs, about, key_package, now)?;
+        self.asked_with.push(leaf);
+        Ok(post)
     }
 
-    /// The channel key of our leaf in the group, as far as we know: not of one that was annulled.
-    fn leaf_to_replace(&self) -> Result<ChannelKey, MlsError> {
-        match self.old_leaf {
-            Some(old_leaf) if self.void => Ok(old_leaf),
-            // In a branch that is not the group we may have renewed our leaf, which the group does not know: the settled epoch is the
-            // likelier place to have branched off. If nobody knows that one either, the next round names the present one.
-            _ if self.is_in_wrong_branch() && self.knocking.rounds.is_multiple_of(2) => {
-                self.keys_of(self.ledger.settled()).map(|(_, own)| own).or_else(|_| own_channel_key(&self.mls))
-            }
-            _ => own_channel_key(&self.mls),
-        }
+    /// The channel keys that our leaf in the group may have. In a branch that is not the group we may have renewed it, which the group does not
+    /// know; what let us in again may have been annulled; and where a Welcome was lost, the group has the leaf that members were
+    /// asked for earlier.
+    fn leaves_to_replace(&self) -> Result<Vec<ChannelKey>, MlsError> {
+        let mut leaves = [self.former_leaves.as_slice(), &self.old_leaves].concat();
+        // Those of commits on their way are among them: one may be in the log where we cannot read it.
+        leaves.extend(self.channel_keys.iter().map(|key| ChannelKey(key.verifying_key().to_bytes())));
+        leaves.push(own_channel_key(&self.mls)?);
+        Ok(newest(leaves, OLD_LEAVES_MAX))
+    }
+
+    /// Remembers what keys our leaf had whose private parts were forgotten.
+    pub(super) fn remember_former(&mut self, gone: &[SigningKey]) {
+        let former = std::mem::take(&mut self.former_leaves).into_iter();
+        let gone = gone.iter().map(|key| ChannelKey(key.verifying_key().to_bytes()));
+        self.former_leaves = newest(former.chain(gone).collect(), FORMER_LEAVES);
+    }
+
+    fn remember_leaves(&mut self, leaves: impl IntoIterator<Item = ChannelKey>) {
+        let leaves = std::mem::take(&mut self.old_leaves).into_iter().chain(leaves).collect();
+        self.old_leaves = newest(leaves, OLD_LEAVES_MAX);
+        let value = Zeroizing::new(self.old_leaves.iter().flat_map(|leaf| leaf.0).collect());
+        self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, OLD_LEAVES), value });
     }
 
     /// Notes that these members were asked, or that none could be.
@@ -217,6 +263,10 @@ impl Group {
         self.knocking = Knocking { rounds: self.knocking.rounds.saturating_add(1), next };
         let value = record::encode(&self.knocking);
         self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, KNOCKING), value });
+        let asked_with = std::mem::take(&mut self.asked_with);
+        if !asked_with.is_empty() {
+            self.remember_leaves(asked_with);
+        }
         if !members.is_empty() {
             let event = Event::Knocked { members, again: next };
             self.note(&event, self.window.position().seq, now);
@@ -244,10 +294,11 @@ impl Group {
         if leaf.identity_key != knocked.identity_key {
             return Err(KnockRefused::IdentityKey);
         }
-        let same = match knocked.old_leaf {
-            Some(old) => leaf.channel_key == old,
+        let same = if knocked.old_leaves.is_empty() {
             // Who has lost everything has a new signature key.
-            None => leaf.signature_key != knocked.signature_key,
+            leaf.signature_key != knocked.signature_key
+        } else {
+            knocked.old_leaves.contains(&leaf.channel_key)
         };
         if !same {
             return Err(KnockRefused::Back);
@@ -274,7 +325,9 @@ impl Group {
     /// The commit by which a member let us in again is void: the group has our old leaf once more, of which we have nothing left. So
     /// members are asked once more. None if it was an invitation like any other.
     pub(super) fn locked_out_again(&mut self) -> Option<Event> {
-        self.old_leaf?;
+        if self.old_leaves.is_empty() {
+            return None;
+        }
         let reason = "the commit by which a member let this client in again was annulled: members are asked once more";
         self.unprepare(|_| true);
         let seq = self.window.position().seq;
@@ -288,10 +341,11 @@ impl Group {
         Some(event)
     }
 
-    /// Once the commit that added us is settled, our leaf before it is history.
-    pub(super) fn forget_old_leaf(&mut self) {
-        if self.joined <= self.ledger.settled() && self.old_leaf.take().is_some() {
-            self.writes.push(Write::Delete { room: Room::GROUP, key: row::key(&self.name, OLD_LEAF) });
+    /// Once the commit that added us is settled, our leaves before it are history.
+    pub(super) fn forget_old_leaves(&mut self) {
+        if self.joined <= self.ledger.settled() && self.status == Status::Active && !self.old_leaves.is_empty() {
+            self.old_leaves.clear();
+            self.writes.push(Write::Delete { room: Room::GROUP, key: row::key(&self.name, OLD_LEAVES) });
         }
     }
 
@@ -383,10 +437,10 @@ impl Group {
         let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let asked = self.knocking.rounds > 0;
-        let old_leaf = self.leaf_to_replace().ok().filter(|_| asked);
+        let old_leaves = if asked { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
         let sends = self.intents.into_values().filter(|intent| matches!(intent.wish, Wish::Send { .. })).collect();
-        Heritage { old_leaf, members, sends, unread }
+        Heritage { old_leaves, members, sends, unread }
     }
 
     /// Takes it over: what was to be said is said now, unless there are members that its writer does not know.
@@ -400,10 +454,8 @@ impl Group {
             self.intents.insert(order, Intent { wished, prepared: None, ordered: false, ..intent });
             self.save_intent(order);
         }
-        if let Some(old_leaf) = heritage.old_leaf {
-            self.old_leaf = Some(old_leaf);
-            let value = Zeroizing::new(old_leaf.0.to_vec());
-            self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, OLD_LEAF), value });
+        if !heritage.old_leaves.is_empty() {
+            self.remember_leaves(heritage.old_leaves);
         }
         let to = self.window.position().seq;
         if heritage.unread <= to {

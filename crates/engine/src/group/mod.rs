@@ -150,6 +150,8 @@ pub struct Group {
     offers_whole_tree: bool,
     /// Channel keys of ours: the leaf's, and those of leaves under way.
     channel_keys: Vec<SigningKey>,
+    /// The public parts of those that were forgotten last: in another branch, the group may know us by one of them.
+    former_leaves: Vec<ChannelKey>,
     /// In the order in which they were wished.
     intents: BTreeMap<u64, Intent>,
     generations: generations::Generations,
@@ -171,8 +173,11 @@ pub struct Group {
     unconfirmed: BTreeSet<ClientUri>,
     /// How often we have asked members to let us in again, and when we ask next.
     knocking: knock::Knocking,
-    /// Channel key of our leaf before a member let us in again, until that is settled.
-    old_leaf: Option<ChannelKey>,
+    /// Channel keys of leaves of ours that the group may have in place of the present one, since we asked members to let us in again and
+    /// until that is settled.
+    old_leaves: Vec<ChannelKey>,
+    /// Those in the KeyPackages of the present round of knocks.
+    asked_with: Vec<ChannelKey>,
     /// Whom we have let in again, and when.
     answered: BTreeMap<ClientUri, Timestamp>,
     account: Account,

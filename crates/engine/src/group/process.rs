@@ -157,6 +157,7 @@ impl Group {
                 }
                 Err(fault) => {
                     self.suspect_branch();
+                    self.doubt_invitation(incoming, &fault, &mut done.events);
                     done.fault = Some(fault);
                     break;
                 }
@@ -210,8 +211,7 @@ impl Group {
             }
             // What could not be applied as it first came could be now; but not by who is in another branch, and reads that again.
             _ if self.lost.as_ref().is_some_and(|lost| lost.commit == incoming.seq) && !self.is_in_wrong_branch() => {
-                self.lost = None;
-                self.status = Status::Active;
+                self.follow_again(events);
             }
             _ => {}
         }
@@ -441,6 +441,7 @@ impl Group {
         let impossible = claim.seq > self.window.position().seq;
         if impossible || self.window.check(claim) == Claim::Different {
             events.push(Event::LogsDiffer { member: member.clone(), seq: claim.seq });
+            self.suspect_branch();
         } else if *member != self.account.client {
             self.seen_by_others(claim.seq, time);
         }

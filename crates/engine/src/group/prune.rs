@@ -84,8 +84,12 @@ impl Group {
         }
         for past in std::mem::take(&mut self.past) {
             if over(&past) {
-                self.shared.groups.forget_epoch(self.mls.group_id(), past.epoch.0);
-                self.delete_epoch(past.epoch);
+                // Those before it that an annulment brought back from the store are over, too; and mls-rs takes no gaps.
+                let group_id = self.mls.group_id().to_vec();
+                for epoch in self.shared.groups.epochs_before(&group_id, past.epoch.0.saturating_add(1)).into_keys() {
+                    self.shared.groups.forget_epoch(&group_id, epoch);
+                    self.delete_epoch(Epoch(epoch));
+                }
             } else {
                 self.past.push(past);
             }

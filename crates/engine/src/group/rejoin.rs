@@ -269,7 +269,8 @@ impl Group {
         } else {
             ("entries that this client had not read are gone from the server", Branch::None)
         };
-        self.lost = Some(Lost::settled(from, Hash::new([0; 32]), reason.to_owned(), branch));
+        let lost = Lost::settled(from, Hash::new([0; 32]), reason.to_owned(), branch);
+        self.lost = Some(Lost { missed: Some(from), ..lost });
         self.dirty = true;
         RejoinError::ReadOn
     }

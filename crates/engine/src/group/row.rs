@@ -12,7 +12,7 @@ use super::{
     confirmed::{UNCONFIRMED, client_of_key},
     hashes,
     journal::Journal,
-    knock::{self, ANSWERED, KNOCKING, OLD_LEAF},
+    knock::{self, ANSWERED, KNOCKING, OLD_LEAVES},
     overtaken::{OVERTAKEN, Overtaken},
     presence::Presence,
     prune::Past,
@@ -72,6 +72,7 @@ struct LostRow {
     settled: bool,
     nacked: Option<Timestamp>,
     branch: u8,
+    missed: Option<Seq>,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -96,6 +97,7 @@ struct Row {
     tree_keys: Vec<SeedRow>,
     offers_whole_tree: bool,
     channel_keys: Vec<[u8; 32]>,
+    former_leaves: Vec<ChannelKey>,
     ledger: Ledger,
     parents: Vec<ParentRow>,
     lost: Option<LostRow>,
@@ -166,7 +168,7 @@ pub(super) fn entry_named(prefix: &[u8], key: &[u8]) -> Result<(Epoch, Hash), Re
 pub(crate) struct Incarnation {
     pub(crate) number: u64,
     pub(crate) status: Status,
-    /// The newest epoch that we were in.
+    /// The epoch that an invitation must be newer than.
     pub(crate) epoch: Epoch,
     /// Whether it could not apply a commit of which it is not decided yet whether it stands.
     pub(crate) undecided: bool,
@@ -178,10 +180,16 @@ pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<I
     let row: Row = record::decode(&meta)?;
     // The epochs of a void invitation may begin anew, by another commit: that which added us, and those before it that were
     // annulled with it.
-    let epoch = if row.void { row.ledger.settled() } else { row.epoch };
+    // Whose place is in another branch of the group, or whose epoch is void without its knowing, is let in again in an epoch that it may have
+    // been in, but not in one before it joined: that would be an old invitation once more.
+    let status = summary::from_code(row.status, &row.reason)?;
+    let epoch = match status {
+        _ if row.void => row.ledger.settled(),
+        Status::Stuck { .. } => row.joined,
+        _ => row.epoch,
+    };
     let open = |lost: &LostRow| lost.certain && !lost.settled && row.ledger.find(lost.commit).is_some();
     let undecided = row.lost.as_ref().is_some_and(open);
-    let status = summary::from_code(row.status, &row.reason)?;
     Ok(Some(Incarnation { number: row.incarnation, status, epoch, undecided }))
 }
 
@@ -260,9 +268,8 @@ impl Group {
             unconfirmed.insert(client_of_key(name, UNCONFIRMED, &key)?);
         }
         let knocking = get(Room::GROUP, &key(name, KNOCKING))?;
-        let old_leaf = get(Room::GROUP, &key(name, OLD_LEAF))?;
-        let old_leaf = old_leaf.map(|row| row.as_slice().try_into().map_err(|_| RecordError::Damaged)).transpose()?;
-        let old_leaf = old_leaf.map(ChannelKey);
+        let old_leaves = get(Room::GROUP, &key(name, OLD_LEAVES))?;
+        let old_leaves = old_leaves.map(|row| knock::old_leaves_from(&row)).transpose()?.unwrap_or_default();
         let mut answered = std::collections::BTreeMap::new();
         for (key, value) in scan(Room::GROUP, &key(name, ANSWERED))? {
             answered.insert(client_of_key(name, ANSWERED, &key)?, knock::answered_at(&value)?);
@@ -281,6 +288,7 @@ impl Group {
                     2 => Branch::Resumed,
                     _ => return Err(RecordError::Damaged.into()),
                 },
+                missed: lost.missed,
             }),
             None => None,
         };
@@ -325,6 +333,7 @@ impl Group {
             keys: std::sync::OnceLock::new(),
             offers_whole_tree: row.offers_whole_tree,
             channel_keys: row.channel_keys.iter().map(SigningKey::from_bytes).collect(),
+            former_leaves: row.former_leaves.clone(),
             intents,
             generations: super::generations::Generations::default(),
             branches: super::fork::Branches::default(),
@@ -340,7 +349,8 @@ impl Group {
             presence: row.presence,
             unconfirmed,
             knocking: knocking.map(|row| record::decode(&row)).transpose()?.unwrap_or_default(),
-            old_leaf,
+            old_leaves,
+            asked_with: Vec::new(),
             answered,
             account: account.clone(),
             shared: shared.clone(),
@@ -439,6 +449,7 @@ impl Group {
             tree_keys: seed_rows(&self.tree_keys),
             offers_whole_tree: self.offers_whole_tree,
             channel_keys: self.channel_keys.iter().map(SigningKey::to_bytes).collect(),
+            former_leaves: self.former_leaves.clone(),
             ledger: self.ledger.clone(),
             parents: self
                 .parents
@@ -463,6 +474,7 @@ impl Group {
                     Branch::Wrong => 1,
                     Branch::Resumed => 2,
                 },
+                missed: lost.missed,
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,

@@ -89,12 +89,25 @@ pub(super) struct Lost {
     pub(super) nacked: Option<Timestamp>,
     /// Whether it is a branch.
     pub(super) branch: Branch,
+    /// The first of the entries before it that are gone unread.
+    pub(super) missed: Option<Seq>,
+}
+
+/// What the refusal of a commit tells who is shut out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RefusalSays {
+    /// Nothing beyond itself: we can read on.
+    Nothing,
+    /// That it is too early to tell.
+    Later,
+    /// That the commit that we could not apply stands.
+    Stands,
 }
 
 impl Lost {
     /// What stands, and only a way back leads beyond.
     pub(super) fn settled(commit: Seq, hash: Hash, reason: String, branch: Branch) -> Self {
-        Self { commit, hash, reason, certain: true, settled: true, nacked: None, branch }
+        Self { commit, hash, reason, certain: true, settled: true, nacked: None, branch, missed: None }
     }
 }
 
@@ -228,7 +241,7 @@ impl Group {
         self.forget_withdrawn();
         self.prune_overtaken();
         self.prune_seeds();
-        self.forget_old_leaf();
+        self.forget_old_leaves();
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
             lost.settled = true;
             let reason = format!(
@@ -251,8 +264,7 @@ impl Group {
         // The server has forgotten the tree of the epoch that came back when it took that of a void one.
         self.tree_lost();
         if self.lost.as_ref().is_some_and(|lost| commits.contains(&lost.commit)) {
-            self.lost = None;
-            self.status = Status::Active;
+            self.follow_again(events);
         }
         if self.removed_at.is_some_and(|commit| commits.contains(&commit)) {
             self.removed_at = None;
@@ -339,10 +351,30 @@ impl Group {
     pub fn access_before(&self, epoch: Epoch) -> Result<Option<Access>, MlsError> {
         // Who could not follow into an epoch has no key of it.
         let own = self.parents.iter().filter(|parent| parent.at == parent.ended && parent.ended >= self.joined);
-        let Some(epoch) = own.map(|parent| parent.ended).filter(|ended| *ended < epoch).max() else { return Ok(None) };
-        let (keys, public) = self.keys_of(epoch)?;
-        let path = keys.tree.path(&public).map_err(fault)?;
-        Ok(Some(Access { channel: self.profile.channel, epoch, key: self.secret_of(&public)?.clone(), path }))
+        let mut own: Vec<_> = own.map(|parent| parent.ended).filter(|ended| *ended < epoch).collect();
+        own.sort_unstable();
+        for epoch in own.into_iter().rev() {
+            let (keys, public) = self.keys_of(epoch)?;
+            // Who came past entries that are gone has forgotten keys before.
+            let Ok(key) = self.secret_of(&public) else { continue };
+            let path = keys.tree.path(&public).map_err(fault)?;
+            return Ok(Some(Access { channel: self.profile.channel, epoch, key: key.clone(), path }));
+        }
+        Ok(None)
+    }
+
+    /// What opens sessions by our leaf in all epochs whose state is kept, the oldest first and the present one last. Each reads from where the
+    /// committer of its epoch stood to the next removal: what [`Group::audit`] is given is best read by the oldest that does.
+    ///
+    /// # Errors
+    /// [`MlsError`] if we were no member then.
+    pub fn accesses(&self) -> Result<Vec<Access>, MlsError> {
+        let mut accesses = vec![self.access()?];
+        while let Some(earlier) = self.access_before(accesses.last().map_or(Epoch(0), |access| access.epoch))? {
+            accesses.push(earlier);
+        }
+        accesses.reverse();
+        Ok(accesses)
     }
 
     /// Notes a commit that we cannot apply. Says whether our place moves on behind it.
@@ -356,6 +388,7 @@ impl Group {
             settled: false,
             nacked: None,
             branch: Branch::None,
+            missed: self.lost.as_ref().and_then(|lost| lost.missed),
         });
         self.status = Status::Stuck { reason: reason.to_owned() };
         self.touched = true;
@@ -363,6 +396,15 @@ impl Group {
             events.push(Event::Stuck { seq: commit, reason: reason.to_owned() });
         }
         again
+    }
+
+    /// What we could not apply is void, or could be applied after all.
+    pub(super) fn follow_again(&mut self, events: &mut Vec<Event>) {
+        self.status = Status::Active;
+        let Some(lost) = self.lost.take() else { return };
+        if let (Some(from), Some(to)) = (lost.missed, lost.commit.previous()) {
+            events.push(Event::Missed { from, to });
+        }
     }
 
     /// The commit by which we came back is void.
@@ -461,16 +503,37 @@ impl Group {
         Some(open.disputed()?.plus_ms(DISPUTE_MS + 1 + self.rank(ACK_DELAY_RANKS) * ACK_DELAY_MS))
     }
 
-    /// When we go on as if the commit that we could not apply were annulled, if we cannot read whether it was: by its own
-    /// word it removes members, or one that came after it does, and so ends what keys of our epoch may read. If others could
+    /// Whether we cannot read how it is decided whether the commit that we could not apply stands: by its own word it removes members,
+    /// or one that came after it does, and so ends what keys of our epoch may read.
+    fn is_shut_out(&self) -> bool {
+        let lost = self.lost.as_ref().filter(|lost| lost.certain && !lost.settled);
+        let Some(lost) = lost.filter(|lost| self.ledger.find(lost.commit).is_some()) else { return false };
+        self.ledger.open().iter().any(|open| open.seq >= lost.commit && open.removed > 0)
+    }
+
+    /// When we go on as if the commit that we could not apply were annulled, if we can read neither that nor a dispute. If others could
     /// apply it, the DS refuses.
     pub(super) fn blind_due(&self) -> Option<Timestamp> {
-        let lost = self.lost.as_ref().filter(|lost| lost.certain && !lost.settled)?;
+        let lost = self.lost.as_ref().filter(|_| self.is_shut_out())?;
         self.ledger.find(lost.commit).filter(|(_, open)| open.disputed().is_none())?;
-        self.ledger.open().iter().find(|open| open.seq >= lost.commit && open.removed > 0)?;
         let own = self.mls.current_member_index();
         let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
         Some(lost.nacked?.plus_ms(DISPUTE_MS + BLIND_MS + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))
+    }
+
+    /// What a refusal of our commit says that follows on the epoch before one that we could not apply, where we cannot read on: after
+    /// the time that a dispute takes, that others have acknowledged it.
+    pub(super) fn refusal_decides(&self) -> RefusalSays {
+        if !self.is_shut_out() {
+            return RefusalSays::Nothing;
+        }
+        let disputed = self.lost.as_ref().and_then(|lost| self.ledger.find(lost.commit)?.1.disputed());
+        let over = disputed.is_none_or(|since| self.read_to_end >= Some(since.plus_ms(DISPUTE_MS + BLIND_MS)));
+        if over && (disputed.is_some() || self.blind_due().is_some()) {
+            RefusalSays::Stands
+        } else {
+            RefusalSays::Later
+        }
     }
 
     /// The DS took something of ours: if it is our word about a commit that we could not apply, it may be that we cannot

@@ -24,6 +24,7 @@ use super::{
     access::fault,
     commit::{Change, body_of, is_outdated},
     rejoin::JoinAccess,
+    standing::RefusalSays,
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -319,8 +320,12 @@ impl Group {
         match next {
             // MLS forbids messages while proposals wait: commit them first.
             Some((_, true)) if may_commit && !self.own_removal_proposed() => {}
-            // What we still have to say waits for who commits our removal; if nobody does, the others' come first.
+            // What we still have to say waits for who commits our removal; if nobody does, the others' come first. But who was locked out may
+            // be the only one that is there to commit it.
             Some((_, true)) if self.mls.commit_required() => {
+                if let Some(order) = self.readmission() {
+                    return Ok(Some(order));
+                }
                 if self.commit_due().is_none_or(|due| due > now) {
                     return Ok(None);
                 }
@@ -335,6 +340,12 @@ impl Group {
             }
         }
         self.wish_first(Wish::CommitProposals).map(Some)
+    }
+
+    /// The intent to let somebody in again, if there is one.
+    fn readmission(&self) -> Option<u64> {
+        let lets_in = |intent: &Intent| !intent.ordered && matches!(intent.wish, Wish::Readmit { .. });
+        self.intents.iter().find(|(_, intent)| lets_in(intent)).map(|(order, _)| *order)
     }
 
     /// Makes of a wish what is to be submitted in the present epoch; none if there is nothing left to do.
@@ -463,7 +474,7 @@ impl Group {
     /// # Errors
     /// The refusal itself, if the same submission should be sent again later.
     pub fn refused(&mut self, id: IdempotencyKey, refusal: &Refusal, events: &mut Vec<Event>) -> Result<(), Refusal> {
-        let (epoch, blind) = (self.epoch(), self.blind_due().is_some());
+        let (epoch, says) = (self.epoch(), self.refusal_decides());
         let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| intent.id == id) else {
             // The channel has shown its outcome meanwhile.
             return Ok(());
@@ -478,10 +489,11 @@ impl Group {
         let is_commit = intent.prepared.as_ref().is_some_and(|prepared| prepared.bundle.is_some());
         match refusal.code {
             // What we could not read whether it was annulled.
-            Code::EpochConflict | Code::AccessRefused if current && is_commit && blind => {
+            Code::EpochConflict | Code::AccessRefused if current && is_commit && says == RefusalSays::Stands => {
                 self.went_on_without_us(events);
                 Ok(())
             }
+            Code::AccessRefused if current && is_commit && says == RefusalSays::Later => Err(refusal.clone()),
             // Made anew with the whole tree.
             Code::TreeIncomplete => {
                 intent.prepared = None;
@@ -499,8 +511,12 @@ impl Group {
                 }
                 Ok(())
             }
-            // The server speaks of an epoch that its channel does not show: its word is a hint only.
-            Code::EpochConflict | Code::EpochStale if current => Err(refusal.clone()),
+            // The server speaks of an epoch that its channel does not show: its word is a hint only. But what we have read may be of another
+            // log.
+            Code::EpochConflict | Code::EpochStale if current => {
+                self.suspect_branch();
+                Err(refusal.clone())
+            }
             // After a removal, access needs a key of the new epoch: so what was refused was of an older one.
             Code::EpochConflict | Code::EpochStale | Code::AccessRefused if !current => {
                 // Made anew, in the present epoch, by the next submission.
@@ -508,8 +524,11 @@ impl Group {
                 self.save_intent(order);
                 Ok(())
             }
-            // Our epoch may be one that time has annulled, which the channel will show or we shall know by ourselves.
-            Code::AccessRefused if epoch > self.ledger.settled() => Err(refusal.clone()),
+            // Our epoch may be one that time has annulled, which the channel will show or we shall know by ourselves; or of another log.
+            Code::AccessRefused => {
+                self.suspect_branch();
+                Err(refusal.clone())
+            }
             _ if refusal.retry() == Retry::Never => {
                 let time = self.window.time();
                 self.fail_intent(order, id, refusal.to_string(), time, events);

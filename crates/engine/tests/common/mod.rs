@@ -16,10 +16,13 @@ use conclave_channel::{
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
-    group::{Access, Group, Handshakes, Incoming, NewGroup, Processed, RejoinError, Submission, SubmissionBody},
+    group::{
+        Access, Group, Handshakes, Incoming, KnockRefused, NewGroup, Processed, RejoinError, Submission, SubmissionBody,
+    },
     intent::Wish,
     invitation::{Invitation, TreeFetch, load_key_packages},
     key_packages::{self, AddressKey},
+    knock::Knocked,
     outcome::Event,
     writes::{Room, Rows, StoredMessage, Write},
 };
@@ -459,4 +462,21 @@ pub fn dispute(world: &mut World, access: &Access, open: usize) {
     let request = SubmitRequest { idempotency_key: vec![7; 16], entry: nack.to_bytes().unwrap() };
     let (intent, body) = (IdempotencyKey::new([7; 16]), SubmissionBody::Entry(request));
     world.ds.submit(&Submission { intent, join: None, blobs: Vec::new(), body }).unwrap();
+}
+
+/// Has `member` take a knock of `knocker`. Says what came of it.
+pub fn knock(world: &World, knocker: &mut Person, member: &mut Person) -> Result<(), KnockRefused> {
+    let (theirs, ours) = (member.key_package(world), knocker.key_package(world));
+    let now = world.ds.now();
+    let post = knocker.group().knock(&member.account.client, &theirs, ours, now).unwrap();
+    knocker.group().knocked(vec![member.account.client.clone()], now, &mut Vec::new());
+    knocker.save();
+    let body = Body::Inline(size_class::pad(post.knock, 0));
+    let entry = Entry::new(EntryKind::Knock, Epoch(0), body).to_bytes().unwrap();
+    let knocked = Knocked::open(&member.mls, &entry, now).unwrap();
+    let answered = member.group().answer(&knocked, now).map(drop);
+    member.save();
+    let writes = knocked.used(&member.mls, &member.store).unwrap();
+    member.store.apply(writes);
+    answered
 }

@@ -1,0 +1,238 @@
+//! Clients that were shown another log than the others, or cannot read how a commit was decided: how they find out, and come back.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::*;
+use conclave_authentication::CertificateAuthority;
+use conclave_channel::law::DISPUTE_MS;
+use conclave_engine::{
+    group::{Incoming, KnockRefused, Status, SubmissionBody},
+    intent::Wish,
+    outcome::{Event, Outcome},
+};
+use conclave_names::Seq;
+use conclave_protocol::{Code, Refusal};
+
+fn said(person: &mut Person, world: &mut World, text: &str) {
+    person.say(text);
+    person.drive_now(world);
+}
+
+/// What somebody has made, as an entry at a place of a log that is shown to nobody else.
+fn shown(world: &World, person: &mut Person) -> Incoming {
+    let now = world.ds.now();
+    let submission = person.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    person.save();
+    let entry = match &submission.body {
+        SubmissionBody::Entry(request) => request.entry.clone(),
+        SubmissionBody::Bundle(bundle) => bundle.entry.clone(),
+    };
+    Incoming { seq: person.group().position().seq.next(), time: now, entry, blob: None }
+}
+
+/// Takes it for what the server has ordered.
+fn take(person: &mut Person, entry: Incoming) {
+    let done = person.group().process(&[entry]);
+    assert_eq!(done.outcomes[0].1, Outcome::Confirmed);
+    person.save();
+}
+
+/// Reads the log once more, if that is wanted.
+fn audit(world: &World, person: &mut Person) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(after) = person.group().wants_audit() {
+        person.group().audit(&world.ds.after(after), &mut events).unwrap();
+    }
+    person.save();
+    events
+}
+
+fn rewritten(events: &[Event]) -> bool {
+    events.iter().any(|event| matches!(event, Event::LogRewritten { .. }))
+}
+
+/// Is let in by a knock at the first round.
+fn comes_back(world: &mut World, lost: &mut Person, member: &mut Person) {
+    assert!(lost.group().wants_rejoin(), "{:?}", lost.group().status());
+    member.sync(&world.ds);
+    knock(world, lost, member).unwrap();
+    member.drive_now(world);
+    lost.restart();
+    lost.join(world);
+    lost.drive_now(world);
+    assert_eq!(*lost.group().status(), Status::Active);
+    member.sync(&world.ds);
+}
+
+/// Bob renews his keys in a log of his own: the group knows him by the leaf before, and has not come to the epoch that he is in.
+#[test]
+fn who_renewed_its_leaf_in_another_log_is_known_by_the_one_before() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    bob.wish(Wish::Update);
+    let update = shown(&world, &mut bob);
+    take(&mut bob, update);
+    said(&mut alice, &mut world, "meanwhile");
+    assert!(bob.group().wants_audit().is_none());
+    bob.group().epoch_refused();
+    assert!(rewritten(&audit(&world, &mut bob)));
+    let before = bob.group().epoch();
+    comes_back(&mut world, &mut bob, &mut alice);
+    assert_eq!(bob.group().epoch(), before, "another one of the same number");
+    carol.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
+
+/// The log that the server gives out now ends before the entry that began Bob's epoch.
+#[test]
+fn a_log_that_ends_too_early_is_another_if_the_server_does_not_know_the_epoch() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    said(&mut alice, &mut world, "in both");
+    bob.sync(&world.ds);
+    bob.wish(Wish::Update);
+    let update = shown(&world, &mut bob);
+    take(&mut bob, update);
+    // A server that is merely late: Bob is in no other branch.
+    bob.wish(Wish::Heartbeat);
+    let stale = Refusal::new(Code::EpochStale, "too early");
+    let now = world.ds.now();
+    let submission = bob.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    assert_eq!(bob.group().refused(submission.intent, &stale, &mut Vec::new()), Err(stale));
+    assert!(bob.group().wants_audit().is_some(), "it hints at another log");
+    assert!(!rewritten(&audit(&world, &mut bob)));
+    assert_eq!(*bob.group().status(), Status::Active);
+    bob.group().epoch_refused();
+    assert!(rewritten(&audit(&world, &mut bob)));
+    comes_back(&mut world, &mut bob, &mut alice);
+    carol.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
+
+/// Bob was not shown an entry, and invites Erin out of the log that he knows: what she reads cannot follow on it.
+#[test]
+fn who_was_invited_out_of_another_log_finds_out_and_is_let_in_by_others() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let [mut dave, mut erin] = ["dave", "erin"].map(|name| world.person(name));
+    said(&mut alice, &mut world, "withheld from Bob");
+    for invited in [&mut dave, &mut erin] {
+        bob.wish(Wish::Add { key_packages: vec![invited.key_package(&world)] });
+        let now = world.ds.now();
+        let add = bob.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        bob.save();
+        let seq = world.ds.submit(&add).unwrap();
+        let (time, entry) = world.ds.entries.last().unwrap().clone();
+        take(&mut bob, Incoming { seq: Seq(seq.0 - 1), time, entry, blob: None });
+    }
+    erin.join(&world);
+    let done = erin.sync(&world.ds);
+    assert!(done.fault.is_some());
+    assert_eq!(*erin.group().status(), Status::Active, "once may be a mistake on the way");
+    let done = erin.sync(&world.ds);
+    assert!(done.fault.is_some() && rewritten(&done.events), "{:?}", done.events);
+    comes_back(&mut world, &mut erin, &mut alice);
+    carol.sync(&world.ds);
+    agree(&mut [&mut alice, &mut carol, &mut erin]);
+}
+
+/// A member has let Bob in again, and the Welcome is lost.
+#[test]
+fn a_lost_answer_to_a_knock_is_given_again() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    bob.group().position_gone(None, &mut Vec::new());
+    bob.save();
+    knock(&world, &mut bob, &mut alice).unwrap();
+    alice.drive_now(&mut world);
+    carol.sync(&world.ds);
+    world.ds.welcomes.clear();
+    bob.restart();
+    let due = bob.group().knock_due().unwrap();
+    world.ds.ahead += due.0 - world.ds.now().0;
+    knock(&world, &mut bob, &mut carol).unwrap();
+    carol.drive_now(&mut world);
+    bob.join(&world);
+    bob.drive_now(&mut world);
+    alice.sync(&world.ds);
+    carol.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+    // And in one round nobody lets him in whom another has let in.
+    bob.group().position_gone(None, &mut Vec::new());
+    bob.save();
+    let (theirs, ours) = (alice.key_package(&world), bob.key_package(&world));
+    let now = world.ds.now();
+    bob.group().knock(&alice.account.client, &theirs, ours, now).unwrap();
+    world.ds.ahead += 2 * 3_600_000;
+    knock(&world, &mut bob, &mut carol).unwrap();
+    carol.drive_now(&mut world);
+    alice.sync(&world.ds);
+    let again = knock(&world, &mut bob, &mut alice);
+    assert!(matches!(again, Ok(()) | Err(KnockRefused::TooSoon)), "{again:?}");
+}
+
+/// Alice is about to leave and still has something to say; Bob, who is to commit that, is locked out.
+#[test]
+fn who_waits_to_leave_lets_others_in_all_the_same() {
+    let mut world = World::new();
+    let [mut alice, mut bob] = ["alice", "bob"].map(|name| world.person(name));
+    group_of(&mut world, &mut [&mut alice, &mut bob]);
+    alice.wish(Wish::Leave);
+    alice.drive_now(&mut world);
+    alice.say("before I go");
+    bob.group().position_gone(None, &mut Vec::new());
+    bob.save();
+    knock(&world, &mut bob, &mut alice).unwrap();
+    alice.drive_now(&mut world);
+    bob.join(&world);
+    bob.drive(&mut world);
+    alice.sync(&world.ds);
+    assert_eq!(*alice.group().status(), Status::Removed);
+    // She had wished to leave before she said it.
+    let failed = |event: &Event| matches!(event, Event::IntentFailed { .. });
+    assert!(bob.texts().is_empty() && alice.events.iter().any(failed), "{:?}", alice.events);
+}
+
+/// Bob cannot apply a commit, and disputes it; the removal that follows ends what he can read, so he does not see that it was
+/// acknowledged.
+#[test]
+fn who_cannot_read_how_a_dispute_ended_learns_it_from_a_refusal() {
+    let mut world = World::new();
+    let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
+    let both = [&world.ca, &other];
+    let (mut alice, mut carol) =
+        (world.person_of("alice", &world.ca, &both), world.person_of("carol", &world.ca, &both));
+    let (mut bob, mut erin) = (world.person("bob"), world.person_of("erin", &world.ca, &both));
+    let mut dave = world.person_of("dave", &other, &both);
+    group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol, &mut erin]);
+    alice.wish(Wish::Add { key_packages: vec![dave.key_package(&world)] });
+    alice.drive_now(&mut world);
+    bob.drive_now(&mut world);
+    assert!(matches!(bob.group().status(), Status::Stuck { .. }));
+    let users = vec![erin.user()];
+    alice.wish(Wish::Remove { users });
+    alice.drive_now(&mut world);
+    let removal = Seq(world.ds.entries.len() as u64);
+    carol.drive(&mut world);
+    let mut visible = world.ds.after(bob.group().position().seq);
+    visible.retain(|entry| entry.seq <= removal);
+    bob.group().process(&visible);
+    bob.save();
+
+    let refusal = Refusal::new(Code::AccessRefused, "a removal has ended what this session's key may do");
+    let mut ask = |world: &World, wait: u64| {
+        let now = world.ds.now().plus_ms(wait);
+        bob.group().caught_up(now).unwrap();
+        let commit = bob.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        assert!(matches!(commit.body, SubmissionBody::Bundle(_)));
+        bob.group().refused(commit.intent, &refusal, &mut Vec::new())
+    };
+    // It may be that the server's clock runs behind.
+    assert_eq!(ask(&world, DISPUTE_MS + 120_000), Err(refusal.clone()));
+    assert_eq!(ask(&world, DISPUTE_MS + 600_000), Ok(()));
+    world.ds.ahead += DISPUTE_MS + 600_000;
+    carol.sync(&world.ds);
+    comes_back(&mut world, &mut bob, &mut carol);
+}
