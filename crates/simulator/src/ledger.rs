@@ -155,6 +155,8 @@ pub(crate) struct Ledger {
     pub(crate) uninvited: BTreeSet<(usize, usize)>,
     /// Clients that could not take up an invitation at some time, by group.
     pub(crate) missed: BTreeSet<(usize, usize)>,
+    /// Clients that could not follow a group at some time.
+    pub(crate) stuck: BTreeSet<(usize, usize)>,
     /// Messages that clients had, by group and place, when they left another log for the group's.
     pub(crate) apart: BTreeMap<(usize, usize), BTreeSet<(Seq, [u8; 32])>>,
     /// Entries with a commit that only some can apply, by the hash of their bytes.
@@ -342,6 +344,9 @@ impl Ledger {
                 }
                 _ => continue,
             };
+            if matches!(alarm, Alarm::Stuck | Alarm::Gone) {
+                self.stuck.insert((client, slot));
+            }
             self.alarm(client, slot, alarm, &what)?;
         }
         // Who lives in another log knows of other changes.
@@ -375,6 +380,11 @@ impl Ledger {
             return Ok(());
         }
         Err(Stop::violation(format!("{client} encrypted two messages with its key of generation {generation}")))
+    }
+
+    /// Whether a client has submitted an encrypted message before.
+    pub(crate) fn has_seen(&self, client: &ClientUri, entry: &[u8]) -> bool {
+        self.keys.iter().any(|((of, ..), seen)| of == client && seen == entry)
     }
 
     /// The service acknowledged an intent.

@@ -382,18 +382,23 @@ impl World {
         any && self.actors.values().all(|actor| actor.index() == client || ghost(actor))
     }
 
-    /// Whether a client cannot follow a group and knows nobody who can help: all whom it knew are gone, or in the same plight. In a
-    /// branch of its own it may even have removed them.
+    /// Whether a client cannot follow a group and knows nobody who can help: all whom it knew are gone, in the same plight, or have removed
+    /// it since, which they alone can read. In a branch of its own it may even have removed them.
     pub(crate) fn is_helpless(&self, client: usize, slot: usize) -> bool {
-        let group = self.actors.get(&client).and_then(|actor| actor.group(slot));
-        let Some(group) = group.filter(|group| matches!(group.status(), Status::Stuck { .. })) else { return false };
+        let Some(own) = self.actors.get(&client) else { return false };
+        let stuck = |group: &&Group| matches!(group.status(), Status::Stuck { .. });
+        let Some(group) = own.group(slot).filter(stuck) else { return false };
+        let lists_us = |theirs: &Group| {
+            theirs.members().is_ok_and(|members| members.iter().any(|member| member.client == *own.client()))
+        };
         let known = group.whom_to_ask().unwrap_or_default();
         let helps = |actor: &&Actor| {
             known.contains(actor.client())
-                && actor.is_active(slot)
                 && !self.around.ledger.is_victim(actor.index(), slot)
+                && actor.is_active(slot)
+                && actor.group(slot).is_some_and(lists_us)
         };
-        self.actors.values().find(helps).is_none()
+        !self.actors.values().any(|actor| helps(&actor))
     }
 
     /// Whether anybody has something to do, of those whom the server does not lie to.

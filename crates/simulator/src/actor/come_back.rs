@@ -1,14 +1,16 @@
 //! Coming back into a group that this client cannot follow any more, as the client's shell does.
 
+use conclave_channel::chain;
+use conclave_delivery::store::EntryRow;
 use conclave_engine::{
     group::{Group, RejoinError, WayBack},
     invitation::TreeFetch,
 };
-use conclave_names::{Epoch, Seq};
+use conclave_names::{Epoch, Hash, Seq};
 use conclave_protocol::{Code, v1::ReadGroupInfoResponse};
 
 use super::{Actor, Surroundings};
-use crate::{network::Stop, server::Session};
+use crate::{ledger::Slot, network::Stop, server::Session};
 
 /// How often a way back is begun in one call: others may commit meanwhile.
 const TRIES: usize = 4;
@@ -28,7 +30,7 @@ impl Actor {
                     self.drive(around, slot)?;
                     if self.is_active(slot) {
                         around.ledger.recoveries.rejoined += 1;
-                        self.heal(around, slot);
+                        self.judge_place(around, slot)?;
                     }
                 }
                 Err(RejoinError::ReadOn | RejoinError::Epoch { .. } | RejoinError::NotNeeded) => {
@@ -47,17 +49,22 @@ impl Actor {
         Ok(())
     }
 
-    /// Who has come into the group's own log anew lives in no other any more.
-    pub(super) fn heal(&mut self, around: &mut Surroundings, slot: usize) {
-        let Some(known) = around.ledger.slot(slot) else { return };
-        if around.ledger.is_victim(self.index, slot)
-            && self.is_active(slot)
+    /// Who has come into the group's own log anew lives in no other any more; and who was brought in by somebody that lives in another log
+    /// begins in that one.
+    pub(super) fn judge_place(&self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let Some(known) = around.ledger.slot(slot).cloned() else { return Ok(()) };
+        let Some(place) = self.group(slot).filter(|_| self.is_active(slot)).map(Group::position) else { return Ok(()) };
+        let (_, entries) = around.server.log(&known.channel).map_err(Stop::Refused)?;
+        if hash_at(&known, &entries, place.seq) != place.hash {
+            around.ledger.victims.insert((self.index, slot));
+        } else if around.ledger.is_victim(self.index, slot)
             && !around.server.shows_another_log(self.index, &known.channel)
         {
             let had: Vec<_> =
                 self.disk.messages(&known.group.to_string()).map(|stored| (Seq(stored.seq), stored.id)).collect();
             around.ledger.heal(self.index, slot, had);
         }
+        Ok(())
     }
 
     /// Makes the commit, and makes it durable.
@@ -124,6 +131,14 @@ impl Actor {
         }
         Ok(tree)
     }
+}
+
+/// The hash of a group's log at a place.
+fn hash_at(known: &Slot, entries: &[EntryRow], place: Seq) -> Hash {
+    let read = entries.iter().take_while(|entry| entry.seq <= place);
+    read.fold(chain::start(&known.channel), |hash, entry| {
+        chain::next(&hash, entry.seq, entry.kind, entry.time, &chain::entry_hash(&entry.bytes))
+    })
 }
 
 fn no_access() -> RejoinError {

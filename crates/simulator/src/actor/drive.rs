@@ -1,5 +1,6 @@
 //! Carrying out what was wished.
 
+use conclave_channel::{Entry, EntryKind};
 use conclave_engine::{
     group::{Group, Status, Submission, SubmissionBody},
     intent::Wish,
@@ -63,18 +64,21 @@ impl Actor {
         let mask = self.offence.and_then(Offence::bad_path_secrets).unwrap_or(0);
         let mut events: Vec<Event> = Vec::new();
         let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
-        let key = group.next_generation();
+        let mls = |error| Stop::violation(error);
+        let last = (group.epoch_authenticator().map_err(mls)?, group.next_generation());
         let (next, spoilt) = with_bad_path_secrets(mask, || group.next_submission(now, &mut events));
-        // The epoch's own name: one that was annulled has another than the one in its place.
-        let used = (group.next_generation() > key).then(|| group.epoch_authenticator().map(|epoch| (epoch, key)));
-        let used = used.transpose().map_err(Stop::violation)?;
+        // The epoch's own name: one that was annulled has another than the one in its place. Time may have annulled it in this very call.
+        let epoch = group.epoch_authenticator().map_err(mls)?;
+        let key = group.next_generation().checked_sub(1);
+        let used = key.filter(|key| last.0 != epoch || *key >= last.1).map(|key| (epoch, key));
         let ended = *group.status() == Status::Removed;
         if let (1.., Ok(Some(submission))) = (spoilt, &next) {
             // It may become durable, whatever comes now.
             let body = submission.body.clone();
             self.commit_is_partial(around, slot, &body);
         }
-        let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
+        // Who is alone has left by this.
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Submitted::Nothing) };
         if lazy && let Ok(Some(submission)) = &next {
             let id = submission.intent;
             if group.intents().any(|intent| intent.id == id && intent.wish == Wish::CommitProposals) {
@@ -98,7 +102,10 @@ impl Actor {
         // The wish was dropped; the event told why.
         let Ok(next) = next else { return Ok(Submitted::Refused) };
         let Some(submission) = next else { return Ok(Submitted::Nothing) };
-        if let (Some(key), SubmissionBody::Entry(request)) = (used, &submission.body) {
+        if let (Some(key), SubmissionBody::Entry(request)) = (used, &submission.body)
+            && Entry::parse(&request.entry).is_ok_and(|entry| entry.kind == EntryKind::Message)
+            && !around.ledger.has_seen(&self.client, &request.entry)
+        {
             around.ledger.encrypted(&self.client, key, &request.entry)?;
         }
         let wish = self.wish_of(slot, submission.intent);

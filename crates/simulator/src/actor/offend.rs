@@ -4,7 +4,11 @@ use conclave_channel::{Body, Entry, EntryKind, Position, access::ChannelKey, cha
 use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_engine::group::{Status, SubmissionBody};
 use conclave_names::{IdempotencyKey, Seq};
-use conclave_protocol::v1::{SubmitBundleRequest, SubmitRequest, SubmitResponse};
+
+use conclave_protocol::{
+    Code,
+    v1::{SubmitBundleRequest, SubmitRequest, SubmitResponse},
+};
 
 use super::{Actor, Surroundings, random};
 use crate::{hostile::Offence, ledger::Deed, network::Stop, server::Session};
@@ -94,7 +98,11 @@ impl Actor {
     pub(crate) fn offend(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let Some(offence) = self.offence.take().filter(|offence| !offence.is_commit()) else { return Ok(()) };
         let Some((entry, about)) = self.bad_entry(around, slot, offence)? else { return Ok(()) };
-        let mut session = self.session(around, slot)?;
+        let mut session = match self.session(around, slot) {
+            // Its epoch may be void, as it has yet to read.
+            Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused => return Ok(()),
+            session => session?,
+        };
         around.server.crash = None;
         let idempotency_key = IdempotencyKey::new(random()?).to_vec();
         let submission = session.submission(&SubmissionBody::Entry(SubmitRequest { idempotency_key, entry }));

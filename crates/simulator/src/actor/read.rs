@@ -172,8 +172,7 @@ impl Actor {
                 }
                 self.save(around, slot)?;
                 self.hear(around, slot, &events, &[])?;
-                self.heal(around, slot);
-                self.infect(around, slot, &events);
+                self.judge_place(around, slot)?;
             }
             // A last resort's invitation is ours for ever: we died after joining by it.
             Err(JoinError::Member | JoinError::Old) => return Ok(()),
@@ -200,19 +199,6 @@ impl Actor {
             around.ledger.missed.insert((self.index, slot));
         }
         Ok(())
-    }
-
-    /// Who is invited by somebody that lives in another log begins in that log.
-    fn infect(&self, around: &mut Surroundings, slot: usize, events: &[Event]) {
-        let by = events.iter().find_map(|event| match event {
-            Event::Joined { by, .. } => Some(by.clone()),
-            _ => None,
-        });
-        let by =
-            by.and_then(|by| around.ledger.clients.iter().find(|(_, client)| **client == by).map(|(index, _)| *index));
-        if by.is_some_and(|by| around.ledger.is_victim(by, slot)) {
-            around.ledger.victims.insert((self.index, slot));
-        }
     }
 
     /// Reads a group's channel to its end.
@@ -288,7 +274,7 @@ impl Actor {
     fn audit(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let mut events = Vec::new();
         while let Some(after) = self.group(slot).and_then(Group::wants_audit) {
-            let page = match self.page_after(around, slot, after) {
+            let page = match self.page_once_more(around, slot, after) {
                 Err(Stop::Refused(_)) => None,
                 page => Some(page?),
             };
@@ -343,6 +329,22 @@ impl Actor {
         page
     }
 
+    /// Entries after a place that we have seen long ago: by the oldest key that reads there.
+    fn page_once_more(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
+        let skew = self.skew;
+        let accesses = self.group(slot).map(Group::accesses).transpose().map_err(Stop::violation)?;
+        for access in accesses.unwrap_or_default() {
+            let opened = around.call(|server| server.open(skew, &Opener::Member(access)));
+            let page = opened.and_then(|mut session| around.call(|server| server.fetch(&mut session, after, PAGE)));
+            match page {
+                Ok(page) if page.first().is_some_and(|first| first.seq == after.next().0) => return Ok(page),
+                Ok(_) | Err(Stop::Refused(_)) => {}
+                failed => return failed,
+            }
+        }
+        self.page_after(around, slot, after)
+    }
+
     /// A session of the newest epoch that the service takes a key of, before the one that we are in.
     pub(super) fn earlier_session(&self, around: &mut Surroundings, slot: usize) -> Result<Option<Session>, Stop> {
         let Some(group) = self.group(slot) else { return Ok(None) };
@@ -361,9 +363,11 @@ impl Actor {
     /// The entries after our place, as the service gives them out.
     fn page(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
         let mut page = self.page_after(around, slot, after)?;
+        // Who cannot follow does not look at what it is given.
+        let locked_out = self.group(slot).is_some_and(Group::wants_rejoin);
         let suits = |tamper: Tamper| {
             // Where nothing is left of a page, it is merely late.
-            tamper.is_about_pages() && page.len() > 1 && after.0 > 0
+            tamper.is_about_pages() && page.len() > 1 && after.0 > 0 && !locked_out
         };
         if let Some(tamper) = around.weather.tamper(suits) {
             match tamper {
@@ -526,6 +530,9 @@ impl Actor {
         batch: &[Incoming],
     ) -> Result<(), Stop> {
         around.ledger.hear(self.index, slot, events, &commits(batch))?;
+        if events.iter().any(|event| matches!(event, Event::Missed { .. })) {
+            around.ledger.missed.insert((self.index, slot));
+        }
         if events.iter().any(|event| matches!(event, Event::IntentFailed { .. })) {
             let (actor, group) = (self.index, self.group(slot));
             around.ledger.excuse(|said| {

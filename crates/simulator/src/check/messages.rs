@@ -8,7 +8,7 @@ use conclave_mls::content::Content;
 use conclave_names::{ClientUri, Seq};
 
 use super::Scene;
-use crate::{actor::Actor, network::Stop, world::Report};
+use crate::{actor::Actor, hostile::Lie, ledger::Deed, network::Stop, world::Report};
 
 /// A message as a client has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Scene<'_> {
                 }
                 if !self.truth.void.contains(&read.seq) {
                     let first = *by_text.entry(read.text.clone()).or_insert(read.seq);
-                    if first != read.seq {
+                    if first != read.seq && !self.may_be_there_twice(&read.text) {
                         return Err(Stop::violation(format!(
                             "\"{}\" was sent twice, at {first} and {}",
                             read.text, read.seq
@@ -79,11 +79,17 @@ impl Scene<'_> {
         for row in self.entries.iter().filter(|row| row.kind == EntryKind::Message) {
             // What a victim sends may be of an epoch of another log; a heartbeat is no message.
             let known = self.is_no_text(row.seq) || texts.contains_key(&row.seq) || self.truth.void.contains(&row.seq);
-            if !known && !self.ledger().has_victims(self.slot) {
+            if !known && !self.ledger().has_victims(self.slot) && !self.said_by_who_is_gone() {
                 return Err(Stop::violation(format!("nobody can read the message at {}", row.seq)));
             }
         }
         Ok(texts)
+    }
+
+    /// Whether somebody said something again, because it came back past the place where it had been: nobody reads it twice.
+    fn may_be_there_twice(&self, text: &str) -> bool {
+        let mut said = self.ledger().said.iter().filter(|said| said.text == text);
+        said.any(|said| self.ledger().missed.contains(&(said.actor, said.slot)))
     }
 
     /// Whether the message at a place is nobody's words: a heartbeat, or what somebody sent who breaks the rules.
@@ -123,9 +129,26 @@ impl Scene<'_> {
         Ok(history.len())
     }
 
-    /// Whether a client could not take up an invitation at some time: what was said then it cannot read.
+    /// Whether a client could not take up an invitation, or not follow, at some time: what was said then it cannot read.
     fn came_late(&self, actor: &Actor) -> bool {
-        self.ledger().missed.contains(&(actor.index(), self.slot))
+        let place = (actor.index(), self.slot);
+        self.ledger().missed.contains(&place) || (self.ledger().stuck.contains(&place) && !actor.is_active(self.slot))
+    }
+
+    /// Whether a client was told that entries are gone, and does not know of what it has said itself; there may be nobody else.
+    fn said_by_who_is_gone(&self) -> bool {
+        self.ledger().misdeeds_in(self.slot).any(|misdeed| misdeed.deed == Deed::Lied(Lie::Gone))
+    }
+
+    /// Whether all who were members at a place have a message, wherever they read it.
+    fn all_have(&self, text: &str, seq: Seq) -> Result<bool, Stop> {
+        let Some(readers) = self.readers(seq)? else { return Ok(false) };
+        let lacks = |actor: &&Actor| {
+            readers.contains(actor.client())
+                && !self.came_late(actor)
+                && !self.history(actor).iter().any(|read| read.text == text)
+        };
+        Ok(!self.world.actors.values().filter(|actor| !self.is_victim(actor)).any(|actor| lacks(&actor)))
     }
 
     fn readers(&self, seq: Seq) -> Result<Option<BTreeSet<ClientUri>>, Stop> {
@@ -140,6 +163,7 @@ impl Scene<'_> {
             if self.ledger().is_victim(said.actor, self.slot)
                 || self.world.is_alone_with_its_offence(said.actor, self.slot)
                 || self.world.is_among_ghosts(said.actor, self.slot)
+                || self.world.is_helpless(said.actor, self.slot)
             {
                 continue;
             }
@@ -154,6 +178,9 @@ impl Scene<'_> {
                     return Err(Stop::violation(format!("\"{}\" is not where it was acknowledged", said.text)));
                 }
                 // Who was removed since, or was a member in void epochs only, cannot say again what was in one.
+                // Everybody may have read it in a void epoch before it was said again.
+                (None, Some(seq))
+                    if said.again && !self.truth.void.contains(&seq) && self.all_have(&said.text, seq)? => {}
                 (None, Some(seq)) if !(said.excused && (said.again || self.truth.void.contains(&seq))) => {
                     return Err(Stop::violation(format!("\"{}\" was acknowledged and lost", said.text)));
                 }
