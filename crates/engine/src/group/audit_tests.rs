@@ -129,6 +129,54 @@ fn busy_life(mut dice: Dice) {
     assert!(!people[bob].group().parents.is_empty(), "states before open commits were looked at, too");
 }
 
+/// The commit that ended the message's epoch is open, and the state before it is kept.
+#[test]
+fn the_key_of_a_late_message_is_gone_from_the_state_before_the_commit_too() {
+    for at_once in [true, false] {
+        let mut world = World::new();
+        let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+        let [alice, bob, carol] = &mut people;
+        group_of(&mut world, &mut [alice, bob, carol]);
+        bob.sync(&world.ds);
+        let mut late = Vec::new();
+        for text in ["one", "two", "three"] {
+            carol.say(text);
+        }
+        for _ in 0..3 {
+            let next = carol.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+            let SubmissionBody::Entry(request) = &next.body else { panic!("not a message") };
+            late.push(message_in(bob, &request.entry).unwrap());
+            world.ds.entries.push((world.ds.now(), request.entry.clone()));
+            carol.sync(&world.ds);
+        }
+        // The server orders them after the commit.
+        let messages = world.ds.entries.split_off(world.ds.entries.len() - 3);
+        alice.wish(Wish::Update);
+        alice.drive(&mut world);
+        if !at_once {
+            bob.sync(&world.ds);
+        }
+        for (_, entry) in messages.iter().take(2) {
+            let now = world.ds.now();
+            world.ds.entries.push((now, entry.clone()));
+        }
+        assert!(late.iter().all(|message| decrypts(bob, &bob.store, message)), "or this test would show nothing");
+        bob.sync(&world.ds);
+        assert_eq!(bob.texts(), ["one", "two"]);
+        assert!(!bob.group().parents.is_empty(), "the commit is open");
+        for _ in 0..2 {
+            assert!(!decrypts(bob, &bob.store, &late[0]) && !decrypts(bob, &bob.store, &late[1]));
+            assert!(decrypts(bob, &bob.store, &late[2]), "the last may still come");
+            bob.restart();
+        }
+        let (now, last) = (world.ds.now(), messages[2].1.clone());
+        world.ds.entries.push((now, last));
+        bob.sync(&world.ds);
+        assert_eq!(bob.texts().len(), 3);
+        assert!(!late.iter().any(|message| decrypts(bob, &bob.store, message)));
+    }
+}
+
 #[test]
 fn a_key_that_sealed_something_is_not_in_the_store_when_it_leaves() {
     let mut world = World::new();

@@ -497,6 +497,7 @@ impl Group {
                 state,
                 last_added: self.last_added,
                 spent: self.spent_keys(),
+                late: Vec::new(),
             });
         }
         self.mls = mls;

@@ -227,7 +227,7 @@ impl Group {
         let mut parents = Vec::new();
         for parent in &row.parents {
             let ParentRow { commit, ended, at, last_added, spent } = *parent;
-            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added, spent });
+            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added, spent, late: Vec::new() });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
@@ -376,6 +376,7 @@ impl Group {
         } else if self.writes.is_empty() && !self.touched && !self.journal.unsaved() && !self.generations.unsaved() {
             return Ok(());
         }
+        self.spend_late()?;
         self.touched = false;
         self.save_notes();
         self.save_generations();

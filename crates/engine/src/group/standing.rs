@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::{
     Access, Group, Status,
     access::{Keys, fault, own_channel_key},
-    journal::skip_handshake_keys,
+    journal::{Used, skip_handshake_keys},
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -58,6 +58,22 @@ pub(super) struct Parent {
     pub(super) last_added: Epoch,
     /// Keys of our handshake ratchet that were used in that epoch and that the state does not know of.
     pub(super) spent: u32,
+    /// Keys of others' messages, the same; only until the next transaction (`late`).
+    pub(super) late: Vec<Used>,
+}
+
+impl Parent {
+    /// Uses up the keys of late messages in the state, loaded.
+    pub(super) fn spend_late(&self, mls: &mut MlsGroup) -> Result<(), MlsError> {
+        for used in &self.late {
+            match used.spend(mls) {
+                // What the state has not cannot be found in it.
+                Ok(()) | Err(mls_rs::error::MlsError::KeyMissing(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether what we lost is a branch that is not the group (`fork`).
@@ -170,7 +186,7 @@ impl Group {
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
         let (last_added, spent) = (self.last_added, self.spent_keys());
-        self.parents.push(Parent { commit, ended, at: ended, state, last_added, spent });
+        self.parents.push(Parent { commit, ended, at: ended, state, last_added, spent, late: Vec::new() });
         Ok(())
     }
 
@@ -307,6 +323,7 @@ impl Group {
         self.shared.groups.load(&group_id, GroupRows { state: parent.state.clone(), epochs });
         let mut mls = self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
         skip_handshake_keys(&mut mls, parent.spent)?;
+        parent.spend_late(&mut mls)?;
         Ok(mls)
     }
 
