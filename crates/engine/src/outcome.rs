@@ -13,6 +13,8 @@ pub enum Outcome {
     Applied,
     /// It came before those that stand before it, and waits for them.
     Buffered,
+    /// It came before those that stand before it, and there is no room for it to wait: it is to be read from the channel.
+    Overflow,
     /// It was processed before, or says what was said before under the same name.
     Duplicate,
     /// It is the echo of something of ours, which is final now.
