@@ -109,6 +109,11 @@ impl Group {
         if first { known().min().and_then(|first| first.checked_sub(1)).unwrap_or_else(after) } else { after() }
     }
 
+    /// Takes note of places that changes under way have whose kinds this version does not know.
+    pub(crate) fn spare_places(&mut self, foreign: std::collections::BTreeSet<u64>) {
+        self.foreign_intents = foreign;
+    }
+
     /// How many changes under way are of kinds that this version does not know: a later version began them. They are kept, and go
     /// on when it is back.
     #[must_use]
