@@ -193,7 +193,9 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// We cannot follow the group. It heals if a member removes this client and adds it again.
+    /// We cannot follow the group. What is wished waits. Either the commit is annulled within minutes, and the group goes on, or
+    /// this client comes back by itself ([`Event::Rejoined`]) or asks members ([`Event::Knocked`]); that it needs its user is told by
+    /// [`Event::RejoinBlocked`]. The last resort is that a member removes this client and adds it again.
     Stuck {
         /// At which entry.
         seq: Seq,

@@ -76,10 +76,11 @@ pub enum SubmissionBody {
 }
 
 impl Group {
-    /// Takes a wish: it is stored, and carried out by the submissions that follow.
+    /// Takes a wish: it is stored, and carried out by the submissions that follow. Who cannot follow the group now carries it out once
+    /// it can, or has come back; [`Event::IntentFailed`] tells of what cannot be carried out any more.
     ///
     /// # Errors
-    /// [`WishError`] if we are no member, or cannot follow the group.
+    /// [`WishError`] if we are no member.
     pub fn wish(&mut self, wish: Wish) -> Result<IdempotencyKey, WishError> {
         self.writable()?;
         self.wish_as_of(wish, self.epoch())
@@ -275,7 +276,7 @@ impl Group {
     }
 
     /// Gives a wish up. That it failed, and why, is kept in the history with it: who dies in between is told all the same.
-    fn fail_intent(
+    pub(super) fn fail_intent(
         &mut self,
         order: u64,
         intent: IdempotencyKey,
