@@ -243,6 +243,62 @@ fn unused_keys_of_an_epoch_go_an_hour_and_ten_minutes_after_its_end() {
     common::agree(&mut [alice, bob, carol]);
 }
 
+/// Where nobody says anything, time alone ends what is kept for commits that nobody disputed.
+#[test]
+fn a_quiet_group_keeps_the_states_before_commits_for_a_week() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(&mut world, &mut [alice, bob, carol]);
+    for person in [&mut *alice, &mut *bob, &mut *carol] {
+        person.sync(&world.ds);
+    }
+    let lost = message_in(bob, &sent_by(carol, &world, "lost on the way")).unwrap();
+    for _ in 0..3 {
+        alice.wish(Wish::Update);
+        alice.drive(&mut world);
+    }
+    bob.sync(&world.ds);
+    let kept = bob.group().parents.len();
+    assert!(kept >= 3 && decrypts(bob, &bob.store, &lost));
+    let state_rows = |bob: &Person| {
+        bob.store
+            .rows
+            .keys()
+            .filter(|(room, key)| *room == Room::GROUP && key.windows(6).any(|window| window == b"\0state"))
+            .count()
+    };
+    assert!(state_rows(bob) > kept - 1);
+    let last = bob.group().ledger.open().last().unwrap().time;
+    let over = last.plus_ms(conclave_channel::law::SETTLED_MS);
+    // While clocks may differ, nothing is certain.
+    bob.group().caught_up(over).unwrap();
+    bob.group().next_submission(over, &mut Vec::new()).unwrap();
+    assert!(!bob.group().parents.is_empty());
+    let due = bob.group().settling_due().unwrap();
+    assert!(due > over && bob.group().due(over).unwrap() <= due);
+    let end = over.plus_ms(3_600_000);
+    bob.group().caught_up(end).unwrap();
+    let mut events = Vec::new();
+    let _ = bob.group().next_submission(end, &mut events).unwrap();
+    bob.save();
+    assert!(bob.group().parents.is_empty() && bob.group().ledger.open().is_empty());
+    assert_eq!(bob.group().settling_due(), None, "or the shell would come back to it for ever");
+    assert!(!decrypts(bob, &bob.store, &lost));
+    bob.restart();
+    assert_eq!((state_rows(bob), bob.group().parents.len()), (1, 0));
+    // The log decides the same with the next entry, and everybody goes on.
+    world.ds.ahead += conclave_channel::law::SETTLED_MS + 7_200_000;
+    bob.say("a week later");
+    bob.drive_now(&mut world);
+    for person in [&mut *alice, &mut *carol] {
+        person.drive_now(&mut world);
+        assert!(person.texts().contains(&"a week later".to_owned()));
+    }
+    bob.sync(&world.ds);
+    common::agree(&mut [alice, bob, carol]);
+}
+
 fn holds(store: &Store, secret: &[u8]) -> bool {
     store.rows.values().any(|value| value.windows(secret.len()).any(|window| window == secret))
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use conclave_channel::{
     Entry, EntryKind, Position,
     access::ChannelKey,
-    law::{Change, DISPUTE_MS, OpenCommit},
+    law::{Change, DISPUTE_MS, OpenCommit, SETTLED_MS},
     verdict::Verdict,
 };
 use conclave_mls::seal::{Purpose, entry_context};
@@ -190,8 +190,9 @@ impl Group {
         Ok(())
     }
 
-    /// Goes back from an epoch that time alone has annulled. The log shows it only with the next entry, which nobody can
-    /// make who stays in that epoch: the DS admits none of its keys any more. Clocks differ, so we wait a little.
+    /// Carries out what time alone has decided. Of an annulment the log shows it only with the next entry, which nobody can
+    /// make who stays in that epoch: the DS admits none of its keys any more. And in a group where nobody talks, no entry would end
+    /// what is kept for commits that nobody disputed in a week. Clocks differ, so we wait a little.
     pub(super) fn time_decides(&mut self, events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(until) = self.read_to_end else { return Ok(()) };
         let mut ledger = self.ledger.clone();
@@ -200,7 +201,7 @@ impl Group {
         if matches!(self.status, Status::Stuck { .. }) && ledger.epoch() >= self.epoch() {
             return Ok(());
         }
-        if !changes.iter().any(|change| matches!(change, Change::Annulled { .. })) {
+        if changes.is_empty() {
             return Ok(());
         }
         self.ledger = ledger;
@@ -218,6 +219,13 @@ impl Group {
     pub(super) fn annulment_due(&self) -> Option<Timestamp> {
         let disputed = self.ledger.open().iter().filter_map(OpenCommit::disputed).min()?;
         Some(disputed.plus_ms(DISPUTE_MS + 1 + BLIND_MS))
+    }
+
+    /// When time alone settles the oldest open commit.
+    pub(super) fn settling_due(&self) -> Option<Timestamp> {
+        let front = self.ledger.open().first().filter(|open| open.disputed().is_none())?;
+        // Who cannot follow waits for an entry, or comes back.
+        (self.status == Status::Active).then(|| front.time.plus_ms(SETTLED_MS + 1 + BLIND_MS))
     }
 
     /// Carries out what the log has decided.

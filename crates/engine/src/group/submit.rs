@@ -179,14 +179,15 @@ impl Group {
     }
 
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
-    /// to go on with once what nobody could apply is annulled, keys of ours to renew, what we read to acknowledge, silence
-    /// to tell of, or a state in the store that is too old. Then [`Group::next_submission`] is to be called, and what it leaves to
+    /// to go on with once what nobody could apply is annulled, states to forget that nobody goes back to, keys of ours to renew, what
+    /// we read to acknowledge, silence to tell of, or a state in the store that is too old. Then [`Group::next_submission`] is to be called, and what it leaves to
     /// be stored.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
         let presence = [self.heartbeat_due(), self.silence_due(), self.early_due()].into_iter().flatten();
-        let revival = [self.revival_due(), self.blind_due(), self.annulment_due()].into_iter().flatten().min();
+        let decided = [self.annulment_due(), self.settling_due()];
+        let revival = [self.revival_due(), self.blind_due()].into_iter().chain(decided).flatten().min();
         [
             self.commit_due(),
             ack,
