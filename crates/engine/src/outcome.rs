@@ -202,8 +202,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// The server no longer keeps what came after our place: we cannot follow the group. It heals if a member removes
-    /// this client and adds it again.
+    /// The server no longer keeps what came after our place: we cannot follow the group, and come back as after
+    /// [`Event::Stuck`]. What is gone is missed.
     PositionGone {
         /// Our place: the last entry that we have.
         after: Seq,

@@ -44,6 +44,10 @@ const ACK_DELAY_RANKS: u64 = 10;
 /// How much longer than the others a member waits that cannot read how a dispute ended, in milliseconds: clocks differ.
 const BLIND_MS: u64 = 5 * 60 * 1000;
 
+/// What becomes of a client that cannot follow its group, and what people can do: the end of each reason.
+pub(super) const COMES_BACK: &str = "it comes back by itself, or asks members to let it in, and sends what waits then; if neither \
+                                     helps within a day, have a member remove this client and add it again";
+
 /// The state before an open commit.
 #[derive(Clone)]
 pub(super) struct Parent {
@@ -207,7 +211,8 @@ impl Group {
         self.ledger = ledger;
         let told = events.len();
         self.take_changes(&changes, events)?;
-        self.dirty = true;
+        self.touched = true;
+        self.dirty |= changes.iter().any(|change| matches!(change, Change::Annulled { .. }));
         let (seq, time) = (self.window.position().seq, self.window.time());
         for event in events.iter().skip(told) {
             self.note(event, seq, time);
@@ -256,8 +261,7 @@ impl Group {
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
             lost.settled = true;
             let reason = format!(
-                "other members could apply the commit that this client could not ({}): it must be removed and added \
-                 again",
+                "other members could apply the commit that this client could not ({}): {COMES_BACK}",
                 lost.reason
             );
             events.push(Event::Stuck { seq: commit, reason: reason.clone() });
@@ -414,8 +418,7 @@ impl Group {
         }
         let after = self.window.position().seq;
         let reason = format!(
-            "the server no longer keeps what came after entry {after}: this client was away for too long, and must be \
-             removed and added again"
+            "the server no longer keeps what came after entry {after}: this client was away for too long; {COMES_BACK}"
         );
         self.lost = None;
         self.status = Status::Stuck { reason: reason.clone() };
@@ -502,7 +505,7 @@ impl Group {
         lost.settled = true;
         let seq = lost.commit;
         let reason = format!(
-            "the group went on with the commit that this client could not apply ({}): it must be removed and added again",
+            "the group went on with the commit that this client could not apply ({}): {COMES_BACK}",
             lost.reason
         );
         self.status = Status::Stuck { reason: reason.clone() };

@@ -45,9 +45,6 @@ pub enum WishError {
     /// We were removed.
     #[error("this client is no member of the group any more: ask a member to add it again")]
     Removed,
-    /// The group needs recovery.
-    #[error("the group cannot be followed ({0}): ask a member to remove this client and add it again")]
-    Stuck(String),
     /// MLS refused.
     #[error(transparent)]
     Mls(#[from] MlsError),
@@ -88,9 +85,9 @@ impl Group {
 
     fn writable(&self) -> Result<(), WishError> {
         match &self.status {
-            Status::Active => Ok(()),
+            // What was disputed is decided within minutes, and ways back are taken without anybody's doing.
+            Status::Active | Status::Stuck { .. } => Ok(()),
             Status::Removed => Err(WishError::Removed),
-            Status::Stuck { reason } => Err(WishError::Stuck(reason.clone())),
         }
     }
 
@@ -315,7 +312,10 @@ impl Group {
             // Everything else waits for the successor.
             return Ok(self.intents.iter().find(|(_, intent)| intent.wish == Wish::Succeed).map(|(order, _)| *order));
         }
-        if self.lost.is_some() && !self.intents.values().any(|intent| !intent.ordered) {
+        let first = self.intents.values().find(|intent| !intent.ordered);
+        // Who goes on blindly learns by a commit only whether it may: the DS takes messages of an epoch that has ended, too.
+        let tells_nothing = |intent: &Intent| self.blind_due().is_some() && !intent.wish.is_commit();
+        if self.lost.is_some() && first.is_none_or(tells_nothing) {
             // The epoch that we are left in needs another commit than the one that nobody could apply.
             return self.wish_first(Wish::Update).map(Some);
         }
