@@ -77,6 +77,41 @@ impl Wish {
         matches!(self, Self::ReInit { .. })
     }
 
+    /// Whether it ends an epoch.
+    pub(crate) fn is_commit(&self) -> bool {
+        match self {
+            Self::Add { .. }
+            | Self::Remove { .. }
+            | Self::Update
+            | Self::CommitProposals
+            | Self::Rejoin
+            | Self::ReInit { .. }
+            | Self::Readmit { .. } => true,
+            Self::Send { .. }
+            | Self::Leave
+            | Self::Heartbeat
+            | Self::Succeed
+            | Self::Nack { .. }
+            | Self::Ack { .. } => false,
+        }
+    }
+
+    /// Whether it is still to be done by who was let in again. Its leaf is new, and what the old one had to say about commits or
+    /// proposals is said.
+    pub(crate) fn outlives_incarnation(&self) -> bool {
+        match self {
+            Self::Send { .. } | Self::Add { .. } | Self::Remove { .. } | Self::Leave | Self::ReInit { .. } => true,
+            Self::Update
+            | Self::CommitProposals
+            | Self::Heartbeat
+            | Self::Rejoin
+            | Self::Succeed
+            | Self::Readmit { .. }
+            | Self::Nack { .. }
+            | Self::Ack { .. } => false,
+        }
+    }
+
     /// The commit that it is a word about.
     pub(crate) fn about(&self) -> Option<Seq> {
         match self {

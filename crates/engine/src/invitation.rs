@@ -1,6 +1,6 @@
 //! Joining by a Welcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::{Body, Entry, EntryKind, HashWindow, Position, chain, law::Ledger, size_class};
 use conclave_mls::{
@@ -305,7 +305,7 @@ impl Invitation {
         events: &mut Vec<Event>,
     ) -> Result<Group, JoinError<R::Error>> {
         let mut writes = Vec::new();
-        let mut heritage = None;
+        let (mut heritage, mut foreign) = (None, BTreeSet::new());
         let incarnation = match row::incarnation(rows, &self.name)? {
             None => 0,
             Some(earlier) if earlier.status == Status::Active => return Err(JoinError::Member),
@@ -317,7 +317,7 @@ impl Invitation {
                 if matches!(earlier.status, Status::Stuck { .. }) {
                     heritage = heritage_of(account, shared, rows, &self.name)?;
                 }
-                row::delete_rows(rows, &self.name, &mut writes)?;
+                foreign = row::delete_rows(rows, &self.name, &mut writes)?;
                 earlier.number.saturating_add(1)
             }
         };
@@ -354,6 +354,7 @@ impl Invitation {
         );
         let by_last_resort = used_key_packages(&self.message, shared, rows, &mut writes)?;
         group.began(writes, member.sender, now, events)?;
+        group.spare_places(foreign);
         if let Some(heritage) = heritage {
             group.inherit(heritage, now, events);
         }

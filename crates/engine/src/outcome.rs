@@ -13,6 +13,8 @@ pub enum Outcome {
     Applied,
     /// It came before those that stand before it, and waits for them.
     Buffered,
+    /// It came before those that stand before it, and there is no room for it to wait: it is to be read from the channel.
+    Overflow,
     /// It was processed before, or says what was said before under the same name.
     Duplicate,
     /// It is the echo of something of ours, which is final now.
@@ -191,15 +193,17 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// We cannot follow the group. It heals if a member removes this client and adds it again.
+    /// We cannot follow the group. What is wished waits. Either the commit is annulled within minutes, and the group goes on, or
+    /// this client comes back by itself ([`Event::Rejoined`]) or asks members ([`Event::Knocked`]); that it needs its user is told by
+    /// [`Event::RejoinBlocked`]. The last resort is that a member removes this client and adds it again.
     Stuck {
         /// At which entry.
         seq: Seq,
         /// Why.
         reason: String,
     },
-    /// The server no longer keeps what came after our place: we cannot follow the group. It heals if a member removes
-    /// this client and adds it again.
+    /// The server no longer keeps what came after our place: we cannot follow the group, and come back as after
+    /// [`Event::Stuck`]. What is gone is missed.
     PositionGone {
         /// Our place: the last entry that we have.
         after: Seq,

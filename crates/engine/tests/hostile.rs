@@ -132,11 +132,14 @@ fn a_group_that_cannot_be_followed_says_so_and_goes_on_once_it_can() {
     bob.save();
     assert!(matches!(bob.group().status(), Status::Stuck { .. }));
     assert_eq!(bob.group().position(), before, "the entry will be looked at again");
-    assert!(bob.group().wish_text("anybody?").is_err());
+    bob.say("anybody?");
     bob.restart();
     assert!(matches!(bob.group().status(), Status::Stuck { .. }));
     bob.sync(&world.ds);
     assert_eq!(*bob.group().status(), Status::Active);
+    bob.drive(&mut world);
+    alice.sync(&world.ds);
+    assert_eq!(alice.texts(), ["anybody?"], "what was said meanwhile waited");
     agree(&mut [&mut alice, &mut bob]);
 }
 

@@ -12,6 +12,7 @@ use conclave_engine::{
     key_packages,
     knock::{Knocked, KnockedError},
     outcome::Event,
+    writes::Room,
 };
 use conclave_mls::{credential::IdentityBinding, crypto, knock::Knock};
 use conclave_names::{Epoch, GroupUri, Timestamp, limits};
@@ -145,6 +146,82 @@ fn a_member_lets_him_in_and_what_he_wished_to_say_is_said() {
     cast.bob.drive_now(&mut cast.world);
     cast.everybody_reads();
     agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+}
+
+#[test]
+fn what_he_wishes_while_he_is_locked_out_is_done_when_he_is_back() {
+    let mut cast = cast();
+    cast.bob.say("said while he was locked out");
+    let mut dave = cast.world.person("dave");
+    let package = dave.key_package(&cast.world);
+    cast.bob.wish(Wish::Add { key_packages: vec![package] });
+    // His leaf is new then.
+    cast.bob.wish(Wish::Update);
+    let now = cast.world.ds.now();
+    assert!(cast.bob.group().next_submission(now, &mut Vec::new()).unwrap().is_none(), "it waits");
+    let knock = cast.knock(bob, alice);
+    cast.take(alice, &knock).unwrap();
+    cast.alice.drive_now(&mut cast.world);
+    cast.bob.restart();
+    cast.bob.join(&cast.world);
+    cast.bob.drive_now(&mut cast.world);
+    assert!(cast.bob.group().intents().next().is_none());
+    assert!(!cast.bob.events.iter().any(|event| matches!(event, Event::IntentFailed { .. })));
+    dave.join(&cast.world);
+    cast.everybody_reads();
+    dave.sync(&cast.world.ds);
+    for person in [&cast.alice, &cast.carol] {
+        assert_eq!(person.texts(), ["said before all that", "said while he was locked out"]);
+    }
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol, &mut dave]);
+}
+
+/// A later version of the program began something, in a row short or long, and this one does not know it.
+#[test]
+fn what_a_later_version_began_outlives_his_return() {
+    let mut cast = cast();
+    cast.bob.say("waits");
+    let name = cast.bob.group().name().to_string().into_bytes();
+    let rows: Vec<_> = cast.bob.store.rows.iter().filter(|((room, _), _)| *room == Room::INTENT).collect();
+    // After the version and the name of the intent comes its kind.
+    let (key, mut later) = rows.iter().map(|((_, key), row)| (key.clone(), (*row).clone())).next().unwrap();
+    assert_eq!(later[17], 1);
+    later[17] = 200;
+    let order = u64::from_be_bytes(*key.last_chunk().unwrap());
+    let key = |order: u64| [name.as_slice(), &[0], &order.to_be_bytes()].concat();
+    let (newer, long) = ([9; 40].to_vec(), [vec![2], vec![7; 200_000]].concat());
+    for (number, row) in [&later, &newer].into_iter().enumerate() {
+        cast.bob.store.rows.insert((Room::INTENT, key(order + 100 + number as u64)), row.clone());
+    }
+    cast.bob.store.rows.insert((Room::INTENT, key(order + 200)), long.clone());
+    cast.bob.restart();
+    assert_eq!(cast.bob.group().foreign_intents(), 3);
+    let knock = cast.knock(bob, alice);
+    cast.take(alice, &knock).unwrap();
+    cast.alice.drive_now(&mut cast.world);
+    for _ in 0..2 {
+        cast.bob.join(&cast.world);
+        for _ in 0..2 {
+            assert_eq!(cast.bob.group().foreign_intents(), 3);
+            assert_eq!(cast.bob.store.rows[&(Room::INTENT, key(order + 100))], later);
+            assert_eq!(cast.bob.store.rows[&(Room::INTENT, key(order + 101))], newer);
+            // What is wished next takes none of their places.
+            let id = cast.bob.wish(Wish::Update);
+            assert!(cast.bob.group().is_pending(id));
+            cast.bob.drive_now(&mut cast.world);
+            cast.bob.restart();
+        }
+        // And once more: the long row is in pieces by now.
+        assert!(!cast.bob.store.rows.contains_key(&(Room::INTENT, key(order + 200))));
+        cast.everybody_reads();
+        lock_out(&mut cast.bob);
+        cast.world.ds.ahead += ANSWER_MS + 1;
+        let knock = cast.knock(bob, alice);
+        cast.take(alice, &knock).unwrap();
+        cast.alice.drive_now(&mut cast.world);
+    }
+    let pieces = |cast: &Cast| cast.bob.store.rows.keys().filter(|(room, _)| *room == Room::PIECE).count();
+    assert!(pieces(&cast) > 0);
 }
 
 #[test]

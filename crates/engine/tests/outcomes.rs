@@ -79,7 +79,9 @@ fn what_waits_is_bounded_in_number_and_time() {
         .collect();
     let outcomes = take_in(&mut bob, &many);
     assert_eq!(outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Buffered).count(), EARLY_ENTRIES);
-    assert_eq!(outcomes.len(), EARLY_ENTRIES, "for the others there is no room");
+    let overflow: Vec<_> = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Overflow).collect();
+    assert_eq!((outcomes.len(), overflow.len()), (many.len(), 9), "for the others there is no room");
+    assert_eq!(overflow[0].0, many[EARLY_ENTRIES].seq);
     let due = bob.group().early_due().unwrap();
     assert_eq!(due, NOW.plus_ms(EARLY_MS));
     assert!(bob.group().due(NOW).is_some_and(|first| first <= due));
@@ -88,6 +90,21 @@ fn what_waits_is_bounded_in_number_and_time() {
     // The channel has it all.
     bob.sync(&world.ds);
     assert_eq!(bob.texts(), ["one", "two"]);
+}
+
+#[test]
+fn the_next_entry_finds_room_where_others_wait() {
+    let mut world = World::new();
+    let [mut alice, mut bob] = pair(&mut world);
+    let texts: Vec<_> = (0..EARLY_ENTRIES + 2).map(|number| number.to_string()).collect();
+    said(&mut alice, &mut world, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let batch = world.ds.after(bob.group().position().seq);
+    let outcomes = take_in(&mut bob, &batch[1..]);
+    assert_eq!(outcomes.last().unwrap().1, Outcome::Overflow);
+    let outcomes = take_in(&mut bob, &batch[..1]);
+    assert_eq!(outcomes.len(), EARLY_ENTRIES + 1);
+    assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Applied));
+    assert_eq!(take_in(&mut bob, &batch[EARLY_ENTRIES + 1..])[0].1, Outcome::Applied);
 }
 
 /// RFC 9750, section 8.6: a member sends again what it said, or what somebody else did.

@@ -79,7 +79,7 @@ fn frozen(world: &mut World) -> Vec<Person> {
 fn go_on(person: &mut Person, world: &World) {
     assert!(person.group().has_successor());
     let mut old = person.group.take().unwrap();
-    let mut next = old.succeed(&person.store, world.ds.now()).unwrap();
+    let mut next = old.succeed(&person.store, world.ds.now(), &mut person.events).unwrap();
     let mut writes = old.take_writes().unwrap();
     writes.extend(next.take_writes().unwrap());
     person.store.apply(writes);
@@ -166,6 +166,40 @@ fn a_group_with_a_blank_leaf_goes_on_in_another_suite_and_what_waits_goes_over()
     }
     let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
     agree(&mut [alice, bob, carol, &mut eve]);
+}
+
+#[test]
+fn a_change_that_does_not_go_over_is_told_and_kept_in_the_history() {
+    let mut world = World::new();
+    let mut people = frozen(&mut world);
+    let mut eve = world.person("eve");
+    let package = eve.key_package(&world);
+    let add = people[1].wish(Wish::Add { key_packages: vec![package] });
+    let again = people[1].wish(reinit());
+    let update = people[1].wish(Wish::Update);
+    people[1].say("while it is frozen");
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    all_go_on(&mut world, &mut people);
+    let failed: Vec<_> = people[1]
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::IntentFailed { intent, reason } => Some((*intent, reason.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(failed.iter().map(|(intent, _)| *intent).collect::<Vec<_>>(), [add, again], "{failed:?}");
+    assert!(failed[0].1.contains("nobody was added"), "{failed:?}");
+    let noted = |reason: &str| {
+        people[1].store.messages.iter().any(|stored| String::from_utf8_lossy(&stored.body).contains(reason))
+    };
+    assert!(failed.iter().all(|(_, reason)| noted(reason)), "it is in the history as well");
+    assert!(!people[1].group().is_pending(update), "all keys are new");
+    people[1].drive(&mut world);
+    people[0].sync(&world.ds);
+    assert_eq!(people[0].texts(), ["while it is frozen"]);
+    assert_eq!(people[0].group().members().unwrap().len(), 3);
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl Client {
         let now = self.delivery.now();
         let Some(mut old) = self.groups.remove(name) else { return Ok(Vec::new()) };
         self.sessions.remove(name);
-        let mut next = match old.succeed(&StoreRows(&*self.store), now) {
+        let mut told = Vec::new();
+        let mut next = match old.succeed(&StoreRows(&*self.store), now, &mut told) {
             Ok(next) => next,
             Err(JoinError::Store(error)) => return Err(error.into()),
             Err(error) => {
@@ -101,8 +102,9 @@ impl Client {
         writes.extend(next.take_writes()?);
         self.store.apply(&writes)?;
         let name = next.name().clone();
+        let mut all: Vec<_> = told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect();
         self.groups.insert(name.clone(), next);
-        let mut all = self.sync_group(&name).await?;
+        all.extend(self.sync_group(&name).await?);
         all.extend(Box::pin(self.drive(&name, None)).await?);
         Ok(all)
     }

@@ -129,6 +129,54 @@ fn busy_life(mut dice: Dice) {
     assert!(!people[bob].group().parents.is_empty(), "states before open commits were looked at, too");
 }
 
+/// The commit that ended the message's epoch is open, and the state before it is kept.
+#[test]
+fn the_key_of_a_late_message_is_gone_from_the_state_before_the_commit_too() {
+    for at_once in [true, false] {
+        let mut world = World::new();
+        let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+        let [alice, bob, carol] = &mut people;
+        group_of(&mut world, &mut [alice, bob, carol]);
+        bob.sync(&world.ds);
+        let mut late = Vec::new();
+        for text in ["one", "two", "three"] {
+            carol.say(text);
+        }
+        for _ in 0..3 {
+            let next = carol.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+            let SubmissionBody::Entry(request) = &next.body else { panic!("not a message") };
+            late.push(message_in(bob, &request.entry).unwrap());
+            world.ds.entries.push((world.ds.now(), request.entry.clone()));
+            carol.sync(&world.ds);
+        }
+        // The server orders them after the commit.
+        let messages = world.ds.entries.split_off(world.ds.entries.len() - 3);
+        alice.wish(Wish::Update);
+        alice.drive(&mut world);
+        if !at_once {
+            bob.sync(&world.ds);
+        }
+        for (_, entry) in messages.iter().take(2) {
+            let now = world.ds.now();
+            world.ds.entries.push((now, entry.clone()));
+        }
+        assert!(late.iter().all(|message| decrypts(bob, &bob.store, message)), "or this test would show nothing");
+        bob.sync(&world.ds);
+        assert_eq!(bob.texts(), ["one", "two"]);
+        assert!(!bob.group().parents.is_empty(), "the commit is open");
+        for _ in 0..2 {
+            assert!(!decrypts(bob, &bob.store, &late[0]) && !decrypts(bob, &bob.store, &late[1]));
+            assert!(decrypts(bob, &bob.store, &late[2]), "the last may still come");
+            bob.restart();
+        }
+        let (now, last) = (world.ds.now(), messages[2].1.clone());
+        world.ds.entries.push((now, last));
+        bob.sync(&world.ds);
+        assert_eq!(bob.texts().len(), 3);
+        assert!(!late.iter().any(|message| decrypts(bob, &bob.store, message)));
+    }
+}
+
 #[test]
 fn a_key_that_sealed_something_is_not_in_the_store_when_it_leaves() {
     let mut world = World::new();
@@ -192,6 +240,62 @@ fn unused_keys_of_an_epoch_go_an_hour_and_ten_minutes_after_its_end() {
     for person in [&mut *alice, &mut *carol] {
         person.sync(&world.ds);
     }
+    common::agree(&mut [alice, bob, carol]);
+}
+
+/// Where nobody says anything, time alone ends what is kept for commits that nobody disputed.
+#[test]
+fn a_quiet_group_keeps_the_states_before_commits_for_a_week() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(&mut world, &mut [alice, bob, carol]);
+    for person in [&mut *alice, &mut *bob, &mut *carol] {
+        person.sync(&world.ds);
+    }
+    let lost = message_in(bob, &sent_by(carol, &world, "lost on the way")).unwrap();
+    for _ in 0..3 {
+        alice.wish(Wish::Update);
+        alice.drive(&mut world);
+    }
+    bob.sync(&world.ds);
+    let kept = bob.group().parents.len();
+    assert!(kept >= 3 && decrypts(bob, &bob.store, &lost));
+    let state_rows = |bob: &Person| {
+        bob.store
+            .rows
+            .keys()
+            .filter(|(room, key)| *room == Room::GROUP && key.windows(6).any(|window| window == b"\0state"))
+            .count()
+    };
+    assert!(state_rows(bob) > kept - 1);
+    let last = bob.group().ledger.open().last().unwrap().time;
+    let over = last.plus_ms(conclave_channel::law::SETTLED_MS);
+    // While clocks may differ, nothing is certain.
+    bob.group().caught_up(over).unwrap();
+    bob.group().next_submission(over, &mut Vec::new()).unwrap();
+    assert!(!bob.group().parents.is_empty());
+    let due = bob.group().settling_due().unwrap();
+    assert!(due > over && bob.group().due(over).unwrap() <= due);
+    let end = over.plus_ms(3_600_000);
+    bob.group().caught_up(end).unwrap();
+    let mut events = Vec::new();
+    let _ = bob.group().next_submission(end, &mut events).unwrap();
+    bob.save();
+    assert!(bob.group().parents.is_empty() && bob.group().ledger.open().is_empty());
+    assert_eq!(bob.group().settling_due(), None, "or the shell would come back to it for ever");
+    assert!(!decrypts(bob, &bob.store, &lost));
+    bob.restart();
+    assert_eq!((state_rows(bob), bob.group().parents.len()), (1, 0));
+    // The log decides the same with the next entry, and everybody goes on.
+    world.ds.ahead += conclave_channel::law::SETTLED_MS + 7_200_000;
+    bob.say("a week later");
+    bob.drive_now(&mut world);
+    for person in [&mut *alice, &mut *carol] {
+        person.drive_now(&mut world);
+        assert!(person.texts().contains(&"a week later".to_owned()));
+    }
+    bob.sync(&world.ds);
     common::agree(&mut [alice, bob, carol]);
 }
 

@@ -35,13 +35,13 @@ fn size(incoming: &Incoming) -> usize {
 }
 
 impl Early {
-    /// Whether there was room for it, or it is there.
-    fn keep(&mut self, incoming: &Incoming, now: Timestamp) -> bool {
+    /// Whether there was room for it, or it is there; for the next one there is always room.
+    fn keep(&mut self, incoming: &Incoming, is_next: bool, now: Timestamp) -> bool {
         if self.entries.contains_key(&incoming.seq) {
             return true;
         }
         let bytes = self.bytes.saturating_add(size(incoming));
-        if self.entries.len() >= EARLY_ENTRIES || bytes > EARLY_BYTES {
+        if !is_next && (self.entries.len() >= EARLY_ENTRIES || bytes > EARLY_BYTES) {
             return false;
         }
         self.bytes = bytes;
@@ -61,16 +61,22 @@ impl Early {
 }
 
 impl Group {
-    /// Processes what a stream brought, in whatever order. What is early is [`Outcome::Buffered`], what was processed before
-    /// [`Outcome::Duplicate`]; an entry for which there is no room has no outcome. Whether something waits says [`Group::early_due`]: then
+    /// Processes what a stream brought, in whatever order. What is early is [`Outcome::Buffered`], or [`Outcome::Overflow`] if there is
+    /// no room for it, what was processed before [`Outcome::Duplicate`]. Whether something waits says [`Group::early_due`]: then
     /// the channel is to be read from our place, and this to be called again, also with nothing.
     pub fn take_in(&mut self, batch: &[Incoming], now: Timestamp, known: impl FnMut(&MessageId) -> bool) -> Processed {
         let mut told = Processed::default();
         for incoming in batch {
-            if incoming.seq <= self.window.position().seq {
+            let place = self.window.position().seq;
+            if incoming.seq <= place {
                 told.outcomes.push((incoming.seq, self.repeated(incoming, &mut told.events)));
-            } else if self.early.keep(incoming, now) && incoming.seq > self.window.position().seq.next() {
-                told.outcomes.push((incoming.seq, Outcome::Buffered));
+                continue;
+            }
+            // The next one waits for nothing, and may end the others' waiting.
+            let is_next = incoming.seq == place.next();
+            let kept = self.early.keep(incoming, is_next, now);
+            if !is_next {
+                told.outcomes.push((incoming.seq, if kept { Outcome::Buffered } else { Outcome::Overflow }));
             }
         }
         self.early.entries.retain(|seq, _| *seq > self.window.position().seq);

@@ -17,7 +17,7 @@ use conclave_names::{ClientUri, Epoch, Hash, Seq};
 use super::{
     Group, Incoming, Status,
     access::fault,
-    standing::{Branch, Lost},
+    standing::{Branch, COMES_BACK, Lost},
 };
 use crate::{
     mls_client::MlsError,
@@ -207,7 +207,7 @@ impl Group {
     fn lose_branch(&mut self, seq: Seq, events: &mut Vec<Event>) {
         let reason = format!(
             "the server gives out another log than before from entry {seq} on: this client followed a branch that is not the \
-             group, and must be removed and added again"
+             group; {COMES_BACK}"
         );
         for event in [Event::LogRewritten { seq }, Event::Stuck { seq, reason: reason.clone() }] {
             self.note(&event, self.window.position().seq, self.window.time());

@@ -33,9 +33,18 @@ pub const MESSAGES_PER_EPOCH: u32 = 1_000;
 
 /// The key of a message of somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
-struct Used {
-    sender: u32,
-    generation: u32,
+pub(super) struct Used {
+    /// Its leaf.
+    pub(super) sender: u32,
+    pub(super) generation: u32,
+}
+
+impl Used {
+    /// Uses it up in a state of its epoch that has it.
+    pub(super) fn spend(self, mls: &mut MlsGroup) -> Result<(), mls_rs::error::MlsError> {
+        // mls-rs 0.57 wants the node here, which is twice the leaf.
+        mls.derive_decryption_key(self.sender.saturating_mul(2), self.generation).map(drop)
+    }
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -86,8 +95,8 @@ impl Journal {
     /// Moves ratchets on by what was noted, from a note on.
     fn replay(&self, mls: &mut MlsGroup, from: usize) -> Result<(), MlsError> {
         for used in self.read.iter().skip(from) {
-            // It was there when the message was read. mls-rs 0.57 wants the node here, which is twice the leaf.
-            mls.derive_decryption_key(used.sender.saturating_mul(2), used.generation)?;
+            // It was there when the message was read.
+            used.spend(mls)?;
         }
         while mls.peek_next_key_generation()? < self.next {
             mls.next_encryption_key()?;
@@ -153,8 +162,8 @@ impl Group {
     }
 
     /// A key of somebody else's message was used, in the present epoch.
-    pub(super) fn note_read(&mut self, sender: u32, generation: u32) {
-        self.journal.read.push(Used { sender, generation });
+    pub(super) fn note_read(&mut self, used: Used) {
+        self.journal.read.push(used);
         self.journal.note();
         self.dirty |= self.journal.read.len() >= NOTES;
     }

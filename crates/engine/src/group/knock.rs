@@ -147,8 +147,8 @@ pub(crate) struct Heritage {
     /// Channel keys of its leaves, if it has asked members to replace them.
     old_leaves: Vec<ChannelKey>,
     members: BTreeSet<ClientUri>,
-    /// What was still to be said.
-    sends: Vec<Intent>,
+    /// What was still to be said and changed.
+    wishes: Vec<Intent>,
     /// The first entry that was not read.
     unread: Seq,
 }
@@ -439,17 +439,19 @@ impl Group {
         let asked = self.knocking.rounds > 0;
         let old_leaves = if asked { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
-        let sends = self.intents.into_values().filter(|intent| matches!(intent.wish, Wish::Send { .. })).collect();
-        Heritage { old_leaves, members, sends, unread }
+        let wishes = self.intents.into_values().filter(|intent| intent.wish.outlives_incarnation()).collect();
+        Heritage { old_leaves, members, wishes, unread }
     }
 
-    /// Takes it over: what was to be said is said now, unless there are members that its writer does not know.
+    /// Takes it over: what was wished is done now, but nothing is said if there are members that its writer does not know.
     pub(crate) fn inherit(&mut self, heritage: Heritage, now: Timestamp, events: &mut Vec<Event>) {
         let strangers = self
             .members()
             .map_or(true, |members| members.iter().any(|member| !heritage.members.contains(&member.client)));
         let wished = if strangers { Epoch(self.joined.0.saturating_sub(1)) } else { self.joined };
-        for intent in heritage.sends {
+        for intent in heritage.wishes {
+            // What is said to all who are members then, is (`Group::wish_text_to_all`).
+            let wished = if intent.wished == Epoch(u64::MAX) { intent.wished } else { wished };
             let order = self.free_order(false);
             self.intents.insert(order, Intent { wished, prepared: None, ordered: false, ..intent });
             self.save_intent(order);

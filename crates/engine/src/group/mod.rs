@@ -14,6 +14,7 @@ mod group_info;
 mod hashes;
 mod journal;
 mod knock;
+mod late;
 mod overtaken;
 mod presence;
 mod process;

@@ -15,7 +15,7 @@ use mls_rs::{
     group::{ContentType, ProposalMessageDescription, ProposalSender, ReceivedMessage, Sender, proposal::Proposal},
 };
 
-use super::{Group, Status, step::Step};
+use super::{Group, Status, journal::Used, step::Step};
 use crate::{
     intent::Wish,
     mls_client::{MlsError, MlsGroup, mls_time, suite},
@@ -346,18 +346,21 @@ impl Group {
         if checkpoint.is_none() && !self.is_stored() {
             *checkpoint = Some(Checkpoint { mls: self.mls.clone(), notes: self.notes() });
         }
-        let present = message.epoch() == Some(self.mls.current_epoch());
+        let epoch = message.epoch().map(Epoch);
         match self.mls.process_incoming_message_with_time(message, mls_time(time)) {
             Ok(received) => {
                 let key = match &received {
-                    ReceivedMessage::ApplicationMessage(message) if present => {
-                        message.unauthenticated_key_generation.map(|generation| (message.sender_index, generation))
-                    }
+                    ReceivedMessage::ApplicationMessage(message) => message
+                        .unauthenticated_key_generation
+                        .map(|generation| Used { sender: message.sender_index, generation }),
                     _ => None,
                 };
-                if let Some((sender, generation)) = key {
-                    self.note_read(sender, generation);
+                if let Some(used) = key.filter(|_| epoch == Some(self.epoch())) {
+                    self.note_read(used);
                 } else {
+                    if let Some((epoch, used)) = epoch.zip(key) {
+                        self.note_late(epoch, used);
+                    }
                     // No note says what else it changed.
                     self.dirty = true;
                     *checkpoint = None;

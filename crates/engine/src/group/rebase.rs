@@ -22,6 +22,7 @@ impl Group {
                     format!("{} not removed", users.join(", "))
                 }
                 Wish::Update => "keys were not renewed".to_owned(),
+                Wish::ReInit { .. } => "the group was not made anew".to_owned(),
                 // Who asked to leave has left; the others are of no use to who is no member.
                 _ => continue,
             };

@@ -160,6 +160,11 @@ fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, 
     read.map(|()| members)
 }
 
+/// Whether a change that was wished in a group is carried out in its successor.
+fn goes_over(wish: &Wish) -> bool {
+    matches!(wish, Wish::Send { .. } | Wish::Remove { .. } | Wish::Leave)
+}
+
 impl Group {
     /// What the group is to become. The ReInit proposal fixes all of it.
     pub(super) fn plan_successor(&self, cipher_suite: u16, visible: bool) -> Result<Successor, MlsError> {
@@ -376,12 +381,17 @@ impl Group {
     }
 
     /// Goes on in the successor: history and what is still to be said go over, every key of this group goes. The writes of
-    /// both groups belong into one transaction.
+    /// both groups belong into one transaction. Events tell of changes that were wished and do not go over.
     ///
     /// # Errors
     /// [`JoinError::Store`] is transient. By any other this client is no member of the successor: it was left out by whoever made
     /// it, and has to be added again.
-    pub fn succeed<R: Rows>(&mut self, rows: &R, now: Timestamp) -> Result<Self, JoinError<R::Error>> {
+    pub fn succeed<R: Rows>(
+        &mut self,
+        rows: &R,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Result<Self, JoinError<R::Error>> {
         let frozen = self.frozen.clone().filter(|frozen| frozen.chosen.is_some());
         let frozen = frozen.ok_or_else(|| fault("there is no successor"))?;
         let blob =
@@ -431,7 +441,7 @@ impl Group {
         };
         let mut next = Self::joined(&self.account, &self.shared, mls, joined);
         next.succeeds(self, continuation.group_info, writes, now);
-        self.succeeded_by(name);
+        self.succeeded_by(name, now, events);
         Ok(next)
     }
 
@@ -444,8 +454,8 @@ impl Group {
         self.predecessor = Some(old.name.clone());
         self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });
         for (order, intent) in &old.intents {
-            // What is about the old group's keys is done, or makes no sense.
-            if matches!(intent.wish, Wish::Send { .. } | Wish::Remove { .. } | Wish::Leave) {
+            // What is about the old group's keys is done, or makes no sense (`succeeded_by`).
+            if goes_over(&intent.wish) {
                 let wish = intent.wish.clone();
                 let moved = Intent { id: intent.id, wish, wished: Epoch(1), prepared: None, ordered: false };
                 self.intents.insert(*order, moved);
@@ -455,9 +465,19 @@ impl Group {
     }
 
     /// Ends, as the group goes on under another name.
-    fn succeeded_by(&mut self, name: GroupUri) {
-        for order in self.intents.keys().copied().collect::<Vec<_>>() {
-            self.drop_intent(order);
+    fn succeeded_by(&mut self, name: GroupUri, now: Timestamp, events: &mut Vec<Event>) {
+        for (order, intent) in self.intents.clone() {
+            let what = match &intent.wish {
+                // KeyPackages are of the old group's cipher suite.
+                Wish::Add { .. } => "nobody was added: add them once more",
+                Wish::ReInit { .. } => "and not once more as was wished here",
+                // All keys are new, and who knocked knocks again.
+                _ => {
+                    self.drop_intent(order);
+                    continue;
+                }
+            };
+            self.fail_intent(order, intent.id, format!("the group was made anew meanwhile: {what}"), now, events);
         }
         for key in [CONTINUATION, ATTEMPT] {
             self.writes.push(Write::Delete { room: Room::BLOB, key: row::key(&self.name, key) });

@@ -498,6 +498,7 @@ impl Group {
                 state,
                 last_added: self.last_added,
                 spent: self.spent_keys(),
+                late: Vec::new(),
             });
         }
         self.mls = mls;
@@ -513,6 +514,8 @@ impl Group {
         self.joined_at = Some(seq);
         if next.strangers {
             self.last_added = began;
+            // Epochs of a branch that is not the group may count further: whose members its writer saw, it does not know.
+            self.seen_before(began);
         }
         if !self.is_visible() {
             self.tree_keys =
@@ -527,6 +530,19 @@ impl Group {
         events.push(Event::Rejoined { member: self.account.client.clone(), epoch: began });
         events.push(Event::Missed { from, to: seq });
         Ok(())
+    }
+
+    /// What was wished was wished before this epoch, but for what is to be said to whoever is a member then.
+    fn seen_before(&mut self, epoch: Epoch) {
+        let newer = |intent: &Intent| intent.wished >= epoch && intent.wished != Epoch(u64::MAX);
+        let changed: Vec<_> =
+            self.intents.iter().filter(|(_, intent)| newer(intent)).map(|(order, _)| *order).collect();
+        for order in changed {
+            if let Some(intent) = self.intents.get_mut(&order) {
+                intent.wished = Epoch(epoch.0.saturating_sub(1));
+            }
+            self.save_intent(order);
+        }
     }
 
     /// Opens the body of a commit from outside.

@@ -193,18 +193,32 @@ pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<I
     Ok(Some(Incarnation { number: row.incarnation, status, epoch, undecided }))
 }
 
-/// Deletes every row of an earlier incarnation, whose keys are of no use any more.
+/// Deletes every row of an earlier incarnation, whose keys are of no use any more, but for changes under way of kinds that this version
+/// does not know: a later version began them. Gives their places.
 pub(crate) fn delete_rows<R: Rows>(
     rows: &R,
     name: &GroupUri,
     writes: &mut Vec<Write>,
-) -> Result<(), LoadError<R::Error>> {
+) -> Result<std::collections::BTreeSet<u64>, LoadError<R::Error>> {
+    let intents = match pieces::scan(rows, &key(name, b""), Room::INTENT, &key(name, b"")) {
+        Err(LoadError::Store(error)) => return Err(LoadError::Store(error)),
+        // What is damaged goes with the rest.
+        found => found.unwrap_or_default(),
+    };
     for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT, Room::USED, Room::SUMMARY] {
         for (key, _) in rows.scan(room, &key(name, b"")).map_err(LoadError::Store)? {
             writes.push(Write::Delete { room, key });
         }
     }
-    pieces::delete(rows, &key(name, b""), &PIECED, writes)
+    pieces::delete(rows, &key(name, b""), &PIECED, writes)?;
+    let mut foreign = std::collections::BTreeSet::new();
+    for (key, value) in intents {
+        if let (Ok(None), Some(order)) = (Intent::from_row(&value), key.last_chunk()) {
+            foreign.insert(u64::from_be_bytes(*order));
+            writes.push(Write::Put { room: Room::INTENT, key, value });
+        }
+    }
+    Ok(foreign)
 }
 
 impl Group {
@@ -235,7 +249,7 @@ impl Group {
         let mut parents = Vec::new();
         for parent in &row.parents {
             let ParentRow { commit, ended, at, last_added, spent } = *parent;
-            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added, spent });
+            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added, spent, late: Vec::new() });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
@@ -386,6 +400,7 @@ impl Group {
         } else if self.writes.is_empty() && !self.touched && !self.journal.unsaved() && !self.generations.unsaved() {
             return Ok(());
         }
+        self.spend_late()?;
         self.touched = false;
         self.save_notes();
         self.save_generations();

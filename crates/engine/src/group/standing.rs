@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use conclave_channel::{
     Entry, EntryKind, Position,
     access::ChannelKey,
-    law::{Change, DISPUTE_MS, OpenCommit},
+    law::{Change, DISPUTE_MS, OpenCommit, SETTLED_MS},
     verdict::Verdict,
 };
 use conclave_mls::seal::{Purpose, entry_context};
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::{
     Access, Group, Status,
     access::{Keys, fault, own_channel_key},
-    journal::skip_handshake_keys,
+    journal::{Used, skip_handshake_keys},
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -44,6 +44,10 @@ const ACK_DELAY_RANKS: u64 = 10;
 /// How much longer than the others a member waits that cannot read how a dispute ended, in milliseconds: clocks differ.
 const BLIND_MS: u64 = 5 * 60 * 1000;
 
+/// What becomes of a client that cannot follow its group, and what people can do: the end of each reason.
+pub(super) const COMES_BACK: &str = "it comes back by itself, or asks members to let it in, and sends what waits then; if neither \
+                                     helps within a day, have a member remove this client and add it again";
+
 /// The state before an open commit.
 #[derive(Clone)]
 pub(super) struct Parent {
@@ -58,6 +62,22 @@ pub(super) struct Parent {
     pub(super) last_added: Epoch,
     /// Keys of our handshake ratchet that were used in that epoch and that the state does not know of.
     pub(super) spent: u32,
+    /// Keys of others' messages, the same; only until the next transaction (`late`).
+    pub(super) late: Vec<Used>,
+}
+
+impl Parent {
+    /// Uses up the keys of late messages in the state, loaded.
+    pub(super) fn spend_late(&self, mls: &mut MlsGroup) -> Result<(), MlsError> {
+        for used in &self.late {
+            match used.spend(mls) {
+                // What the state has not cannot be found in it.
+                Ok(()) | Err(mls_rs::error::MlsError::KeyMissing(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether what we lost is a branch that is not the group (`fork`).
@@ -183,12 +203,13 @@ impl Group {
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
         let (last_added, spent) = (self.last_added, self.spent_keys());
-        self.parents.push(Parent { commit, ended, at: ended, state, last_added, spent });
+        self.parents.push(Parent { commit, ended, at: ended, state, last_added, spent, late: Vec::new() });
         Ok(())
     }
 
-    /// Goes back from an epoch that time alone has annulled. The log shows it only with the next entry, which nobody can
-    /// make who stays in that epoch: the DS admits none of its keys any more. Clocks differ, so we wait a little.
+    /// Carries out what time alone has decided. Of an annulment the log shows it only with the next entry, which nobody can
+    /// make who stays in that epoch: the DS admits none of its keys any more. And in a group where nobody talks, no entry would end
+    /// what is kept for commits that nobody disputed in a week. Clocks differ, so we wait a little.
     pub(super) fn time_decides(&mut self, events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(until) = self.read_to_end else { return Ok(()) };
         let mut ledger = self.ledger.clone();
@@ -197,13 +218,14 @@ impl Group {
         if matches!(self.status, Status::Stuck { .. }) && ledger.epoch() >= self.epoch() {
             return Ok(());
         }
-        if !changes.iter().any(|change| matches!(change, Change::Annulled { .. })) {
+        if changes.is_empty() {
             return Ok(());
         }
         self.ledger = ledger;
         let told = events.len();
         self.take_changes(&changes, events)?;
-        self.dirty = true;
+        self.touched = true;
+        self.dirty |= changes.iter().any(|change| matches!(change, Change::Annulled { .. }));
         let (seq, time) = (self.window.position().seq, self.window.time());
         for event in events.iter().skip(told) {
             self.note(event, seq, time);
@@ -215,6 +237,13 @@ impl Group {
     pub(super) fn annulment_due(&self) -> Option<Timestamp> {
         let disputed = self.ledger.open().iter().filter_map(OpenCommit::disputed).min()?;
         Some(disputed.plus_ms(DISPUTE_MS + 1 + BLIND_MS))
+    }
+
+    /// When time alone settles the oldest open commit.
+    pub(super) fn settling_due(&self) -> Option<Timestamp> {
+        let front = self.ledger.open().first().filter(|open| open.disputed().is_none())?;
+        // Who cannot follow waits for an entry, or comes back.
+        (self.status == Status::Active).then(|| front.time.plus_ms(SETTLED_MS + 1 + BLIND_MS))
     }
 
     /// Carries out what the log has decided.
@@ -245,8 +274,7 @@ impl Group {
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
             lost.settled = true;
             let reason = format!(
-                "other members could apply the commit that this client could not ({}): it must be removed and added \
-                 again",
+                "other members could apply the commit that this client could not ({}): {COMES_BACK}",
                 lost.reason
             );
             events.push(Event::Stuck { seq: commit, reason: reason.clone() });
@@ -319,6 +347,7 @@ impl Group {
         self.shared.groups.load(&group_id, GroupRows { state: parent.state.clone(), epochs });
         let mut mls = self.shared.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
         skip_handshake_keys(&mut mls, parent.spent)?;
+        parent.spend_late(&mut mls)?;
         Ok(mls)
     }
 
@@ -430,8 +459,7 @@ impl Group {
         }
         let after = self.window.position().seq;
         let reason = format!(
-            "the server no longer keeps what came after entry {after}: this client was away for too long, and must be \
-             removed and added again"
+            "the server no longer keeps what came after entry {after}: this client was away for too long; {COMES_BACK}"
         );
         self.lost = None;
         self.status = Status::Stuck { reason: reason.clone() };
@@ -569,7 +597,7 @@ impl Group {
         lost.settled = true;
         let seq = lost.commit;
         let reason = format!(
-            "the group went on with the commit that this client could not apply ({}): it must be removed and added again",
+            "the group went on with the commit that this client could not apply ({}): {COMES_BACK}",
             lost.reason
         );
         self.status = Status::Stuck { reason: reason.clone() };

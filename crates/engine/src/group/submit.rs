@@ -46,9 +46,6 @@ pub enum WishError {
     /// We were removed.
     #[error("this client is no member of the group any more: ask a member to add it again")]
     Removed,
-    /// The group needs recovery.
-    #[error("the group cannot be followed ({0}): ask a member to remove this client and add it again")]
-    Stuck(String),
     /// MLS refused.
     #[error(transparent)]
     Mls(#[from] MlsError),
@@ -77,10 +74,11 @@ pub enum SubmissionBody {
 }
 
 impl Group {
-    /// Takes a wish: it is stored, and carried out by the submissions that follow.
+    /// Takes a wish: it is stored, and carried out by the submissions that follow. Who cannot follow the group now carries it out once
+    /// it can, or has come back; [`Event::IntentFailed`] tells of what cannot be carried out any more.
     ///
     /// # Errors
-    /// [`WishError`] if we are no member, or cannot follow the group.
+    /// [`WishError`] if we are no member.
     pub fn wish(&mut self, wish: Wish) -> Result<IdempotencyKey, WishError> {
         self.writable()?;
         self.wish_as_of(wish, self.epoch())
@@ -88,9 +86,9 @@ impl Group {
 
     fn writable(&self) -> Result<(), WishError> {
         match &self.status {
-            Status::Active => Ok(()),
+            // What was disputed is decided within minutes, and ways back are taken without anybody's doing.
+            Status::Active | Status::Stuck { .. } => Ok(()),
             Status::Removed => Err(WishError::Removed),
-            Status::Stuck { reason } => Err(WishError::Stuck(reason.clone())),
         }
     }
 
@@ -108,6 +106,11 @@ impl Group {
         let known = || self.intents.keys().chain(&self.foreign_intents).copied().chain(self.step_order());
         let after = || known().max().map_or(u64::MAX / 2, |last| last.saturating_add(1));
         if first { known().min().and_then(|first| first.checked_sub(1)).unwrap_or_else(after) } else { after() }
+    }
+
+    /// Takes note of places that changes under way have whose kinds this version does not know.
+    pub(crate) fn spare_places(&mut self, foreign: std::collections::BTreeSet<u64>) {
+        self.foreign_intents = foreign;
     }
 
     /// How many changes under way are of kinds that this version does not know: a later version began them. They are kept, and go
@@ -174,14 +177,15 @@ impl Group {
     }
 
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
-    /// to go on with once what nobody could apply is annulled, keys of ours to renew, what we read to acknowledge, silence
-    /// to tell of, or a state in the store that is too old. Then [`Group::next_submission`] is to be called, and what it leaves to
+    /// to go on with once what nobody could apply is annulled, states to forget that nobody goes back to, keys of ours to renew, what
+    /// we read to acknowledge, silence to tell of, or a state in the store that is too old. Then [`Group::next_submission`] is to be called, and what it leaves to
     /// be stored.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
         let presence = [self.heartbeat_due(), self.silence_due(), self.early_due()].into_iter().flatten();
-        let revival = [self.revival_due(), self.blind_due(), self.annulment_due()].into_iter().flatten().min();
+        let decided = [self.annulment_due(), self.settling_due()];
+        let revival = [self.revival_due(), self.blind_due()].into_iter().chain(decided).flatten().min();
         [
             self.commit_due(),
             ack,
@@ -271,7 +275,7 @@ impl Group {
     }
 
     /// Gives a wish up. That it failed, and why, is kept in the history with it: who dies in between is told all the same.
-    fn fail_intent(
+    pub(super) fn fail_intent(
         &mut self,
         order: u64,
         intent: IdempotencyKey,
@@ -309,7 +313,10 @@ impl Group {
             // Everything else waits for the successor.
             return Ok(self.intents.iter().find(|(_, intent)| intent.wish == Wish::Succeed).map(|(order, _)| *order));
         }
-        if self.lost.is_some() && !self.intents.values().any(|intent| !intent.ordered) {
+        let first = self.intents.values().find(|intent| !intent.ordered);
+        // Who goes on blindly learns by a commit only whether it may: the DS takes messages of an epoch that has ended, too.
+        let tells_nothing = |intent: &Intent| self.blind_due().is_some() && !intent.wish.is_commit();
+        if self.lost.is_some() && first.is_none_or(tells_nothing) {
             // The epoch that we are left in needs another commit than the one that nobody could apply.
             return self.wish_first(Wish::Update).map(Some);
         }

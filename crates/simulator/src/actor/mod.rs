@@ -206,8 +206,9 @@ impl Actor {
         listed.iter().any(|group| group.name == known.group && group.status == Status::Removed)
     }
 
-    fn active(&mut self, slot: usize) -> Option<&mut Group> {
-        self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() == Status::Active)
+    /// The group, if wishes are taken: also of who cannot follow just now.
+    fn wisher(&mut self, slot: usize) -> Option<&mut Group> {
+        self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() != Status::Removed)
     }
 
     /// The group, if this client may still submit to it: who cannot follow may dispute.

@@ -90,13 +90,13 @@ impl Actor {
 
     /// Takes a wish, if this client is a member for all that it knows.
     pub(crate) fn wish(&mut self, around: &mut Surroundings, slot: usize, wish: Wish) -> Result<(), Stop> {
-        let Some(group) = self.active(slot) else { return Ok(()) };
+        let Some(group) = self.wisher(slot) else { return Ok(()) };
         group.wish(wish).map_err(Stop::violation)?;
         self.save(around, slot)
     }
 
     pub(crate) fn add(&mut self, around: &mut Surroundings, slot: usize, user: &UserUri) -> Result<(), Stop> {
-        if !self.is_active(slot) {
+        if self.wisher(slot).is_none() {
             return Ok(());
         }
         let (skew, account, target) = (self.skew, self.account.clone(), user.to_string());
@@ -118,7 +118,7 @@ impl Actor {
     pub(crate) fn say(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let text = format!("{} by {}", around.ledger.said.len(), self.name());
         let actor = self.index;
-        let Some(group) = self.active(slot) else { return Ok(()) };
+        let Some(group) = self.wisher(slot) else { return Ok(()) };
         let (intent, _) = group.wish_text(&text).map_err(Stop::violation)?;
         around.weather.moment()?;
         // Whether it is durable shows below: who dies before has said nothing.
