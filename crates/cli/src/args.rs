@@ -213,6 +213,9 @@ pub(crate) enum Group {
         /// does not admit (messages stay encrypted)
         #[arg(long)]
         visible: bool,
+        /// The cipher suite's number, 1 or 3 [else: 1]
+        #[arg(long)]
+        suite: Option<u16>,
     },
     /// Add users, with all their devices
     Add {

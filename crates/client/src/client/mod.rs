@@ -107,6 +107,8 @@ pub struct Client {
     sessions: HashMap<GroupUri, Session>,
     /// Why there is no way back into a group, as it was told.
     blocked: HashMap<GroupUri, String>,
+    /// Frozen groups that do not go on.
+    unable_to_go_on: HashMap<GroupUri, reinit::Unable>,
     inbox: Option<Session>,
     /// How long a server may be silent before it is told of, in milliseconds.
     patience_ms: u64,
@@ -160,6 +162,7 @@ impl Client {
             groups: HashMap::new(),
             sessions: HashMap::new(),
             blocked: HashMap::new(),
+            unable_to_go_on: HashMap::new(),
             inbox: None,
             patience_ms: SERVER_SILENT_MS,
         })
