@@ -203,6 +203,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             client.forget_lost_groups()?;
             output.give(&json!({ "given_up": lost }), |_| format!("given up: {}", lost.len()))
         }
+        Group::Recover { show: true, .. } => recovery::show(client, output),
         Group::Recover { users: texts, .. } => {
             let users = users(client, &texts)?;
             recovery::recover(client, &users, output).await

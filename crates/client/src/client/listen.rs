@@ -294,6 +294,7 @@ impl Listener<'_> {
             .groups
             .values()
             .filter_map(|group| self.client.due_in(group, now))
+            .chain(self.client.asking_due())
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
@@ -307,6 +308,9 @@ impl Listener<'_> {
             .filter(|group| self.client.due_in(group, now).is_some_and(|due| due <= now))
             .map(|group| group.name().clone())
             .collect();
+        if self.client.asking_due().is_some_and(|due| due <= now) {
+            Box::pin(self.client.ask_again()).await?;
+        }
         for name in due {
             // Keys are forgotten once there is nothing left to read with them.
             self.ready.extend(self.client.sync_group(&name).await?);

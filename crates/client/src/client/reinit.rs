@@ -46,7 +46,8 @@ struct KeptPackage {
 impl Kept {
     /// None if they are of another cipher suite. Damaged ones are claimed anew.
     fn of(mut row: &[u8], cipher_suite: u16) -> Option<KeptPackages> {
-        let kept = Self::mls_decode(&mut row).ok().filter(|kept| row.is_empty() && kept.cipher_suite == cipher_suite)?;
+        let kept =
+            Self::mls_decode(&mut row).ok().filter(|kept| row.is_empty() && kept.cipher_suite == cipher_suite)?;
         Some(kept.packages.into_iter().map(|one| (one.client, (one.since, one.bytes))).collect())
     }
 
@@ -101,7 +102,7 @@ impl Client {
         let own = self.account.client.clone();
         let members = self.group(&group)?.members()?.into_iter().map(|member| member.client);
         let others: Vec<_> = members.filter(|client| *client != own).collect();
-        self.packages_of(&group, &others, cipher_suite).await?;
+        Box::pin(self.packages_of(&group, &others, cipher_suite)).await?;
         self.carry_out(&group, Wish::ReInit { cipher_suite, visible }).await?;
         self.current(&group)
     }
@@ -144,7 +145,11 @@ impl Client {
             let reasons: Vec<_> = absent.iter().map(|(_, reason)| reason.as_str()).collect();
             return Err(ClientError::CannotAdd { user: user.clone(), reason: reasons.join("; ") });
         }
-        Ok(clients.iter().filter_map(|client| kept.remove(client.to_string().as_bytes())).map(|(_, bytes)| bytes).collect())
+        Ok(clients
+            .iter()
+            .filter_map(|client| kept.remove(client.to_string().as_bytes()))
+            .map(|(_, bytes)| bytes)
+            .collect())
     }
 
     /// Claims what is not there, or too old. Gives whose cannot be had, and why.
@@ -206,7 +211,7 @@ impl Client {
         let now = self.delivery.now();
         if self.group(name)?.successor_due().is_some_and(|due| due <= now) {
             let (suite, clients) = self.group(name)?.successor_needs()?;
-            let made = match self.packages_of(name, &clients, suite).await {
+            let made = match Box::pin(self.packages_of(name, &clients, suite)).await {
                 Ok(packages) => self.group(name)?.make_successor(&packages, now).map(drop).map_err(ClientError::from),
                 Err(error) => Err(error),
             };
