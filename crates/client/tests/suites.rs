@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use common::{SharedStore, World, has, texts, user};
 use conclave_client::{Client, ClientError, ClientEvent, Event, Handshakes, Status, store::ProfileStore};
-use conclave_engine::{key_packages::SIDE_POOL, writes::Room};
+use conclave_engine::{
+    key_packages::SIDE_POOL,
+    writes::{Room, Write},
+};
 use conclave_names::GroupUri;
 
 /// The one that is not the default.
@@ -191,6 +194,59 @@ async fn who_froze_a_group_goes_on_even_if_the_directory_has_nothing_any_more() 
     let next = alice.current(&club).unwrap();
     carol.sync().await.unwrap();
     bob.sync().await.unwrap();
+    talk(&mut [&mut alice, &mut bob, &mut carol], &next).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_package_that_would_not_do_is_found_out_before_and_after_the_group_is_frozen() {
+    let world = World::whole().await;
+    let mut store = SharedStore::default();
+    let mut alice = world.person_in(Box::new(store.clone()), "alice").await;
+    let (mut bob, carol) = (world.person("bob").await, world.person("carol").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob"), user("carol")]).await.unwrap();
+    bob.sync().await.unwrap();
+    // The directory has spoilt all of Carol's: their signatures are wrong.
+    let spoil = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    let mut database = world.database();
+    let change = database.transaction().unwrap();
+    {
+        let mut rows =
+            change.prepare("SELECT rowid, bytes FROM ds_key_packages WHERE client LIKE '%/carol/%'").unwrap();
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?));
+        for (row, mut bytes) in rows.query_map((), read).unwrap().map(Result::unwrap) {
+            spoil(&mut bytes);
+            change.execute("UPDATE ds_key_packages SET bytes = ?2 WHERE rowid = ?1", (row, bytes)).unwrap();
+        }
+    }
+    change.commit().unwrap();
+    let refused = alice.reinit(&club, OTHER, false).await.unwrap_err();
+    let ClientError::CannotAdd { user: whom, reason } = &refused else { panic!("{refused}") };
+    assert_eq!(whom, &user("carol"));
+    assert!(reason.contains("carol/laptop") && reason.contains("does not do"), "{reason}");
+    assert!(!alice.group(&club).unwrap().is_frozen());
+
+    // She leaves others. One that was kept does not do any more when its time comes: another is claimed.
+    withdraw(&world, "carol");
+    let mut carol = carol;
+    carol.sync().await.unwrap();
+    alice.reinit(&club, OTHER, false).await.unwrap();
+    assert_eq!(left(&world, "carol"), (SIDE_POOL - 1, true));
+    drop(alice);
+    let (key, value) = store.scan(Room::ACCOUNT, b"successor/").unwrap().remove(0);
+    let mut value = value.to_vec();
+    // The last one is Carol's.
+    spoil(&mut value);
+    store.apply(&[Write::Put { room: Room::ACCOUNT, key, value: value.into() }]).unwrap();
+    let mut alice = Client::over(Box::new(store), &world.services()).unwrap();
+    while alice.current(&club).unwrap() == club {
+        bob.sync().await.unwrap();
+        let events = alice.sync().await.unwrap();
+        assert_eq!(waits(&events), None, "{events:?}");
+    }
+    assert_eq!(left(&world, "carol"), (SIDE_POOL - 2, true));
+    let next = gone_on(&mut [&mut alice, &mut bob, &mut carol], &club).await;
     talk(&mut [&mut alice, &mut bob, &mut carol], &next).await;
     world.stop().await;
 }

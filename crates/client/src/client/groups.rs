@@ -46,7 +46,7 @@ pub struct Unable {
     pub reason: String,
 }
 
-fn lacks(missing: &Capabilities) -> String {
+pub(super) fn lacks(missing: &Capabilities) -> String {
     format!("it lacks what the group requires: {missing}")
 }
 

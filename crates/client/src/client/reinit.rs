@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use conclave_engine::{
+    MlsError,
     intent::Wish,
     invitation::JoinError,
     outcome::Event,
@@ -12,9 +13,14 @@ use conclave_engine::{
 use conclave_mls::crypto;
 use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri, limits};
 use conclave_protocol::v1;
+use mls_rs::{MlsMessage, external_client::ExternalClient, time::MlsTime};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
-use super::{Client, ClientError, ClientEvent, groups::key_path, rows::StoreRows};
+use super::{
+    Client, ClientError, ClientEvent,
+    groups::{key_path, lacks},
+    rows::StoreRows,
+};
 use crate::transport::Signer;
 
 /// Prefix of the rows in [`Room::ACCOUNT`] with KeyPackages that were claimed for a group's successor, one a group.
@@ -30,6 +36,7 @@ type KeptPackages = BTreeMap<Vec<u8>, (Timestamp, Vec<u8>)>;
 /// The row that keeps them.
 #[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Kept {
+    version: u8,
     cipher_suite: u16,
     packages: Vec<KeptPackage>,
 }
@@ -44,10 +51,11 @@ struct KeptPackage {
 }
 
 impl Kept {
-    /// None if they are of another cipher suite. Damaged ones are claimed anew.
+    /// None if they are of another cipher suite. Damaged ones, and those of another version, are claimed anew.
     fn of(mut row: &[u8], cipher_suite: u16) -> Option<KeptPackages> {
-        let kept =
-            Self::mls_decode(&mut row).ok().filter(|kept| row.is_empty() && kept.cipher_suite == cipher_suite)?;
+        let kept = Self::mls_decode(&mut row)
+            .ok()
+            .filter(|kept| row.is_empty() && (kept.version, kept.cipher_suite) == (1, cipher_suite))?;
         Some(kept.packages.into_iter().map(|one| (one.client, (one.since, one.bytes))).collect())
     }
 
@@ -57,7 +65,7 @@ impl Kept {
             since: *since,
             bytes: bytes.clone(),
         };
-        Self { cipher_suite, packages: packages.iter().map(keep).collect() }.mls_encode_to_vec()
+        Self { version: 1, cipher_suite, packages: packages.iter().map(keep).collect() }.mls_encode_to_vec()
     }
 }
 
@@ -135,7 +143,7 @@ impl Client {
         let key = kept_key(group);
         let row = self.store.get(Room::ACCOUNT, &key)?;
         let mut kept = row.and_then(|row| Kept::of(&row, cipher_suite)).unwrap_or_default();
-        let absent = self.claim_lacking(clients, cipher_suite, &mut kept).await;
+        let absent = self.claim_lacking(group, clients, cipher_suite, &mut kept).await;
         // Also what was claimed before something failed.
         if let Ok(value) = Kept::to_row(&kept, cipher_suite) {
             self.store.apply(&[Write::Put { room: Room::ACCOUNT, key, value: value.into() }])?;
@@ -152,9 +160,10 @@ impl Client {
             .collect())
     }
 
-    /// Claims what is not there, or too old. Gives whose cannot be had, and why.
+    /// Claims what is not there, too old, or not valid any more. Gives whose cannot be had, and why.
     async fn claim_lacking(
         &mut self,
+        group: &GroupUri,
         clients: &[ClientUri],
         cipher_suite: u16,
         kept: &mut KeptPackages,
@@ -163,13 +172,18 @@ impl Client {
         let mut absent = Vec::new();
         for client in clients {
             let name = client.to_string().into_bytes();
+            if let Some((_, bytes)) = kept.get(&name)
+                && self.unfit(group, client, cipher_suite, bytes)?.is_some()
+            {
+                kept.remove(&name);
+            }
             let known = kept.get(&name).map(|(since, _)| *since);
             if known.is_some_and(|since| now < since.plus_ms(FRESH_MS)) {
                 continue;
             }
-            match self.claim_of(client, cipher_suite).await? {
+            match self.claim_of(group, client, cipher_suite).await? {
                 Ok(bytes) => drop(kept.insert(name, (now, bytes))),
-                Err(reason) if known.is_none() => absent.push((client.user().clone(), reason)),
+                Err(reason) if known.is_none() => absent.push((client.user().clone(), format!("{client} {reason}"))),
                 // An older one is better than none.
                 Err(_) => {}
             }
@@ -183,25 +197,58 @@ impl Client {
     /// Transient ones, and [`ClientError::IdentityChanged`].
     async fn claim_of(
         &mut self,
+        group: &GroupUri,
         client: &ClientUri,
         cipher_suite: u16,
     ) -> Result<Result<Vec<u8>, String>, ClientError> {
         let answer = match self.claim(client.to_string(), vec![cipher_suite.into()], None).await {
             Ok(answer) => answer,
             Err(error) if error.is_transient() => return Err(error),
-            Err(error) => return Ok(Err(format!("{client}: {error}"))),
+            Err(error) => return Ok(Err(format!("cannot be asked for: {error}"))),
         };
         let Some(claimed) = answer.key_packages.into_iter().next() else {
-            return Ok(Err(format!(
-                "{client} has left no keying material of cipher suite {cipher_suite}: it must come online first"
-            )));
+            let what = format!("has left no keying material of cipher suite {cipher_suite}");
+            return Ok(Err(format!("{what}: it must come online first, or be removed")));
         };
-        match self.judge_key_package(client.user(), &claimed.key_package) {
-            Ok(found) if found == *client => Ok(Ok(claimed.key_package)),
-            Ok(_) => Ok(Err(format!("{client}: the directory gave another's KeyPackage"))),
-            Err(ClientError::CannotAdd { reason, .. }) => Ok(Err(format!("{client}: {reason}"))),
-            Err(error) => Err(error),
+        Ok(match self.unfit(group, client, cipher_suite, &claimed.key_package)? {
+            None => Ok(claimed.key_package),
+            Some(reason) => Err(format!("has left keying material that does not do: {reason}")),
+        })
+    }
+
+    /// Why the successor cannot be made with a KeyPackage, which is looked at as closely as MLS does when the successor is made: then it
+    /// would be too late.
+    ///
+    /// # Errors
+    /// [`ClientError::Store`] and [`ClientError::IdentityChanged`].
+    fn unfit(
+        &mut self,
+        group: &GroupUri,
+        client: &ClientUri,
+        cipher_suite: u16,
+        bytes: &[u8],
+    ) -> Result<Option<String>, ClientError> {
+        match self.judge_key_package(client.user(), bytes) {
+            Ok(found) if found == *client => {}
+            Ok(_) => return Ok(Some("it is of another client".into())),
+            Err(ClientError::CannotAdd { reason, .. }) => return Ok(Some(reason)),
+            Err(error) => return Err(error),
         }
+        let missing = self.group(group)?.lacking(bytes)?;
+        if !missing.is_empty() {
+            return Ok(Some(lacks(&missing)));
+        }
+        let message = MlsMessage::from_bytes(bytes).map_err(MlsError::from)?;
+        let suite = message.as_key_package().map(|package| u16::from(package.cipher_suite));
+        if suite != Some(cipher_suite) {
+            return Ok(Some("it is of another cipher suite".into()));
+        }
+        let valid = ExternalClient::builder()
+            .crypto_provider(crypto::provider())
+            .identity_provider(self.mls.identities().clone())
+            .build()
+            .validate_key_package(message, Some(MlsTime::from(self.delivery.now().as_secs())));
+        Ok(valid.err().map(|error| error.to_string()))
     }
 
     /// Does what a frozen group needs of us: makes the successor when it is our turn, and goes on in it. What stands in the way of one
