@@ -268,7 +268,8 @@ impl Client {
                     self.save(name)?;
                     all.extend(Box::pin(self.drive(name, None)).await?);
                 }
-                Err(error) if error.is_transient() => return Err(error),
+                // The network or the store: that concerns every group.
+                Err(error) if error.is_transient() && error.code().is_none() => return Err(error),
                 Err(error) => {
                     // What was half done is undone.
                     self.groups.remove(name);
