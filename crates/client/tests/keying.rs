@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use common::{SharedStore, World, user};
 use conclave_client::{Client, ClientError, Event, Handshakes, Registration, SuiteStock, store::ProfileStore};
-use conclave_engine::writes::Room;
+use conclave_engine::{account::Account, writes::Room};
 use conclave_names::GroupUri;
 
 /// What the engine keeps at the directory.
@@ -188,13 +188,20 @@ async fn a_new_certificate_replaces_all_key_packages_also_after_a_crash_in_betwe
     assert_eq!(on_disk(&data_dir), second);
 
     // The directory is out of reach when the certificate comes, and then the client dies.
-    let ends = bob.certificate_ends();
-    bob.set_deadline(Duration::from_millis(50));
+    let certificate = || {
+        let row = ProfileStore::get(&store, Room::ACCOUNT, Account::KEY).unwrap().unwrap();
+        Account::from_row(&row).unwrap().certificate
+    };
+    let before = certificate();
+    bob.set_deadline(Duration::from_millis(100));
     let running = world.delivery.take().unwrap();
     let addr = running.addr();
     running.shutdown().await;
-    let refused = bob.renew_credential().await.unwrap_err();
-    assert!(refused.is_transient(), "{refused}");
+    // On a busy machine the deadline may pass before the certificate comes.
+    while certificate() == before {
+        let refused = bob.renew_credential().await.unwrap_err();
+        assert!(refused.is_transient(), "{refused}");
+    }
     drop(bob);
     let issuers = conclave_server::IssuerSource::Url {
         url: format!("https://{}", world.authentication.as_ref().unwrap().addr()),
@@ -208,7 +215,6 @@ async fn a_new_certificate_replaces_all_key_packages_also_after_a_crash_in_betwe
     };
     world.delivery = Some(conclave_server::Server::start(config).await.unwrap());
     let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
-    assert!(bob.certificate_ends() >= ends, "the certificate had been stored");
     bob.sync().await.unwrap();
     let third = on_disk(&data_dir);
     assert_eq!((third.len() as u64, second.intersection(&third).count()), (ALL, 0));
@@ -229,7 +235,7 @@ async fn a_new_certificate_replaces_all_key_packages_also_after_a_crash_in_betwe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn private_parts_go_when_no_welcome_can_come_any_more() {
-    use conclave_engine::{Mls, account::Account, key_packages};
+    use conclave_engine::{Mls, key_packages};
     use conclave_names::{Timestamp, limits};
     let world = World::whole().await;
     let store = SharedStore::default();
