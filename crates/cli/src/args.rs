@@ -213,6 +213,9 @@ pub(crate) enum Group {
         /// does not admit (messages stay encrypted)
         #[arg(long)]
         visible: bool,
+        /// The cipher suite's number, 1 or 3 [else: 1]
+        #[arg(long)]
+        suite: Option<u16>,
     },
     /// Add users, with all their devices
     Add {
@@ -271,13 +274,16 @@ pub(crate) enum Group {
         group: String,
     },
     /// On a device that has lost its groups (restored, or linked again under its old name): ask your other devices, and these users, to let
-    /// it into all groups that they share with it
+    /// it into all groups that they share with it. `sync` and `listen` ask again, and others, until it is back
     Recover {
         /// Whom, besides your own devices and members of the groups that a saved file named
         users: Vec<String>,
-        /// Ask nobody, and give up on the groups that are not back
-        #[arg(long, conflicts_with = "users")]
+        /// Ask nobody, now or later, and give up on the groups that are not back
+        #[arg(long, conflicts_with = "users", visible_alias = "stop")]
         give_up: bool,
+        /// Ask nobody now: show who was asked, who is asked when again, and what is not back
+        #[arg(long, conflicts_with_all = ["users", "give_up"])]
+        show: bool,
     },
     /// Say nothing, but let the others compare what the server shows them with what it shows this device
     Heartbeat {

@@ -71,6 +71,7 @@ impl CliError {
             Self::Client(ClientError::IdentityChanged(_)) => "IDENTITY_CHANGED".to_owned(),
             Self::Client(ClientError::Unconfirmed) => "UNCONFIRMED".to_owned(),
             Self::Client(ClientError::Wish(_)) => "NOT_A_MEMBER".to_owned(),
+            Self::Client(ClientError::Suite(_)) => "CIPHER_SUITE_UNSUPPORTED".to_owned(),
             Self::Client(_) => "CLIENT".to_owned(),
             Self::Open(_) => "NOT_REGISTERED".to_owned(),
             Self::Register(_) => "REGISTRATION".to_owned(),

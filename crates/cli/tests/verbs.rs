@@ -144,8 +144,23 @@ fn a_wiped_profile_is_restored_and_let_into_its_groups_again() {
     assert_eq!(restored["client"], "mimi://localhost/d/bob/laptop");
     assert_eq!(restored["asked"]["devices"][0], "mimi://localhost/d/alice/laptop");
     assert_eq!(restored["lost"].as_array().unwrap().len(), 2);
+    assert!(restored["asking"]["next"].as_u64() > restored["asking"]["since"].as_u64(), "{restored}");
+    // What stands is shown without asking anybody.
+    for _ in 0..2 {
+        let shown = world.ok("bob", &["group", "recover", "--show"]);
+        assert_eq!(
+            (&shown["asked"], &shown["lost"], &shown["asking"]),
+            (&restored["asked"], &restored["lost"], &restored["asking"])
+        );
+    }
+    let shown = String::from_utf8(world.run("bob", &["group", "recover", "--show"]).stdout).unwrap();
+    assert!(shown.contains("asked once since") && shown.contains("asks again"), "{shown}");
+    let status = world.ok("bob", &["status"]);
+    assert_eq!((&status["lost_groups"], &status["asking"]["rounds"]), (&Value::from(2), &Value::from(1)));
     world.ok("alice", &["sync"]);
     world.ok("bob", &["sync"]);
+    let status = world.ok("bob", &["status"]);
+    assert_eq!((&status["lost_groups"], &status["asking"]), (&Value::from(0), &Value::Null), "all is back");
     assert_eq!(world.ok("bob", &["group", "recover"])["lost"], Value::Array(Vec::new()));
     for group in ["The Club", "The Pub"] {
         world.ok("bob", &["send", group, "here I am"]);
@@ -156,8 +171,10 @@ fn a_wiped_profile_is_restored_and_let_into_its_groups_again() {
     let shown = String::from_utf8(world.run("bob", &["group", "recover", "alice"]).stdout).unwrap();
     assert!(shown.contains("asked mimi://localhost/d/alice/laptop"), "{shown}");
     assert_eq!(world.ok("bob", &["group", "recover", "--give-up"])["given_up"], Value::Array(Vec::new()));
+    assert_eq!(world.ok("bob", &["group", "recover", "--show"])["asking"], Value::Null);
     let linked = world.fails("bob", &["group", "recover", "alice", "--give-up"]);
     assert_eq!(linked.0, 2);
+    assert_eq!(world.fails("bob", &["group", "recover", "--show", "--stop"]).0, 2);
 }
 
 #[test]
@@ -196,7 +213,11 @@ fn a_conversation_by_verbs() {
     world.ok("bob", &["group", "heartbeat", "The Club"]);
     assert_eq!(world.ok("bob", &["group", "rejoin", "The Club"])["epoch"], 2);
     assert_eq!(world.ok("bob", &["group", "list"])["groups"][0]["title"], "The Club");
-    assert_eq!(world.ok("alice", &["key-packages"])["suites"][0]["available"], 20);
+    let stock = world.ok("alice", &["key-packages"]);
+    let suites = stock["suites"].as_array().unwrap().iter();
+    let figures: Vec<_> =
+        suites.map(|suite| [&suite["cipher_suite"], &suite["available"]].map(|n| n.as_u64().unwrap())).collect();
+    assert_eq!(figures, [[1, 20], [3, 3]]);
     let status = world.ok("alice", &["status"]);
     assert_eq!((&status["server_reachable"], &status["pending"]), (&Value::Bool(true), &Value::from(0)));
 
@@ -373,6 +394,39 @@ fn what_was_wished_offline_is_sent_later() {
     world.server = Some(world.runtime.block_on(Server::start(config)).unwrap());
     world.ok("alice", &["sync"]);
     assert_eq!(texts(&world.ok("alice", &["read", "Later"])), ["patience"]);
+}
+
+#[test]
+fn groups_of_another_cipher_suite() {
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    let made = world.ok("alice", &["group", "create", "The Club", "--suite", "3"]);
+    assert_eq!(made["cipher_suite"], 3);
+    world.ok("alice", &["group", "add", "The Club", "bob"]);
+    world.ok("bob", &["sync"]);
+    world.ok("bob", &["send", "The Club", "hello"]);
+    assert_eq!(texts(&world.ok("alice", &["read", "The Club"])), ["hello"]);
+    assert_eq!(world.ok("bob", &["group", "info", "The Club"])["cipher_suite"], 3);
+    for verb in ["create", "reinit"] {
+        let (exit, code, message) = world.fails("alice", &["group", verb, "The Club", "--suite", "2"]);
+        assert_eq!((exit, code.as_str()), (1, "CIPHER_SUITE_UNSUPPORTED"));
+        assert!(message.contains("Ed25519"), "{message}");
+    }
+    assert_eq!(world.ok("alice", &["group", "reinit", "The Club", "--suite", "1"])["made_anew"], false);
+    // Bob confirms it a second later, as Alice is the first in the group.
+    let new = loop {
+        world.ok("bob", &["sync"]);
+        world.ok("alice", &["sync"]);
+        let info = world.ok("alice", &["group", "info", "The Club"]);
+        if info["cipher_suite"] == 1 {
+            break info["group"].clone();
+        }
+    };
+    world.ok("bob", &["sync"]);
+    world.ok("bob", &["send", "The Club", "in the default suite again"]);
+    assert_eq!(world.ok("bob", &["group", "info", "The Club"])["group"], new);
+    assert_eq!(texts(&world.ok("alice", &["read", "The Club"])), ["hello", "in the default suite again"]);
 }
 
 #[test]

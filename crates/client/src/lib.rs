@@ -29,10 +29,10 @@ pub mod store;
 pub mod transport;
 
 pub use client::{
-    Added, Approval, Asked, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem, LinkCode, LinkCodeError,
-    LinkRequest, Listener, Listing, LostGroup, Membership, MembershipChange, OpenError, PendingLink, Pinned,
-    RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, RegisterError, Registration, Services, SuiteStock, Unable, Unasked,
-    UserRecord,
+    ASKING_LASTS_MS, Added, Approval, Asked, Asking, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem,
+    LinkCode, LinkCodeError, LinkRequest, Listener, Listing, LostGroup, Membership, MembershipChange, OpenError,
+    PendingLink, Pinned, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, RegisterError, Registration, Services,
+    SuiteStock, Unable, Unasked, UserRecord,
 };
 pub use conclave_engine::{
     group::{GroupSummary, Handshakes, Member, Status},

@@ -63,12 +63,12 @@ async fn people_join_talk_update_and_go(world: World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server() {
-    people_join_talk_update_and_go(World::whole().await).await;
+    Box::pin(people_join_talk_update_and_go(World::whole().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn authentication_and_delivery_apart() {
-    people_join_talk_update_and_go(World::split().await).await;
+    Box::pin(people_join_talk_update_and_go(World::split().await)).await;
 }
 
 /// Waits until the listener brings what is looked for.

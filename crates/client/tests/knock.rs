@@ -15,12 +15,12 @@ fn knocked(events: &[ClientEvent]) -> usize {
 
 /// Bob is away until what he would read next is gone, and Erin is removed meanwhile, so that what the server keeps does not open
 /// for him.
-async fn locked_out(handshakes: Handshakes) -> (World, Client, Client, Client, GroupUri) {
+async fn locked_out(handshakes: Handshakes, suite: u16) -> (World, Client, Client, Client, GroupUri) {
     let mut world = World::whole().await;
     let mut alice = world.person("alice").await;
     let (mut bob, mut carol, mut erin) =
         (world.person("bob").await, world.person("carol").await, world.person("erin").await);
-    let club = alice.create_group_with("The Club", handshakes).await.unwrap();
+    let club = alice.create_group_in("The Club", handshakes, suite).await.unwrap();
     alice.add(&club, &[user("bob"), user("carol"), user("erin")]).await.unwrap();
     for person in [&mut bob, &mut carol, &mut erin] {
         person.sync().await.unwrap();
@@ -36,16 +36,21 @@ async fn locked_out(handshakes: Handshakes) -> (World, Client, Client, Client, G
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_away_for_too_long_is_let_in_again() {
-    Box::pin(let_in_again(Handshakes::Private)).await;
+    Box::pin(let_in_again(Handshakes::Private, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_in_another_cipher_suite() {
+    Box::pin(let_in_again(Handshakes::Private, 3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_where_the_server_reads_the_handshakes() {
-    Box::pin(let_in_again(Handshakes::Visible { external_senders: Vec::new() })).await;
+    Box::pin(let_in_again(Handshakes::Visible { external_senders: Vec::new() }, 1)).await;
 }
 
-async fn let_in_again(handshakes: Handshakes) {
-    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(handshakes)).await;
+async fn let_in_again(handshakes: Handshakes, suite: u16) {
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(handshakes, suite)).await;
     let events = bob.sync().await.unwrap();
     assert!(events.iter().any(|happened| matches!(happened.event, Event::RejoinBlocked { .. })), "{events:?}");
     // Erin was a member as far as he knows; whoever is asked first, one of them can help.
@@ -82,7 +87,7 @@ async fn let_in_again(handshakes: Handshakes) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listeners_ask_and_answer_by_themselves() {
-    let (world, mut alice, mut bob, _carol, club) = Box::pin(locked_out(Handshakes::Private)).await;
+    let (world, mut alice, mut bob, _carol, club) = Box::pin(locked_out(Handshakes::Private, 1)).await;
     let answering = async {
         let mut listener = alice.listen();
         loop {
@@ -110,7 +115,7 @@ async fn listeners_ask_and_answer_by_themselves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_removed_is_told_and_not_let_in() {
-    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(Handshakes::Private)).await;
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(Handshakes::Private, 1)).await;
     bob.sync().await.unwrap();
     // Before any of those whom he asked comes online, he is removed for good.
     alice.remove(&club, &[user("bob")]).await.unwrap();

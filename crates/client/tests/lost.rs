@@ -114,6 +114,34 @@ async fn a_wiped_client_comes_back_into_every_group_by_its_identity_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_was_made_anew_in_another_suite_meanwhile_is_the_same_to_who_comes_back() {
+    let world = World::whole().await;
+    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
+    let mut carol = world.person("carol").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob"), user("carol")]).await.unwrap();
+    carol.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    let file = bob.recovery_file().unwrap();
+    drop(bob);
+    // Alice confirms it, and makes the successor at once.
+    carol.reinit(&club, 3, false).await.unwrap();
+    alice.sync().await.unwrap();
+    carol.sync().await.unwrap();
+    let next = alice.current(&club).unwrap();
+    assert_ne!(next, club);
+    let mut bob = restore(&world, &file).await;
+    bob.ask_for_groups(&[]).await.unwrap();
+    alice.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    assert!(bob.lost_groups().unwrap().is_empty(), "he is in it, under its new name");
+    assert_eq!(bob.asking(), None);
+    assert_eq!(bob.group(&next).unwrap().cipher_suite(), 3);
+    talk(&mut [&mut alice, &mut bob, &mut carol], &[next]).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_was_linked_again_is_let_in_by_the_users_other_device() {
     let world = World::whole().await;
     let mut laptop = world.person("alice").await;

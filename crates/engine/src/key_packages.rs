@@ -16,11 +16,45 @@ use crate::{
     writes::{Room, Rows, Write},
 };
 
-/// KeyPackages that are kept at the directory.
+/// KeyPackages of the default cipher suite that are kept at the directory.
 pub const POOL: u64 = 20;
 
 /// At this many or fewer, the pool is filled up again.
 pub const LOW_WATER: u64 = 10;
+
+/// KeyPackages of each other cipher suite that are kept at the directory: few groups are of one.
+pub const SIDE_POOL: u64 = 3;
+
+/// At this many or fewer, such a pool is filled up again.
+pub const SIDE_LOW_WATER: u64 = 1;
+
+/// What a client keeps at the directory in one cipher suite, besides a last resort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// KeyPackages for one use each, when it is full.
+    pub size: u64,
+    /// At this many or fewer, it is filled up again.
+    pub low_water: u64,
+}
+
+/// The pool of a cipher suite.
+#[must_use]
+pub fn pool(cipher_suite: CipherSuite) -> Pool {
+    if cipher_suite == crypto::DEFAULT_SUITE {
+        Pool { size: POOL, low_water: LOW_WATER }
+    } else {
+        Pool { size: SIDE_POOL, low_water: SIDE_LOW_WATER }
+    }
+}
+
+/// What the directory serves no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// Everything: it was purged.
+    All,
+    /// The last resort of a cipher suite: another takes its place.
+    LastResort(CipherSuite),
+}
 
 /// How often the address of a last-resort KeyPackage may be posted to.
 const LAST_RESORT_USES: u32 = 1000;
@@ -37,6 +71,7 @@ pub struct AddressKey {
 #[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Row {
     last_resort: bool,
+    cipher_suite: u16,
     /// Since when the directory does not serve it any more because another took its place.
     retired: Option<Timestamp>,
     /// Public half of the channel key in its leaf.
@@ -110,6 +145,7 @@ pub fn generate(
                 key: [PACKAGE, &id].concat(),
                 value: record::encode(&Row {
                     last_resort: last,
+                    cipher_suite: cipher_suite.into(),
                     retired: None,
                     channel_key: channel_key.verifying_key().to_bytes(),
                     data,
@@ -126,16 +162,20 @@ pub fn generate(
     Ok(fresh)
 }
 
-/// Notes that the directory serves our stored KeyPackages no more: all of them, or the last resorts only. Welcomes for
-/// them may still be on their way; [`sweep`] deletes them when none can be.
+/// Notes that the directory serves some of our stored KeyPackages no more. Welcomes for them may still be on their way;
+/// [`sweep`] deletes them when none can be.
 ///
 /// # Errors
 /// [`LoadError`].
-pub fn retire<R: Rows>(rows: &R, last_resorts_only: bool, now: Timestamp) -> Result<Vec<Write>, LoadError<R::Error>> {
+pub fn retire<R: Rows>(rows: &R, which: Unserved, now: Timestamp) -> Result<Vec<Write>, LoadError<R::Error>> {
     let mut writes = Vec::new();
     for (key, value) in rows.scan(Room::KEY_PACKAGE, PACKAGE).map_err(LoadError::Store)? {
         let row: Row = record::decode(&value)?;
-        if row.retired.is_none() && (row.last_resort || !last_resorts_only) {
+        let concerned = match which {
+            Unserved::All => true,
+            Unserved::LastResort(suite) => row.last_resort && row.cipher_suite == u16::from(suite),
+        };
+        if row.retired.is_none() && concerned {
             let value = record::encode(&Row { retired: Some(now), ..row });
             writes.push(Write::Put { room: Room::KEY_PACKAGE, key, value });
         }

@@ -124,6 +124,11 @@ pub enum Event {
         /// Which.
         group: conclave_names::GroupUri,
     },
+    /// A frozen group cannot go on yet. It is tried again.
+    SuccessorWaits {
+        /// What it waits for, for people.
+        reason: String,
+    },
     /// A member asks to be removed.
     LeaveRequested {
         /// Who.

@@ -70,14 +70,16 @@ fn at(client: &mut Client, group: &GroupUri) -> Result<u64, CliError> {
 pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> Result<(), CliError> {
     let client = context.client()?;
     match verb {
-        Group::Create { title, visible } => {
+        Group::Create { title, visible, suite } => {
             let handshakes =
                 if visible { Handshakes::Visible { external_senders: Vec::new() } } else { Handshakes::Private };
-            let group = client.create_group_with(&title, handshakes).await?;
-            output.give(
-                &json!({ "group": group, "title": title, "epoch": 0, "handshakes": handshakes_word(visible) }),
-                |_| format!("made the group \"{}\": {group}", clean_line(&title)),
-            )
+            let group = match suite {
+                None => client.create_group_with(&title, handshakes).await?,
+                Some(suite) => client.create_group_in(&title, handshakes, suite).await?,
+            };
+            let (suite, mode) = (client.group(&group)?.cipher_suite(), handshakes_word(visible));
+            let made = json!({ "group": group, "title": title, "epoch": 0, "handshakes": mode, "cipher_suite": suite });
+            output.give(&made, |_| format!("made the group \"{}\": {group}", clean_line(&title)))
         }
         Group::Add { group, users: texts } => {
             let group = names::group(client, &group)?;
@@ -201,6 +203,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             client.forget_lost_groups()?;
             output.give(&json!({ "given_up": lost }), |_| format!("given up: {}", lost.len()))
         }
+        Group::Recover { show: true, .. } => recovery::show(client, output),
         Group::Recover { users: texts, .. } => {
             let users = users(client, &texts)?;
             recovery::recover(client, &users, output).await

@@ -40,6 +40,7 @@ pub(super) async fn status(context: &mut Context, output: &Output) -> Result<(),
     }
     let stuck: Vec<_> =
         groups.iter().filter(|group| word(&group.status) == "stuck").map(|group| group.title.clone()).collect();
+    let (lost, asking) = (client.lost_groups()?.len(), client.asking().cloned());
     let shown = names::show(client.user());
     let answer = json!({
         "user": client.user(),
@@ -51,17 +52,24 @@ pub(super) async fn status(context: &mut Context, output: &Output) -> Result<(),
         "problem": problem,
         "groups": groups.len(),
         "stuck_groups": stuck,
+        "lost_groups": lost,
+        "asking": asking,
         "pending": pending,
     });
     output.give(&answer, |answer| {
         format!(
-            "account        {shown}, device {}{}\nprofile        {directory}\nserver         {}\ngroups         {}{}\n\
+            "account        {shown}, device {}{}\nprofile        {directory}\nserver         {}\ngroups         {}{}{}\n\
              to be sent     {pending}",
             client.client().device(),
             if client.holds_identity() { " (holds the identity key)" } else { "" },
             problem.as_deref().map_or_else(|| "reachable, all caught up".to_owned(), |why| format!("PROBLEM: {why}")),
             answer["groups"],
             if stuck.is_empty() { String::new() } else { format!(" (cannot be followed: {})", stuck.join(", ")) },
+            match (lost, &asking) {
+                (0, None) => String::new(),
+                (0, Some(_)) => " (asking to be let in again; see `conclave group recover --show`)".to_owned(),
+                (lost, _) => format!(" (lost: {lost}; see `conclave group recover --show`)"),
+            },
         )
     })
 }

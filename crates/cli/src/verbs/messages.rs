@@ -107,6 +107,9 @@ fn describe(change: &serde_json::Value) -> String {
         "updated" => format!("{by} renewed keys"),
         "frozen" => format!("{by} makes the group anew; what is said waits until it goes on"),
         "succeeded" => "the group goes on with new keys".to_owned(),
+        "successor_waits" => {
+            format!("the group cannot go on yet: {}", clean_line(change["reason"].as_str().unwrap_or_default()))
+        }
         "leave_requested" => format!("{} asks to leave", name(&change["member"])),
         "external_proposal" => {
             let what = match (change.pointer("/proposal/add"), change.pointer("/proposal/remove")) {

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use conclave_client::{Asked, Client, LostGroup, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, profile::Kdf};
+use conclave_client::{Asked, Asking, Client, LostGroup, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, profile::Kdf};
 use conclave_names::UserUri;
 use serde_json::json;
 
@@ -74,7 +74,7 @@ pub(super) async fn restore(
     let mut client = Client::restore(store, &services, &recovery).await?;
     let account = registered(&client, context)?;
     let asked = client.ask_for_groups(&[]).await;
-    let lost = client.lost_groups()?;
+    let (lost, asking) = (client.lost_groups()?, client.asking().cloned());
     let shown = names::show(client.user());
     context.opened(client);
     let (asked, problem) = match asked {
@@ -88,30 +88,45 @@ pub(super) async fn restore(
         "saved_ms": recovery.saved(),
         "asked": asked,
         "lost": lost,
+        "asking": asking,
         "problem": problem,
     });
     output.give(&answer, |_| {
         let mut text = format!("restored {shown}, device {}\n", account.client);
         match &problem {
             Some(problem) => {
-                text.push_str(&format!("nobody could be asked yet ({problem}): run `conclave group recover` again"));
+                text.push_str(&format!("nobody could be asked yet ({problem}): the next `conclave sync` does"));
             }
-            None => text.push_str(&told(&asked, &lost)),
+            None => text.push_str(&told(&asked, &lost, asking.as_ref())),
         }
         text
     })
 }
 
 pub(super) async fn recover(client: &mut Client, users: &[UserUri], output: &Output) -> Result<(), CliError> {
-    // Perhaps somebody has answered meanwhile.
+    let rounds = |client: &Client| client.asking().map(|asking| (asking.since, asking.rounds));
+    let before = rounds(client);
+    // Perhaps somebody has answered meanwhile; and perhaps this asks already.
     client.sync().await?;
-    let asked = client.ask_for_groups(users).await?;
-    let lost = client.lost_groups()?;
-    output.give(&json!({ "asked": asked, "lost": lost }), |_| told(&asked, &lost))
+    let asked = match client.asking() {
+        Some(asking) if users.is_empty() && rounds(client) != before => asking.last_round(),
+        _ => client.ask_for_groups(users).await?,
+    };
+    give(client, &asked, output)
 }
 
-/// Who was asked, and what is not healed.
-fn told(asked: &Asked, lost: &[LostGroup]) -> String {
+pub(super) fn show(client: &Client, output: &Output) -> Result<(), CliError> {
+    let asked = client.asking().map(Asking::last_round).unwrap_or_default();
+    give(client, &asked, output)
+}
+
+fn give(client: &Client, asked: &Asked, output: &Output) -> Result<(), CliError> {
+    let (lost, asking) = (client.lost_groups()?, client.asking());
+    output.give(&json!({ "asked": asked, "lost": lost, "asking": asking }), |_| told(asked, &lost, asking))
+}
+
+/// Who was asked, who is asked again when, and what is not healed.
+fn told(asked: &Asked, lost: &[LostGroup], asking: Option<&Asking>) -> String {
     let mut lines = Vec::new();
     if asked.devices.is_empty() {
         lines.push("nobody was asked: name a member of your groups: `conclave group recover USER`".to_owned());
@@ -129,6 +144,27 @@ fn told(asked: &Asked, lost: &[LostGroup]) -> String {
             format!("not back: \"{title}\" ({}): nobody else of it is known, so it comes back only if a member that you name answers", group.group)
         } else {
             format!("not back yet: \"{title}\" ({})", group.group)
+        });
+    }
+    if let Some(asking) = asking {
+        let since = messages::when(asking.since);
+        let times = if asking.rounds == 1 { "once".to_owned() } else { format!("{} times", asking.rounds) };
+        let earlier: Vec<_> = asking
+            .devices
+            .iter()
+            .filter(|(client, _)| !asked.devices.contains(client))
+            .map(|(client, at)| format!("{client} ({})", messages::when(*at)))
+            .collect();
+        if !earlier.is_empty() {
+            lines.push(format!("asked before: {}", earlier.join(", ")));
+        }
+        lines.push(match asking.next {
+            Some(next) => format!(
+                "asked {times} since {since}; `conclave sync` or `listen` asks again, others first, from {} on, until the groups are \
+                 back. `conclave group recover --give-up` ends that.",
+                messages::when(next)
+            ),
+            None => format!("asked {times} since {since}, and not again by itself: `conclave group recover` begins anew."),
         });
     }
     lines.push("Groups of which nobody was asked, and those that you were removed from, stay lost. ".to_owned() + GONE);

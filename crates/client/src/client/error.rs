@@ -6,6 +6,7 @@ use conclave_engine::{
     group::{LoadError, WishError},
     outcome::ProcessError,
 };
+use conclave_mls::crypto::UnsupportedSuite;
 use conclave_names::{GroupUri, UserUri};
 use conclave_protocol::Code;
 
@@ -77,6 +78,9 @@ pub enum ClientError {
     /// The profile has no such group.
     #[error("this profile has no group `{0}`; `conclave group list` shows those it has")]
     NoSuchGroup(GroupUri),
+    /// A cipher suite that Conclave does not speak: it signs with another scheme than identity keys, which are Ed25519's, or is unknown.
+    #[error(transparent)]
+    Suite(#[from] UnsupportedSuite),
     /// A user has no client that could be added.
     #[error("{user} cannot be added: {reason}")]
     CannotAdd {

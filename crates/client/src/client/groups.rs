@@ -46,7 +46,7 @@ pub struct Unable {
     pub reason: String,
 }
 
-fn lacks(missing: &Capabilities) -> String {
+pub(super) fn lacks(missing: &Capabilities) -> String {
     format!("it lacks what the group requires: {missing}")
 }
 
@@ -110,6 +110,20 @@ impl Client {
 
     /// Makes a group with this client as its only member, whose handshakes the DS reads or does not.
     pub async fn create_group_with(&mut self, title: &str, handshakes: Handshakes) -> Result<GroupUri, ClientError> {
+        self.create_group_in(title, handshakes, crypto::DEFAULT_SUITE.into()).await
+    }
+
+    /// The same in another cipher suite than the default one.
+    ///
+    /// # Errors
+    /// [`ClientError::Suite`] for a cipher suite that identity keys do not sign in.
+    pub async fn create_group_in(
+        &mut self,
+        title: &str,
+        handshakes: Handshakes,
+        cipher_suite: u16,
+    ) -> Result<GroupUri, ClientError> {
+        let cipher_suite = crypto::suite_by_number(cipher_suite)?;
         let info = self.delivery.get_server_info().await?;
         let key = info.receipt_key.as_slice().try_into();
         let key = key.map_err(|_| ClientError::Answer("`receipt_key` is not 32 bytes".into()))?;
@@ -117,7 +131,7 @@ impl Client {
             hub: self.delivery.domain().clone(),
             receipt_key: ReceiptKey(key),
             title: title.to_owned(),
-            cipher_suite: crypto::DEFAULT_SUITE,
+            cipher_suite,
             handshakes,
         };
         let group = Group::create(&self.account, &self.mls, new, self.delivery.now())?;
@@ -140,15 +154,15 @@ impl Client {
         Ok(name)
     }
 
-    /// Claims KeyPackages of a user or client, of one cipher suite.
+    /// Claims KeyPackages of a user or client, of the first of these cipher suites that it offers.
     pub(super) async fn claim(
         &self,
         target: String,
-        cipher_suite: u32,
+        cipher_suites: Vec<u32>,
         required: Option<v1::Capabilities>,
     ) -> Result<v1::ClaimResponse, ClientError> {
         let idempotency_key = random::<16>()?.to_vec();
-        let request = v1::ClaimRequest { target, cipher_suites: vec![cipher_suite], idempotency_key, required };
+        let request = v1::ClaimRequest { target, cipher_suites, idempotency_key, required };
         Ok(self.delivery.claim(&Self::signer(&self.account), &request).await?)
     }
 
@@ -166,7 +180,7 @@ impl Client {
         let suite = u32::from(self.group(group)?.cipher_suite());
         let required = to_wire(&self.group(group)?.required_capabilities()?);
         for user in users {
-            let answer = self.claim(user.to_string(), suite, Some(required.clone())).await?;
+            let answer = self.claim(user.to_string(), vec![suite], Some(required.clone())).await?;
             let mut found = false;
             let mut lacking: Vec<_> = answer.unserved.iter().filter_map(|unserved| unable(unserved, suite)).collect();
             for claimed in answer.key_packages {

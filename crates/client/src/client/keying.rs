@@ -1,12 +1,14 @@
-//! Keying material at the directory: filled up at a low-water mark (R52), the last resort replaced once used (R48), all of
-//! it replaced with the certificate (R50).
+//! Keying material at the directory, of every cipher suite: filled up at a low-water mark (R52), the last resort replaced once used
+//! (R48), all of it replaced with the certificate (R50).
 
 use conclave_engine::{
-    key_packages::{self, LOW_WATER, POOL},
+    key_packages::{self, Unserved},
     writes::{Room, Write},
 };
 use conclave_mls::crypto;
 use conclave_protocol::v1;
+use futures::future::try_join_all;
+use mls_rs::CipherSuite;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -46,50 +48,65 @@ impl Client {
             .collect())
     }
 
-    /// Fills the pool up if it is at the low-water mark or below, replaces a last resort that is missing or was used, and
+    /// Fills up each cipher suite's pool that is at its low-water mark or below, replaces last resorts that are missing or were used, and
     /// replaces everything if the certificate is another than before. The private parts are durable before the public
     /// ones leave; those for which no Welcome can come any more are deleted.
     pub async fn refill_key_packages(&mut self) -> Result<(), ClientError> {
-        let suite = crypto::DEFAULT_SUITE;
-        let number: u16 = suite.into();
-        let mut writes = key_packages::sweep(&self.mls, &StoreRows(&*self.store), self.delivery.now())?;
+        let swept = key_packages::sweep(&self.mls, &StoreRows(&*self.store), self.delivery.now())?;
+        self.store.apply(&swept)?;
         let certificate = Sha256::digest(&self.account.certificate);
         let made_with = self.store.get(Room::ACCOUNT, MADE_WITH)?;
         let renewed = made_with.is_none_or(|hash| hash.as_slice() != certificate.as_slice());
         let stock = if renewed {
             self.delivery.purge(&Self::signer(&self.account), &v1::PurgeRequest {}).await?;
-            None
+            Vec::new()
         } else {
-            let stock = self.key_package_stock().await?;
-            stock.into_iter().find(|stock| stock.cipher_suite == u32::from(number))
+            self.key_package_stock().await?
         };
-        let available = stock.map_or(0, |stock| stock.available);
-        let last_resort = stock.is_none_or(|stock| !stock.last_resort || stock.last_resort_used);
-        if available > LOW_WATER && !last_resort {
-            return Ok(self.store.apply(&writes)?);
+        let lacking: Vec<_> = crypto::SUITES.into_iter().filter_map(|suite| lacking(suite, &stock)).collect();
+        if lacking.is_empty() {
+            return Ok(());
         }
-        let count = if available > LOW_WATER { 0 } else { POOL.saturating_sub(available) };
         let address_key = self.address_key().await?;
         let now = self.delivery.now();
-        if last_resort {
-            writes.extend(key_packages::retire(&StoreRows(&*self.store), !renewed, now)?);
+        let (mut writes, mut uploads) = (Vec::new(), Vec::new());
+        if renewed {
+            writes.extend(key_packages::retire(&StoreRows(&*self.store), Unserved::All, now)?);
         }
-        let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, count, last_resort, now)?;
-        writes.extend(fresh.writes);
+        for Lacking { suite, count, last_resort } in lacking {
+            if last_resort && !renewed {
+                writes.extend(key_packages::retire(&StoreRows(&*self.store), Unserved::LastResort(suite), now)?);
+            }
+            let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, count, last_resort, now)?;
+            writes.extend(fresh.writes);
+            uploads.push(v1::UploadRequest {
+                key_packages: fresh.key_packages,
+                last_resort: fresh.last_resort.unwrap_or_default(),
+            });
+        }
         self.store.apply(&writes)?;
-        self.delivery
-            .upload(
-                &Self::signer(&self.account),
-                &v1::UploadRequest {
-                    key_packages: fresh.key_packages,
-                    last_resort: fresh.last_resort.unwrap_or_default(),
-                },
-            )
-            .await?;
+        let signer = Self::signer(&self.account);
+        try_join_all(uploads.iter().map(|upload| self.delivery.upload(&signer, upload))).await?;
         if renewed {
             let value = Zeroizing::new(certificate.to_vec());
             self.store.apply(&[Write::Put { room: Room::ACCOUNT, key: MADE_WITH.to_vec(), value }])?;
         }
         Ok(())
     }
+}
+
+/// What is to be uploaded of one cipher suite.
+struct Lacking {
+    suite: CipherSuite,
+    count: u64,
+    last_resort: bool,
+}
+
+fn lacking(suite: CipherSuite, stock: &[SuiteStock]) -> Option<Lacking> {
+    let number = u16::from(suite);
+    let stock = stock.iter().find(|stock| stock.cipher_suite == u32::from(number));
+    let (pool, available) = (key_packages::pool(suite), stock.map_or(0, |stock| stock.available));
+    let count = if available > pool.low_water { 0 } else { pool.size.saturating_sub(available) };
+    let last_resort = stock.is_none_or(|stock| !stock.last_resort || stock.last_resort_used);
+    (count > 0 || last_resort).then_some(Lacking { suite, count, last_resort })
 }

@@ -62,7 +62,7 @@ impl Client {
     /// Asks one member, by a KeyPackage that is claimed of it.
     async fn ask(&mut self, name: &GroupUri, member: &ClientUri) -> Result<(), ClientError> {
         let suite = self.group(name)?.cipher_suite();
-        let answer = self.claim(member.to_string(), suite.into(), None).await?;
+        let answer = self.claim(member.to_string(), vec![suite.into()], None).await?;
         let theirs = answer.key_packages.into_iter().next().map(|claimed| claimed.key_package);
         let theirs = theirs.ok_or_else(|| ClientError::Dropped("it has left no keying material".to_owned()))?;
         let address_key = self.address_key().await?;
@@ -156,7 +156,7 @@ impl Client {
     /// Transient ones only.
     async fn claim_for(&mut self, name: &GroupUri, knocked: &Knocked) -> Result<Option<Knocked>, ClientError> {
         let suite = self.group(name)?.cipher_suite();
-        let answer = match self.claim(knocked.client().to_string(), suite.into(), None).await {
+        let answer = match self.claim(knocked.client().to_string(), vec![suite.into()], None).await {
             Ok(answer) => answer,
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
@@ -186,7 +186,9 @@ impl Client {
     /// Transient ones only, where the server says no more: that a device cannot be asked is no error.
     pub(super) async fn ask_user(&mut self, user: &UserUri, ours: &[u8], asked: &mut Asked) -> Result<(), ClientError> {
         let own = user == self.user();
-        let answer = match self.claim(user.to_string(), u16::from(crypto::DEFAULT_SUITE).into(), None).await {
+        // Any will do: it is no group that it serves.
+        let suites = crypto::SUITES.map(|suite| u16::from(suite).into()).to_vec();
+        let answer = match self.claim(user.to_string(), suites, None).await {
             Ok(answer) => answer,
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {

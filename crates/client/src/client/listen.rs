@@ -293,7 +293,8 @@ impl Listener<'_> {
         self.client
             .groups
             .values()
-            .filter_map(|group| due_in(group, now))
+            .filter_map(|group| self.client.due_in(group, now))
+            .chain(self.client.asking_due())
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
@@ -304,9 +305,12 @@ impl Listener<'_> {
             .client
             .groups
             .values()
-            .filter(|group| due_in(group, now).is_some_and(|due| due <= now))
+            .filter(|group| self.client.due_in(group, now).is_some_and(|due| due <= now))
             .map(|group| group.name().clone())
             .collect();
+        if self.client.asking_due().is_some_and(|due| due <= now) {
+            Box::pin(self.client.ask_again()).await?;
+        }
         for name in due {
             // Keys are forgotten once there is nothing left to read with them.
             self.ready.extend(self.client.sync_group(&name).await?);
@@ -321,9 +325,13 @@ impl Listener<'_> {
     }
 }
 
-/// When time alone gives us something to do in a group, or a member is to be asked for help once more.
-fn due_in(group: &Group, now: Timestamp) -> Option<Timestamp> {
-    group.due(now).into_iter().chain(group.knock_due()).min()
+impl Client {
+    /// When time alone gives us something to do in a group, or a member is to be asked for help once more.
+    fn due_in(&self, group: &Group, now: Timestamp) -> Option<Timestamp> {
+        let due = group.due(now).into_iter().chain(group.knock_due()).min()?;
+        // A frozen group that cannot go on would be due all the time.
+        Some(self.unable_to_go_on.get(group.name()).map_or(due, |unable| due.max(unable.again)))
+    }
 }
 
 fn far() -> Instant {

@@ -5,16 +5,16 @@
 //! Each device that finds the note lets it into every group that both are members of: the old place goes, a new one comes.
 
 use conclave_engine::{
-    group::{Group, Status},
+    group::Status,
     key_packages,
     writes::{Room, Write},
 };
 use conclave_mls::crypto;
-use conclave_names::{ClientUri, GroupUri, UserUri};
+use conclave_names::{ClientUri, GroupUri, RoomUri, UserUri};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Client, ClientError, register::random};
+use super::{Client, ClientError, asking::Asking};
 
 /// Key of the row in [`Room::ACCOUNT`] with the groups that a recovery file named, in JSON.
 const LOST: &[u8] = b"lost-groups";
@@ -22,14 +22,13 @@ const LOST: &[u8] = b"lost-groups";
 /// Users that are remembered of a group, so that they can be asked.
 const USERS: usize = 16;
 
-/// Users that are asked in one call, at most.
-const ASKED: usize = 32;
-
 /// A group that a client was a member of before it lost everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostGroup {
     /// The group.
     pub group: GroupUri,
+    /// Its room, which stays when the group is made anew under another name.
+    pub room: RoomUri,
     /// What people call it.
     pub title: String,
     /// Users who were members, at most 16.
@@ -46,7 +45,7 @@ pub struct Asked {
 }
 
 /// Somebody who could not be asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unasked {
     /// A user or a device.
     pub who: String,
@@ -70,17 +69,27 @@ impl Client {
         let mut lost: Vec<LostGroup> =
             serde_json::from_slice(&value).map_err(|_| conclave_engine::account::RecordError::Damaged)?;
         let groups = self.groups()?;
-        let back = |name: &GroupUri| groups.iter().any(|group| group.name == *name && group.status == Status::Active);
-        lost.retain(|group| !back(&group.group));
+        let back = |room: &RoomUri| groups.iter().any(|group| group.room == *room && group.status == Status::Active);
+        lost.retain(|group| !back(&group.room));
         Ok(lost)
     }
 
-    /// Gives up on groups that are not coming back: [`Client::lost_groups`] names none any more.
+    /// Whether a recovery file named groups, so that those in which there is something to be asked for are known.
+    pub(super) fn knows_what_it_lost(&self) -> Result<bool, ClientError> {
+        let Some(value) = self.store.get(Room::ACCOUNT, LOST)? else { return Ok(false) };
+        let lost: Vec<LostGroup> =
+            serde_json::from_slice(&value).map_err(|_| conclave_engine::account::RecordError::Damaged)?;
+        Ok(lost.iter().any(|group| !group.users.is_empty()))
+    }
+
+    /// Gives up on groups that are not coming back: [`Client::lost_groups`] names none any more, and nobody is asked again.
     ///
     /// # Errors
     /// [`ClientError::Store`].
     pub fn forget_lost_groups(&mut self) -> Result<(), ClientError> {
-        Ok(self.store.apply(&[Write::Delete { room: Room::ACCOUNT, key: LOST.to_vec() }])?)
+        self.store.apply(&[Write::Delete { room: Room::ACCOUNT, key: LOST.to_vec() }, Asking::end()])?;
+        self.asking = None;
+        Ok(())
     }
 
     /// The groups as they are now, as a recovery file names them.
@@ -97,46 +106,35 @@ impl Client {
                     users.push(member.user);
                 }
             }
-            groups.push(LostGroup { group: summary.name, title: summary.title, users });
+            groups.push(LostGroup { group: summary.name, room: summary.room, title: summary.title, users });
         }
         Ok(groups)
     }
 
-    /// On a client that has lost everything (it was restored, or linked again under its old name): asks this user's other devices, these
-    /// users, and three users of each lost group to let it into all groups that they share with it. Each does so when it is next
-    /// online, and the groups come with the next [`Client::sync`], or while listening. Who was removed for good is not let in.
+    /// Asks users in this order. Gives how many of them were asked, or could not be: the server may have no time for the rest.
     ///
     /// # Errors
-    /// Transient ones: call it again. That somebody cannot be asked is told in the answer.
-    pub async fn ask_for_groups(&mut self, users: &[UserUri]) -> Result<Asked, ClientError> {
-        let mut all = vec![self.user().clone()];
-        for user in users {
-            if !all.contains(user) {
-                all.push(user.clone());
-            }
-        }
-        for mut lost in self.lost_groups()? {
-            // Each time others.
-            let turn = u64::from_be_bytes(random()?) % (lost.users.len().max(1) as u64);
-            lost.users.rotate_left(usize::try_from(turn).unwrap_or_default());
-            let mut known = lost.users.iter().filter(|user| all.contains(user)).count();
-            for user in lost.users {
-                if known < Group::knocks_at_a_time() && !all.contains(&user) {
-                    all.push(user);
-                    known += 1;
-                }
-            }
-        }
-        all.truncate(ASKED.max(users.len() + 1));
+    /// [`ClientError::Store`], and transient ones if the server is not reached.
+    pub(super) async fn ask_users(&mut self, users: &[UserUri]) -> Result<(Asked, usize), ClientError> {
         let address_key = self.address_key().await?;
         let (suite, now) = (crypto::DEFAULT_SUITE, self.delivery.now());
+        // It says who knocks, and adds us nowhere: of which suite it is, is the same.
         let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, 1, false, now)?;
         self.store.apply(&fresh.writes)?;
         let ours = fresh.key_packages.into_iter().next().unwrap_or_default();
         let mut asked = Asked::default();
-        for user in &all {
-            self.ask_user(user, &ours, &mut asked).await?;
+        for (place, user) in users.iter().enumerate() {
+            match self.ask_user(user, &ours, &mut asked).await {
+                Ok(()) => {}
+                Err(error) if error.is_transient() && error.code().is_some() => {
+                    tracing::info!(%error, "the server has no time to have more users asked");
+                    let late = users.iter().skip(place);
+                    asked.unable.extend(late.map(|user| Unasked { who: user.to_string(), reason: error.to_string() }));
+                    return Ok((asked, place));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(asked)
+        Ok((asked, users.len()))
     }
 }

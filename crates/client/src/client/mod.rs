@@ -1,5 +1,6 @@
 //! A client: one device of one user, with its account, its groups and its keying material.
 
+mod asking;
 mod devices;
 mod error;
 mod external;
@@ -31,6 +32,7 @@ use conclave_mls::credential::LeafCertificate;
 use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri};
 use serde::Serialize;
 
+pub use asking::{Asking, LASTS_MS as ASKING_LASTS_MS};
 pub use devices::{Approval, LinkCode, LinkCodeError, LinkRequest, PendingLink};
 pub use error::{ClientError, OpenError};
 pub use external::Listing;
@@ -107,6 +109,10 @@ pub struct Client {
     sessions: HashMap<GroupUri, Session>,
     /// Why there is no way back into a group, as it was told.
     blocked: HashMap<GroupUri, String>,
+    /// Frozen groups that do not go on.
+    unable_to_go_on: HashMap<GroupUri, reinit::Unable>,
+    /// How the asking to be let into lost groups stands.
+    asking: Option<Asking>,
     inbox: Option<Session>,
     /// How long a server may be silent before it is told of, in milliseconds.
     patience_ms: u64,
@@ -151,6 +157,7 @@ impl Client {
     ) -> Result<Self, OpenError> {
         let mls = Mls::new(&account);
         conclave_engine::invitation::load_key_packages(&mls, &StoreRows(&*store))?;
+        let asking = Asking::load(&*store)?;
         Ok(Self {
             store,
             account,
@@ -160,6 +167,8 @@ impl Client {
             groups: HashMap::new(),
             sessions: HashMap::new(),
             blocked: HashMap::new(),
+            unable_to_go_on: HashMap::new(),
+            asking,
             inbox: None,
             patience_ms: SERVER_SILENT_MS,
         })

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Client, ClientError, RegisterError, Services,
+    asking::Asking,
     lost::{self, LostGroup},
     register::{account_with, random},
 };
@@ -194,7 +195,9 @@ impl Client {
             account
         } else {
             let account = account_with(file.identity.clone(), file.client().clone(), authentication.now())?;
-            store.apply(&[account.to_write(), lost::row(file.groups())])?;
+            // Should this client end before its application has anybody asked, the first sync does.
+            let asking = Asking::begun(authentication.now());
+            store.apply(&[account.to_write(), lost::row(file.groups()), asking.to_write()])?;
             account
         };
         Self::complete(store, account, delivery, authentication).await
@@ -210,6 +213,7 @@ mod tests {
     fn file() -> RecoveryFile {
         let group = LostGroup {
             group: "mimi://example.com/g/club".parse().unwrap(),
+            room: "mimi://example.com/r/club".parse().unwrap(),
             title: "The Club".into(),
             users: vec!["mimi://example.com/u/bob".parse().unwrap()],
         };

@@ -1,31 +1,116 @@
 //! Groups that are made anew (RFC 9420, section 11.2; RFC 9750, section 5.2.3): with another cipher suite or handshake mode, and the
 //! same members, room and history.
 
-use conclave_engine::{intent::Wish, invitation::JoinError};
-use conclave_names::{ClientUri, GroupUri};
-use conclave_protocol::v1;
+use std::collections::BTreeMap;
 
-use super::{Client, ClientError, ClientEvent, groups::key_path, rows::StoreRows};
+use conclave_engine::{
+    MlsError,
+    intent::Wish,
+    invitation::JoinError,
+    outcome::Event,
+    writes::{Room, Write},
+};
+use conclave_mls::crypto;
+use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri, limits};
+use conclave_protocol::v1;
+use mls_rs::{MlsMessage, external_client::ExternalClient, time::MlsTime};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+
+use super::{
+    Client, ClientError, ClientEvent,
+    groups::{key_path, lacks},
+    rows::StoreRows,
+};
 use crate::transport::Signer;
+
+/// Prefix of the rows in [`Room::ACCOUNT`] with KeyPackages that were claimed for a group's successor, one a group.
+const KEPT: &[u8] = b"successor/";
+
+/// How long a KeyPackage that was claimed is preferred to a new one, in milliseconds: its owner deletes the private part
+/// [`limits::INVITATION_MS`] after it has replaced it, which it may have done right after the claim.
+const FRESH_MS: u64 = limits::INVITATION_MS / 2;
+
+/// KeyPackages that were claimed for a group's successor, by client: since when, and the KeyPackage.
+type KeptPackages = BTreeMap<Vec<u8>, (Timestamp, Vec<u8>)>;
+
+/// The row that keeps them.
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct Kept {
+    version: u8,
+    cipher_suite: u16,
+    packages: Vec<KeptPackage>,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct KeptPackage {
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    client: Vec<u8>,
+    since: Timestamp,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    /// None if they are of another cipher suite. Damaged ones, and those of another version, are claimed anew.
+    fn of(mut row: &[u8], cipher_suite: u16) -> Option<KeptPackages> {
+        let kept = Self::mls_decode(&mut row)
+            .ok()
+            .filter(|kept| row.is_empty() && (kept.version, kept.cipher_suite) == (1, cipher_suite))?;
+        Some(kept.packages.into_iter().map(|one| (one.client, (one.since, one.bytes))).collect())
+    }
+
+    fn to_row(packages: &KeptPackages, cipher_suite: u16) -> Result<Vec<u8>, mls_rs_codec::Error> {
+        let keep = |(client, (since, bytes)): (&Vec<u8>, &(Timestamp, Vec<u8>))| KeptPackage {
+            client: client.clone(),
+            since: *since,
+            bytes: bytes.clone(),
+        };
+        Self { version: 1, cipher_suite, packages: packages.iter().map(keep).collect() }.mls_encode_to_vec()
+    }
+}
+
+/// How long a listener waits before it tries again to go on, in milliseconds. A member whose KeyPackage is missing goes on by itself
+/// when it comes online.
+const PAUSE_MS: u64 = 600_000;
+
+/// Why a frozen group does not go on.
+pub(super) struct Unable {
+    /// As it was told.
+    reason: String,
+    /// When a listener tries again.
+    pub(super) again: Timestamp,
+}
+
+fn kept_key(group: &GroupUri) -> Vec<u8> {
+    [KEPT, group.to_string().as_bytes()].concat()
+}
+
+fn forget(group: &GroupUri) -> Write {
+    Write::Delete { room: Room::ACCOUNT, key: kept_key(group) }
+}
 
 impl Client {
     /// Makes a group anew. Until it goes on, which needs another member to come online, what is said waits. Gives its name
     /// afterwards: the new one once it went on, else the old.
     ///
+    /// A group must not be frozen that cannot go on: every member's KeyPackage of the cipher suite is here before it is.
+    ///
     /// # Errors
-    /// [`ClientError::CannotAdd`] if a member left no keying material of that suite: nothing has changed then.
+    /// [`ClientError::Suite`] for a cipher suite that identity keys do not sign in; [`ClientError::CannotAdd`], which names them, if
+    /// members left no keying material of it. Nothing has changed then.
     pub async fn reinit(
         &mut self,
         group: &GroupUri,
         cipher_suite: u16,
         visible: bool,
     ) -> Result<GroupUri, ClientError> {
+        crypto::suite_by_number(cipher_suite)?;
         let group = self.current(group)?;
         self.sync_group(&group).await?;
         let own = self.account.client.clone();
-        let others: Vec<_> = self.group(&group)?.members()?.into_iter().map(|member| member.client).collect();
-        // A group must not be frozen that cannot go on.
-        self.packages_of(&others, &own, cipher_suite).await?;
+        let members = self.group(&group)?.members()?.into_iter().map(|member| member.client);
+        let others: Vec<_> = members.filter(|client| *client != own).collect();
+        Box::pin(self.packages_of(&group, &others, cipher_suite)).await?;
         self.carry_out(&group, Wish::ReInit { cipher_suite, visible }).await?;
         self.current(&group)
     }
@@ -43,40 +128,161 @@ impl Client {
         Ok(current.clone())
     }
 
-    /// A KeyPackage of each of these clients but our own.
+    /// A KeyPackage of each of these clients for a group's successor: those that were claimed before it was frozen, and others. What is
+    /// claimed is kept, so that whoever froze the group can go on whatever the directory says later, and no more is used up than one of
+    /// each.
+    ///
+    /// # Errors
+    /// [`ClientError::CannotAdd`] names all clients of which none is to be had.
     async fn packages_of(
         &mut self,
+        group: &GroupUri,
         clients: &[ClientUri],
-        own: &ClientUri,
         cipher_suite: u16,
     ) -> Result<Vec<Vec<u8>>, ClientError> {
-        let mut packages = Vec::new();
-        for client in clients.iter().filter(|client| *client != own) {
-            let answer = self.claim(client.to_string(), cipher_suite.into(), None).await?;
-            let user = client.user().clone();
-            let claimed = answer.key_packages.into_iter().next().ok_or_else(|| ClientError::CannotAdd {
-                user: user.clone(),
-                reason: format!("{client} has left no keying material of cipher suite {cipher_suite}"),
-            })?;
-            if self.judge_key_package(&user, &claimed.key_package)? != *client {
-                return Err(ClientError::CannotAdd { user, reason: "the directory gave another's KeyPackage".into() });
-            }
-            packages.push(claimed.key_package);
+        let key = kept_key(group);
+        let row = self.store.get(Room::ACCOUNT, &key)?;
+        let mut kept = row.and_then(|row| Kept::of(&row, cipher_suite)).unwrap_or_default();
+        let absent = self.claim_lacking(group, clients, cipher_suite, &mut kept).await;
+        // Also what was claimed before something failed.
+        if let Ok(value) = Kept::to_row(&kept, cipher_suite) {
+            self.store.apply(&[Write::Put { room: Room::ACCOUNT, key, value: value.into() }])?;
         }
-        Ok(packages)
+        let absent = absent?;
+        if let Some((user, _)) = absent.first() {
+            let reasons: Vec<_> = absent.iter().map(|(_, reason)| reason.as_str()).collect();
+            return Err(ClientError::CannotAdd { user: user.clone(), reason: reasons.join("; ") });
+        }
+        Ok(clients
+            .iter()
+            .filter_map(|client| kept.remove(client.to_string().as_bytes()))
+            .map(|(_, bytes)| bytes)
+            .collect())
     }
 
-    /// Does what a frozen group needs of us: makes the successor when it is our turn, and goes on in it.
+    /// Claims what is not there, too old, or not valid any more. Gives whose cannot be had, and why.
+    async fn claim_lacking(
+        &mut self,
+        group: &GroupUri,
+        clients: &[ClientUri],
+        cipher_suite: u16,
+        kept: &mut KeptPackages,
+    ) -> Result<Vec<(UserUri, String)>, ClientError> {
+        let now = self.delivery.now();
+        let mut absent = Vec::new();
+        for client in clients {
+            let name = client.to_string().into_bytes();
+            if let Some((_, bytes)) = kept.get(&name)
+                && self.unfit(group, client, cipher_suite, bytes)?.is_some()
+            {
+                kept.remove(&name);
+            }
+            let known = kept.get(&name).map(|(since, _)| *since);
+            if known.is_some_and(|since| now < since.plus_ms(FRESH_MS)) {
+                continue;
+            }
+            match self.claim_of(group, client, cipher_suite).await? {
+                Ok(bytes) => drop(kept.insert(name, (now, bytes))),
+                Err(reason) if known.is_none() => absent.push((client.user().clone(), format!("{client} {reason}"))),
+                // An older one is better than none.
+                Err(_) => {}
+            }
+        }
+        Ok(absent)
+    }
+
+    /// A KeyPackage of a client, or why there is none.
+    ///
+    /// # Errors
+    /// Transient ones, and [`ClientError::IdentityChanged`].
+    async fn claim_of(
+        &mut self,
+        group: &GroupUri,
+        client: &ClientUri,
+        cipher_suite: u16,
+    ) -> Result<Result<Vec<u8>, String>, ClientError> {
+        let answer = match self.claim(client.to_string(), vec![cipher_suite.into()], None).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => return Ok(Err(format!("cannot be asked for: {error}"))),
+        };
+        let Some(claimed) = answer.key_packages.into_iter().next() else {
+            let what = format!("has left no keying material of cipher suite {cipher_suite}");
+            return Ok(Err(format!("{what}: it must come online first, or be removed")));
+        };
+        Ok(match self.unfit(group, client, cipher_suite, &claimed.key_package)? {
+            None => Ok(claimed.key_package),
+            Some(reason) => Err(format!("has left keying material that does not do: {reason}")),
+        })
+    }
+
+    /// Why the successor cannot be made with a KeyPackage, which is looked at as closely as MLS does when the successor is made: then it
+    /// would be too late.
+    ///
+    /// # Errors
+    /// [`ClientError::Store`] and [`ClientError::IdentityChanged`].
+    fn unfit(
+        &mut self,
+        group: &GroupUri,
+        client: &ClientUri,
+        cipher_suite: u16,
+        bytes: &[u8],
+    ) -> Result<Option<String>, ClientError> {
+        match self.judge_key_package(client.user(), bytes) {
+            Ok(found) if found == *client => {}
+            Ok(_) => return Ok(Some("it is of another client".into())),
+            Err(ClientError::CannotAdd { reason, .. }) => return Ok(Some(reason)),
+            Err(error) => return Err(error),
+        }
+        let missing = self.group(group)?.lacking(bytes)?;
+        if !missing.is_empty() {
+            return Ok(Some(lacks(&missing)));
+        }
+        let message = MlsMessage::from_bytes(bytes).map_err(MlsError::from)?;
+        let suite = message.as_key_package().map(|package| u16::from(package.cipher_suite));
+        if suite != Some(cipher_suite) {
+            return Ok(Some("it is of another cipher suite".into()));
+        }
+        let valid = ExternalClient::builder()
+            .crypto_provider(crypto::provider())
+            .identity_provider(self.mls.identities().clone())
+            .build()
+            .validate_key_package(message, Some(MlsTime::from(self.delivery.now().as_secs())));
+        Ok(valid.err().map(|error| error.to_string()))
+    }
+
+    /// Does what a frozen group needs of us: makes the successor when it is our turn, and goes on in it. What stands in the way of one
+    /// group must not keep the others from being read: it is told, and tried again with the next sync.
     pub(super) async fn go_on(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut all = Vec::new();
         let now = self.delivery.now();
         if self.group(name)?.successor_due().is_some_and(|due| due <= now) {
             let (suite, clients) = self.group(name)?.successor_needs()?;
-            let own = self.account.client.clone();
-            let packages = self.packages_of(&clients, &own, suite).await?;
-            self.group(name)?.make_successor(&packages, now)?;
-            self.save(name)?;
-            all.extend(Box::pin(self.drive(name, None)).await?);
+            let made = match Box::pin(self.packages_of(name, &clients, suite)).await {
+                Ok(packages) => self.group(name)?.make_successor(&packages, now).map(drop).map_err(ClientError::from),
+                Err(error) => Err(error),
+            };
+            match made {
+                Ok(()) => {
+                    self.unable_to_go_on.remove(name);
+                    self.save(name)?;
+                    all.extend(Box::pin(self.drive(name, None)).await?);
+                }
+                // The network or the store: that concerns every group.
+                Err(error) if error.is_transient() && error.code().is_none() => return Err(error),
+                Err(error) => {
+                    // What was half done is undone.
+                    self.groups.remove(name);
+                    let reason = error.to_string();
+                    // It is told once, and not at each sync.
+                    let unable = Unable { reason: reason.clone(), again: now.plus_ms(PAUSE_MS) };
+                    if self.unable_to_go_on.insert(name.clone(), unable).is_none_or(|before| before.reason != reason) {
+                        let event = Event::SuccessorWaits { reason };
+                        all.push(ClientEvent { group: name.clone(), event });
+                    }
+                    return Ok(all);
+                }
+            }
         }
         if self.groups.get(name).is_some_and(conclave_engine::group::Group::has_successor) {
             all.extend(self.succeed(name).await?);
@@ -94,12 +300,15 @@ impl Client {
             Err(JoinError::Store(error)) => return Err(error.into()),
             Err(error) => {
                 let told = old.left_out(&error.to_string());
-                self.store.apply(&old.take_writes()?)?;
+                let mut writes = old.take_writes()?;
+                writes.push(forget(name));
+                self.store.apply(&writes)?;
                 return Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect());
             }
         };
         let mut writes = old.take_writes()?;
         writes.extend(next.take_writes()?);
+        writes.push(forget(name));
         self.store.apply(&writes)?;
         let name = next.name().clone();
         let mut all: Vec<_> = told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect();

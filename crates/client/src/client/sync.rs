@@ -51,7 +51,8 @@ const WAITING_MS: u64 = 7 * 86_400_000;
 
 impl Client {
     /// Catches up with everything: joins the groups that this client was added to, reads all channels, carries out
-    /// what is still to be done, commits what others have proposed, renews certificate and keying material.
+    /// what is still to be done, commits what others have proposed, renews certificate and keying material, and asks again to be let into
+    /// groups that were lost.
     ///
     /// # Errors
     /// The first failure that concerns the client as a whole. What is amiss with one group is told by an event.
@@ -69,6 +70,7 @@ impl Client {
             events.extend(self.come_back(&name, false).await?);
         }
         self.refill_key_packages().await?;
+        Box::pin(self.ask_again()).await?;
         self.store.tidy()?;
         Ok(events)
     }

@@ -43,6 +43,12 @@ pub const KNOCK_MS: u64 = 3_600_000;
 
 const KNOCK_MS_MOST: u64 = 24 * KNOCK_MS;
 
+/// How long to wait after a round of knocks before the next, in milliseconds. `rounds` were there before it.
+#[must_use]
+pub fn knock_pause(rounds: u32) -> u64 {
+    KNOCK_MS.saturating_mul(1 << rounds.min(16)).min(KNOCK_MS_MOST)
+}
+
 /// A member lets one client in again at most once in this time, in milliseconds: so that who cannot stay in does not have the group
 /// commit for ever.
 pub const ANSWER_MS: u64 = 3_600_000;
@@ -258,8 +264,7 @@ impl Group {
 
     /// Notes that these members were asked, or that none could be.
     pub fn knocked(&mut self, members: Vec<ClientUri>, now: Timestamp, events: &mut Vec<Event>) {
-        let wait = KNOCK_MS.saturating_mul(1 << self.knocking.rounds.min(16)).min(KNOCK_MS_MOST);
-        let next = now.plus_ms(wait);
+        let next = now.plus_ms(knock_pause(self.knocking.rounds));
         self.knocking = Knocking { rounds: self.knocking.rounds.saturating_add(1), next };
         let value = record::encode(&self.knocking);
         self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, KNOCKING), value });

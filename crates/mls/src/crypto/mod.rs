@@ -51,7 +51,7 @@ pub const DEFAULT_SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 
 /// A cipher suite that Conclave does not speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cipher suite {0} is not supported: use 1 or 3")]
+#[error("cipher suite {0} is not supported: use 1 or 3, which sign with Ed25519, as all identity keys do")]
 pub struct UnsupportedSuite(pub u16);
 
 /// The provider, limited to our suites.
