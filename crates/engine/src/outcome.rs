@@ -68,6 +68,9 @@ pub enum Rejection {
     /// A member that it admits has no valid credential at the entry's time.
     #[error("it admits a member whose credential is not valid: {0}")]
     Credential(String),
+    /// A successor of the group, before it was sure that the group was made anew.
+    #[error("it comes before the commit is settled that froze the group")]
+    Early,
 }
 
 /// Something that people or programs may want to know.
@@ -118,6 +121,8 @@ pub enum Event {
     Frozen {
         /// By whom.
         by: ClientUri,
+        /// The epoch that began, the last one.
+        epoch: Epoch,
     },
     /// The group goes on in another, with the same members, room and history.
     Succeeded {

@@ -21,6 +21,9 @@ use mls_rs::CipherSuite;
 
 const NEW: CipherSuite = CipherSuite::CURVE25519_CHACHA;
 
+/// After so long without a dispute, a commit stands.
+const WEEK: u64 = conclave_channel::law::SETTLED_MS;
+
 fn reinit() -> Wish {
     Wish::ReInit { cipher_suite: NEW.into(), visible: false }
 }
@@ -28,13 +31,13 @@ fn reinit() -> Wish {
 /// KeyPackages for the successor, in the order of who is asked for.
 fn packages(world: &World, maker: usize, people: &mut [Person]) -> Vec<Vec<u8>> {
     let (suite, wanted) = people[maker].group().successor_needs().unwrap();
-    assert_eq!(suite, u16::from(NEW));
     let package = |client| {
         let person = people.iter_mut().find(|person| person.account.client == client).unwrap();
         // mls-rs judges their lifetimes by the system's clock.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let now = Timestamp(u64::try_from(since.as_millis()).unwrap());
-        let fresh = key_packages::generate(&person.account, &person.mls, NEW, &world.address_key, 1, false, now);
+        let fresh =
+            key_packages::generate(&person.account, &person.mls, suite.into(), &world.address_key, 1, false, now);
         let fresh = fresh.unwrap();
         person.store.apply(fresh.writes);
         fresh.key_packages.into_iter().next().unwrap()
@@ -51,6 +54,13 @@ fn make(world: &World, maker: usize, people: &mut [Person]) {
 
 /// Alice, Bob and Carol in a group with a blank leaf between them, and the commit that freezes it, acknowledged.
 fn frozen(world: &mut World) -> Vec<Person> {
+    let mut people = members(world);
+    freeze(world, &mut people, reinit());
+    people
+}
+
+/// Alice, Bob and Carol in a group with a blank leaf between them.
+fn members(world: &mut World) -> Vec<Person> {
     world.until = common::NOW.plus_ms(4 * 365 * 86_400_000);
     let mut people: Vec<_> = ["alice", "dave", "bob", "carol"].map(|name| world.person(name)).into();
     let [alice, dave, bob, carol] = people.as_mut_slice() else { panic!() };
@@ -62,24 +72,30 @@ fn frozen(world: &mut World) -> Vec<Person> {
     for person in &mut people {
         person.sync(&world.ds);
     }
-    people[0].wish(reinit());
+    people
+}
+
+/// The first commits that the group is made anew, and the others acknowledge that.
+fn freeze(world: &mut World, people: &mut [Person], reinit: Wish) {
+    let long = world.ds.now().plus_ms(WEEK);
+    people[0].wish(reinit);
     people[0].drive(world);
     assert!(people[0].group().is_frozen());
-    assert_eq!(people[0].group().successor_due(), None, "the commit may yet be annulled");
+    let due = people[0].group().successor_due();
+    assert!(due.is_some_and(|due| due > long), "the commit may yet be annulled");
     people[1].drive(world);
-    for person in &mut people {
+    for person in people {
         person.sync(&world.ds);
-        assert!(person.group().is_frozen() && person.group().successor_due().is_some());
+        assert!(person.group().is_frozen() && person.group().successor_due().is_some_and(|due| due < long));
         assert!(person.events.iter().any(|event| matches!(event, Event::Frozen { .. })));
     }
-    people
 }
 
 /// Goes on in the successor: what the shell does.
 fn go_on(person: &mut Person, world: &World) {
     assert!(person.group().has_successor());
     let mut old = person.group.take().unwrap();
-    let mut next = old.succeed(&person.store, world.ds.now(), &mut person.events).unwrap();
+    let mut next = old.succeed(&person.store, world.ds.now(), &mut person.events).unwrap().unwrap();
     let mut writes = old.take_writes().unwrap();
     writes.extend(next.take_writes().unwrap());
     person.store.apply(writes);
@@ -121,10 +137,19 @@ fn all_go_on(world: &mut World, people: &mut [Person]) {
     found(world, &mut people[0]);
     let root = people[0].group().key_root().unwrap();
     for person in people.iter_mut() {
-        assert_eq!((person.group().key_root().unwrap(), person.group().cipher_suite()), (root, NEW.into()));
+        assert_eq!(person.group().key_root().unwrap(), root);
     }
-    let [alice, bob, carol] = people else { panic!() };
-    agree(&mut [alice, bob, carol]);
+    agree(&mut people.iter_mut().collect::<Vec<_>>());
+}
+
+fn failures(person: &Person) -> Vec<&str> {
+    let mut reasons = Vec::new();
+    for event in &person.events {
+        if let Event::IntentFailed { reason, .. } = event {
+            reasons.push(reason.as_str());
+        }
+    }
+    reasons
 }
 
 #[test]
@@ -166,6 +191,7 @@ fn a_group_with_a_blank_leaf_goes_on_in_another_suite_and_what_waits_goes_over()
     }
     let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
     agree(&mut [alice, bob, carol, &mut eve]);
+    assert!([alice, bob, carol].iter_mut().all(|person| person.group().cipher_suite() == u16::from(NEW)));
 }
 
 #[test]
@@ -190,7 +216,7 @@ fn a_change_that_does_not_go_over_is_told_and_kept_in_the_history() {
         })
         .collect();
     assert_eq!(failed.iter().map(|(intent, _)| *intent).collect::<Vec<_>>(), [add, again], "{failed:?}");
-    assert!(failed[0].1.contains("nobody was added"), "{failed:?}");
+    assert!(failed[0].1.contains("add them again"), "{failed:?}");
     let noted = |reason: &str| {
         people[1].store.messages.iter().any(|stored| String::from_utf8_lossy(&stored.body).contains(reason))
     };
@@ -302,4 +328,182 @@ fn the_successor_may_have_visible_handshakes() {
     let infos: Vec<_> =
         people.iter_mut().map(|person| person.group().founding().unwrap().unwrap().group_info).collect();
     assert_eq!(infos[0], infos[1], "all say the same");
+}
+
+#[test]
+fn what_comes_after_the_successor_counts_for_nobody_and_is_said_again_there() {
+    let mut world = World::new();
+    let mut people = members(&mut world);
+    people[1].say("late");
+    let now = world.ds.now();
+    let late = people[1].group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    people[1].save();
+    freeze(&mut world, &mut people, reinit());
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    world.ds.submit(&late).unwrap();
+    // Alice goes on before it comes, Bob and Carol read both at once.
+    all_go_on(&mut world, &mut people);
+    assert!(people.iter().all(|person| person.texts().is_empty()));
+    assert_eq!(people[1].group().intents().count(), 1);
+    people[1].drive(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        assert_eq!(person.texts(), ["late"]);
+    }
+}
+
+#[test]
+fn what_cannot_go_over_is_told() {
+    let mut world = World::new();
+    let mut people = members(&mut world);
+    // Bob has not seen that Dora was added.
+    people[1].say("not for Dora");
+    let mut dora = world.person("dora");
+    let package = dora.key_package(&world);
+    people[0].wish(Wish::Add { key_packages: vec![package] });
+    people[0].drive(&mut world);
+    dora.join(&world);
+    people.push(dora);
+    freeze(&mut world, &mut people, reinit());
+    let mut eve = world.person("eve");
+    let package = eve.key_package(&world);
+    people[1].wish(Wish::Add { key_packages: vec![package] });
+    people[1].wish(reinit());
+    people[1].wish(Wish::Update);
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    all_go_on(&mut world, &mut people);
+    let told = failures(&people[1]);
+    let reasons = ["members joined since", "made anew with cipher suite", "another member has made the group anew"];
+    assert!(told.len() == 3 && told.iter().zip(reasons).all(|(told, reason)| told.contains(reason)), "{told:?}");
+    let noted = people[1].store.messages.iter().filter(|stored| {
+        stored.kind == conclave_engine::group::KIND_EVENT
+            && stored.body.windows(13).any(|word| word == b"intent_failed")
+    });
+    assert_eq!(noted.count(), 3, "who dies now is told all the same");
+    assert_eq!(people[1].group().intents().count(), 0);
+    assert!(people.iter().all(|person| person.texts().is_empty()));
+}
+
+#[test]
+fn whoever_was_to_be_added_is_added_to_a_successor_of_the_same_suite() {
+    let mut world = World::new();
+    let mut people = members(&mut world);
+    freeze(&mut world, &mut people, Wish::ReInit { cipher_suite: 1, visible: false });
+    let mut eve = world.person("eve");
+    let package = eve.key_package(&world);
+    people[1].wish(Wish::Add { key_packages: vec![package] });
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    all_go_on(&mut world, &mut people);
+    people[1].drive(&mut world);
+    eve.join(&world);
+    eve.sync(&world.ds);
+    for person in &mut people {
+        person.sync(&world.ds);
+    }
+    people.push(eve);
+    agree(&mut people.iter_mut().collect::<Vec<_>>());
+    assert!(failures(&people[1]).is_empty());
+}
+
+/// Alice and Eve in a frozen group. Who could say that the commit applies that added Eve is gone, so time alone settles it.
+fn frozen_with_nobody_to_acknowledge(world: &mut World) -> Vec<Person> {
+    let mut people = members(world);
+    let mut eve = world.person("eve");
+    let package = eve.key_package(world);
+    people[0].wish(Wish::Add { key_packages: vec![package] });
+    people[0].drive(world);
+    let users = people[1..].iter().map(Person::user).collect();
+    people[0].wish(Wish::Remove { users });
+    people[0].drive(world);
+    eve.join(world);
+    people[0].wish(reinit());
+    people[0].drive(world);
+    people.truncate(1);
+    people.push(eve);
+    for person in &mut people {
+        person.drive(world);
+        assert!(person.group().is_frozen());
+        assert_ne!(person.group().settled_epoch(), person.group().epoch());
+    }
+    people
+}
+
+#[test]
+fn where_nobody_can_acknowledge_the_group_goes_on_after_a_week() {
+    let mut world = World::new();
+    let mut people = frozen_with_nobody_to_acknowledge(&mut world);
+    let due = people[0].group().successor_due().unwrap();
+    let packages_before = packages(&world, 0, &mut people);
+    let now = world.ds.now().plus_ms(WEEK);
+    assert!(due > now && people[0].group().make_successor(&packages_before, now).is_err(), "not yet");
+    world.ds.ahead += WEEK + 3_600_000;
+    assert!(due < world.ds.now());
+    make(&world, 0, &mut people);
+    people[0].drive_now(&mut world);
+    all_go_on(&mut world, &mut people);
+}
+
+#[test]
+fn a_successor_before_the_freezing_commit_is_settled_counts_for_nobody() {
+    let mut world = World::new();
+    let mut people = frozen_with_nobody_to_acknowledge(&mut world);
+    // Alice's clock is a week ahead.
+    let packages = packages(&world, 0, &mut people);
+    let ahead = world.ds.now().plus_ms(2 * WEEK);
+    people[0].group().make_successor(&packages, ahead).unwrap();
+    people[0].save();
+    people[0].drive(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        assert!(person.events.iter().any(|event| matches!(event, Event::Refused { .. })));
+        assert!(!person.group().has_successor() && person.group().intents().count() == 0);
+    }
+    world.ds.ahead += WEEK + 3_600_000;
+    make(&world, 0, &mut people);
+    people[0].drive_now(&mut world);
+    all_go_on(&mut world, &mut people);
+}
+
+#[test]
+fn who_was_removed_from_the_successor_and_added_again_stays_where_it_is() {
+    let mut world = World::new();
+    let mut people = frozen(&mut world);
+    people[1].say("to nobody");
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+    }
+    go_on(&mut people[0], &world);
+    found(&mut world, &mut people[0]);
+    let users = vec![people[1].user()];
+    people[0].wish(Wish::Remove { users });
+    people[0].drive(&mut world);
+    people[1].suite = NEW;
+    let package = people[1].key_package(&world);
+    people[0].wish(Wish::Add { key_packages: vec![package] });
+    people[0].drive(&mut world);
+
+    let mut old = people[1].group.take().unwrap();
+    people[1].join(&world);
+    let epoch = people[1].group().epoch();
+    let bob = &mut people[1];
+    assert!(old.succeed(&bob.store, world.ds.now(), &mut bob.events).unwrap().is_none());
+    bob.store.apply(old.take_writes().unwrap());
+    assert!(failures(bob).iter().any(|reason| reason.contains("was not sent")));
+    bob.restart();
+    assert_eq!(bob.group().epoch(), epoch);
+    bob.say("back");
+    bob.drive(&mut world);
+    let listed = conclave_engine::group::list(&bob.store).unwrap();
+    assert!(
+        listed.iter().any(|group| group.name == *old.name() && group.successor.as_ref() == Some(bob.group().name()))
+    );
+    people[0].sync(&world.ds);
+    assert_eq!(people[0].texts(), ["back"]);
+    let [alice, bob, _] = people.as_mut_slice() else { panic!() };
+    agree(&mut [alice, bob]);
 }

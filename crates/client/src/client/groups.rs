@@ -373,6 +373,8 @@ impl Client {
     ) -> Result<Vec<ClientEvent>, ClientError> {
         let mut all = Vec::new();
         let mut backoff = Backoff::default();
+        // Whoever died before has gone on in a group of which the DS knows nothing yet.
+        Box::pin(self.found(name)).await?;
         for _ in 0..ROUNDS {
             if until.is_some_and(|id| self.groups.get(name).is_some_and(|group| !group.is_pending(id))) {
                 break;
@@ -428,9 +430,7 @@ impl Client {
                 Err(error) => return Err(error.into()),
             }
         }
-        if self.group(name)?.is_frozen() {
-            all.extend(Box::pin(self.go_on(name)).await?);
-        }
+        all.extend(Box::pin(self.go_on(name)).await?);
         Ok(all)
     }
 }

@@ -256,6 +256,9 @@ impl Client {
     pub(super) async fn go_on(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut all = Vec::new();
         let now = self.delivery.now();
+        if !self.group(name)?.is_frozen() {
+            return Ok(all);
+        }
         if self.group(name)?.successor_due().is_some_and(|due| due <= now) {
             let (suite, clients) = self.group(name)?.successor_needs()?;
             let made = match Box::pin(self.packages_of(name, &clients, suite)).await {
@@ -285,8 +288,15 @@ impl Client {
             }
         }
         if self.groups.get(name).is_some_and(conclave_engine::group::Group::has_successor) {
-            all.extend(self.succeed(name).await?);
+            all.extend(Box::pin(self.succeed(name)).await?);
         }
+        Ok(all)
+    }
+
+    /// Reads what a group's channel says, and goes on in its successor if it has one.
+    pub(super) async fn catch_up_and_go_on(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut all = self.sync_group(name).await?;
+        all.extend(Box::pin(self.go_on(name)).await?);
         Ok(all)
     }
 
@@ -294,8 +304,8 @@ impl Client {
         let now = self.delivery.now();
         let Some(mut old) = self.groups.remove(name) else { return Ok(Vec::new()) };
         self.sessions.remove(name);
-        let mut told = Vec::new();
-        let mut next = match old.succeed(&StoreRows(&*self.store), now, &mut told) {
+        let mut events = Vec::new();
+        let next = match old.succeed(&StoreRows(&*self.store), now, &mut events) {
             Ok(next) => next,
             Err(JoinError::Store(error)) => return Err(error.into()),
             Err(error) => {
@@ -307,11 +317,16 @@ impl Client {
             }
         };
         let mut writes = old.take_writes()?;
-        writes.extend(next.take_writes()?);
         writes.push(forget(name));
+        let events = events.into_iter().map(|event| ClientEvent { group: name.clone(), event });
+        let mut all: Vec<_> = events.collect();
+        let Some(mut next) = next else {
+            self.store.apply(&writes)?;
+            return Ok(all);
+        };
+        writes.extend(next.take_writes()?);
         self.store.apply(&writes)?;
         let name = next.name().clone();
-        let mut all: Vec<_> = told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect();
         self.groups.insert(name.clone(), next);
         all.extend(self.sync_group(&name).await?);
         all.extend(Box::pin(self.drive(&name, None)).await?);

@@ -148,7 +148,7 @@ impl Client {
         if Knocked::is_one(entry) {
             self.take_knock(entry).await.map(Taken::Done)
         } else {
-            self.take_invitation(entry).await
+            Box::pin(self.take_invitation(entry)).await
         }
     }
 
@@ -199,17 +199,26 @@ impl Client {
         let name = invitation.name().clone();
         let mut before = Vec::new();
         let reads = |group: &GroupSummary| group.status != Status::Removed || group.may_return;
+        // So may we from what a group of ours goes on in, before we went on.
+        let room = &invitation.profile().room;
+        let earlier = |group: &GroupSummary| group.name != name && group.room == *room && reads(group);
+        for group in self.groups()?.into_iter().filter(earlier) {
+            match Box::pin(self.catch_up_and_go_on(&group.name)).await {
+                Ok(events) => before.extend(events),
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => tracing::warn!(%error, group = %group.name, "a group of the same room cannot be read"),
+            }
+        }
         if self.groups()?.iter().any(|group| group.name == name && reads(group)) {
             // We may have been removed and added again, without having read of either.
-            before = match self.sync_group(&name).await {
-                Ok(events) => events,
+            match self.sync_group(&name).await {
+                Ok(events) => before.extend(events),
                 Err(error) if error.is_transient() => return Err(error),
                 // The invitation may be what heals it.
                 Err(error) => {
                     tracing::warn!(%error, group = %name, "a group that this client is invited to cannot be read");
-                    Vec::new()
                 }
-            };
+            }
         }
         let tree = match self.fetch_tree(&invitation).await {
             Ok(tree) => tree,

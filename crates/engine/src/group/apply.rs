@@ -239,7 +239,7 @@ impl Group {
         self.members_changed(&added, &removed);
         if let Some(frozen) = frozen {
             self.frozen = Some(frozen);
-            events.push(Event::Frozen { by: by.clone() });
+            events.push(Event::Frozen { by: by.clone(), epoch: new_epoch });
         }
         if !back.is_empty() {
             added.retain(|client| !back.contains(client));

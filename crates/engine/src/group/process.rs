@@ -234,6 +234,10 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
+        if self.has_successor() && !entry.kind.is_verdict() {
+            // Some have gone on and read no more. What is ours and came too late goes on with us.
+            return Outcome::Stale;
+        }
         let own = self
             .intents
             .iter()

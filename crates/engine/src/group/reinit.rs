@@ -13,7 +13,11 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Entry, EntryKind, HashWindow, Position, access::KeyPath, law::Ledger};
+use conclave_channel::{
+    Entry, EntryKind, HashWindow, Position,
+    access::KeyPath,
+    law::{Ledger, SETTLED_MS},
+};
 use conclave_mls::{
     components::{GroupProfile, HandshakeMode},
     crypto, identity,
@@ -38,6 +42,8 @@ use super::{
     create::{dated_back, export_key},
     process::{Incoming, body_of},
     row,
+    standing::BLIND_MS,
+    submit::{JOINED_SINCE, TO_ALL},
     tree::TREE_KEY_LABEL,
 };
 use crate::{
@@ -160,11 +166,6 @@ fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, 
     read.map(|()| members)
 }
 
-/// Whether a change that was wished in a group is carried out in its successor.
-fn goes_over(wish: &Wish) -> bool {
-    matches!(wish, Wish::Send { .. } | Wish::Remove { .. } | Wish::Leave)
-}
-
 impl Group {
     /// What the group is to become. The ReInit proposal fixes all of it.
     pub(super) fn plan_successor(&self, cipher_suite: u16, visible: bool) -> Result<Successor, MlsError> {
@@ -198,10 +199,26 @@ impl Group {
     pub fn successor_due(&self) -> Option<Timestamp> {
         let frozen = self.frozen.as_ref().filter(|_| self.status == Status::Active)?;
         let under_way = self.intents.values().any(|intent| intent.wish == Wish::Succeed);
-        if under_way || frozen.chosen.is_some() || self.ledger.settled() != frozen.epoch {
+        if under_way || frozen.chosen.is_some() {
             return None;
         }
-        Some(self.window.time().plus_ms(self.rank(SUCCESSOR_RANKS) * SUCCESSOR_DELAY_MS))
+        let settled = self.settled_from(frozen.epoch)?;
+        Some(settled.plus_ms(self.rank(SUCCESSOR_RANKS) * SUCCESSOR_DELAY_MS))
+    }
+
+    /// From when on an epoch is settled, as far as is known: by the log, or by time alone, where nobody is left who could say that
+    /// it applied the commits before. None while one of them is disputed.
+    fn settled_from(&self, epoch: Epoch) -> Option<Timestamp> {
+        let open = usize::try_from(epoch.0.checked_sub(self.ledger.settled().0)?).ok()?;
+        let mut settled = self.window.time();
+        for commit in self.ledger.open().get(..open)? {
+            if commit.disputed().is_some() {
+                return None;
+            }
+            // Clocks differ.
+            settled = settled.max(commit.time.plus_ms(SETTLED_MS + 1 + BLIND_MS));
+        }
+        Some(settled)
     }
 
     /// Whose KeyPackages the successor takes, and of which cipher suite: one each.
@@ -219,8 +236,8 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if it is not our turn, or the KeyPackages are not those of the members.
     pub fn make_successor(&mut self, key_packages: &[Vec<u8>], now: Timestamp) -> Result<IdempotencyKey, MlsError> {
-        if self.successor_due().is_none() {
-            return Err(fault("there is no successor to be made"));
+        if self.successor_due().is_none_or(|due| due > now) {
+            return Err(fault("there is no successor to be made, or not yet"));
         }
         let frozen = self.frozen.clone().ok_or_else(|| fault("the group is not frozen"))?;
         let provider = suite(self.mls.cipher_suite())?;
@@ -341,9 +358,7 @@ impl Group {
                 && intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == incoming.entry)
         });
         let attempt = own.and_then(|(_, intent)| intent.prepared.as_ref()).map(|prepared| prepared.secrets.clone());
-        if frozen.chosen.is_some() {
-            return Outcome::Stale;
-        }
+        let own = own.map(|(order, _)| *order);
         let opened = body_of(entry, incoming).and_then(|sealed| self.unseal(entry, sealed));
         let checked = opened.and_then(|bytes| match self.check_continuation(&frozen, &bytes) {
             Ok(_) => Ok(bytes),
@@ -353,6 +368,13 @@ impl Group {
             Ok(bytes) => bytes,
             Err(rejection) => return Outcome::Rejected(rejection),
         };
+        if self.ledger.settled() < frozen.epoch {
+            // The commit that froze the group may yet be annulled. If it is ours, our clock is far ahead.
+            if let Some(order) = own {
+                self.drop_intent(order);
+            }
+            return Outcome::Rejected(Rejection::Early);
+        }
         let mut keep = |key: &[u8], value| {
             self.writes.push(Write::Put { room: Room::BLOB, key: row::key(&self.name, key), value });
         };
@@ -380,8 +402,9 @@ impl Group {
         self.status == Status::Active && self.frozen.as_ref().is_some_and(|frozen| frozen.chosen.is_some())
     }
 
-    /// Goes on in the successor: history and what is still to be said go over, every key of this group goes. The writes of
-    /// both groups belong into one transaction. Events tell of changes that were wished and do not go over.
+    /// Goes on in the successor: history and what is still wished go over, every key of this group goes. The writes of
+    /// both groups belong into one transaction. Events tell of wishes that cannot go over. None if this client is in the successor
+    /// already: it was removed from it meanwhile and added again. This group has ended then.
     ///
     /// # Errors
     /// [`JoinError::Store`] is transient. By any other this client is no member of the successor: it was left out by whoever made
@@ -391,7 +414,7 @@ impl Group {
         rows: &R,
         now: Timestamp,
         events: &mut Vec<Event>,
-    ) -> Result<Self, JoinError<R::Error>> {
+    ) -> Result<Option<Self>, JoinError<R::Error>> {
         let frozen = self.frozen.clone().filter(|frozen| frozen.chosen.is_some());
         let frozen = frozen.ok_or_else(|| fault("there is no successor"))?;
         let blob =
@@ -400,6 +423,22 @@ impl Group {
         let continuation = self.check_continuation(&frozen, &continuation)?;
         let (name, new_suite) = (frozen.name()?, crypto::suite_by_number(frozen.suite).map_err(fault)?);
         let mut writes = Vec::new();
+        let incarnation = match row::incarnation(rows, &name)? {
+            None => 0,
+            Some(earlier) if earlier.void => {
+                row::delete_rows(rows, &name, &mut writes)?;
+                earlier.number.saturating_add(1)
+            }
+            Some(_) => {
+                let (seq, told) = (self.window.position().seq, self.end());
+                for event in &told {
+                    self.note(event, seq, now);
+                }
+                events.extend(told);
+                self.succeeded_by(name);
+                return Ok(None);
+            }
+        };
         let (state, own) = if let Some(attempt) = blob(ATTEMPT)? {
             let attempt: Attempt = record::decode(&attempt)?;
             (Zeroizing::new(attempt.state.clone()), Some(SigningKey::from_bytes(&attempt.channel_key)))
@@ -429,7 +468,7 @@ impl Group {
         let tree = super::access::Keys::of(&mls)?.tree;
         let joined = Joined {
             name: name.clone(),
-            incarnation: 0,
+            incarnation,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
             profile,
             ledger: Ledger::new(Epoch(1), tree.root(), tree.len()),
@@ -441,8 +480,9 @@ impl Group {
         };
         let mut next = Self::joined(&self.account, &self.shared, mls, joined);
         next.succeeds(self, continuation.group_info, writes, now);
-        self.succeeded_by(name, now, events);
-        Ok(next)
+        self.tell_what_stays(now, events);
+        self.succeeded_by(name);
+        Ok(Some(next))
     }
 
     /// Begins as a successor.
@@ -453,31 +493,52 @@ impl Group {
         self.offers_whole_tree = true;
         self.predecessor = Some(old.name.clone());
         self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });
-        for (order, intent) in &old.intents {
-            // What is about the old group's keys is done, or makes no sense (`succeeded_by`).
-            if goes_over(&intent.wish) {
-                let wish = intent.wish.clone();
-                let moved = Intent { id: intent.id, wish, wished: Epoch(1), prepared: None, ordered: false };
-                self.intents.insert(*order, moved);
-                self.save_intent(*order);
+        let suite = self.mls.cipher_suite();
+        for (order, intent) in old.intents.iter().filter(|(_, intent)| old.goes_over(intent, suite).is_ok()) {
+            // What was to be said to whoever is there is so still.
+            let wished = if intent.wished == TO_ALL { TO_ALL } else { Epoch(1) };
+            let moved = Intent { id: intent.id, wish: intent.wish.clone(), wished, prepared: None, ordered: false };
+            self.intents.insert(*order, moved);
+            self.save_intent(*order);
+        }
+    }
+
+    /// Whether a wish goes over to the successor, or else what its user is to be told, if anything.
+    fn goes_over(&self, intent: &Intent, suite: CipherSuite) -> Result<(), Option<String>> {
+        match &intent.wish {
+            Wish::Send { .. } if self.last_added > intent.wished => Err(Some(JOINED_SINCE.to_owned())),
+            Wish::Send { .. } | Wish::Remove { .. } | Wish::Leave => Ok(()),
+            Wish::Add { .. } if suite == self.mls.cipher_suite() => Ok(()),
+            Wish::Add { .. } => Err(Some(format!(
+                "the group was made anew with cipher suite {}, of which the new members' keys are not: add them again",
+                u16::from(suite)
+            ))),
+            Wish::ReInit { .. } => {
+                Err(Some("another member has made the group anew meanwhile: look at what it is now".to_owned()))
             }
+            // What is about the old group's keys is done, or makes no sense.
+            _ => Err(None),
+        }
+    }
+
+    /// Tells of wishes that do not go over.
+    fn tell_what_stays(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        let Some(suite) = self.frozen.as_ref().and_then(|frozen| crypto::suite_by_number(frozen.suite).ok()) else {
+            return;
+        };
+        let stays = |intent: &Intent| Some((intent.id, self.goes_over(intent, suite).err()??));
+        let told: Vec<_> = self.intents.values().filter_map(stays).collect();
+        for (intent, reason) in told {
+            let event = Event::IntentFailed { intent, reason };
+            self.note(&event, self.window.position().seq, now);
+            events.push(event);
         }
     }
 
     /// Ends, as the group goes on under another name.
-    fn succeeded_by(&mut self, name: GroupUri, now: Timestamp, events: &mut Vec<Event>) {
-        for (order, intent) in self.intents.clone() {
-            let what = match &intent.wish {
-                // KeyPackages are of the old group's cipher suite.
-                Wish::Add { .. } => "nobody was added: add them once more",
-                Wish::ReInit { .. } => "and not once more as was wished here",
-                // All keys are new, and who knocked knocks again.
-                _ => {
-                    self.drop_intent(order);
-                    continue;
-                }
-            };
-            self.fail_intent(order, intent.id, format!("the group was made anew meanwhile: {what}"), now, events);
+    fn succeeded_by(&mut self, name: GroupUri) {
+        for order in self.intents.keys().copied().collect::<Vec<_>>() {
+            self.drop_intent(order);
         }
         for key in [CONTINUATION, ATTEMPT] {
             self.writes.push(Write::Delete { room: Room::BLOB, key: row::key(&self.name, key) });

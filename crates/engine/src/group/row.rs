@@ -172,6 +172,8 @@ pub(crate) struct Incarnation {
     pub(crate) epoch: Epoch,
     /// Whether it could not apply a commit of which it is not decided yet whether it stands.
     pub(crate) undecided: bool,
+    /// Whether it came of an invitation that was annulled.
+    pub(crate) void: bool,
 }
 
 /// The incarnation of a group that is in the store, if it is.
@@ -190,7 +192,7 @@ pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<I
     };
     let open = |lost: &LostRow| lost.certain && !lost.settled && row.ledger.find(lost.commit).is_some();
     let undecided = row.lost.as_ref().is_some_and(open);
-    Ok(Some(Incarnation { number: row.incarnation, status, epoch, undecided }))
+    Ok(Some(Incarnation { number: row.incarnation, status, epoch, undecided, void: row.void }))
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more, but for changes under way of kinds that this version

@@ -42,7 +42,7 @@ const ACK_DELAY_MS: u64 = 1000;
 const ACK_DELAY_RANKS: u64 = 10;
 
 /// How much longer than the others a member waits that cannot read how a dispute ended, in milliseconds: clocks differ.
-const BLIND_MS: u64 = 5 * 60 * 1000;
+pub(super) const BLIND_MS: u64 = 5 * 60 * 1000;
 
 /// What becomes of a client that cannot follow its group, and what people can do: the end of each reason.
 pub(super) const COMES_BACK: &str = "it comes back by itself, or asks members to let it in, and sends what waits then; if neither \

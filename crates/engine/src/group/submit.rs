@@ -39,6 +39,13 @@ const COMMIT_DELAY_MS: u64 = 1000;
 /// Members that are waited for.
 const COMMIT_DELAY_RANKS: u64 = 10;
 
+/// In place of the epoch in which something was wished: no epoch comes after it, so that it is said to whoever is there.
+pub(super) const TO_ALL: Epoch = Epoch(u64::MAX);
+
+/// What is told to whom a message was to go to others than are there now.
+pub(super) const JOINED_SINCE: &str =
+    "members joined since this message was written; read who they are and send it again";
+
 /// Why a wish is not taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -149,8 +156,7 @@ impl Group {
         let (intent, id) = self.wish_text(text)?;
         let found = self.intents.iter_mut().find(|(_, stored)| stored.id == intent);
         if let Some(order) = found.map(|(order, stored)| {
-            // No epoch comes after it.
-            stored.wished = Epoch(u64::MAX);
+            stored.wished = TO_ALL;
             *order
         }) {
             self.save_intent(order);
@@ -365,9 +371,7 @@ impl Group {
         match &intent.wish {
             Wish::Send { content, .. } => {
                 if self.last_added > intent.wished {
-                    return Err(fault(
-                        "members joined since this message was written; read who they are and send it again",
-                    ));
+                    return Err(fault(JOINED_SINCE));
                 }
                 self.prepare_message(MEDIA_TYPE, content).map(Some)
             }
