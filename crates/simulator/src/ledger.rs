@@ -18,9 +18,16 @@ use crate::{
 pub(crate) struct Slot {
     pub(crate) group: GroupUri,
     pub(crate) channel: ChannelId,
-    pub(crate) founder: ClientUri,
+    /// The members of the first epoch.
+    pub(crate) founders: BTreeSet<ClientUri>,
     /// Root of the key tree of the first epoch.
     pub(crate) key_root: Hash,
+    /// The first epoch.
+    pub(crate) epoch: Epoch,
+    /// The slot of the group that it goes on in.
+    pub(crate) successor: Option<usize>,
+    /// The entry that names the successor.
+    pub(crate) chosen: Option<Seq>,
 }
 
 /// Something that was said: its intent became durable.
@@ -133,6 +140,8 @@ pub(crate) struct Recoveries {
     pub(crate) readmitted: usize,
     /// Out of another log.
     pub(crate) healed: usize,
+    /// Into the successor of a group.
+    pub(crate) succeeded: usize,
 }
 
 /// The record of one simulation.
@@ -177,8 +186,11 @@ pub(crate) struct Ledger {
 }
 
 /// Reasons for which a wish may come to nothing although everybody follows the rules.
-const GOOD_REASONS: &[&str] =
-    &["members joined since this message was written", "this client is no member of the group any more"];
+const GOOD_REASONS: &[&str] = &[
+    "members joined since this message was written",
+    "this client is no member of the group any more",
+    "another member has made the group anew meanwhile",
+];
 
 impl Ledger {
     /// Notes what happens. Names that are made of keys differ each time, and are left out.
@@ -194,6 +206,42 @@ impl Ledger {
 
     pub(crate) fn slot_of(&self, group: &GroupUri) -> Option<usize> {
         self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.group == *group))
+    }
+
+    /// A group of the program and what it goes on in, the newest last.
+    pub(crate) fn line(&self, slot: usize) -> Vec<usize> {
+        std::iter::successors(Some(slot), |slot| self.slot(*slot)?.successor).collect()
+    }
+
+    /// Somebody takes an entry for the one that names the successor.
+    pub(crate) fn choose(&mut self, slot: usize, seq: Seq) -> Result<(), Stop> {
+        let Some(known) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        match *known.chosen.get_or_insert(seq) {
+            first if first == seq => Ok(()),
+            first => Err(Stop::violation(format!(
+                "the successor of group {slot} is at {first} for one, at {seq} for another"
+            ))),
+        }
+    }
+
+    /// Somebody comes to the successor of a group. Gives its slot.
+    pub(crate) fn succeed(&mut self, slot: usize, made: Slot) -> Result<usize, Stop> {
+        let Some(known) = self.slot(slot).and_then(|old| old.successor) else {
+            let at = self.slots.len();
+            // Whose Welcome was no good is a member that knows nothing of it.
+            let ghosts: Vec<_> = self.uninvited.iter().filter(|(_, of)| *of == slot).map(|(index, _)| *index).collect();
+            self.uninvited.extend(ghosts.into_iter().map(|index| (index, at)));
+            self.slots.push(Some(made));
+            if let Some(old) = self.slots.get_mut(slot).and_then(Option::as_mut) {
+                old.successor = Some(at);
+            }
+            return Ok(at);
+        };
+        let same = self.slot(known).is_some_and(|known| {
+            (&known.group, known.channel, &known.founders, known.key_root, known.epoch)
+                == (&made.group, made.channel, &made.founders, made.key_root, made.epoch)
+        });
+        if same { Ok(known) } else { Err(Stop::violation(format!("group {slot} goes on in two successors"))) }
     }
 
     /// Notes a misdeed.
@@ -319,7 +367,10 @@ impl Ledger {
                     changes.entry(*epoch).or_default().removed.extend(members.iter().cloned());
                     continue;
                 }
-                Event::Updated { epoch, .. } | Event::Rejoined { epoch, .. } | Event::Readmitted { epoch, .. } => {
+                Event::Frozen { epoch, .. }
+                | Event::Updated { epoch, .. }
+                | Event::Rejoined { epoch, .. }
+                | Event::Readmitted { epoch, .. } => {
                     changes.entry(*epoch).or_default();
                     continue;
                 }

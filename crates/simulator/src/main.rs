@@ -150,7 +150,7 @@ fn main() -> ExitCode {
     }
     println!(
         "{} seeds, {} failed, in {:.1} s: {} epochs, {} messages sent and {} read, {} keys watched, {} wishes given up \
-         with a reason, {} commits annulled, {} rejoined, {} knocks, {} let in again, {} back from another branch, {} misdeeds, \
+         with a reason, {} commits annulled, {} rejoined, {} knocks, {} let in again, {} back from another branch, {} in successors, {} misdeeds, \
          {} alarms",
         done.load(Ordering::Relaxed),
         sums.failed,
@@ -165,6 +165,7 @@ fn main() -> ExitCode {
         sums.knocks,
         sums.readmitted,
         sums.healed,
+        sums.succeeded,
         sums.misdeeds,
         sums.alarms,
     );

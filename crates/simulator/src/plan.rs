@@ -82,12 +82,14 @@ pub enum Trouble {
     Server,
     /// Members break the rules.
     Members,
+    /// Groups are made anew.
+    ReInit,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Death, Self::Network, Self::Outage, Self::Crash, Self::Clock, Self::Server, Self::Members];
+    pub const ALL: [Self; 8] =
+        [Self::Death, Self::Network, Self::Outage, Self::Crash, Self::Clock, Self::Server, Self::Members, Self::ReInit];
 
     const fn name(self) -> &'static str {
         match self {
@@ -98,6 +100,7 @@ impl Trouble {
             Self::Clock => "clock",
             Self::Server => "server",
             Self::Members => "members",
+            Self::ReInit => "reinit",
         }
     }
 }

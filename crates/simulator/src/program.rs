@@ -28,6 +28,10 @@ pub(crate) enum Action {
     Update,
     /// Wishes to say where it stands.
     Heartbeat,
+    /// Wishes that the group be made anew, with the other handshake mode or the same.
+    ReInit {
+        switch: bool,
+    },
     /// Reads the group's channel.
     Read,
     /// Submits one thing, without reading first.
@@ -78,7 +82,7 @@ impl Step {
             Trouble::Crash => self.weather.crash = None,
             Trouble::Server => self.weather.tamper = None,
             Trouble::Members => self.offence = None,
-            Trouble::Outage | Trouble::Clock => {}
+            Trouble::Outage | Trouble::Clock | Trouble::ReInit => {}
         }
     }
 
@@ -86,6 +90,7 @@ impl Step {
         match self.action {
             Action::Outage(_) => trouble == Trouble::Outage,
             Action::Lie(_) | Action::Unite => trouble == Trouble::Server,
+            Action::ReInit { .. } => trouble == Trouble::ReInit,
             _ => false,
         }
     }
@@ -127,9 +132,13 @@ pub(crate) struct Program {
 
 const MINUTE: u64 = 60_000;
 
+/// Of a hundred seeds, those in which groups are made anew.
+const REINIT_SEEDS: u64 = 40;
+
 impl Program {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut program = Writer::new(plan).write();
+        program.insert_reinits(plan);
         program.cut(&plan.cut);
         program
     }
@@ -137,6 +146,26 @@ impl Program {
     /// Clients that any step is about.
     pub(crate) fn mentioned(&self) -> BTreeSet<usize> {
         self.steps.iter().flat_map(Step::clients).collect()
+    }
+
+    /// In some seeds, groups are made anew at times. Dice of their own throw for that, and the steps are numbered after all
+    /// others: whatever else a seed means does not depend on it.
+    fn insert_reinits(&mut self, plan: &Plan) {
+        let mut dice = Dice::new(plan.seed ^ 0x5265_496E_6974);
+        if plan.hostile.server() || !dice.percent(REINIT_SEEDS) {
+            return;
+        }
+        let from = self.steps.len() / 4;
+        for _ in 0..=dice.index(3) {
+            let at = from + dice.index(self.steps.len() - from);
+            let (actor, slot) = (dice.index(self.clients.len()), dice.index(self.slots));
+            let number = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
+            let action = Action::ReInit { switch: dice.percent(50) };
+            let death = dice.percent(plan.fault_percent).then(|| dice.below(24));
+            let weather = Weather { death, ..Weather::default() };
+            let (pause, drive) = (dice.below(5_000), dice.percent(70));
+            self.steps.insert(at, Step { number, pause, actor, slot, action, drive, offence: None, weather });
+        }
     }
 
     fn cut(&mut self, cut: &Cut) {

@@ -46,11 +46,15 @@ pub enum Sabotage {
     NeverKnock,
     /// Who is asked lets nobody in.
     NeverAnswer,
+    /// Nobody goes on from a frozen group.
+    NeverSucceed,
+    /// Everybody goes on in the successor that it made itself, whichever came first.
+    OwnSuccessor,
 }
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -69,6 +73,8 @@ impl Sabotage {
         Self::SayAnew,
         Self::NeverKnock,
         Self::NeverAnswer,
+        Self::NeverSucceed,
+        Self::OwnSuccessor,
     ];
 
     /// Who must break the rules for the fault to show.
@@ -102,6 +108,8 @@ impl Sabotage {
             Self::SayAnew => "say-anew",
             Self::NeverKnock => "never-knock",
             Self::NeverAnswer => "never-answer",
+            Self::NeverSucceed => "never-succeed",
+            Self::OwnSuccessor => "own-successor",
         }
     }
 }

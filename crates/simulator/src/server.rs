@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_authentication::CertificateAuthority;
-use conclave_channel::receipt::ReceiptKey;
+use conclave_channel::{access::KeyPath, receipt::ReceiptKey};
 use conclave_delivery::{
     Config, DeliveryService, FollowedGroup,
     limits::Limits,
@@ -12,7 +12,7 @@ use conclave_delivery::{
 };
 use conclave_engine::{
     account::Account,
-    group::{Access, JoinAccess, KnockPost, SubmissionBody},
+    group::{Access, Founding, JoinAccess, KnockPost, SubmissionBody},
     key_packages::{AddressKey, Fresh},
 };
 use conclave_mls::{credential::Issuers, identity::Identities};
@@ -98,6 +98,11 @@ pub(crate) struct Submission {
 pub(crate) struct Stock {
     pub(crate) available: u64,
     pub(crate) needs_last_resort: bool,
+}
+
+fn key_path(path: &KeyPath) -> v1::KeyPath {
+    let siblings = path.siblings.iter().map(Hash::to_vec).collect();
+    v1::KeyPath { index: path.index, leaves: path.leaves, siblings }
 }
 
 pub(crate) fn broken(what: impl std::fmt::Display) -> Refusal {
@@ -282,6 +287,19 @@ impl Server {
         self.write(None, |service, tx, now| service.create_channel(tx, &request, now)).map(drop)
     }
 
+    /// Makes the channel of a group that goes on in it.
+    pub(crate) fn found(&mut self, skew: i64, founding: &Founding) -> Result<(), Refusal> {
+        let message = v1::CreateChannelRequest {
+            channel: founding.channel.to_vec(),
+            key_root: founding.key_root.to_vec(),
+            group_info: founding.group_info.clone(),
+            epoch: founding.epoch.0,
+            path: Some(key_path(&founding.path)),
+        };
+        let request = self.sign(skew, &founding.key, &[], method::CREATE_CHANNEL, &message);
+        self.write(None, |service, tx, now| service.create_channel(tx, &request, now)).map(drop)
+    }
+
     /// What the service knows of a group, if it reads its handshakes.
     pub(crate) fn followed(&mut self, channel: &ChannelId) -> Result<Option<FollowedGroup>, Refusal> {
         self.read(None, |service, read, _| service.followed_group(read, channel))
@@ -332,11 +350,7 @@ impl Server {
     pub(crate) fn open(&mut self, skew: i64, opener: &Opener) -> Result<Session, Refusal> {
         let (message, key) = match opener {
             Opener::Member(access) => {
-                let path = v1::KeyPath {
-                    index: access.path.index,
-                    leaves: access.path.leaves,
-                    siblings: access.path.siblings.iter().map(Hash::to_vec).collect(),
-                };
+                let path = key_path(&access.path);
                 let channel = access.channel.to_vec();
                 (v1::OpenSessionRequest { channel, epoch: access.epoch.0, path: Some(path) }, &access.key)
             }

@@ -29,6 +29,8 @@ pub struct Sums {
     pub readmitted: usize,
     /// How often somebody left a branch that was not the group.
     pub healed: usize,
+    /// How often somebody went on in the successor of a group.
+    pub succeeded: usize,
     /// Seeds that violate something.
     pub failed: u64,
 }
@@ -50,6 +52,7 @@ impl Sums {
             knocks: report.knocks,
             readmitted: report.readmitted,
             healed: report.healed,
+            succeeded: report.succeeded,
             failed: 0,
         }
     }
@@ -69,6 +72,7 @@ impl std::ops::AddAssign for Sums {
         self.knocks += other.knocks;
         self.readmitted += other.readmitted;
         self.healed += other.healed;
+        self.succeeded += other.succeeded;
         self.failed += other.failed;
     }
 }

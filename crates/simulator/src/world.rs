@@ -1,13 +1,17 @@
 //! One simulation from its first step to the checks.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
 
 use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_engine::{
     group::{Group, Status},
     intent::Wish,
 };
-use conclave_names::Timestamp;
+use conclave_names::{Epoch, Timestamp, limits};
 use conclave_protocol::SigningKey;
 
 use crate::{
@@ -23,7 +27,21 @@ use crate::{
     witness::Witnesses,
 };
 
-const START: Timestamp = Timestamp(1_790_000_000_000);
+/// How long before the system's clock the virtual one begins.
+///
+/// mls-rs judges by the system's clock whether a KeyPackage of a group that is made anew is within its lifetime. So it must be
+/// after the end of a program, and before the first KeyPackages of it expire.
+const BEFORE: Duration = Duration::from_secs(limits::KEY_PACKAGE_LIFETIME / 2);
+
+/// When programs begin: the same time for all of this process, at the start of a day.
+fn start() -> Timestamp {
+    static START: OnceLock<Timestamp> = OnceLock::new();
+    *START.get_or_init(|| {
+        let day = 86_400_000;
+        let begin = (SystemTime::now() - BEFORE).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(begin.as_millis()).unwrap_or(0) / day * day)
+    })
+}
 
 /// Rounds within which everybody must come to rest.
 const ROUNDS: usize = 100;
@@ -60,6 +78,8 @@ pub struct Report {
     pub readmitted: usize,
     /// How often somebody left another log for the group's.
     pub healed: usize,
+    /// How often somebody went on in the successor of a group.
+    pub succeeded: usize,
     /// Wishes that came to nothing for a good reason, with the user told.
     pub wishes_failed: usize,
     /// What happened, step by step. It is the same each time.
@@ -121,7 +141,7 @@ fn run(plan: &Plan, program: &Program, trace: &mut Vec<String>) -> Result<Report
 impl World {
     fn new(plan: &Plan, program: &Program) -> Result<Self, Stop> {
         let around = Surroundings {
-            server: Server::new(START).map_err(Stop::Refused)?,
+            server: Server::new(start()).map_err(Stop::Refused)?,
             ledger: Ledger { slots: vec![None; program.slots], ..Ledger::default() },
             weather: Weather::default(),
             witnesses: Witnesses::default(),
@@ -191,15 +211,18 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Stop> {
+        let slot = self.actors.get(&step.actor).map_or(step.slot, |of| of.present(&self.around.ledger, step.slot));
         match step.action {
             Action::Arrive => return self.arrive(step.actor),
             Action::Outage(ms) => {
                 self.outages.insert(step.actor, self.around.server.now.plus_ms(ms));
                 return Ok(());
             }
-            Action::Lie(lie) => return self.lie(step.actor, step.slot, lie),
+            Action::Lie(lie) => return self.lie(step.actor, slot, lie),
             Action::Unite => {
-                self.unite(step.slot);
+                for slot in self.around.ledger.line(step.slot) {
+                    self.unite(slot);
+                }
                 return Ok(());
             }
             _ => {}
@@ -210,9 +233,9 @@ impl World {
         };
         let target = target.map(|actor| actor.client().user().clone());
         // Who lives in another log breaks the rules there, if at all.
-        let victim = self.around.ledger.is_victim(step.actor, step.slot);
-        let others = if victim { 0 } else { self.others(step.actor, step.slot) };
-        let (around, slot) = (&mut self.around, step.slot);
+        let victim = self.around.ledger.is_victim(step.actor, slot);
+        let others = if victim { 0 } else { self.others(step.actor, slot) };
+        let around = &mut self.around;
         let Some(actor) = self.actors.get_mut(&step.actor) else { return Ok(()) };
         // Nobody removes its own user: who goes leaves.
         let own = target.as_ref() == Some(actor.client().user());
@@ -224,11 +247,12 @@ impl World {
         }));
         let act = |actor: &mut Actor, around: &mut Surroundings| {
             match (step.action, target) {
-                (Action::Create, _) => actor.create(around, slot)?,
+                (Action::Create, _) => actor.create(around, step.slot)?,
                 (Action::Say, _) => actor.say(around, slot)?,
                 (Action::Add(_), Some(user)) => actor.add(around, slot, &user)?,
                 (Action::Remove(_), Some(user)) => actor.wish(around, slot, Wish::Remove { users: vec![user] })?,
                 (Action::Leave, _) => actor.wish(around, slot, Wish::Leave)?,
+                (Action::ReInit { switch }, _) => actor.reinit(around, slot, switch)?,
                 (Action::Update, _) => actor.wish(around, slot, Wish::Update)?,
                 (Action::Heartbeat, _) => actor.wish(around, slot, Wish::Heartbeat)?,
                 (Action::Read, _) => actor.read_group(around, slot)?,
@@ -333,7 +357,13 @@ impl World {
         let mut calm = false;
         for _ in 0..ROUNDS {
             // Long enough for everybody's turn to commit what others proposed; and, where nothing moves, to ask once more.
-            self.around.server.pass(if calm { 2 * 3_600_000 } else { 60_000 }).map_err(Stop::Refused)?;
+            let pause = match (calm, self.is_frozen()) {
+                (false, _) => 60_000,
+                (true, false) => 2 * 3_600_000,
+                // Where nobody is left who could say that it applied a commit, time settles it.
+                (true, true) => 24 * 3_600_000,
+            };
+            self.around.server.pass(pause).map_err(Stop::Refused)?;
             for (client, actor) in &mut self.actors {
                 self.around.server.serving = *client;
                 actor.sync(&mut self.around)?;
@@ -405,16 +435,21 @@ impl World {
     fn is_busy(&self) -> bool {
         let ledger = &self.around.ledger;
         let busy = |actor: &Actor, slot: usize| {
-            actor
-                .group(slot)
-                .is_some_and(|group| group.intents().count() > 0 || matches!(group.status(), Status::Stuck { .. }))
-                && !self.is_held_apart(actor.index(), slot)
+            actor.group(slot).is_some_and(|group| {
+                group.intents().count() > 0 || group.is_frozen() || matches!(group.status(), Status::Stuck { .. })
+            }) && !self.is_held_apart(actor.index(), slot)
                 && !ledger.is_lost(slot)
                 && !self.is_alone_with_its_offence(actor.index(), slot)
                 && !self.is_among_ghosts(actor.index(), slot)
                 && !self.is_helpless(actor.index(), slot)
         };
         self.actors.values().any(|actor| (0..ledger.slots.len()).any(|slot| busy(actor, slot)))
+    }
+
+    /// Whether a group waits for its successor.
+    fn is_frozen(&self) -> bool {
+        let frozen = |actor: &Actor, slot: usize| actor.group(slot).is_some_and(Group::is_frozen);
+        self.actors.values().any(|actor| (0..self.around.ledger.slots.len()).any(|slot| frozen(actor, slot)))
     }
 
     /// Everybody says where it stands, in groups in which the server has lied.
@@ -438,12 +473,13 @@ impl World {
             for slot in 0..self.around.ledger.slots.len() {
                 let Some(group) = actor.group(slot) else { continue };
                 let of = |group: &Group| group.intents().map(|intent| format!("{:?}", intent.wish)).collect::<Vec<_>>();
-                if group.intents().count() > 0 || matches!(group.status(), Status::Stuck { .. }) {
+                if group.intents().count() > 0 || group.is_frozen() || matches!(group.status(), Status::Stuck { .. }) {
                     open.push(format!(
-                        "{} at epoch {} of group {slot}: {:?}, settled {}, {} open; {}",
+                        "{} at epoch {} of group {slot}: {:?}, frozen: {}, settled {}, {} open; {}",
                         actor.name(),
                         group.epoch(),
                         group.status(),
+                        group.is_frozen(),
                         group.settled_epoch(),
                         group.open_commits(),
                         of(group).join(", ")
@@ -457,13 +493,17 @@ impl World {
     /// Where the channels end, and whether time has yet to decide about a commit in one of them.
     fn heads(&mut self) -> Result<(Vec<u64>, bool), Stop> {
         let channels: Vec<_> =
-            self.around.ledger.slots.iter().map(|slot| slot.as_ref().map(|slot| slot.channel)).collect();
+            self.around.ledger.slots.iter().flatten().map(|slot| (slot.channel, slot.epoch)).collect();
         let (mut heads, mut disputed) = (Vec::new(), false);
         // Clocks differ, and members wait a little longer.
         let now = Timestamp(self.around.server.now.0.saturating_sub(15 * 60_000));
-        for channel in channels {
-            let Some(channel) = channel else { continue };
-            let row = self.around.server.log(&channel).map_err(Stop::Refused)?.0;
+        for (channel, first) in channels {
+            let row = match self.around.server.log(&channel) {
+                Ok((row, _)) => row,
+                // Nobody has told the service yet that a group goes on here.
+                Err(_) if first > Epoch(0) => continue,
+                Err(refusal) => return Err(Stop::Refused(refusal)),
+            };
             heads.push(row.head.0);
             if let ChannelKind::Group { ledger } = row.kind {
                 disputed |= ledger.at(now).open().iter().any(|open| open.disputed().is_some());

@@ -117,6 +117,8 @@ planted! {
     a_message_said_anew_after_an_annulment_is_caught: SayAnew;
     finding_no_way_back_and_asking_nobody_is_caught: NeverKnock;
     a_knock_never_answered_is_caught: NeverAnswer;
+    a_frozen_group_that_nobody_continues_is_caught: NeverSucceed;
+    going_on_in_a_successor_of_ones_own_is_caught: OwnSuccessor;
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(crate) enum Submitted {
 impl Actor {
     /// Submits until nothing is left, reading in between.
     pub(crate) fn drive(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        self.found(around, slot)?;
         for _ in 0..ROUNDS {
             match self.submit(around, slot)? {
                 Submitted::Nothing => break,
@@ -47,7 +48,7 @@ impl Actor {
                 Submitted::Refused => {}
             }
         }
-        Ok(())
+        self.go_on(around, slot)
     }
 
     /// Submits the next thing.

@@ -5,6 +5,7 @@ mod drive;
 mod knock;
 mod offend;
 mod read;
+mod reinit;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use conclave_engine::{
     writes::{Room, Rows as _, Write},
 };
 use conclave_mls::credential::IdentityBinding;
-use conclave_names::{ChannelId, ClientUri, Epoch, Seq, Timestamp, UserUri};
+use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Seq, Timestamp, UserUri};
 use conclave_protocol::{Refusal, SigningKey};
 use zeroize::Zeroizing;
 
@@ -90,6 +91,8 @@ pub(crate) struct Actor {
     epochs: BTreeMap<(usize, Epoch), Vec<u8>>,
     /// How it breaks the rules with its next submission.
     offence: Option<Offence>,
+    /// What it had when it made a successor, by group: for a planted fault.
+    own_successors: BTreeMap<GroupUri, Disk>,
     // What follows dies with the program.
     account: Account,
     mls: Mls,
@@ -154,6 +157,7 @@ impl Actor {
             caught_up,
             epochs: BTreeMap::new(),
             offence: None,
+            own_successors: BTreeMap::new(),
             account,
             mls,
             groups,
@@ -211,6 +215,10 @@ impl Actor {
         self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() != Status::Removed)
     }
 
+    fn active(&mut self, slot: usize) -> Option<&mut Group> {
+        self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() == Status::Active)
+    }
+
     /// The group, if this client may still submit to it: who cannot follow may dispute.
     fn member(&mut self, slot: usize) -> Option<&mut Group> {
         self.groups
@@ -219,7 +227,17 @@ impl Actor {
             .filter(|group| *group.status() != Status::Removed || group.may_return())
     }
 
+    /// There are more groups than before.
+    fn make_room(&mut self, slots: usize, now: Timestamp) {
+        if slots > self.groups.len() {
+            self.groups.resize_with(slots, || None);
+            self.sessions.resize(slots, None);
+            self.caught_up.resize(slots, now);
+        }
+    }
+
     fn put_group(&mut self, slot: usize, group: Group) {
+        self.make_room(slot + 1, self.caught_up.first().copied().unwrap_or_default());
         if let Some(place) = self.groups.get_mut(slot) {
             *place = Some(group);
         }
@@ -287,6 +305,7 @@ impl Actor {
         self.account = Account::from_row(row).map_err(Stop::violation)?;
         self.mls = Mls::new(&self.account);
         load_key_packages(&self.mls, &self.disk).map_err(Stop::violation)?;
+        self.make_room(ledger.slots.len(), self.caught_up.first().copied().unwrap_or_default());
         for (slot, place) in self.groups.iter_mut().enumerate() {
             if let Some(known) = ledger.slot(slot) {
                 *place = Group::load(&self.account, &self.mls, &self.disk, &known.group).map_err(Stop::violation)?;

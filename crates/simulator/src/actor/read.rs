@@ -41,7 +41,7 @@ impl Actor {
     pub(crate) fn sync(&mut self, around: &mut Surroundings) -> Result<(), Stop> {
         self.take_waiting(around)?;
         self.read_inbox(around)?;
-        for slot in 0..self.groups.len() {
+        for slot in 0..around.ledger.slots.len() {
             let read = self.read_group(around, slot);
             match read.and_then(|()| self.drive(around, slot)).and_then(|()| self.come_back(around, slot)) {
                 Err(Stop::Alarmed) => {}
@@ -135,7 +135,12 @@ impl Actor {
             return Err(Stop::violation("an invitation to a group that nobody made"));
         };
         if self.sabotage != Sabotage::InboxFirst {
-            // We may have been removed and added again, without having read of either.
+            // We may have been removed and added again, without having read of either: also from what a group goes on in, before
+            // we went on.
+            for earlier in self.others_of_room(slot, &invitation.profile().room) {
+                self.read_group(around, earlier)?;
+                self.go_on(around, earlier)?;
+            }
             match self.read_group(around, slot) {
                 Err(Stop::Refused(refusal)) => self.refused(around, slot, refusal)?,
                 // The invitation may be what heals it.
@@ -203,6 +208,7 @@ impl Actor {
 
     /// Reads a group's channel to its end.
     pub(crate) fn read_group(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        self.found(around, slot)?;
         loop {
             let Some(group) = self.group(slot).filter(|group| *group.status() != Status::Removed || group.may_return())
             else {
@@ -299,7 +305,7 @@ impl Actor {
         self.save(around, slot)
     }
 
-    fn has_left(&self, slot: usize) -> bool {
+    pub(super) fn has_left(&self, slot: usize) -> bool {
         self.group(slot).is_some_and(|group| *group.status() == Status::Removed)
     }
 
@@ -476,6 +482,10 @@ impl Actor {
         }
         for (incoming, (seq, outcome)) in batch.iter().zip(&done.outcomes) {
             let read = matches!(outcome, Outcome::Applied | Outcome::Confirmed);
+            let is = |kind| Entry::parse(&incoming.entry).is_ok_and(|entry| entry.kind == kind);
+            if read && is(EntryKind::Successor) {
+                around.ledger.choose(slot, *seq)?;
+            }
             if read && around.ledger.is_noise(slot, *seq) {
                 return Err(Stop::violation(format!("{} takes noise for what it is not: entry {seq}", self.name())));
             }
@@ -484,8 +494,7 @@ impl Actor {
                 Event::Message { seq: of, id, .. } => of == seq && !self.disk.has_message(id.as_bytes(), *seq),
                 _ => false,
             });
-            let message = Entry::parse(&incoming.entry).is_ok_and(|entry| entry.kind == EntryKind::Message);
-            if read && message && !told {
+            if read && is(EntryKind::Message) && !told {
                 around.ledger.silent.insert((slot, *seq));
             }
         }

@@ -6,7 +6,7 @@ use conclave_engine::{
     key_packages,
 };
 use conclave_mls::crypto;
-use conclave_names::UserUri;
+use conclave_names::{Epoch, UserUri};
 
 use super::{Actor, Surroundings};
 use crate::{
@@ -49,7 +49,15 @@ impl Actor {
         around.call(|server| server.create_channel(skew, &access, &root, info.clone()))?;
         around.weather.moment()?;
         let (name, founder) = (group.name().clone(), self.client.clone());
-        let made = Slot { group: name, channel: access.channel, founder, key_root: root };
+        let made = Slot {
+            group: name,
+            channel: access.channel,
+            founders: [founder].into(),
+            key_root: root,
+            epoch: Epoch(0),
+            successor: None,
+            chosen: None,
+        };
         self.put_group(slot, group);
         // The world knows of it from the moment that it is durable.
         if let Some(place) = around.ledger.slots.get_mut(slot) {

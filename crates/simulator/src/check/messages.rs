@@ -8,7 +8,13 @@ use conclave_mls::content::Content;
 use conclave_names::{ClientUri, Seq};
 
 use super::Scene;
-use crate::{actor::Actor, hostile::Lie, ledger::Deed, network::Stop, world::Report};
+use crate::{
+    actor::Actor,
+    hostile::Lie,
+    ledger::Deed,
+    network::Stop,
+    world::{Report, World},
+};
 
 /// A message as a client has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +22,28 @@ struct Read {
     seq: Seq,
     sender: String,
     text: String,
+}
+
+/// Nobody has read a message in a group and once more in the one that it goes on in.
+pub(super) fn none_twice(world: &World) -> Result<(), Stop> {
+    for actor in world.actors.values() {
+        let mut had = BTreeMap::new();
+        for (slot, known) in world.around.ledger.slots.iter().enumerate() {
+            let Some(known) = known else { continue };
+            for message in actor.disk.messages(&known.group.to_string()) {
+                let text = text_of(message);
+                if let Some(before) = had.insert(text.clone(), slot).filter(|before| *before != slot) {
+                    let name = actor.name();
+                    return Err(Stop::violation(format!("{name} has \"{text}\" in group {before} and in {slot}")));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text_of(message: &StoredMessage) -> String {
+    Content::parse(&message.body).ok().and_then(|content| content.as_text()).unwrap_or_default()
 }
 
 impl Scene<'_> {
@@ -29,11 +57,7 @@ impl Scene<'_> {
             .disk
             .messages(&group)
             .filter(|message| !of_another_log(message))
-            .map(|message| Read {
-                seq: Seq(message.seq),
-                sender: message.sender.clone(),
-                text: Content::parse(&message.body).ok().and_then(|content| content.as_text()).unwrap_or_default(),
-            })
+            .map(|message| Read { seq: Seq(message.seq), sender: message.sender.clone(), text: text_of(message) })
             .collect();
         history.sort_by_key(|read| read.seq);
         history

@@ -44,6 +44,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         knocks: world.around.ledger.recoveries.knocks,
         readmitted: world.around.ledger.recoveries.readmitted,
         healed: world.around.ledger.recoveries.healed,
+        succeeded: world.around.ledger.recoveries.succeeded,
         wishes_failed: world.around.ledger.failures,
         trace: Vec::new(),
     };
@@ -77,6 +78,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         report.members += scene.members_agree()?;
         scene.messages(&mut report)?;
     }
+    messages::none_twice(world)?;
     misdeeds_are_noticed(world, &heads)?;
     Ok(report)
 }
@@ -132,9 +134,34 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// A group that was made anew went on with all its members, and each of them is or was in the successor.
+    fn everybody_went_on(&self, next: usize, roster: &BTreeSet<ClientUri>) -> Result<(), Stop> {
+        let (slot, ledger) = (self.slot, self.ledger());
+        let Some(successor) = ledger.slot(next) else { return Ok(()) };
+        if successor.founders != *roster {
+            return Err(Stop::violation(format!("group {slot} goes on without some of its members, or with others")));
+        }
+        let members = self.world.actors.values().filter(|actor| roster.contains(actor.client()));
+        let knows = |actor: &&Actor| !ledger.uninvited.contains(&(actor.index(), slot)) && !self.is_victim(actor);
+        for actor in members.filter(knows) {
+            let listed = conclave_engine::group::list(&actor.disk).map_err(Stop::violation)?;
+            let went_on = listed
+                .iter()
+                .any(|group| group.name == self.known.group && group.successor.as_ref() == Some(&successor.group));
+            let is_there = listed.iter().any(|group| group.name == successor.group);
+            if !went_on || !is_there || actor.is_active(slot) {
+                return Err(Stop::violation(format!("{} did not go on from group {slot}", actor.name())));
+            }
+        }
+        Ok(())
+    }
+
     /// All members agree on the group, they are those whom the changes lead to, and nobody else believes to be one.
     fn members_agree(&self) -> Result<usize, Stop> {
         let Some(roster) = self.truth.members(self.ledger(), self.slot)? else { return Ok(0) };
+        if let Some(next) = self.known.successor {
+            return self.everybody_went_on(next, &roster).map(|()| 0);
+        }
         let mut seen = None;
         let mut members = 0;
         for actor in self.world.actors.values().filter(|actor| !self.is_victim(actor)) {

@@ -26,6 +26,8 @@ struct Commit {
 
 /// The log with what was decided about its commits.
 pub(super) struct Truth {
+    /// The epoch that the log begins in.
+    first: Epoch,
     commits: Vec<Commit>,
     /// The commit that began the epoch that the group is in.
     tip: Option<usize>,
@@ -37,8 +39,10 @@ pub(super) struct Truth {
 
 impl Truth {
     pub(super) fn of(slot: &Slot, entries: &[EntryRow], now: Timestamp) -> Result<Self, Stop> {
-        let mut law = Law::new(Epoch(0), slot.key_root, 1);
-        let mut truth = Self { commits: Vec::new(), tip: None, epochs: BTreeMap::new(), void: BTreeSet::new() };
+        let members = u32::try_from(slot.founders.len()).map_err(Stop::violation)?;
+        let mut law = Law::new(slot.epoch, slot.key_root, members);
+        let mut truth =
+            Self { first: slot.epoch, commits: Vec::new(), tip: None, epochs: BTreeMap::new(), void: BTreeSet::new() };
         for row in entries {
             let entry = Entry::parse(&row.bytes).map_err(Stop::violation)?;
             for decision in law.advance(row.time) {
@@ -50,6 +54,11 @@ impl Truth {
         }
         for decision in law.advance(now) {
             truth.decide(&decision);
+        }
+        // Nobody reads what comes after the entry that names the successor.
+        if let Some(chosen) = slot.chosen {
+            let late = entries.iter().filter(|row| row.seq > chosen && row.kind == EntryKind::Message);
+            truth.void.extend(late.map(|row| row.seq));
         }
         if law.epoch() != truth.epoch() {
             return Err(Stop::violation("the simulation is broken: two opinions of the law"));
@@ -95,7 +104,7 @@ impl Truth {
 
     /// The epoch that the group is in.
     pub(super) fn epoch(&self) -> Epoch {
-        self.tip.and_then(|tip| self.commits.get(tip)).map_or(Epoch(0), |commit| commit.began)
+        self.tip.and_then(|tip| self.commits.get(tip)).map_or(self.first, |commit| commit.began)
     }
 
     /// Commits that are void.
@@ -139,7 +148,7 @@ impl Truth {
         slot: usize,
         mut commit: Option<usize>,
     ) -> Result<Option<BTreeSet<ClientUri>>, Stop> {
-        let founder = ledger.slot(slot).map(|slot| slot.founder.clone());
+        let founders = ledger.slot(slot).map(|slot| slot.founders.clone());
         let mut changes: Vec<&Change> = Vec::new();
         while let Some(at) = commit.and_then(|commit| self.commits.get(commit)) {
             match ledger.changes.get(&(slot, at.seq)) {
@@ -154,7 +163,7 @@ impl Truth {
             }
             commit = at.parent;
         }
-        let mut members: BTreeSet<_> = founder.into_iter().collect();
+        let mut members = founders.unwrap_or_default();
         for change in changes.into_iter().rev() {
             members.retain(|member| !change.removed.contains(member));
             members.extend(change.added.iter().cloned());
