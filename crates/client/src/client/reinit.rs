@@ -13,7 +13,8 @@ impl Client {
     /// afterwards: the new one once it went on, else the old.
     ///
     /// # Errors
-    /// [`ClientError::CannotAdd`] if a member left no keying material of that suite: nothing has changed then.
+    /// [`ClientError::CannotAdd`] if a member left no keying material of that suite: nothing has changed then. Nor is anything stored
+    /// while the server is away: the call is to be made again.
     pub async fn reinit(
         &mut self,
         group: &GroupUri,
@@ -79,7 +80,10 @@ impl Client {
             all.extend(Box::pin(self.drive(name, None)).await?);
         }
         if self.groups.get(name).is_some_and(conclave_engine::group::Group::has_successor) {
-            all.extend(self.succeed(name).await?);
+            match self.succeed(name).await {
+                Ok(more) => all.extend(more),
+                Err(error) => return Err(self.keep(all, error)),
+            }
         }
         Ok(all)
     }
@@ -103,7 +107,10 @@ impl Client {
         let name = next.name().clone();
         self.groups.insert(name.clone(), next);
         let mut all = self.sync_group(&name).await?;
-        all.extend(Box::pin(self.drive(&name, None)).await?);
+        match Box::pin(self.drive(&name, None)).await {
+            Ok(more) => all.extend(more),
+            Err(error) => return Err(self.keep(all, error)),
+        }
         Ok(all)
     }
 
