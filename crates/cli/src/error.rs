@@ -1,6 +1,8 @@
 //! Why a verb failed.
 
-use conclave_client::{ClientError, LinkCodeError, OpenError, RegisterError, profile::ProfileError, store::StoreError};
+use conclave_client::{
+    ClientError, ClientEvent, LinkCodeError, OpenError, RegisterError, profile::ProfileError, store::StoreError,
+};
 use conclave_names::NameError;
 
 /// Why a verb failed. The text says what to do.
@@ -8,6 +10,9 @@ use conclave_names::NameError;
 pub(crate) enum CliError {
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// What was read before it failed is told with it.
+    #[error("{error}")]
+    Partly { events: Vec<ClientEvent>, error: ClientError },
     #[error(transparent)]
     Open(OpenError),
     #[error(transparent)]
@@ -59,20 +64,27 @@ impl From<ProfileError> for CliError {
     }
 }
 
+/// The same of what the client says.
+fn code_of(error: &ClientError) -> String {
+    match error {
+        ClientError::Call(error) => match error.code() {
+            Some(code) => code.as_str().to_owned(),
+            None if error.is_transient() => "UNREACHABLE".to_owned(),
+            None => "CALL_FAILED".to_owned(),
+        },
+        ClientError::IdentityChanged(_) => "IDENTITY_CHANGED".to_owned(),
+        ClientError::Unconfirmed => "UNCONFIRMED".to_owned(),
+        ClientError::Wish(_) => "NOT_A_MEMBER".to_owned(),
+        ClientError::Suite(_) => "CIPHER_SUITE_UNSUPPORTED".to_owned(),
+        _ => "CLIENT".to_owned(),
+    }
+}
+
 impl CliError {
     /// A word for programs.
     pub(crate) fn code(&self) -> String {
         match self {
-            Self::Client(ClientError::Call(error)) => match error.code() {
-                Some(code) => code.as_str().to_owned(),
-                None if error.is_transient() => "UNREACHABLE".to_owned(),
-                None => "CALL_FAILED".to_owned(),
-            },
-            Self::Client(ClientError::IdentityChanged(_)) => "IDENTITY_CHANGED".to_owned(),
-            Self::Client(ClientError::Unconfirmed) => "UNCONFIRMED".to_owned(),
-            Self::Client(ClientError::Wish(_)) => "NOT_A_MEMBER".to_owned(),
-            Self::Client(ClientError::Suite(_)) => "CIPHER_SUITE_UNSUPPORTED".to_owned(),
-            Self::Client(_) => "CLIENT".to_owned(),
+            Self::Client(error) | Self::Partly { error, .. } => code_of(error),
             Self::Open(_) => "NOT_REGISTERED".to_owned(),
             Self::Register(_) => "REGISTRATION".to_owned(),
             Self::Profile(ProfileError::InUse { .. }) => "PROFILE_IN_USE".to_owned(),
@@ -88,7 +100,7 @@ impl CliError {
     /// Whether the same command may succeed later by itself.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Client(error) => error.is_transient(),
+            Self::Client(error) | Self::Partly { error, .. } => error.is_transient(),
             Self::Store(error) => error.is_transient(),
             _ => false,
         }

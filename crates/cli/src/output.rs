@@ -92,7 +92,12 @@ impl Output {
 
 /// An error as programs read it.
 pub(crate) fn describe(error: &CliError) -> Value {
-    json!({ "code": error.code(), "message": error.to_string(), "transient": error.is_transient() })
+    let mut described =
+        json!({ "code": error.code(), "message": error.to_string(), "transient": error.is_transient() });
+    if let (CliError::Partly { events, .. }, Value::Object(described)) = (error, &mut described) {
+        described.insert("events".to_owned(), json!(events));
+    }
+    described
 }
 
 /// Prints a line at once. A reader that went away ends the program, as other programs do.

@@ -389,11 +389,20 @@ fn what_was_wished_offline_is_sent_later() {
     assert!(texts(&read).is_empty());
     let (exit, code, _) = world.fails("alice", &["--timeout", "1", "send", "Later", "patience"]);
     assert_eq!((exit, code.as_str()), (3, "UNREACHABLE"));
+    // Each command is a process of its own, and finds that something waits already.
+    for later in [["send", "Later", "and more"].as_slice(), &["update", "Later"], &["group", "heartbeat", "Later"]] {
+        let (exit, code, _) = world.fails("alice", &[["--timeout", "1"].as_slice(), later].concat());
+        assert_eq!((exit, code.as_str()), (3, "UNREACHABLE"), "{later:?}");
+    }
+    let (exit, code, _) = world.fails("alice", &["--timeout", "1", "group", "remove", "Later", "nobody"]);
+    assert_eq!((exit, code.as_str()), (1, "CLIENT"), "there is nothing to carry out later");
     let mut config = Config::for_tests(&world.path().join("server"), "localhost".parse().unwrap());
     config.listen = address;
     world.server = Some(world.runtime.block_on(Server::start(config)).unwrap());
     world.ok("alice", &["sync"]);
-    assert_eq!(texts(&world.ok("alice", &["read", "Later"])), ["patience"]);
+    assert_eq!(texts(&world.ok("alice", &["read", "Later"])), ["patience", "and more"]);
+    let info = world.ok("alice", &["group", "info", "Later"]);
+    assert_eq!((&info["epoch"], &info["pending"]), (&Value::from(1), &Value::from(0)));
 }
 
 #[test]
@@ -472,6 +481,16 @@ fn a_group_is_made_anew_and_goes_on_with_its_history() {
         assert_eq!(texts(&world.ok(name, &["read", &old, "--limit", "2"])), all[1..]);
     }
     assert_eq!(texts(&world.ok("carol", &["read", "The Club"])), all);
+    // Who came and went before is in its log, for both names.
+    for (name, first) in [("alice", "added"), ("carol", "joined")] {
+        for group in [&old, &new] {
+            let log = world.ok(name, &["group", "log", group]);
+            let changes: Vec<_> = log["log"].as_array().unwrap().iter().map(|change| &change["change"]).collect();
+            assert_eq!(changes[0], first, "{log}");
+            assert!(changes.contains(&&Value::from("made_anew")), "{log}");
+            assert_eq!(log["log"][0]["group"], Value::from(old.clone()));
+        }
+    }
     // A group like any other, also for the old name.
     world.ok("carol", &["update", &old]);
     world.ok("alice", &["group", "remove", "The Club", "bob"]);

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{SharedStore, World, has, texts, user};
+use common::{SharedStore, World, has, noted, texts, user};
 use conclave_client::{Client, ClientEvent, Event, Status, store::ProfileStore as _};
 use conclave_engine::writes::{Room, Write};
 use zeroize::Zeroizing;
@@ -48,6 +48,7 @@ async fn an_invitation_whose_tree_is_withheld_is_told_of_and_taken_up_later() {
     assert!(waits(&events), "{events:?}");
     assert_eq!((joined(&events), waiting(&store)), (1, 1), "what came behind it does not wait: {events:?}");
     assert_eq!(*bob.group(&open).unwrap().status(), Status::Active);
+    assert_eq!(noted(&bob, &club, "invitation_waits"), 1, "its history begins with it");
     drop(bob);
     // It is told once, also after a restart; and is still there.
     let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
@@ -81,6 +82,7 @@ async fn after_a_week_it_is_dropped_and_that_is_told() {
     let events = bob.sync().await.unwrap();
     let dropped = |event: &Event| matches!(event, Event::InvitationDropped { reason } if reason.contains("week"));
     assert!(events.iter().any(|happened| happened.group == club && dropped(&happened.event)), "{events:?}");
+    assert_eq!(noted(&bob, &club, "invitation_dropped"), 1);
     assert_eq!(waiting(&store), 0);
     show_blobs(&world);
     assert!(bob.sync().await.unwrap().is_empty(), "it is gone");
@@ -144,5 +146,6 @@ async fn a_silent_server_is_told_of_once_and_heard_again() {
     }
     assert!(!has(&heard, |event| matches!(event, Event::ServerSilent { .. })), "it is told once: {heard:?}");
     drop(listener);
+    assert_eq!(noted(&bob, &club, "server_silent"), 1);
     world.stop().await;
 }

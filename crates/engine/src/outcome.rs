@@ -3,7 +3,7 @@
 use conclave_channel::{LogFault, law::Refused};
 use conclave_mls::content::MessageId;
 use conclave_names::{ClientUri, Epoch, IdempotencyKey, Seq, Timestamp, UserUri};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What became of one entry of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,10 +73,10 @@ pub enum Rejection {
     Early,
 }
 
-/// Something that people or programs may want to know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Something that people or programs may want to know. Exhaustive on purpose: who shows events must not pass over one that is new. In a
+/// history they are kept as JSON; what a later version wrote there may not be read as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Event {
     /// A message was received, or one of ours became final.
     Message {
@@ -87,7 +87,7 @@ pub enum Event {
         /// Who sent it.
         sender: ClientUri,
         /// Its name.
-        #[serde(serialize_with = "as_text")]
+        #[serde(with = "as_text")]
         id: MessageId,
         /// Its text, if it can be shown as text.
         text: Option<String>,
@@ -345,13 +345,19 @@ pub enum Event {
         /// Where.
         seq: Seq,
         /// The message's name.
-        #[serde(serialize_with = "as_text")]
+        #[serde(with = "as_text")]
         id: MessageId,
     },
     /// Nothing was heard of the server for a while.
     ServerSilent {
         /// Since when.
         since: Timestamp,
+    },
+    /// This client does not get on with the group, for a reason that does not go away by itself: what it has stored of it is damaged, or
+    /// what the server gives out of it is no log. It is told once and tried again with each sync; other groups go on.
+    GroupFailed {
+        /// Why.
+        reason: String,
     },
     /// A change of ours cannot be made any more.
     IntentFailed {
@@ -363,9 +369,8 @@ pub enum Event {
 }
 
 /// What somebody proposes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum ProposedChange {
     /// That a client be added.
     Add(ClientUri),
@@ -375,8 +380,19 @@ pub enum ProposedChange {
     Other,
 }
 
-fn as_text<S: serde::Serializer>(id: &MessageId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
+/// Names of messages in hexadecimal.
+mod as_text {
+    use conclave_mls::content::MessageId;
+    use conclave_names::Hash;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &MessageId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MessageId, D::Error> {
+        Hash::deserialize(deserializer).map(|id| MessageId::new(*id.as_bytes()))
+    }
 }
 
 /// The server gave out a log that cannot be one. Nothing after the last good entry was processed.

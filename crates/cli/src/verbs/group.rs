@@ -118,7 +118,8 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
         Group::Leave { group } => {
             let group = names::group(client, &group)?;
             client.leave(&group).await?;
-            let left = *client.group(&group)?.status() == Status::Removed;
+            let group = client.current(&group)?;
+            let left = client.groups()?.iter().any(|of| of.name == group && of.status == Status::Removed);
             output.give(&json!({ "group": group, "left": left }), |_| {
                 if left {
                     "you left the group".to_owned()
@@ -273,6 +274,7 @@ fn change(change: &MembershipChange) -> String {
         Membership::Rejoined => format!("{by} came back"),
         Membership::Readmitted => format!("{by} let {members} in again"),
         Membership::RemovedHere => format!("{by} removed this device"),
+        Membership::MadeAnew => "the group was made anew; epochs and places begin again".to_owned(),
         Membership::Void => "this device's membership was annulled".to_owned(),
         _ => "something that this version cannot show".to_owned(),
     };

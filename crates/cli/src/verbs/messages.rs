@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use conclave_client::{ClientEvent, Event, HistoryEntry, HistoryItem};
-use conclave_names::{Seq, Timestamp};
+use conclave_client::{ClientEvent, Event, HistoryEntry, HistoryItem, ProposedChange};
+use conclave_names::{ClientUri, Seq, Timestamp};
 use serde_json::json;
 
 use crate::{
@@ -92,95 +92,125 @@ fn item(item: &HistoryItem) -> String {
 
 /// A change of the group in words, from its JSON.
 fn describe(change: &serde_json::Value) -> String {
-    let name = |value: &serde_json::Value| {
-        let text = value.as_str().unwrap_or("somebody");
-        clean_line(text.rsplit("/d/").next().unwrap_or(text))
+    // One of a later version has at least a name.
+    let unknown = || clean_line(change["event"].as_str().unwrap_or("something that this version cannot show"));
+    serde_json::from_value(change.clone()).map_or_else(|_| unknown(), |event| sentence(&event))
+}
+
+/// What happened, in words: every event has its own, and what came from others is shown on one line.
+fn sentence(event: &Event) -> String {
+    let name = |name: &ClientUri| {
+        let text = name.to_string();
+        text.rsplit("/d/").next().unwrap_or(&text).to_owned()
     };
-    let by = name(&change["by"]);
-    let members = || {
-        let all = change["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-        all.iter().map(name).collect::<Vec<_>>().join(", ")
-    };
-    match change["event"].as_str().unwrap_or_default() {
-        "added" => format!("{by} added {}", members()),
-        "removed" => format!("{by} removed {}", members()),
-        "updated" => format!("{by} renewed keys"),
-        "frozen" => format!("{by} makes the group anew; what is said waits until it goes on"),
-        "succeeded" => "the group goes on with new keys".to_owned(),
-        "successor_waits" => {
-            format!("the group cannot go on yet: {}", clean_line(change["reason"].as_str().unwrap_or_default()))
+    let maybe = |who: &Option<ClientUri>| who.as_ref().map_or_else(|| "somebody".to_owned(), name);
+    let names = |all: &[ClientUri]| all.iter().map(name).collect::<Vec<_>>().join(", ");
+    match event {
+        Event::Message { sender, text, .. } => {
+            let text = text.as_deref().map_or_else(|| "(something that is not text)".to_owned(), clean_line);
+            format!("{}: {text}", sender.user().name())
         }
-        "leave_requested" => format!("{} asks to leave", name(&change["member"])),
-        "external_proposal" => {
-            let what = match (change.pointer("/proposal/add"), change.pointer("/proposal/remove")) {
-                (Some(added), _) => format!("to add {}", name(added)),
-                (_, Some(removed)) => format!("to remove {}", name(removed)),
-                _ => "a change".to_owned(),
+        Event::Added { by, members, .. } => format!("{} added {}", name(by), names(members)),
+        Event::Removed { by, members, .. } => format!("{} removed {}", name(by), names(members)),
+        Event::Updated { by, .. } => format!("{} renewed keys", name(by)),
+        Event::Frozen { by, .. } => {
+            format!("{} makes the group anew; what is said waits until it goes on", name(by))
+        }
+        Event::Succeeded { .. } => "the group goes on with new keys".to_owned(),
+        Event::SuccessorWaits { reason } => format!("the group cannot go on yet: {}", clean_line(reason)),
+        Event::LeaveRequested { member } => format!("{} asks to leave", name(member)),
+        Event::ExternalProposal { sender, proposal } => {
+            let what = match proposal {
+                ProposedChange::Add(added) => format!("to add {}", name(added)),
+                ProposedChange::Remove(removed) => format!("to remove {}", name(removed)),
+                ProposedChange::Other => "a change".to_owned(),
             };
-            format!("{}, who is no member, proposes {what}", name(&change["sender"]))
+            format!("{}, who is no member, proposes {what}", maybe(sender))
         }
-        "joined" => format!("you joined, added by {by}"),
-        "removed_from_group" => format!("you were removed by {by}"),
-        "refused" => format!("an entry was refused: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
-        "stuck" => format!(
-            "the group cannot be followed: {}; this device tries to come back by itself",
-            clean_line(change["reason"].as_str().unwrap_or_default())
+        Event::Joined { by, .. } => format!("you joined, added by {}", name(by)),
+        Event::Rejoined { member, .. } => format!("{} is back", name(member)),
+        Event::Readmitted { by, members, .. } => format!("{} let {} in again", name(by), names(members)),
+        Event::Knocked { members, .. } => format!("you asked {} to let you in again", names(members)),
+        Event::Missed { from, to } => format!("what was said from entry {from} to {to} cannot be read here"),
+        Event::RejoinBlocked { reason, doubtful: true } => format!(
+            "the group cannot be followed, and {}; `conclave group rejoin` comes back all the same",
+            clean_line(reason)
         ),
-        "logs_differ" => format!(
-            "WARNING: {} saw another log than you did: the server shows two, or this member lies",
-            name(&change["member"])
-        ),
-        "identity_changed" => format!(
-            "WARNING: the identity key of {} has changed: compare safety numbers (`conclave verify`)",
-            name(&change["user"])
-        ),
-        "intent_failed" => format!("not done: {}", clean_line(change["reason"].as_str().unwrap_or_default())),
-        "rejoined" => format!("{} is back", name(&change["member"])),
-        "readmitted" => format!("{by} let {} in again", members()),
-        "knocked" => format!("you asked {} to let you in again", members()),
-        "missed" => format!("what was said from entry {} to {} cannot be read here", change["from"], change["to"]),
-        "rejoin_blocked" => {
-            let reason = clean_line(change["reason"].as_str().unwrap_or_default());
-            if change["doubtful"] == true {
-                format!("the group cannot be followed, and {reason}; `conclave group rejoin` comes back all the same")
-            } else {
-                format!("the group cannot be followed: {reason}")
-            }
+        Event::RejoinBlocked { reason, doubtful: false } => {
+            format!("the group cannot be followed: {}", clean_line(reason))
         }
-        "position_gone" => clean_line(change["reason"].as_str().unwrap_or_default()),
-        "disputed" => format!(
-            "a member cannot apply commit {}: unless another confirms it within 15 minutes, it is taken back",
-            change["commit"]
-        ),
-        "not_applied" => format!("{by} could not apply commit {}", change["commit"]),
-        "acknowledged" => format!("{by} confirms commit {}: it stands", change["commit"]),
-        "annulled" => format!("commit {} and what followed it were taken back", change["commit"]),
-        "invitation_annulled" => "the change that added you was taken back: you are no member".to_owned(),
-        "unseen" => {
+        Event::RemovedFromGroup { by } => format!("you were removed by {}", name(by)),
+        Event::Refused { reason, .. } => format!("an entry was refused: {}", clean_line(reason)),
+        Event::Stuck { reason, .. } => {
+            format!("the group cannot be followed: {}; this device tries to come back by itself", clean_line(reason))
+        }
+        Event::PositionGone { reason, .. } => clean_line(reason),
+        Event::NotApplied { commit, by, reason, .. } => {
+            let why = reason.as_deref().map(|reason| format!(": {}", clean_line(reason))).unwrap_or_default();
+            format!("{} could not apply commit {commit}{why}", maybe(by))
+        }
+        Event::Disputed { commit } => {
+            format!(
+                "a member cannot apply commit {commit}: unless another confirms it within 15 minutes, it is taken back"
+            )
+        }
+        Event::Acknowledged { commit, by, .. } => format!("{} confirms commit {commit}: it stands", maybe(by)),
+        Event::Annulled { commit, .. } => format!("commit {commit} and what followed it were taken back"),
+        Event::InvitationAnnulled {} => "the change that added you was taken back: you are no member".to_owned(),
+        Event::InvitationWaits { reason } => {
+            format!("you were invited and cannot join yet: {}; it is tried again for a week", clean_line(reason))
+        }
+        Event::InvitationDropped { reason } => {
+            format!("an invitation could not be taken up: {}; ask to be added again", clean_line(reason))
+        }
+        Event::LogsDiffer { member, .. } => {
+            format!("WARNING: {} saw another log than you did: the server shows two, or this member lies", name(member))
+        }
+        Event::Unseen { .. } => {
             "nobody has shown to have seen what you said: they are all away, or the server withholds it".to_owned()
         }
-        "messages_missing" => format!(
-            "messages {} to {} of {} in epoch {} never came: its device failed, or somebody keeps them back",
-            change["from"],
-            change["to"],
-            name(&change["member"]),
-            change["epoch"]
+        Event::ReceiptInvalid { .. } => {
+            "WARNING: the server does not sign for what it takes, or with another key".to_owned()
+        }
+        Event::ReceiptBroken { seq, receipt } => format!(
+            "WARNING: the server shows another log at entry {seq} than it signed for; what it signed: {}",
+            clean_line(receipt)
         ),
-        "forked" => format!(
-            "WARNING: {} is in another branch of the group (epoch {}): compare `conclave group verify`",
-            name(&change["member"]),
-            change["epoch"]
+        Event::Withheld { seq, receipt } => format!(
+            "WARNING: the server signed for your entry {seq} and does not show it; what it signed: {}",
+            clean_line(receipt)
         ),
-        "log_rewritten" => format!("WARNING: the server shows another entry {} than it did before", change["seq"]),
-        "replayed" => format!("{} sent again what was said before; it is shown once", name(&change["member"])),
-        "server_silent" => "nothing was heard of the server for 5 minutes: new messages do not arrive".to_owned(),
-        "receipt_invalid" => "WARNING: the server does not sign for what it takes, or with another key".to_owned(),
-        "receipt_broken" => "WARNING: the server shows another log than it signed for".to_owned(),
-        "equivocation" => format!(
-            "WARNING: the server signed for two logs; the proof: {}",
-            clean_line(change["proof"].as_str().unwrap_or_default())
+        Event::Equivocation { proof, .. } => {
+            format!("WARNING: the server signed for two logs; the proof: {}", clean_line(proof))
+        }
+        Event::IdentityChanged { user } => format!(
+            "WARNING: the identity key of {} has changed: compare safety numbers (`conclave verify`)",
+            names::show(user)
         ),
-        other => clean_line(other),
+        Event::MessagesMissing { member, epoch, from, to } => format!(
+            "messages {from} to {to} of {} in epoch {epoch} never came: its device failed, or somebody keeps them back",
+            name(member)
+        ),
+        Event::Forked { epoch, member, .. } => format!(
+            "WARNING: {} is in another branch of the group (epoch {epoch}): compare `conclave group verify`",
+            maybe(member)
+        ),
+        Event::LogRewritten { seq } => {
+            format!("WARNING: the server shows another entry {seq} than it did before")
+        }
+        Event::Replayed { member, .. } => {
+            format!("{} sent again what was said before; it is shown once", name(member))
+        }
+        Event::ServerSilent { since } => {
+            format!("nothing was heard of the server since {} (UTC): new messages do not arrive", when(*since))
+        }
+        Event::GroupFailed { reason } => {
+            format!(
+                "this device does not get on with the group: {}; it is tried again with each sync",
+                clean_line(reason)
+            )
+        }
+        Event::IntentFailed { reason, .. } => format!("not done: {}", clean_line(reason)),
     }
 }
 
@@ -191,23 +221,32 @@ fn event(event: &ClientEvent, title: &str) -> String {
             let text = text.as_deref().map_or_else(|| "(something that is not text)".to_owned(), clean);
             format!("{}  [{title}] {}: {text}", when(*time), sender.user().name())
         }
-        other => {
-            let value = serde_json::to_value(other).unwrap_or_default();
-            format!("[{title}] * {}", describe(&value))
-        }
+        other => format!("[{title}] * {}", sentence(other)),
     }
 }
 
 pub(super) async fn sync(context: &mut Context, output: &Output) -> Result<(), CliError> {
     let client = context.client()?;
-    let events = client.sync().await?;
+    let synced = client.sync().await;
+    let (events, failed) = match synced {
+        Ok(events) => (events, None),
+        // What was read before is not told again by another process.
+        Err(error) => (client.take_untold(), Some(error)),
+    };
     let titles = titles(client)?;
-    output.give(&json!({ "events": events }), |_| {
-        if events.is_empty() {
-            return "nothing new".to_owned();
+    let shown =
+        || events.iter().map(|happened| event(happened, title(&titles, happened))).collect::<Vec<_>>().join("\n");
+    match failed {
+        None if events.is_empty() => output.give(&json!({ "events": events }), |_| "nothing new".to_owned()),
+        None => output.give(&json!({ "events": events }), |_| shown()),
+        Some(error) if events.is_empty() => Err(error.into()),
+        Some(error) => {
+            if !output.is_json() {
+                output.give(&(), |()| shown())?;
+            }
+            Err(CliError::Partly { events, error })
         }
-        events.iter().map(|happened| event(happened, title(&titles, happened))).collect::<Vec<_>>().join("\n")
-    })
+    }
 }
 
 type Titles = Vec<(conclave_names::GroupUri, String)>;
@@ -294,5 +333,34 @@ mod tests {
         ] {
             assert_eq!(when(Timestamp::from_secs(secs)), text, "{secs}");
         }
+    }
+
+    #[test]
+    fn what_happened_is_told_with_its_reason() {
+        let told = |event: &Event| {
+            let told = describe(&serde_json::to_value(event).unwrap());
+            assert_eq!(told, sentence(event), "a history tells the same");
+            told
+        };
+        let reason = "the tree is\u{1b}[2J gone\nfor now".to_owned();
+        let (seq, receipt) = (Seq(7), "00ff".to_owned());
+        let waits = told(&Event::InvitationWaits { reason: reason.clone() });
+        assert!(waits.contains("for a week") && waits.contains("the tree is\u{FFFD}[2J gone ⏎ for now"), "{waits}");
+        let dropped = told(&Event::InvitationDropped { reason: reason.clone() });
+        assert!(dropped.contains("ask to be added again") && dropped.contains("the tree is"), "{dropped}");
+        let withheld = told(&Event::Withheld { seq, receipt: receipt.clone() });
+        assert!(
+            withheld.contains("does not show") && withheld.contains('7') && withheld.contains("00ff"),
+            "{withheld}"
+        );
+        assert!(told(&Event::ReceiptBroken { seq, receipt }).contains("00ff"));
+        assert!(told(&Event::GroupFailed { reason: reason.clone() }).contains("the tree is"));
+        let by = Some("mimi://example.com/d/bob/laptop".parse().unwrap());
+        let not_applied = told(&Event::NotApplied { seq, commit: Seq(5), by, reason: Some(reason) });
+        assert!(not_applied.starts_with("bob/laptop could not apply commit 5: the tree is"), "{not_applied}");
+        let since = Timestamp::from_secs(1_795_219_200);
+        assert!(told(&Event::ServerSilent { since }).contains("2026-11-21 00:00"));
+        let later = serde_json::json!({ "event": "of\u{7}later", "by": "nobody" });
+        assert_eq!(describe(&later), "of\u{FFFD}later", "of a later version: its name at least");
     }
 }

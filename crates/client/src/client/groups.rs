@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use conclave_channel::{access::KeyPath, receipt::ReceiptKey};
 use conclave_engine::{
-    group::{Access, Group, Handshakes, JoinAccess, NewGroup, SubmissionBody},
+    group::{Access, Group, Handshakes, JoinAccess, NewGroup, Status, SubmissionBody, WishError},
     intent::Wish,
     outcome::Event,
 };
@@ -166,7 +166,8 @@ impl Client {
         Ok(self.delivery.claim(&Self::signer(&self.account), &request).await?)
     }
 
-    /// Adds all clients of users, those excepted that left no keying material or lack what the group requires (R102).
+    /// Adds all clients of users, those excepted that left no keying material or lack what the group requires (R102). It needs the
+    /// directory: if the server is away, nothing is stored, and the call is to be made again, which adds nobody twice.
     ///
     /// # Errors
     /// [`ClientError::CannotAdd`] if a user has no client that can be added, [`ClientError::IdentityChanged`] if one's
@@ -245,38 +246,69 @@ impl Client {
     }
 
     /// Removes all clients of users.
+    ///
+    /// # Errors
+    /// [`ClientError::Dropped`] if one is no member, and nobody is removed then. A transient error means that it is stored here and will
+    /// be carried out by the next sync.
     pub async fn remove(&mut self, group: &GroupUri, users: &[UserUri]) -> Result<(), ClientError> {
         let group = &self.current(group)?;
-        self.sync_group(group).await?;
-        let members = self.group(group)?.members()?;
-        if let Some(absent) = users.iter().find(|user| !members.iter().any(|member| member.user == **user)) {
-            return Err(ClientError::Dropped(format!("{absent} is not a member of the group")));
+        if let Some(absent) = self.absent(group, users)? {
+            // Somebody may have added it since. If that cannot be read now, it is no member for all that we know.
+            let read = self.sync_group(group).await;
+            match read {
+                Ok(_) if self.absent(group, users)?.is_none() => {}
+                Err(error) if !error.is_transient() => return Err(error),
+                _ => return Err(ClientError::Dropped(format!("{absent} is not a member of the group"))),
+            }
         }
-        self.carry_out(group, Wish::Remove { users: users.to_vec() }).await
+        let id = self.wish(group, Wish::Remove { users: users.to_vec() }).await?;
+        self.read_and_settle(group, id).await
+    }
+
+    /// Which of these users is no member, for all that was read.
+    fn absent(&mut self, group: &GroupUri, users: &[UserUri]) -> Result<Option<UserUri>, ClientError> {
+        let members = self.group(group)?.members()?;
+        Ok(users.iter().find(|user| !members.iter().any(|member| member.user == **user)).cloned())
     }
 
     /// Asks to be removed. A member that is online commits it; until then this client stays a member.
+    ///
+    /// # Errors
+    /// As [`Client::update`].
     pub async fn leave(&mut self, group: &GroupUri) -> Result<(), ClientError> {
         let group = &self.current(group)?;
+        let asked = self.group(group)?.intents().find(|intent| intent.wish == Wish::Leave).map(|intent| intent.id);
+        let id = match asked {
+            Some(id) => id,
+            None => self.wish(group, Wish::Leave).await?,
+        };
         self.sync_group(group).await?;
-        let id = self.wish(group, Wish::Leave)?;
         self.drive(group, None).await?;
+        let group = &self.current(group)?;
+        if self.is_over(group)? {
+            return Ok(());
+        }
         let asked = !self.group(group)?.is_pending(id) || self.group(group)?.is_asked_to_leave();
         if asked { Ok(()) } else { Err(ClientError::Unconfirmed) }
     }
 
     /// Renews this client's own keys in a group: the leaf's, the channel key, and the credential if there is a newer
     /// one (RFC 9750, section 8.2.2: what heals after a compromise).
+    ///
+    /// # Errors
+    /// A transient error means that it is stored here and will be carried out by the next sync.
     pub async fn update(&mut self, group: &GroupUri) -> Result<(), ClientError> {
         let group = &self.current(group)?;
-        self.sync_group(group).await?;
-        self.carry_out(group, Wish::Update).await
+        let id = self.wish(group, Wish::Update).await?;
+        self.read_and_settle(group, id).await
     }
 
     /// Says something. When this returns, the server has it on disk, and the history here has it, too.
     ///
     /// # Errors
-    /// A transient error means that it is stored here and will be sent by the next sync.
+    /// A transient error means that it is stored here and will be sent by the next sync. It goes to those who are members for all that
+    /// this client has read: if it turns out that others joined before, it is not sent, and that is told
+    /// ([`ClientError::Dropped`], or by the sync [`Event::IntentFailed`]).
     pub async fn send(&mut self, group: &GroupUri, text: &str) -> Result<MessageId, ClientError> {
         self.say(group, text, false).await
     }
@@ -293,15 +325,19 @@ impl Client {
     async fn say(&mut self, group: &GroupUri, text: &str, to_all: bool) -> Result<MessageId, ClientError> {
         let group = &self.current(group)?;
         let earlier = self.group(group)?.intents().next().is_some();
-        if earlier || self.group(group)?.waits_for_commit() {
-            // Somebody may have committed meanwhile, and we may be no member any more. What was sent earlier may be in the
-            // channel, its reply lost: the DS remembers idempotency keys for a day only, the channel for good.
-            self.sync_group(group).await?;
+        let read = earlier || self.group(group)?.waits_for_commit() || self.group(group)?.founding()?.is_some();
+        let made = |group: &mut Group| if to_all { group.wish_text_to_all(text) } else { group.wish_text(text) };
+        // It is stored before anything is asked of the server, which may be away.
+        let (intent, message) = self.wish_by(group, made).await?;
+        if read {
+            self.save(group)?;
+            // What was sent earlier may be in the channel, its reply lost: the DS remembers idempotency keys for a day only, the channel
+            // for good.
+            self.read_and_settle(group, intent).await?;
+        } else {
+            // Stored with what is made of it.
+            self.settle(group, intent, Vec::new()).await?;
         }
-        // Stored with what is made of it, before anything leaves.
-        let (intent, message) =
-            if to_all { self.group(group)?.wish_text_to_all(text)? } else { self.group(group)?.wish_text(text)? };
-        self.settle(group, intent).await?;
         Ok(message)
     }
 
@@ -309,37 +345,77 @@ impl Client {
     /// it, also in a group where nobody talks.
     ///
     /// # Errors
-    /// As [`Client::send`].
+    /// As [`Client::update`].
     pub async fn heartbeat(&mut self, group: &GroupUri) -> Result<(), ClientError> {
         let group = &self.current(group)?;
-        self.sync_group(group).await?;
-        self.carry_out(group, Wish::Heartbeat).await
+        let id = self.wish(group, Wish::Heartbeat).await?;
+        self.read_and_settle(group, id).await
     }
 
-    fn wish(&mut self, group: &GroupUri, wish: Wish) -> Result<IdempotencyKey, ClientError> {
-        let id = self.group(group)?.wish(wish)?;
+    /// Takes a wish. A group that takes none may do so once the channel was read: a commit that could not be applied may be annulled,
+    /// and a removal, too. If it cannot be read now, nothing is stored, and the error says so.
+    async fn wish_by<T>(
+        &mut self,
+        group: &GroupUri,
+        make: impl Fn(&mut Group) -> Result<T, WishError>,
+    ) -> Result<T, ClientError> {
+        let refused = match make(self.group(group)?) {
+            Ok(made) => return Ok(made),
+            Err(WishError::Mls(error)) => return Err(error.into()),
+            Err(refused) => refused,
+        };
+        match self.sync_group(group).await {
+            Ok(_) => Ok(make(self.group(group)?)?),
+            Err(error) if error.is_transient() => Err(refused.into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a wish, and makes it durable.
+    async fn wish(&mut self, group: &GroupUri, wish: Wish) -> Result<IdempotencyKey, ClientError> {
+        let id = self.wish_by(group, |group| group.wish(wish.clone())).await?;
         self.save(group)?;
         Ok(id)
     }
 
-    /// Takes a wish and carries it out.
+    /// Takes a wish and carries it out, in a group whose channel was just read.
     pub(super) async fn carry_out(&mut self, group: &GroupUri, wish: Wish) -> Result<(), ClientError> {
-        let id = self.wish(group, wish)?;
-        self.settle(group, id).await
+        let id = self.wish(group, wish).await?;
+        self.settle(group, id, Vec::new()).await
     }
 
-    /// Works until the channel has shown the outcome of an intent. In a group that is made anew meanwhile, that may be the
-    /// successor's.
-    async fn settle(&mut self, group: &GroupUri, id: IdempotencyKey) -> Result<(), ClientError> {
-        let events = self.drive(group, Some(id)).await?;
-        for event in events {
-            match event.event {
-                Event::IntentFailed { intent, reason } if intent == id => return Err(ClientError::Dropped(reason)),
-                _ => {}
-            }
+    /// Reads what others did meanwhile, and carries out what was stored.
+    async fn read_and_settle(&mut self, group: &GroupUri, id: IdempotencyKey) -> Result<(), ClientError> {
+        let read = self.sync_group(group).await?;
+        self.settle(group, id, read).await
+    }
+
+    /// Works until the channel has shown the outcome of an intent, which what was read already may have. In a group that is made anew
+    /// meanwhile, that may be the successor's.
+    async fn settle(
+        &mut self,
+        group: &GroupUri,
+        id: IdempotencyKey,
+        mut events: Vec<ClientEvent>,
+    ) -> Result<(), ClientError> {
+        match self.drive(group, Some(id)).await {
+            Ok(more) => events.extend(more),
+            Err(error) => return Err(self.keep(events, error)),
         }
+        let failed = events.into_iter().find_map(|happened| match happened.event {
+            Event::IntentFailed { intent, reason } if intent == id => Some(reason),
+            _ => None,
+        });
         let group = self.current(group)?;
-        if self.group(&group)?.is_pending(id) { Err(ClientError::Unconfirmed) } else { Ok(()) }
+        match failed {
+            Some(_) if self.is_over(&group)? || *self.group(&group)?.status() == Status::Removed => {
+                Err(WishError::Removed.into())
+            }
+            Some(reason) => Err(ClientError::Dropped(reason)),
+            None if self.is_over(&group)? => Err(WishError::Removed.into()),
+            None if self.group(&group)?.is_pending(id) => Err(ClientError::Unconfirmed),
+            None => Ok(()),
+        }
     }
 
     /// A session on the group's channel, of the epoch that we are in.
@@ -371,7 +447,17 @@ impl Client {
         name: &GroupUri,
         until: Option<IdempotencyKey>,
     ) -> Result<Vec<ClientEvent>, ClientError> {
-        let mut all = Vec::new();
+        let mut events = Vec::new();
+        let done = self.drive_on(name, until, &mut events).await;
+        self.told(done, events)
+    }
+
+    async fn drive_on(
+        &mut self,
+        name: &GroupUri,
+        until: Option<IdempotencyKey>,
+        all: &mut Vec<ClientEvent>,
+    ) -> Result<(), ClientError> {
         let mut backoff = Backoff::default();
         // Whoever died before has gone on in a group of which the DS knows nothing yet.
         Box::pin(self.found(name)).await?;
@@ -431,6 +517,6 @@ impl Client {
             }
         }
         all.extend(Box::pin(self.go_on(name)).await?);
-        Ok(all)
+        Ok(())
     }
 }

@@ -71,7 +71,7 @@ impl Client {
     }
 
     /// A group and those that it goes on from, newest first.
-    fn lineage(&self, group: &GroupUri) -> Result<Vec<GroupUri>, ClientError> {
+    pub(super) fn lineage(&self, group: &GroupUri) -> Result<Vec<GroupUri>, ClientError> {
         let groups = self.groups()?;
         let mut lineage = vec![group.clone()];
         while let Some(before) =

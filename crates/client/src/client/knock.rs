@@ -111,7 +111,17 @@ impl Client {
             tracing::info!(client = %knocked.client(), "somebody knocked at a group that is none of ours");
         }
         for name in about {
-            events.extend(self.let_in(&name, &knocked).await?);
+            match self.let_in(&name, &knocked).await {
+                Ok(done) => events.extend(done),
+                Err(error) if error.is_transient() || matches!(error, ClientError::Store(_)) => {
+                    return Err(self.keep(events, error));
+                }
+                // What is amiss is told when the group's turn comes.
+                Err(error) => {
+                    tracing::warn!(%error, group = %name, "a knock is not answered");
+                    events.extend(self.take_untold());
+                }
+            }
         }
         let writes = knocked.used(&self.mls, &StoreRows(&*self.store))?;
         self.store.apply(&writes)?;
@@ -123,7 +133,7 @@ impl Client {
             Ok(events) => events,
             Err(error) if error.is_transient() => return Err(error),
             // What is amiss is told when the group's turn comes.
-            Err(_) => return Ok(Vec::new()),
+            Err(_) => return Ok(self.take_untold()),
         };
         let now = self.delivery.now();
         let answered = match self.group(name)?.would_answer(knocked, now) {
@@ -138,7 +148,7 @@ impl Client {
         match answered {
             Ok(_) => match Box::pin(self.drive(name, None)).await {
                 Ok(done) => events.extend(done),
-                Err(error) if error.is_transient() => return Err(error),
+                Err(error) if error.is_transient() => return Err(self.keep(events, error)),
                 // The wish is stored: the group's turn comes.
                 Err(error) => tracing::warn!(%error, group = %name, "a knock is answered later"),
             },

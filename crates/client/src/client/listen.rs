@@ -67,7 +67,8 @@ impl Listener<'_> {
     /// before it is returned, but events that were not returned are not repeated (the history has them).
     ///
     /// # Errors
-    /// Permanent ones only; transient failures are waited out.
+    /// Permanent ones that concern the client as a whole. Transient failures are waited out; what fails for good in one group is told
+    /// by [`Event::GroupFailed`] and tried again now and then, and the others are followed all the same.
     pub async fn next(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
         loop {
             if !self.ready.is_empty() {
@@ -77,6 +78,7 @@ impl Listener<'_> {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => {
                     tracing::info!(%error, "the connection is lost; trying again");
+                    self.ready.extend(self.client.take_untold());
                     self.tell_silence()?;
                     self.stream = None;
                     self.channels.clear();
@@ -119,7 +121,14 @@ impl Listener<'_> {
         match event {
             Some(Ok(Wire::Heartbeat(_))) => Ok(()),
             Some(Ok(Wire::Entries { channel, entries })) => self.take(channel, entries).await,
-            Some(Ok(Wire::Ended { channel, .. })) => self.reattach(channel).await,
+            Some(Ok(Wire::Ended { channel, .. })) => {
+                let of = self.channels.get(&channel).cloned().flatten();
+                let done = self.reattach(channel).await;
+                match of {
+                    Some(name) => self.confine(&name, done),
+                    None => done,
+                }
+            }
             Some(Err(error)) if error.is_transient() => {
                 self.stream = None;
                 self.channels.clear();
@@ -146,9 +155,51 @@ impl Listener<'_> {
     /// Tells in each group that nothing is heard of its server.
     fn tell_silence(&mut self) -> Result<(), ClientError> {
         if let Some(since) = self.contact.silent(self.client.delivery.now()) {
-            for group in self.client.groups()?.into_iter().filter(|group| group.status == Status::Active) {
-                self.ready.push(ClientEvent { group: group.name, event: Event::ServerSilent { since } });
-            }
+            let groups = self.client.groups()?.into_iter().filter(|group| group.status == Status::Active);
+            let silent: Vec<_> =
+                groups.map(|group| ClientEvent { group: group.name, event: Event::ServerSilent { since } }).collect();
+            self.client.note(&silent)?;
+            self.ready.extend(silent);
+        }
+        Ok(())
+    }
+
+    /// Takes what became of one group. One that fails for good is not attached until it succeeds again.
+    fn confine(&mut self, name: &GroupUri, done: Result<(), ClientError>) -> Result<(), ClientError> {
+        if done.as_ref().is_err_and(|error| !error.is_transient()) {
+            self.channels.retain(|_, of| of.as_ref() != Some(name));
+        }
+        self.client.confine(name, done, &mut self.ready)
+    }
+
+    /// Entries of a group's channel.
+    async fn take_of(
+        &mut self,
+        name: &GroupUri,
+        channel: ChannelId,
+        entries: Vec<v1::LoggedEntry>,
+    ) -> Result<(), ClientError> {
+        let epoch = self.client.group(name)?.epoch();
+        // We may have read on by ourselves meanwhile.
+        let events = self.client.process_stream(name, entries).await?;
+        self.ready.extend(events);
+        let now = Instant::now();
+        let frozen = self.client.group(name)?.is_frozen();
+        if frozen || self.next_due().is_none_or(|due| due <= now) || self.client.group(name)?.intents().next().is_some()
+        {
+            self.ready.extend(self.client.drive(name, None).await?);
+        }
+        if self.client.is_over(name)? {
+            // It goes on in another channel, which is to be attached, or without us.
+            self.channels.remove(&channel);
+            self.settled = false;
+            return Ok(());
+        }
+        if self.client.group(name)?.wants_rejoin() {
+            self.ready.extend(self.client.come_back(name, false).await?);
+        }
+        if self.client.group(name)?.epoch() != epoch {
+            self.reattach(channel).await?;
         }
         Ok(())
     }
@@ -157,31 +208,8 @@ impl Listener<'_> {
     async fn take(&mut self, channel: ChannelId, entries: Vec<v1::LoggedEntry>) -> Result<(), ClientError> {
         match self.channels.get(&channel).cloned() {
             Some(Some(name)) => {
-                let epoch = self.client.group(&name)?.epoch();
-                // We may have read on by ourselves meanwhile.
-                let events = self.client.process_stream(&name, entries).await?;
-                self.ready.extend(events);
-                let now = Instant::now();
-                let frozen = self.client.group(&name)?.is_frozen();
-                if frozen
-                    || self.next_due().is_none_or(|due| due <= now)
-                    || self.client.group(&name)?.intents().next().is_some()
-                {
-                    self.ready.extend(self.client.drive(&name, None).await?);
-                }
-                if self.client.group(&name)?.wants_rejoin() {
-                    self.ready.extend(self.client.come_back(&name, false).await?);
-                }
-                if self.client.current(&name)? != name {
-                    // It goes on in another channel, which is to be attached.
-                    self.channels.remove(&channel);
-                    self.settled = false;
-                    return Ok(());
-                }
-                if self.client.group(&name)?.epoch() != epoch {
-                    self.reattach(channel).await?;
-                }
-                Ok(())
+                let done = self.take_of(&name, channel, entries).await;
+                self.confine(&name, done)
             }
             Some(None) => {
                 // New groups are to be attached.
@@ -190,13 +218,20 @@ impl Listener<'_> {
                 let joined: Vec<_> = events
                     .iter()
                     .filter(|happened| matches!(happened.event, Event::Joined { .. }))
+                    .filter(|happened| !self.client.failed.contains_key(&happened.group))
                     .map(|happened| happened.group.clone())
                     .collect();
                 self.ready.extend(events);
                 for group in joined {
                     // Who joined by a last resort renews its leaf at once.
-                    let events = self.client.drive(&group, None).await?;
-                    self.ready.extend(events);
+                    let done = match self.client.drive(&group, None).await {
+                        Ok(events) => {
+                            self.ready.extend(events);
+                            Ok(())
+                        }
+                        Err(error) => Err(error),
+                    };
+                    self.confine(&group, done)?;
                 }
                 self.client.refill_key_packages().await?;
                 self.attach_all().await?;
@@ -217,14 +252,19 @@ impl Listener<'_> {
             self.channels.insert(inbox, None);
         }
         for summary in self.client.groups()? {
-            if summary.status != Status::Removed {
-                let channel = self.client.group(&summary.name)?.profile().channel;
-                if !self.channels.contains_key(&channel) {
-                    self.attach(channel, &summary.name).await?;
-                }
+            if summary.status != Status::Removed
+                && !self.client.failed.contains_key(&summary.name)
+                && let Err(error) = self.attach_group(&summary.name).await
+            {
+                self.confine(&summary.name, Err(error))?;
             }
         }
         Ok(())
+    }
+
+    async fn attach_group(&mut self, name: &GroupUri) -> Result<(), ClientError> {
+        let channel = self.client.group(name)?.profile().channel;
+        if self.channels.contains_key(&channel) { Ok(()) } else { self.attach(channel, name).await }
     }
 
     async fn attach(&mut self, channel: ChannelId, name: &GroupUri) -> Result<(), ClientError> {
@@ -266,58 +306,62 @@ impl Listener<'_> {
 
     async fn attach_again(&mut self, channel: ChannelId) -> Result<(), ClientError> {
         match self.channels.remove(&channel) {
-            Some(Some(name)) => {
-                let events = self.client.sync_group(&name).await?;
-                self.ready.extend(events);
-                if *self.client.group(&name)?.status() == Status::Removed {
-                    return Ok(());
-                }
-                if self.client.group(&name)?.wants_rejoin() {
-                    // The key reads no further, and there is no other: nothing comes until this client is back.
-                    let events = self.client.come_back(&name, false).await?;
-                    self.ready.extend(events);
-                    if self.client.group(&name)?.wants_rejoin() {
-                        return Ok(());
-                    }
-                }
-                self.attach(channel, &name).await
-            }
+            Some(Some(name)) => self.attach_newly(channel, &name).await,
             Some(None) => self.attach_all().await,
             None => Ok(()),
         }
     }
 
+    async fn attach_newly(&mut self, channel: ChannelId, name: &GroupUri) -> Result<(), ClientError> {
+        let events = self.client.sync_group(name).await?;
+        self.ready.extend(events);
+        if *self.client.group(name)?.status() == Status::Removed {
+            return Ok(());
+        }
+        if self.client.group(name)?.wants_rejoin() {
+            // The key reads no further, and there is no other: nothing comes until this client is back.
+            let events = self.client.come_back(name, false).await?;
+            self.ready.extend(events);
+            if self.client.group(name)?.wants_rejoin() {
+                return Ok(());
+            }
+        }
+        self.attach(channel, name).await
+    }
+
     /// When time alone gives us something to do in a group.
     fn next_due(&self) -> Option<Instant> {
         let now = self.client.delivery.now();
-        self.client
-            .groups
-            .values()
+        let failed = self.client.failed.values().map(|failed| failed.again);
+        self.followed()
             .filter_map(|group| self.client.due_in(group, now))
+            .chain(failed)
             .chain(self.client.asking_due())
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }
 
+    /// The groups that have something to do when it is due: those that failed have their own time.
+    fn followed(&self) -> impl Iterator<Item = &Group> {
+        self.client.groups.values().filter(|group| !self.client.failed.contains_key(group.name()))
+    }
+
     async fn do_what_is_due(&mut self) -> Result<(), ClientError> {
         let now: Timestamp = self.client.delivery.now();
-        let due: Vec<_> = self
-            .client
-            .groups
-            .values()
-            .filter(|group| self.client.due_in(group, now).is_some_and(|due| due <= now))
-            .map(|group| group.name().clone())
-            .collect();
+        let due = self.followed().filter(|group| self.client.due_in(group, now).is_some_and(|due| due <= now));
+        let due = due.map(|group| group.name().clone());
+        let failed = self.client.failed.iter().filter(|(_, failed)| failed.again <= now).map(|(name, _)| name.clone());
+        let due: Vec<_> = due.chain(failed).collect();
         if self.client.asking_due().is_some_and(|due| due <= now) {
             Box::pin(self.client.ask_again()).await?;
         }
         for name in due {
-            // Keys are forgotten once there is nothing left to read with them.
-            self.ready.extend(self.client.sync_group(&name).await?);
-            self.ready.extend(self.client.drive(&name, None).await?);
-            if self.client.group(&name)?.wants_rejoin() {
-                self.ready.extend(self.client.come_back(&name, false).await?);
-                // Who was locked out for long was not attached.
+            // Keys are forgotten once there is nothing left to read with them. Who is locked out for long comes back.
+            let done = self.client.turn_of(&name, &mut self.ready).await;
+            let attached = self.channels.values().flatten().any(|of| *of == name);
+            self.confine(&name, done)?;
+            if !attached || self.client.is_over(&name)? {
+                // It was locked out for long or had failed; or it goes on in another channel.
                 self.attach_all().await?;
             }
         }

@@ -14,7 +14,9 @@ const PAGE: usize = 1000;
 /// One change of a group's members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MembershipChange {
-    /// Place in the channel.
+    /// In which group: that which was asked for, or one that it goes on from.
+    pub group: GroupUri,
+    /// Place in its channel.
     pub seq: Seq,
     /// The DS's time, in milliseconds since the Unix epoch.
     pub time: Timestamp,
@@ -51,6 +53,8 @@ pub enum Membership {
     RemovedHere,
     /// This client's membership was annulled.
     Void,
+    /// The group was made anew, with the same members: places and epochs begin again.
+    MadeAnew,
 }
 
 fn client(value: &Value) -> Option<ClientUri> {
@@ -58,7 +62,7 @@ fn client(value: &Value) -> Option<ClientUri> {
 }
 
 /// What a stored event says of the members; none if nothing.
-fn change(stored: &StoredMessage, event: &Value) -> Option<MembershipChange> {
+fn change(group: &GroupUri, stored: &StoredMessage, event: &Value) -> Option<MembershipChange> {
     let change = match event.get("event")?.as_str()? {
         "joined" => Membership::Joined,
         "added" => Membership::Added,
@@ -68,6 +72,7 @@ fn change(stored: &StoredMessage, event: &Value) -> Option<MembershipChange> {
         "readmitted" => Membership::Readmitted,
         "removed_from_group" => Membership::RemovedHere,
         "invitation_annulled" => Membership::Void,
+        "succeeded" => Membership::MadeAnew,
         _ => return None,
     };
     let by = event.get("by").or_else(|| event.get("member")).and_then(client);
@@ -75,6 +80,7 @@ fn change(stored: &StoredMessage, event: &Value) -> Option<MembershipChange> {
     let members: Vec<_> = members.iter().filter_map(client).collect();
     let epoch = event.get("epoch").and_then(Value::as_u64).map(Epoch);
     Some(MembershipChange {
+        group: group.clone(),
         seq: Seq(stored.seq),
         time: Timestamp(stored.time_ms),
         change,
@@ -87,11 +93,20 @@ fn change(stored: &StoredMessage, event: &Value) -> Option<MembershipChange> {
 
 impl Client {
     /// Every change of a group's members since this client is in it, oldest first: by whom, in which epoch, where in the
-    /// channel. It outlives removals and new joins. What was annulled is in it, and marked.
+    /// channel; also of the groups that it goes on from. It outlives removals and new joins. What was annulled is in it, and marked.
     ///
     /// # Errors
     /// [`ClientError`] if the store fails.
     pub fn membership_log(&self, group: &GroupUri) -> Result<Vec<MembershipChange>, ClientError> {
+        let mut log = Vec::new();
+        for group in self.lineage(group)?.iter().rev() {
+            log.extend(self.changes_of(group)?);
+        }
+        Ok(log)
+    }
+
+    /// The same of one group alone.
+    fn changes_of(&self, group: &GroupUri) -> Result<Vec<MembershipChange>, ClientError> {
         let mut log: Vec<MembershipChange> = Vec::new();
         let mut after = 0;
         loop {
@@ -105,7 +120,7 @@ impl Client {
                     let first = event.get("commit").and_then(Value::as_u64).unwrap_or(u64::MAX);
                     log.iter_mut().filter(|change| change.seq.0 >= first).for_each(|change| change.annulled = true);
                 }
-                log.extend(change(stored, &event));
+                log.extend(change(group, stored, &event));
             }
             if !full {
                 return Ok(log);

@@ -18,6 +18,7 @@ mod reinit;
 mod rejoin;
 mod rows;
 mod sync;
+mod told;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -97,8 +98,9 @@ pub struct ClientEvent {
 /// A client: one device of one user.
 ///
 /// Its calls are to be made one at a time. What a call does to the store it does whole; a call that fails with a
-/// transient error ([`ClientError::is_transient`]) has lost nothing: what was wished is stored, and is carried out by
-/// the next [`Client::sync`].
+/// transient error ([`ClientError::is_transient`]) has lost nothing: what was said, and every change that needs nothing of the
+/// directory, is stored before the server is asked, and is carried out by the next [`Client::sync`]. What needs the directory first
+/// ([`Client::add`], [`Client::reinit`]) or a server to begin with ([`Client::create_group`]) is to be called again.
 pub struct Client {
     store: Box<dyn ProfileStore>,
     account: Account,
@@ -113,6 +115,10 @@ pub struct Client {
     unable_to_go_on: HashMap<GroupUri, reinit::Unable>,
     /// How the asking to be let into lost groups stands.
     asking: Option<Asking>,
+    /// Groups that failed.
+    failed: HashMap<GroupUri, told::Failed>,
+    /// Events that a call which failed has not returned, oldest first.
+    untold: Vec<ClientEvent>,
     inbox: Option<Session>,
     /// How long a server may be silent before it is told of, in milliseconds.
     patience_ms: u64,
@@ -158,6 +164,7 @@ impl Client {
         let mls = Mls::new(&account);
         conclave_engine::invitation::load_key_packages(&mls, &StoreRows(&*store))?;
         let asking = Asking::load(&*store)?;
+        let failed = told::failed(&*store)?;
         Ok(Self {
             store,
             account,
@@ -169,6 +176,8 @@ impl Client {
             blocked: HashMap::new(),
             unable_to_go_on: HashMap::new(),
             asking,
+            failed,
+            untold: Vec::new(),
             inbox: None,
             patience_ms: SERVER_SILENT_MS,
         })
@@ -213,9 +222,10 @@ impl Client {
         self.patience_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     }
 
-    /// The groups of this client, those that it was removed from included. Costs no MLS work.
+    /// The groups of this client, those that it was removed from included. Costs no MLS work. One whose row in the store is damaged, or
+    /// of a later version, is left out: [`Client::sync`] tells of it ([`Event::GroupFailed`]).
     pub fn groups(&self) -> Result<Vec<GroupSummary>, ClientError> {
-        Ok(group::list(&StoreRows(&*self.store))?)
+        Ok(group::list_readable(&StoreRows(&*self.store))?.groups)
     }
 
     /// A group, loaded when it is first asked for.

@@ -97,7 +97,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Suite`] for a cipher suite that identity keys do not sign in; [`ClientError::CannotAdd`], which names them, if
-    /// members left no keying material of it. Nothing has changed then.
+    /// members left no keying material of it. Nothing has changed then. Nor is anything stored while the server is away: the call is to
+    /// be made again.
     pub async fn reinit(
         &mut self,
         group: &GroupUri,
@@ -288,7 +289,10 @@ impl Client {
             }
         }
         if self.groups.get(name).is_some_and(conclave_engine::group::Group::has_successor) {
-            all.extend(Box::pin(self.succeed(name)).await?);
+            match Box::pin(self.succeed(name)).await {
+                Ok(more) => all.extend(more),
+                Err(error) => return Err(self.keep(all, error)),
+            }
         }
         Ok(all)
     }
@@ -329,7 +333,10 @@ impl Client {
         let name = next.name().clone();
         self.groups.insert(name.clone(), next);
         all.extend(self.sync_group(&name).await?);
-        all.extend(Box::pin(self.drive(&name, None)).await?);
+        match Box::pin(self.drive(&name, None)).await {
+            Ok(more) => all.extend(more),
+            Err(error) => return Err(self.keep(all, error)),
+        }
         Ok(all)
     }
 

@@ -49,7 +49,10 @@ impl Client {
     /// [`ClientError::Dropped`] with the reason if there is no way back.
     pub async fn rejoin(&mut self, group: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = self.sync_group(group).await?;
-        events.extend(self.come_back(group, true).await?);
+        match self.come_back(group, true).await {
+            Ok(more) => events.extend(more),
+            Err(error) => return Err(self.keep(events, error)),
+        }
         if self.group(group)?.wants_rejoin() {
             let blocked = events.iter().rev().find_map(|happened| match &happened.event {
                 Event::RejoinBlocked { reason, .. } => Some(reason.clone()),
@@ -66,6 +69,19 @@ impl Client {
     /// Comes back by an external commit, if that is what the group wants.
     pub(super) async fn come_back(&mut self, name: &GroupUri, approved: bool) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = Vec::new();
+        let done = self.come_back_by(name, approved, &mut events).await;
+        self.told(done, events)
+    }
+
+    async fn come_back_by(
+        &mut self,
+        name: &GroupUri,
+        approved: bool,
+        events: &mut Vec<ClientEvent>,
+    ) -> Result<(), ClientError> {
+        if self.is_over(name)? {
+            return Ok(());
+        }
         let mut helpless = false;
         for _ in 0..TRIES {
             if !self.group(name)?.wants_rejoin() {
@@ -79,10 +95,10 @@ impl Client {
                     helpless = alone;
                     // It is told once, and not at each sync.
                     if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
-                        events.push(ClientEvent {
-                            group: name.clone(),
-                            event: Event::RejoinBlocked { reason, doubtful },
-                        });
+                        let event =
+                            ClientEvent { group: name.clone(), event: Event::RejoinBlocked { reason, doubtful } };
+                        self.note(std::slice::from_ref(&event))?;
+                        events.push(event);
                     }
                     break;
                 }
@@ -91,7 +107,7 @@ impl Client {
         if self.group(name)?.wants_rejoin() {
             events.extend(self.knock(name, helpless).await?);
         }
-        Ok(events)
+        Ok(())
     }
 
     /// Makes the commit, and makes it durable.

@@ -2,7 +2,7 @@
 
 use conclave_channel::{Body, Entry};
 use conclave_engine::{
-    group::{GroupSummary, Incoming, KIND_MESSAGE, Status},
+    group::{GroupSummary, Incoming, KIND_MESSAGE, Status, list_readable},
     invitation::{Invitation, JoinError, TreeFetch},
     knock::Knocked,
     outcome::Event,
@@ -32,9 +32,9 @@ enum Source {
 /// What became of an entry of the inbox.
 enum Taken {
     /// It is done with.
-    Done(Vec<ClientEvent>),
+    Done,
     /// It is an invitation that cannot be taken up now.
-    Waits { told: Vec<ClientEvent>, group: GroupUri, reason: String },
+    Waits { group: GroupUri, reason: String },
 }
 
 /// An invitation that is not tried again.
@@ -55,24 +55,48 @@ impl Client {
     /// groups that were lost.
     ///
     /// # Errors
-    /// The first failure that concerns the client as a whole. What is amiss with one group is told by an event.
+    /// The first failure that concerns the client as a whole: its certificate, its store, or a server that is away. What was read until
+    /// then is returned by the next call, or by [`Client::take_untold`]. What fails for good in one group is told by
+    /// [`Event::GroupFailed`], and the others are read all the same.
     pub async fn sync(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
-        let mut events = Vec::new();
+        let mut events = self.take_untold();
+        let done = self.sync_all(&mut events).await;
+        let mut events = self.told(done, events)?;
+        // Of what is tried again.
+        events.extend(self.take_untold());
+        Ok(events)
+    }
+
+    async fn sync_all(&mut self, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         self.renew_if_due().await?;
         events.extend(self.sync_inbox().await?);
-        for summary in self.groups()? {
-            if summary.status == Status::Removed && !summary.may_return {
-                continue;
+        let listed = list_readable(&StoreRows(&*self.store))?;
+        for summary in listed.groups {
+            if summary.status != Status::Removed || summary.may_return {
+                let done = self.turn_of(&summary.name, events).await;
+                self.confine(&summary.name, done, events)?;
             }
-            events.extend(self.sync_group(&summary.name).await?);
-            events.extend(self.drive(&summary.name, None).await?);
-            let name = self.current(&summary.name)?;
-            events.extend(self.come_back(&name, false).await?);
+        }
+        for (name, error) in listed.unreadable {
+            // It is written anew with what changes next, if it alone is damaged.
+            let done = self.turn_of(&name, events).await;
+            self.confine(&name, done.and(Err(error.into())), events)?;
         }
         self.refill_key_packages().await?;
         Box::pin(self.ask_again()).await?;
-        self.store.tidy()?;
-        Ok(events)
+        Ok(self.store.tidy()?)
+    }
+
+    /// What is to be done in one group when its turn comes.
+    pub(super) async fn turn_of(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
+        if self.is_over(name)? {
+            return Ok(());
+        }
+        events.extend(self.sync_group(name).await?);
+        events.extend(self.drive(name, None).await?);
+        let name = self.current(name)?;
+        events.extend(self.come_back(&name, false).await?);
+        Ok(())
     }
 
     pub(super) fn inbox_session(&mut self) -> Session {
@@ -89,22 +113,25 @@ impl Client {
 
     /// Joins the groups that this client was added to. An invitation that cannot be taken up now stays in the inbox.
     pub(super) async fn sync_inbox(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = Vec::new();
+        let done = self.read_inbox(&mut events).await;
+        self.told(done, events)
+    }
+
+    async fn read_inbox(&mut self, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         let session = self.inbox_session();
-        let mut events = self.take_waiting().await?;
+        self.take_waiting(events).await?;
         loop {
             let after = self.account.inbox.done;
             let page = session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await?;
             let Some(last) = page.entries.last().map(|entry| Seq(entry.seq)) else { break };
             for entry in &page.entries {
                 let mut writes = Vec::new();
+                let told = events.len();
                 // Where something that it needs is not to be had now, those behind it must not wait for that.
-                let waits = match self.take_post(&entry.entry).await {
-                    Ok(Taken::Done(told)) => {
-                        events.extend(told);
-                        false
-                    }
-                    Ok(Taken::Waits { told, group, reason }) => {
-                        events.extend(told);
+                let waits = match self.take_post(&entry.entry, events).await {
+                    Ok(Taken::Done) => false,
+                    Ok(Taken::Waits { group, reason }) => {
                         let full = self.is_full()?;
                         let event = if full {
                             Event::InvitationDropped { reason: format!("{reason}; and too many others wait already") }
@@ -128,6 +155,7 @@ impl Client {
                         value: [since.as_slice(), &entry.entry].concat().into(),
                     });
                 }
+                writes.extend(self.notes(events.get(told..).unwrap_or_default())?);
                 self.account.inbox.done = Seq(entry.seq);
                 writes.push(self.account.to_write());
                 self.store.apply(&writes)?;
@@ -135,7 +163,7 @@ impl Client {
             // Everything up to here is safe or of no use.
             session.trim(&v1::TrimRequest { up_to: last.0 }).await?;
         }
-        Ok(events)
+        Ok(())
     }
 
     /// Whether no more entries of the inbox can wait.
@@ -144,24 +172,24 @@ impl Client {
     }
 
     /// Takes an entry of the inbox.
-    async fn take_post(&mut self, entry: &[u8]) -> Result<Taken, ClientError> {
+    async fn take_post(&mut self, entry: &[u8], events: &mut Vec<ClientEvent>) -> Result<Taken, ClientError> {
         if Knocked::is_one(entry) {
-            self.take_knock(entry).await.map(Taken::Done)
+            events.extend(self.take_knock(entry).await?);
+            Ok(Taken::Done)
         } else {
-            Box::pin(self.take_invitation(entry)).await
+            Box::pin(self.take_invitation(entry, events)).await
         }
     }
 
     /// Takes up what could not be taken up when it came.
-    async fn take_waiting(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
-        let mut events = Vec::new();
+    async fn take_waiting(&mut self, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         for (key, value) in self.store.scan(Room::WAITING, b"")? {
             let Some((since, entry)) = value.split_first_chunk::<8>() else { continue };
             let over = Timestamp(u64::from_be_bytes(*since)).plus_ms(WAITING_MS) <= self.delivery.now();
-            match self.take_post(entry).await {
-                Ok(Taken::Done(told)) => events.extend(told),
-                Ok(Taken::Waits { told, group, reason }) => {
-                    events.extend(told);
+            let told = events.len();
+            match self.take_post(entry, events).await {
+                Ok(Taken::Done) => {}
+                Ok(Taken::Waits { group, reason }) => {
                     if !over {
                         continue;
                     }
@@ -178,33 +206,34 @@ impl Client {
                 }
                 Err(error) => return Err(error),
             }
-            self.store.apply(&[Write::Delete { room: Room::WAITING, key }])?;
+            let mut writes = self.notes(events.get(told..).unwrap_or_default())?;
+            writes.push(Write::Delete { room: Room::WAITING, key });
+            self.store.apply(&writes)?;
         }
-        Ok(events)
+        Ok(())
     }
 
     /// Takes up one invitation.
     ///
     /// # Errors
     /// Transient ones only: it is to be tried again. What can never be taken up is dropped, and told of.
-    async fn take_invitation(&mut self, entry: &[u8]) -> Result<Taken, ClientError> {
+    async fn take_invitation(&mut self, entry: &[u8], events: &mut Vec<ClientEvent>) -> Result<Taken, ClientError> {
         let invitation = match Invitation::open(&self.account, &self.mls, entry) {
             Ok(invitation) => invitation,
             Err(error) => {
                 // Of which group cannot be said; mostly it is one that was taken up before.
                 tracing::warn!(%error, "an entry of the inbox was dropped");
-                return Ok(Taken::Done(Vec::new()));
+                return Ok(Taken::Done);
             }
         };
         let name = invitation.name().clone();
-        let mut before = Vec::new();
         let reads = |group: &GroupSummary| group.status != Status::Removed || group.may_return;
         // So may we from what a group of ours goes on in, before we went on.
         let room = &invitation.profile().room;
         let earlier = |group: &GroupSummary| group.name != name && group.room == *room && reads(group);
         for group in self.groups()?.into_iter().filter(earlier) {
             match Box::pin(self.catch_up_and_go_on(&group.name)).await {
-                Ok(events) => before.extend(events),
+                Ok(read) => events.extend(read),
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => tracing::warn!(%error, group = %group.name, "a group of the same room cannot be read"),
             }
@@ -212,11 +241,12 @@ impl Client {
         if self.groups()?.iter().any(|group| group.name == name && reads(group)) {
             // We may have been removed and added again, without having read of either.
             match self.sync_group(&name).await {
-                Ok(events) => before.extend(events),
+                Ok(read) => events.extend(read),
                 Err(error) if error.is_transient() => return Err(error),
                 // The invitation may be what heals it.
                 Err(error) => {
                     tracing::warn!(%error, group = %name, "a group that this client is invited to cannot be read");
+                    events.extend(self.take_untold());
                 }
             }
         }
@@ -226,39 +256,47 @@ impl Client {
             // The server's word that it is gone is not the last one.
             Err(ClientError::Call(error)) => {
                 let reason = format!("the server does not give out the group's tree: {error}");
-                return Ok(Taken::Waits { told: before, group: name, reason });
+                return Ok(Taken::Waits { group: name, reason });
             }
             Err(error) => {
-                before.push(dropped(&name, &error));
-                return Ok(Taken::Done(before));
+                events.push(dropped(&name, &error));
+                return Ok(Taken::Done);
             }
         };
-        let mut events = Vec::new();
+        let mut told = Vec::new();
         let now = self.delivery.now();
-        let joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut events);
+        let joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut told);
         match joined {
             Ok(group) => {
                 self.groups.insert(name.clone(), group);
                 self.sessions.remove(&name);
+                events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                let watched = self.watch_identities(&name, events);
                 self.save(&name)?;
+                watched?;
             }
             Err(JoinError::Store(error)) => return Err(error.into()),
             Err(JoinError::Undecided) => return Err(ClientError::Undecided),
             // A copy, of which nothing is to be told.
             Err(error @ (JoinError::Member | JoinError::Old)) => {
                 tracing::warn!(%error, group = %name, "an invitation was dropped");
-                return Ok(Taken::Done(before));
+                return Ok(Taken::Done);
             }
             Err(error) => {
-                before.push(dropped(&name, &error));
-                return Ok(Taken::Done(before));
+                events.push(dropped(&name, &error));
+                return Ok(Taken::Done);
             }
         }
-        let mut all = before;
-        all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
-        self.watch_identities(&name, &mut all)?;
-        all.extend(self.sync_group(&name).await?);
-        Ok(Taken::Done(all))
+        // It is taken up, whatever comes after.
+        match self.sync_group(&name).await {
+            Ok(read) => events.extend(read),
+            Err(error) if error.is_transient() => {
+                tracing::info!(%error, group = %name, "a group that was joined is read when its turn comes");
+                events.extend(self.take_untold());
+            }
+            Err(error) => self.confine(&name, Err(error), events)?,
+        }
+        Ok(Taken::Done)
     }
 
     /// Fetches the tree of a group that we were invited to, several chunks at a time.
@@ -290,12 +328,17 @@ impl Client {
     /// [`ClientError::Log`] if the server's log is not one; what came before counts.
     pub async fn sync_group(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = Vec::new();
+        let done = self.read_group(name, &mut events).await;
+        self.told(done, events)
+    }
+
+    async fn read_group(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         self.found(name).await?;
         let mut refetched = false;
         loop {
             let group = self.group(name)?;
             if *group.status() == Status::Removed && !group.may_return() {
-                return Ok(events);
+                return Ok(());
             }
             let asked = self.delivery.now();
             let page = match self.page(name).await {
@@ -303,15 +346,15 @@ impl Client {
                     let told = self.group(name)?.void_invitation();
                     self.save(name)?;
                     events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
-                    return Ok(events);
+                    return Ok(());
                 }
                 Err(ClientError::Call(CallError::Refused(refusal))) if refusal.code == Code::PositionGone => {
                     events.extend(self.position_gone(name, &refusal)?);
-                    return Ok(events);
+                    return Ok(());
                 }
                 // Who is locked out may be a stranger to the channel by now: only a member can help.
                 Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.wants_rejoin() => {
-                    return Ok(events);
+                    return Ok(());
                 }
                 // No key of ours opens the channel, and nothing has removed us.
                 Err(error)
@@ -321,7 +364,7 @@ impl Client {
                     self.group(name)?.locked_out(&mut told);
                     self.save(name)?;
                     events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
-                    return Ok(events);
+                    return Ok(());
                 }
                 page => page?,
             };
@@ -331,7 +374,7 @@ impl Client {
                 events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
                 self.save(name)?;
                 events.extend(self.audit(name).await?);
-                return Ok(events);
+                return Ok(());
             }
             let before = self.group(name)?.position();
             events.extend(self.process(name, page.entries).await?);
@@ -339,7 +382,7 @@ impl Client {
             if self.group(name)?.position() == before {
                 // What cannot be applied is read once more: it may have been changed on its way.
                 if refetched || !self.group(name)?.wants_refetch() {
-                    return Ok(events);
+                    return Ok(());
                 }
                 refetched = true;
             }
@@ -480,15 +523,26 @@ impl Client {
         name: &GroupUri,
         entries: Vec<v1::LoggedEntry>,
     ) -> Result<Vec<ClientEvent>, ClientError> {
+        let mut events = Vec::new();
+        let done = self.read_stream(name, entries, &mut events).await;
+        self.told(done, events)
+    }
+
+    async fn read_stream(
+        &mut self,
+        name: &GroupUri,
+        entries: Vec<v1::LoggedEntry>,
+        events: &mut Vec<ClientEvent>,
+    ) -> Result<(), ClientError> {
         let batch = self.with_blobs(name, entries).await?;
-        let mut events = self.take(name, &batch, Source::Stream)?;
+        events.extend(self.take(name, &batch, Source::Stream)?);
         let place = self.group(name)?.position().seq;
         if batch.last().is_some_and(|last| last.seq > place) {
             events.extend(self.sync_group(name).await?);
             events.extend(self.take(name, &[], Source::Stream)?);
         }
         events.extend(self.audit(name).await?);
-        Ok(events)
+        Ok(())
     }
 
     /// Processes a batch, and makes it durable.
@@ -520,12 +574,10 @@ impl Client {
             }
             events.push(ClientEvent { group: name.clone(), event });
         }
+        let watched = self.watch_identities(name, &mut events);
         self.save(name)?;
-        self.watch_identities(name, &mut events)?;
-        match done.fault {
-            Some(fault) => Err(fault.into()),
-            None => Ok(events),
-        }
+        let done = watched.and(done.fault.map_or(Ok(()), |fault| Err(fault.into())));
+        self.told(done, events)
     }
 
     /// What we said after a commit that was annulled was read in void epochs only, if at all: it is said again, under
@@ -555,14 +607,21 @@ impl Client {
         if !changed_members {
             return Ok(());
         }
+        let mut changed: Vec<ClientEvent> = Vec::new();
         for member in self.group(name)?.members()? {
             match self.check_identity(&member.user, member.identity_key.as_bytes()) {
                 Err(ClientError::IdentityChanged(user)) => {
-                    events.push(ClientEvent { group: name.clone(), event: Event::IdentityChanged { user } });
+                    // Once, however many devices the user has there.
+                    let event = ClientEvent { group: name.clone(), event: Event::IdentityChanged { user } };
+                    if !changed.contains(&event) {
+                        changed.push(event);
+                    }
                 }
                 checked => checked?,
             }
         }
+        self.note(&changed)?;
+        events.extend(changed);
         Ok(())
     }
 }

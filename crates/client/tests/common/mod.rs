@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use conclave_client::{
     Client, ClientEvent, Event, HistoryEntry, HistoryItem, Registration, Services,
@@ -71,9 +74,19 @@ impl World {
 
     /// Stops the Delivery Service, and starts it again where it was, with other settings if wanted.
     pub async fn restart_delivery(&mut self, change: impl FnOnce(&mut Config)) {
+        let listen = self.stop_delivery().await;
+        self.start_delivery(listen, change).await;
+    }
+
+    /// Stops the Delivery Service. Gives where it was.
+    pub async fn stop_delivery(&mut self) -> SocketAddr {
         let running = self.delivery.take().unwrap();
         let listen = running.addr();
         running.shutdown().await;
+        listen
+    }
+
+    pub async fn start_delivery(&mut self, listen: SocketAddr, change: impl FnOnce(&mut Config)) {
         let directory = self.directories.last().unwrap();
         let mut config = Config { listen, ..Config::for_tests(directory.path(), domain()) };
         if let Some(authentication) = &self.authentication {
@@ -139,6 +152,12 @@ pub fn texts(client: &Client, group: &GroupUri) -> Vec<String> {
         _ => None,
     };
     history.filter_map(text).collect()
+}
+
+/// How often something of the kind stands in the history of a group.
+pub fn noted(client: &Client, group: &GroupUri, kind: &str) -> usize {
+    let is_it = |item: &HistoryItem| matches!(&item.entry, HistoryEntry::Change { change } if change["event"] == kind);
+    client.history(group, Seq(0), 1000).unwrap().iter().filter(|item| is_it(item)).count()
 }
 
 /// Whether something of the kind happened.

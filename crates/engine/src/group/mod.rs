@@ -63,7 +63,7 @@ pub use reinit::Founding;
 pub use rejoin::{JoinAccess, RejoinError, WayBack};
 pub use row::LoadError;
 pub use submit::{Submission, SubmissionBody, WishError};
-pub use summary::{GroupSummary, list};
+pub use summary::{GroupSummary, Listed, list, list_readable};
 pub use view::Member;
 pub use visible::Handshakes;
 

@@ -566,6 +566,14 @@ impl Group {
         }
     }
 
+    /// Notes what happened beside the entries of the channel, at our place.
+    pub(super) fn note_here(&mut self, events: &[Event]) {
+        let (seq, time) = (self.window.position().seq, self.window.time());
+        for event in events {
+            self.note(event, seq, time);
+        }
+    }
+
     /// Keeps what changed the group in its history, for people to read.
     pub(super) fn note(&mut self, event: &Event, seq: Seq, time: Timestamp) {
         if matches!(event, Event::Message { .. } | Event::LeaveRequested { .. } | Event::ExternalProposal { .. }) {

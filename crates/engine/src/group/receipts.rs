@@ -77,10 +77,12 @@ impl Group {
     }
 
     /// Holds the entry that was just read against what the DS signed of its place.
-    pub(super) fn compare_receipt(&self, events: &mut Vec<Event>) {
+    pub(super) fn compare_receipt(&mut self, events: &mut Vec<Event>) {
         let position = self.window.position();
         if let Some(receipt) = self.receipts.get(&position.seq).filter(|receipt| receipt.position != position) {
-            events.push(Event::ReceiptBroken { seq: position.seq, receipt: encode(receipt) });
+            let event = Event::ReceiptBroken { seq: position.seq, receipt: encode(receipt) };
+            self.note_here(std::slice::from_ref(&event));
+            events.push(event);
         }
     }
 }

@@ -556,6 +556,7 @@ impl Group {
         let stuck = Event::Stuck { seq, reason };
         self.note(&stuck, seq, self.window.time());
         let failed = self.end();
+        self.note_here(&failed);
         self.frozen = None;
         [vec![stuck], failed].concat()
     }

@@ -185,6 +185,12 @@ impl Group {
     /// Ends our membership by an invitation that came to nothing. We can be invited again; and if it was a member's answer to our knock,
     /// we knock again.
     pub fn void_invitation(&mut self) -> Vec<Event> {
+        let events = self.end_invitation();
+        self.note_here(&events);
+        events
+    }
+
+    fn end_invitation(&mut self) -> Vec<Event> {
         self.void = true;
         self.removed_at = None;
         if let Some(event) = self.locked_out_again() {
@@ -305,7 +311,7 @@ impl Group {
         }
         let Some(index) = self.parents.iter().position(|parent| parent.ended == epoch) else {
             // What added us was annulled with the rest.
-            events.extend(self.void_invitation());
+            events.extend(self.end_invitation());
             return Ok(());
         };
         let mut void = self.parents.split_off(index);
@@ -602,7 +608,9 @@ impl Group {
         );
         self.status = Status::Stuck { reason: reason.clone() };
         self.dirty = true;
-        events.push(Event::Stuck { seq, reason });
+        let event = Event::Stuck { seq, reason };
+        self.note_here(std::slice::from_ref(&event));
+        events.push(event);
     }
 
     /// Makes the entry of a verdict. None if the commit is open no more.

@@ -381,7 +381,9 @@ impl Group {
             Wish::Leave => {
                 if self.mls.roster().member_identities_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
-                    events.extend(self.end());
+                    let ended = self.end();
+                    self.note_here(&ended);
+                    events.extend(ended);
                     return Ok(None);
                 }
                 self.prepare_leave().map(Some)

@@ -67,28 +67,56 @@ pub(super) fn from_code(status: u8, reason: &Text) -> Result<Status, RecordError
     }
 }
 
+/// The groups of a profile, as far as their rows can be read.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Those whose rows can be read.
+    pub groups: Vec<GroupSummary>,
+    /// Those whose rows are damaged or of a later version.
+    pub unreadable: Vec<(GroupUri, RecordError)>,
+}
+
+fn read(value: &[u8]) -> Result<GroupSummary, RecordError> {
+    let row: Row = record::decode(value)?;
+    Ok(GroupSummary {
+        name: row.group.parse()?,
+        room: row.room.parse()?,
+        title: row.title.parse()?,
+        hub: row.hub.parse()?,
+        epoch: row.epoch,
+        members: row.members,
+        status: from_code(row.status, &row.reason)?,
+        may_return: row.may_return,
+        successor: row.successor.as_ref().map(Text::parse).transpose()?,
+        predecessor: row.predecessor.as_ref().map(Text::parse).transpose()?,
+    })
+}
+
 /// Lists the groups of a profile, those that we were removed from included.
 ///
 /// # Errors
 /// Any [`LoadError`] but those of MLS.
 pub fn list<R: Rows>(rows: &R) -> Result<Vec<GroupSummary>, LoadError<R::Error>> {
-    let mut groups = Vec::new();
-    for (_, value) in rows.scan(Room::SUMMARY, b"").map_err(LoadError::Store)? {
-        let row: Row = record::decode(&value)?;
-        groups.push(GroupSummary {
-            name: row.group.parse()?,
-            room: row.room.parse()?,
-            title: row.title.parse()?,
-            hub: row.hub.parse()?,
-            epoch: row.epoch,
-            members: row.members,
-            status: from_code(row.status, &row.reason)?,
-            may_return: row.may_return,
-            successor: row.successor.as_ref().map(Text::parse).transpose()?,
-            predecessor: row.predecessor.as_ref().map(Text::parse).transpose()?,
-        });
+    let rows = rows.scan(Room::SUMMARY, b"").map_err(LoadError::Store)?;
+    Ok(rows.iter().map(|(_, value)| read(value)).collect::<Result<_, _>>()?)
+}
+
+/// The same, where one row that cannot be read does not hide the other groups.
+///
+/// # Errors
+/// [`LoadError::Store`], and [`LoadError::Record`] for a row that does not even name a group.
+pub fn list_readable<R: Rows>(rows: &R) -> Result<Listed, LoadError<R::Error>> {
+    let mut listed = Listed::default();
+    for (key, value) in rows.scan(Room::SUMMARY, b"").map_err(LoadError::Store)? {
+        match read(&value) {
+            Ok(summary) => listed.groups.push(summary),
+            Err(error) => {
+                let name = key.strip_suffix(&[0]).and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());
+                listed.unreadable.push((name.ok_or(RecordError::Damaged)?, error));
+            }
+        }
     }
-    Ok(groups)
+    Ok(listed)
 }
 
 impl Group {
