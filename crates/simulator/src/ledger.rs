@@ -144,6 +144,9 @@ pub(crate) struct Recoveries {
     pub(crate) succeeded: usize,
 }
 
+/// Messages that a client had, by place and name.
+pub(crate) type Had = BTreeSet<(Seq, [u8; 32])>;
+
 /// The record of one simulation.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -167,7 +170,7 @@ pub(crate) struct Ledger {
     /// Clients that could not follow a group at some time.
     pub(crate) stuck: BTreeSet<(usize, usize)>,
     /// Messages that clients had, by group and place, when they left another log for the group's.
-    pub(crate) apart: BTreeMap<(usize, usize), BTreeSet<(Seq, [u8; 32])>>,
+    pub(crate) apart: BTreeMap<(usize, usize), Had>,
     /// Entries with a commit that only some can apply, by the hash of their bytes.
     pub(crate) partial: BTreeSet<Hash>,
     /// Where they are, by group.

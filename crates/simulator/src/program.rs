@@ -315,12 +315,17 @@ impl<'a> Writer<'a> {
             if let Some(bar) = one_of(&mut self.dice, WAYS_BACK).filter(|_| bars) {
                 self.push(1, actor, slot, Action::Lie(bar), false);
             }
-        } else if self.dice.percent(3) {
+            return;
+        }
+        if self.dice.percent(3) {
             self.push(pause, actor, slot, Action::Unite, false);
-        } else if self.plan.hostile.members() && self.dice.percent(2) {
-            if let Some(bar) = one_of(&mut self.dice, WAYS_BACK) {
-                self.push(pause, actor, slot, Action::Lie(bar), false);
-            }
+            return;
+        }
+        if self.plan.hostile.members()
+            && self.dice.percent(2)
+            && let Some(bar) = one_of(&mut self.dice, WAYS_BACK)
+        {
+            self.push(pause, actor, slot, Action::Lie(bar), false);
         }
     }
 

@@ -15,15 +15,10 @@ fn run(plans: impl Iterator<Item = Plan>) -> Sums {
     sums
 }
 
-/// Programs that show a weakness which is not mended yet: a client that neither comes back nor is let in again. They are left out until it
-/// is, and are to be taken off this list then.
-const OPEN: [u64; 6] = [7, 2049, 2094, 3059, 3079, 4001];
-
-/// The seeds of a part. Together they are 520, without those; a part is what a busy machine runs in a minute.
+/// The seeds of a part. Together they are 520; a part is what a busy machine runs in a minute.
 fn part(seeds: Range<u64>, hostile: Hostile, fault_percent: u64) {
     let count = usize::try_from(seeds.end - seeds.start).unwrap_or(0);
-    let sums =
-        run(seeds.filter(|seed| !OPEN.contains(seed)).map(|seed| Plan { hostile, fault_percent, ..Plan::new(seed) }));
+    let sums = run(seeds.map(|seed| Plan { hostile, fault_percent, ..Plan::new(seed) }));
     let Sums { epochs, sent, read, witnessed, void, misdeeds, alarms, .. } = sums;
     // The programs do something.
     assert!(epochs > 3 * count as u64 && sent > 2 * count && read > 2 * sent, "{epochs}, {sent}, {read}");
@@ -70,9 +65,7 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
     // That a key is used twice must be seen as such: what comes of it would be seen by others, too.
     let word = if sabotage == Sabotage::ReuseKey { "uses a key" } else { "" };
     let caught = |seed| simulate(&Plan { sabotage, hostile: sabotage.needs(), ..Plan::new(seed) }).err();
-    (0..300)
-        .filter(|seed| !OPEN.contains(seed))
-        .find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
+    (0..300).find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
 }
 
 macro_rules! planted {
