@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{World, texts, user};
+use common::{World, has, noted, texts, user};
 use conclave_client::{Client, ClientError, Event, Listener, Status};
 use conclave_names::GroupUri;
 
@@ -137,5 +137,25 @@ async fn who_was_removed_and_added_again_unawares_comes_back() {
     bob.sync().await.unwrap();
     assert_eq!(texts(&bob, &club), ["there you are"]);
     assert_eq!(authenticator(&mut alice, &club), authenticator(&mut bob, &club));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_key_that_changed_is_told_and_noted() {
+    let world = World::whole().await;
+    let (mut alice, mut carol) = (world.person("alice").await, world.person("carol").await);
+    let _bob = world.person("bob").await;
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("carol")]).await.unwrap();
+    carol.sync().await.unwrap();
+    // Alice has known another Bob.
+    alice.accept_identity(&user("bob"), &[9; 32], true).unwrap();
+    carol.add(&club, &[user("bob")]).await.unwrap();
+    let events = alice.sync().await.unwrap();
+    assert!(
+        has(&events, |event| matches!(event, Event::IdentityChanged { user: of } if *of == user("bob"))),
+        "{events:?}"
+    );
+    assert_eq!(noted(&alice, &club, "identity_changed"), 1);
     world.stop().await;
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::{path::Path, time::Duration};
 
-use common::{SharedStore, World, has, texts, user};
+use common::{SharedStore, World, has, noted, texts, user};
 use conclave_channel::Entry;
 use conclave_client::{Client, Event, Handshakes, Membership, Registration, Status, store::ProfileStore as _};
 use conclave_engine::{account::Account, writes::Room};
@@ -93,6 +93,12 @@ async fn comes_back(handshakes: Handshakes) {
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { doubtful: false, .. })), "{events:?}");
     assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
+    drop(bob);
+    // Each process finds out anew; the history tells of it once.
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let events = bob.sync().await.unwrap();
+    assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { .. })), "{events:?}");
+    assert_eq!(noted(&bob, &club, "rejoin_blocked"), 1);
     let old_key = bob.group(&club).unwrap().access().unwrap().key.verifying_key().to_bytes();
     drop(bob);
     believe(&mut store, issuers);

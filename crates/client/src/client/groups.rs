@@ -306,9 +306,10 @@ impl Client {
     /// Says something. When this returns, the server has it on disk, and the history here has it, too.
     ///
     /// # Errors
-    /// A transient error means that it is stored here and will be sent by the next sync. It goes to those who are members for all that
-    /// this client has read: if it turns out that others joined before, it is not sent, and that is told
-    /// ([`ClientError::Dropped`], or by the sync [`Event::IntentFailed`]).
+    /// A transient error means that it is stored here and will be sent by the next sync. So it is, whatever the server did to fail the call
+    /// ([`ClientError::Call`], [`ClientError::Log`]): it is sent once that is possible. It goes to those who are members for all that this
+    /// client has read: if it turns out that others joined before, it is not sent, and that is told ([`ClientError::Dropped`], or by
+    /// the sync [`Event::IntentFailed`]).
     pub async fn send(&mut self, group: &GroupUri, text: &str) -> Result<MessageId, ClientError> {
         self.say(group, text, false).await
     }

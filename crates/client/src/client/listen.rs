@@ -335,8 +335,8 @@ impl Listener<'_> {
         let failed = self.client.failed.values().map(|failed| failed.again);
         self.followed()
             .filter_map(|group| self.client.due_in(group, now))
-            .chain(failed)
             .chain(self.client.asking_due())
+            .chain(failed)
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
     }

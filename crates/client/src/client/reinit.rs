@@ -97,8 +97,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Suite`] for a cipher suite that identity keys do not sign in; [`ClientError::CannotAdd`], which names them, if
-    /// members left no keying material of it. Nothing has changed then. Nor is anything stored while the server is away: the call is to
-    /// be made again.
+    /// members left no keying material of it. Nothing has changed then. Nor is anything stored while the server is away: the call is to be
+    /// made again.
     pub async fn reinit(
         &mut self,
         group: &GroupUri,
@@ -281,8 +281,9 @@ impl Client {
                     // It is told once, and not at each sync.
                     let unable = Unable { reason: reason.clone(), again: now.plus_ms(PAUSE_MS) };
                     if self.unable_to_go_on.insert(name.clone(), unable).is_none_or(|before| before.reason != reason) {
-                        let event = Event::SuccessorWaits { reason };
-                        all.push(ClientEvent { group: name.clone(), event });
+                        let event = ClientEvent { group: name.clone(), event: Event::SuccessorWaits { reason } };
+                        self.note(std::slice::from_ref(&event))?;
+                        all.push(event);
                     }
                     return Ok(all);
                 }
@@ -300,7 +301,10 @@ impl Client {
     /// Reads what a group's channel says, and goes on in its successor if it has one.
     pub(super) async fn catch_up_and_go_on(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
         let mut all = self.sync_group(name).await?;
-        all.extend(Box::pin(self.go_on(name)).await?);
+        match Box::pin(self.go_on(name)).await {
+            Ok(more) => all.extend(more),
+            Err(error) => return Err(self.keep(all, error)),
+        }
         Ok(all)
     }
 
@@ -332,12 +336,15 @@ impl Client {
         self.store.apply(&writes)?;
         let name = next.name().clone();
         self.groups.insert(name.clone(), next);
-        all.extend(self.sync_group(&name).await?);
-        match Box::pin(self.drive(&name, None)).await {
-            Ok(more) => all.extend(more),
-            Err(error) => return Err(self.keep(all, error)),
-        }
-        Ok(all)
+        let done = self.begin_in(&name, &mut all).await;
+        self.told(done, all)
+    }
+
+    /// What is to be done first in a group that goes on in another.
+    async fn begin_in(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
+        events.extend(self.sync_group(name).await?);
+        events.extend(Box::pin(self.drive(name, None)).await?);
+        Ok(())
     }
 
     /// Has the DS make the channel of a group that goes on in it, unless it has.

@@ -235,7 +235,10 @@ impl Client {
             match Box::pin(self.catch_up_and_go_on(&group.name)).await {
                 Ok(read) => events.extend(read),
                 Err(error) if error.is_transient() => return Err(error),
-                Err(error) => tracing::warn!(%error, group = %group.name, "a group of the same room cannot be read"),
+                Err(error) => {
+                    tracing::warn!(%error, group = %group.name, "a group of the same room cannot be read");
+                    events.extend(self.take_untold());
+                }
             }
         }
         if self.groups()?.iter().any(|group| group.name == name && reads(group)) {

@@ -64,6 +64,7 @@ fn is_noted_here(event: &Event) -> bool {
             | Event::InvitationDropped { .. }
             | Event::IdentityChanged { .. }
             | Event::RejoinBlocked { .. }
+            | Event::SuccessorWaits { .. }
             | Event::ServerSilent { .. }
             | Event::GroupFailed { .. }
     )
@@ -103,7 +104,7 @@ impl Client {
             let Ok(body) = serde_json::to_vec(event) else { continue };
             let recent = self.store.last_messages(&group.to_string(), RECENT)?;
             // A client that is opened for each command finds out anew each time.
-            let blocked = matches!(event, Event::RejoinBlocked { .. });
+            let blocked = matches!(event, Event::RejoinBlocked { .. } | Event::SuccessorWaits { .. });
             if blocked && recent.iter().any(|stored| stored.kind == KIND_EVENT && stored.body == body) {
                 continue;
             }
