@@ -174,16 +174,39 @@ struct Person<'a> {
     made: Vec<String>,
     /// How long a line takes, in microseconds, on average.
     pace: u64,
+    /// Whether it makes groups anew, and does little else.
+    remakes: bool,
 }
 
 const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
-impl Person<'_> {
+impl<'a> Person<'a> {
+    fn new(world: &'a World, name: &'static str, dice: Dice, groups: Vec<String>) -> Self {
+        Self {
+            world,
+            name,
+            dice,
+            groups,
+            said: 0,
+            acknowledged: Vec::new(),
+            killed: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            made: Vec::new(),
+            pace: 30_000,
+            remakes: false,
+        }
+    }
+
     /// What to do next: the line, its kind, and the text if it says something.
     fn line(&mut self) -> (String, &'static str, Option<(String, String)>) {
         let group = self.dice.one_of(&self.groups).to_owned();
         let guest = self.name == "dave";
-        match self.dice.below(20) {
+        let what = self.dice.below(20);
+        if self.remakes && (10..=13).contains(&what) {
+            let mode = if what.is_multiple_of(2) { "--visible" } else { "--private" };
+            return (format!("group reinit {group} {mode}"), "reinit", None);
+        }
+        match if self.remakes && what > 13 { 19 } else { what } {
             0..=9 => {
                 self.said += 1;
                 let text = format!("{} {}", self.name, self.said);
@@ -257,6 +280,8 @@ impl Person<'_> {
         let expected = match code {
             "NOT_A_MEMBER" | "NO_SUCH_GROUP" => self.name == "dave",
             "CLIENT" => message.starts_with("the change could not be made"),
+            // It waits until the group goes on.
+            "UNCONFIRMED" => self.remakes,
             _ => false,
         };
         assert!(expected, "{}: line {index} failed with {code}: {message}", self.name);
@@ -298,7 +323,7 @@ fn calm(world: &World, names: &[&str], group: &str) -> Value {
         let infos: Vec<_> = names.iter().map(|name| world.ok(name, &["group", "info", group])).collect();
         let same = |key: &str| infos.iter().all(|info| info[key] == infos[0][key]);
         let quiet = infos.iter().all(|info| info["pending"] == 0);
-        if quiet && same("epoch") && same("position") {
+        if quiet && same("group") && same("epoch") && same("position") {
             for key in ["epoch_authenticator", "chain", "members"] {
                 assert!(same(key), "{group}: {key} differs: {infos:#?}");
             }
@@ -324,18 +349,62 @@ fn check_texts(history: &History, sent: &[(String, String)], group: &str, who: &
     for (seq, change) in &history.changes {
         let kind = change["event"].as_str().unwrap();
         let fine = ["added", "removed", "updated", "joined", "removed_from_group", "intent_failed", "acknowledged"];
-        assert!(fine.contains(&kind), "{who}, entry {seq}: {change}");
+        assert!(fine.contains(&kind) || ["frozen", "succeeded"].contains(&kind), "{who}, entry {seq}: {change}");
     }
 }
 
-#[test]
-fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
+fn kills_and_seed() -> (u64, u64) {
     let kills = number("CONCLAVE_KILLS").unwrap_or(200);
     let seed = number("CONCLAVE_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         u64::from(now.subsec_nanos())
     });
     println!("CONCLAVE_SEED={seed} CONCLAVE_KILLS={kills}");
+    (kills, seed)
+}
+
+#[test]
+fn clients_that_are_killed_while_groups_are_made_anew_all_go_on_in_the_same() {
+    let (kills, seed) = kills_and_seed();
+    let (world, mut dice, members) = (World::new(), Dice::new(seed, 98), &PEOPLE[..3]);
+    for name in members {
+        register(&world, name, &mut dice, 0);
+        world.ok(name, &["sync"]);
+    }
+    let made = world.ok("alice", &["group", "create", "Again"]);
+    let group = made["group"].as_str().unwrap().to_owned();
+    world.ok("alice", &["group", "add", &group, "bob", "carol"]);
+    let (left, world, people) = (AtomicI64::new(i64::try_from(kills / 4).unwrap()), &world, Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for (stream, name) in (0..).zip(members) {
+            let (group, left, people) = (group.clone(), &left, &people);
+            scope.spawn(move || {
+                let mut person = Person::new(world, name, Dice::new(seed, stream), vec![group]);
+                person.remakes = true;
+                while left.fetch_sub(1, Ordering::Relaxed) > 0 {
+                    person.live_and_die();
+                }
+                people.lock().unwrap().push(person);
+            });
+        }
+    });
+    let people = people.into_inner().unwrap();
+    let sent: Vec<_> = people.iter().flat_map(|person| person.acknowledged.clone()).collect();
+    for (kind, count) in people.iter().flat_map(|person| &person.killed) {
+        println!("killed in the middle of {kind}: {count}");
+    }
+    let info = calm(world, members, &group);
+    assert_ne!(info["group"], Value::from(group.clone()), "it was never made anew");
+    let histories: Vec<_> = members.iter().map(|name| world.history(name, &group)).collect();
+    for (name, history) in members.iter().zip(&histories) {
+        assert_eq!(history.messages, histories[0].messages, "{name} and alice");
+        check_texts(history, &sent, &group, name);
+    }
+}
+
+#[test]
+fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
+    let (kills, seed) = kills_and_seed();
     let world = World::new();
     let mut dice = Dice::new(seed, 99);
     for name in PEOPLE {
@@ -359,18 +428,7 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
         for (stream, name) in (0..).zip(PEOPLE) {
             let (groups, left, people) = (groups.clone(), &left, &people);
             scope.spawn(move || {
-                let mut person = Person {
-                    world,
-                    name,
-                    dice: Dice::new(seed, stream),
-                    groups,
-                    said: 0,
-                    acknowledged: Vec::new(),
-                    killed: BTreeMap::new(),
-                    refused: BTreeMap::new(),
-                    made: Vec::new(),
-                    pace: 30_000,
-                };
+                let mut person = Person::new(world, name, Dice::new(seed, stream), groups);
                 while left.fetch_sub(1, Ordering::Relaxed) > 0 {
                     person.live_and_die();
                 }

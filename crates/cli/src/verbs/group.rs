@@ -148,6 +148,8 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
         Group::Members { group } => {
             let group = names::group(client, &group)?;
             client.sync().await?;
+            // It may go on in another by now.
+            let group = client.current(&group)?;
             let members = client.group(&group)?.members().map_err(conclave_client::ClientError::from)?;
             output.give(&json!({ "group": group, "members": members }), |_| {
                 let line = |member: &conclave_client::Member| {
@@ -164,6 +166,8 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
         Group::Verify { group } => {
             let group = names::group(client, &group)?;
             client.sync().await?;
+            // It may go on in another by now.
+            let group = client.current(&group)?;
             let info = info(client, &group)?;
             let shown = json!({
                 "group": info.group,
@@ -185,6 +189,8 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
         Group::Log { group } => {
             let group = names::group(client, &group)?;
             client.sync().await?;
+            // It may go on in another by now.
+            let group = client.current(&group)?;
             let log = client.membership_log(&group)?;
             output
                 .give(&json!({ "group": group, "log": log }), |_| log.iter().map(change).collect::<Vec<_>>().join("\n"))
@@ -237,6 +243,8 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
         Group::Info { group } => {
             let group = names::group(client, &group)?;
             client.sync().await?;
+            // It may go on in another by now.
+            let group = client.current(&group)?;
             let info = info(client, &group)?;
             output.give(&info, |info| {
                 format!(

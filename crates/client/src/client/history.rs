@@ -74,10 +74,14 @@ impl Client {
     pub(super) fn lineage(&self, group: &GroupUri) -> Result<Vec<GroupUri>, ClientError> {
         let groups = self.groups()?;
         let mut lineage = vec![group.clone()];
+        // Who was removed from a successor and added again came to it by an invitation, which does not say what it goes on from.
         while let Some(before) =
-            groups.iter().find(|of| Some(&of.name) == lineage.last()).and_then(|of| of.predecessor.clone())
+            groups.iter().find(|of| of.successor.is_some() && of.successor.as_ref() == lineage.last())
         {
-            lineage.push(before);
+            if lineage.contains(&before.name) {
+                break;
+            }
+            lineage.push(before.name.clone());
         }
         Ok(lineage)
     }

@@ -551,13 +551,21 @@ impl Client {
     /// Processes a batch, and makes it durable.
     fn take(&mut self, name: &GroupUri, batch: &[Incoming], source: Source) -> Result<Vec<ClientEvent>, ClientError> {
         self.group(name)?;
-        let (text, now, mut failed) = (name.to_string(), self.delivery.now(), None);
+        let (now, mut failed) = (self.delivery.now(), None);
+        // What was in a void epoch before the group was made anew is said again after.
+        let lineage = match self.group(name)?.predecessor() {
+            Some(_) => self.lineage(name)?,
+            None => vec![name.clone()],
+        };
+        let lineage: Vec<_> = lineage.iter().map(ToString::to_string).collect();
         let store = &self.store;
         // Sent again after it had been in a void epoch, or replayed: it was told of before.
         let known = |id: &MessageId| {
-            store.has_message(&text, id.as_bytes()).unwrap_or_else(|error| {
-                failed = Some(error);
-                false
+            lineage.iter().any(|group| {
+                store.has_message(group, id.as_bytes()).unwrap_or_else(|error| {
+                    failed = Some(error);
+                    false
+                })
             })
         };
         let group = self.groups.get_mut(name).ok_or_else(|| ClientError::NoSuchGroup(name.clone()))?;
