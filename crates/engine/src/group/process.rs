@@ -266,11 +266,9 @@ impl Group {
         if self.status == Status::Removed || entry.epoch < self.joined {
             return Outcome::Stale;
         }
-        if self.is_in_wrong_branch() {
-            return Outcome::Unfollowed;
-        }
         // Of an epoch that we cannot be in: it began by a commit that we could not apply.
-        if entry.epoch > self.epoch() {
+        if self.is_in_wrong_branch() || entry.epoch > self.epoch() {
+            self.unfollowed(entry.kind, entry.epoch, incoming, events);
             return Outcome::Unfollowed;
         }
         if entry.kind == EntryKind::Successor {

@@ -57,7 +57,7 @@ pub enum RejoinError {
     #[error("this client follows the group, or is on its way back already")]
     NotNeeded,
     /// The server has no GroupInfo of the epoch. There will be one with the next commit.
-    #[error("the server has no GroupInfo of the present epoch: it comes with the next commit")]
+    #[error("the server has no GroupInfo of the present epoch: it comes with the next commit, or the group is being made anew")]
     NoGroupInfo,
     /// It is of another epoch than the channel is in, or was when it was read.
     #[error("the GroupInfo is of epoch {given}, and the channel is in epoch {current}")]
@@ -82,6 +82,9 @@ pub enum RejoinError {
     /// be tried again.
     #[error("entries are gone from the server: read on from the place that the GroupInfo names, then try again")]
     ReadOn,
+    /// Nobody is there any more: the group goes on in another, into which only a member can let this client.
+    #[error("the group was made anew without this client: only a member can let it into the group that it has become")]
+    MadeAnew,
     /// Our leaf is not there.
     #[error("this client is no member of the group any more")]
     NoMember,
@@ -218,6 +221,9 @@ impl Group {
     pub fn way_back(&mut self, epoch: Epoch, group_info: &[u8], now: Timestamp) -> Result<WayBack, RejoinError> {
         if !self.wants_rejoin() {
             return Err(RejoinError::NotNeeded);
+        }
+        if self.was_made_anew() {
+            return Err(RejoinError::MadeAnew);
         }
         if group_info.is_empty() {
             return Err(RejoinError::NoGroupInfo);
