@@ -320,8 +320,8 @@ impl Group {
         self.intents.get(&order).map(|intent| intent.id).ok_or(RejoinError::NotNeeded)
     }
 
-    /// Compares the members with those that we knew. Nobody was removed since, or the GroupInfo would not have opened: so
-    /// all must be there. Gives whether there are new ones.
+    /// Compares the members with those that we knew: each that is there has the same identity key. In a private group nobody was
+    /// removed since, or the GroupInfo would not have opened: so all must be there. Gives whether there are new ones.
     fn vouched(
         &self,
         way: &WayBack,
@@ -331,7 +331,6 @@ impl Group {
         let known = members_of(&self.mls.export_tree())?;
         for (client, before) in &known {
             match members.get(client) {
-                _ if self.is_visible() => {}
                 Some(now) if now.identity_key == before.identity_key => {}
                 Some(_) => {
                     return Err(RejoinError::Contradicts(format!(
@@ -339,6 +338,8 @@ impl Group {
                     )));
                 }
                 None if *client == self.account.client => return Err(RejoinError::NoMember),
+                // The DS of a visible group serves it after removals, too.
+                None if self.is_visible() => {}
                 None => return Err(RejoinError::Contradicts(format!("{client} is missing, and nobody was removed"))),
             }
         }
@@ -575,3 +576,7 @@ impl Group {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "rejoin_tests.rs"]
+mod tests;
