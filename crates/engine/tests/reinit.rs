@@ -7,9 +7,13 @@ mod common;
 
 use std::time::SystemTime;
 
-use common::{Ds, Person, World, agree, group_of};
+use common::{Ds, Person, World, agree, false_nack, group_of, trio};
 use conclave_authentication::CertificateAuthority;
-use conclave_channel::{Body, Entry, EntryKind, law::Ledger, size_class};
+use conclave_channel::{
+    Body, Entry, EntryKind,
+    law::{DISPUTE_MS, Ledger},
+    size_class,
+};
 use conclave_engine::{
     group::{Group, KnockRefused, RejoinError, Status, WishError},
     intent::Wish,
@@ -197,6 +201,54 @@ fn a_group_with_a_blank_leaf_goes_on_in_another_suite_and_what_waits_goes_over()
     let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
     agree(&mut [alice, bob, carol, &mut eve]);
     assert!([alice, bob, carol].iter_mut().all(|person| person.group().cipher_suite() == u16::from(NEW)));
+}
+
+#[test]
+fn a_freeze_that_is_annulled_is_over_and_what_waited_is_said() {
+    let mut world = World::new();
+    let mut people = trio(&mut world);
+    let access = people[2].group().access().unwrap();
+    let before = people[0].group().epoch();
+    people[0].wish(reinit());
+    people[0].drive_now(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        assert!(person.group().is_frozen());
+    }
+    people[1].say("while it was frozen");
+    false_nack(&mut world, &access);
+    for person in &mut people {
+        person.sync(&world.ds);
+    }
+    // Nobody acknowledges it in time.
+    world.ds.ahead += DISPUTE_MS + 600_000;
+    for person in &mut people {
+        person.sync(&world.ds);
+        person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap();
+        person.save();
+        person.restart();
+        let group = person.group();
+        assert_eq!((group.is_frozen(), group.epoch(), group.successor_due()), (false, before, None));
+    }
+    for _ in 0..2 {
+        for person in &mut people {
+            person.drive_now(&mut world);
+        }
+    }
+    for person in &people {
+        assert_eq!(person.texts(), ["while it was frozen"]);
+    }
+    people[2].wish(Wish::Update);
+    people[2].drive_now(&mut world);
+    // It can be made anew later.
+    people[1].wish(reinit());
+    people[1].drive_now(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        assert!(person.group().is_frozen());
+    }
+    let [alice, bob, carol] = &mut people;
+    agree(&mut [alice, bob, carol]);
 }
 
 #[test]
