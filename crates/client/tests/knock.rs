@@ -131,9 +131,8 @@ async fn who_was_removed_is_told_and_not_let_in() {
 /// He names a group that is no more, and members know what has become of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_locked_out_when_the_group_was_made_anew_is_let_into_what_it_has_become() {
-    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(Handshakes::Private)).await;
-    let suite = alice.group(&club).unwrap().cipher_suite();
-    alice.reinit(&club, suite, true).await.unwrap();
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(Handshakes::Private, 1)).await;
+    alice.reinit(&club, 3, true).await.unwrap();
     assert!(alice.group(&club).unwrap().is_frozen());
     // His first knock finds the group frozen, and waits.
     let events = bob.sync().await.unwrap();
@@ -167,6 +166,7 @@ async fn who_was_locked_out_when_the_group_was_made_anew_is_let_into_what_it_has
     }
     let authenticator = alice.group(&anew).unwrap().epoch_authenticator().unwrap();
     assert_eq!(bob.group(&anew).unwrap().epoch_authenticator().unwrap(), authenticator);
-    assert_eq!(alice.group(&anew).unwrap().members().unwrap().len(), 3);
+    let group = alice.group(&anew).unwrap();
+    assert_eq!((group.members().unwrap().len(), group.cipher_suite()), (3, 3));
     world.stop().await;
 }

@@ -175,7 +175,9 @@ fn epochs_before_an_annulled_one_end_together() {
     let mut update = |world: &mut World, others: &mut [&mut Person]| {
         alice.wish(Wish::Update);
         alice.drive_now(world);
-        others.iter_mut().for_each(|person| drop(person.sync(&world.ds)));
+        for person in &mut *others {
+            person.sync(&world.ds);
+        }
     };
     for _ in 0..4 {
         update(&mut world, &mut [&mut bob, &mut carol]);
