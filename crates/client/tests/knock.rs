@@ -127,3 +127,46 @@ async fn who_was_removed_is_told_and_not_let_in() {
     assert_eq!(alice.group(&club).unwrap().members().unwrap().len(), 2);
     world.stop().await;
 }
+
+/// He names a group that is no more, and members know what has become of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_locked_out_when_the_group_was_made_anew_is_let_into_what_it_has_become() {
+    let (world, mut alice, mut bob, mut carol, club) = Box::pin(locked_out(Handshakes::Private, 1)).await;
+    alice.reinit(&club, 3, true).await.unwrap();
+    assert!(alice.group(&club).unwrap().is_frozen());
+    // His first knock finds the group frozen, and waits.
+    let events = bob.sync().await.unwrap();
+    assert_eq!(knocked(&events), 3, "{events:?}");
+    assert!(bob.send(&club, "said while he was locked out").await.is_err());
+    let events = alice.sync().await.unwrap();
+    assert!(alice.group(&club).unwrap().is_frozen(), "{events:?}");
+    // Carol acknowledges it when it is her turn, and somebody goes on.
+    while carol.current(&club).unwrap() == club || alice.current(&club).unwrap() == club {
+        carol.sync().await.unwrap();
+        alice.sync().await.unwrap();
+    }
+    let anew = alice.current(&club).unwrap();
+    assert_eq!(carol.current(&club).unwrap(), anew);
+
+    let events = bob.sync().await.unwrap();
+    let succeeded = |happened: &ClientEvent| happened.event == Event::Succeeded { group: anew.clone() };
+    assert_eq!(events.iter().filter(|happened| succeeded(happened)).count(), 1, "{events:?}");
+    assert_eq!(bob.current(&club).unwrap(), anew);
+    assert_eq!(*bob.group(&anew).unwrap().status(), Status::Active);
+    bob.sync().await.unwrap();
+    for person in [&mut alice, &mut carol] {
+        person.sync().await.unwrap();
+        assert_eq!(texts(person, &anew).last().unwrap(), "said while he was locked out");
+    }
+    alice.send(&club, "there you are").await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(texts(&bob, &anew).last().unwrap(), "there you are");
+    for person in [&mut alice, &mut carol] {
+        person.sync().await.unwrap();
+    }
+    let authenticator = alice.group(&anew).unwrap().epoch_authenticator().unwrap();
+    assert_eq!(bob.group(&anew).unwrap().epoch_authenticator().unwrap(), authenticator);
+    let group = alice.group(&anew).unwrap();
+    assert_eq!((group.members().unwrap().len(), group.cipher_suite()), (3, 3));
+    world.stop().await;
+}

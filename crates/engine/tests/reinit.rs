@@ -7,15 +7,24 @@ mod common;
 
 use std::time::SystemTime;
 
-use common::{Ds, Person, World, agree, group_of};
-use conclave_channel::{Body, Entry, EntryKind, law::Ledger};
+use common::{Ds, Person, World, agree, false_nack, group_of, trio};
+use conclave_authentication::CertificateAuthority;
+use conclave_channel::{
+    Body, Entry, EntryKind,
+    law::{DISPUTE_MS, Ledger},
+    size_class,
+};
 use conclave_engine::{
-    group::{Group, WishError},
+    group::{Group, KnockRefused, RejoinError, Status, WishError},
     intent::Wish,
     key_packages,
+    knock::Knocked,
     outcome::{Event, Outcome},
 };
-use conclave_mls::components::HandshakeMode;
+use conclave_mls::{
+    components::HandshakeMode,
+    credential::{Issuer, Issuers},
+};
 use conclave_names::{Epoch, Timestamp};
 use mls_rs::CipherSuite;
 
@@ -195,6 +204,54 @@ fn a_group_with_a_blank_leaf_goes_on_in_another_suite_and_what_waits_goes_over()
 }
 
 #[test]
+fn a_freeze_that_is_annulled_is_over_and_what_waited_is_said() {
+    let mut world = World::new();
+    let mut people = trio(&mut world);
+    let access = people[2].group().access().unwrap();
+    let before = people[0].group().epoch();
+    people[0].wish(reinit());
+    people[0].drive_now(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        assert!(person.group().is_frozen());
+    }
+    people[1].say("while it was frozen");
+    false_nack(&mut world, &access);
+    for person in &mut people {
+        person.sync(&world.ds);
+    }
+    // Nobody acknowledges it in time.
+    world.ds.ahead += DISPUTE_MS + 600_000;
+    for person in &mut people {
+        person.sync(&world.ds);
+        person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap();
+        person.save();
+        person.restart();
+        let group = person.group();
+        assert_eq!((group.is_frozen(), group.epoch(), group.successor_due()), (false, before, None));
+    }
+    for _ in 0..2 {
+        for person in &mut people {
+            person.drive_now(&mut world);
+        }
+    }
+    for person in &people {
+        assert_eq!(person.texts(), ["while it was frozen"]);
+    }
+    people[2].wish(Wish::Update);
+    people[2].drive_now(&mut world);
+    // It can be made anew later.
+    people[1].wish(reinit());
+    people[1].drive_now(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        assert!(person.group().is_frozen());
+    }
+    let [alice, bob, carol] = &mut people;
+    agree(&mut [alice, bob, carol]);
+}
+
+#[test]
 fn a_change_that_does_not_go_over_is_told_and_kept_in_the_history() {
     let mut world = World::new();
     let mut people = frozen(&mut world);
@@ -259,6 +316,139 @@ fn of_two_successors_the_first_in_the_log_counts_for_everybody() {
     all_go_on(&mut world, &mut people);
     // Whoever made it stands first in its tree.
     assert_eq!(people[0].group().members().unwrap()[0].client, carol);
+}
+
+/// A knock of one about a group that he was locked out of, as it lies in the inbox of another, and opened.
+fn knock(world: &World, from: &mut Person, to: &mut Person) -> Knocked {
+    let (theirs, ours) = (to.key_package(world), from.key_package(world));
+    let post = from.group().knock(&to.account.client, &theirs, ours, world.ds.now()).unwrap();
+    let body = Body::Inline(size_class::pad(post.knock, 0));
+    let entry = Entry::new(EntryKind::Knock, Epoch(0), body).to_bytes().unwrap();
+    Knocked::open(&to.mls, &entry, world.ds.now()).unwrap()
+}
+
+/// Dave cannot apply the commit that adds Eve, and has not come back when the group is made anew.
+#[test]
+fn a_member_that_was_locked_out_meanwhile_is_let_into_the_successor() {
+    let mut world = World::new();
+    world.until = common::NOW.plus_ms(4 * 365 * 86_400_000);
+    let other = CertificateAuthority::generate(&common::domain(), common::NOW).unwrap();
+    let both = [&world.ca, &other];
+    let mut people: Vec<_> = ["alice", "bob", "carol"].map(|name| world.person_of(name, &world.ca, &both)).into();
+    let (mut dave, mut eve) = (world.person("dave"), world.person_of("eve", &other, &both));
+    let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
+    group_of(&mut world, &mut [alice, bob, carol, &mut dave]);
+    let package = eve.key_package(&world);
+    alice.wish(Wish::Add { key_packages: vec![package] });
+    alice.drive_now(&mut world);
+    eve.join(&world);
+    for person in [&mut dave, bob, carol] {
+        person.drive_now(&mut world);
+    }
+    dave.sync(&world.ds);
+    assert!(dave.group().wants_rejoin());
+    dave.say("to those whom Dave knows");
+    dave.group().wish_text_to_all("to all").unwrap();
+    let package = dave.key_package(&world);
+    dave.wish(Wish::Add { key_packages: vec![package] });
+
+    people.push(eve);
+    people[0].wish(reinit());
+    people[0].drive_now(&mut world);
+    people[1].drive_now(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        assert!(person.group().is_frozen());
+    }
+    // In between, no commit from outside gets anybody back: none would go on by it.
+    dave.sync(&world.ds);
+    dave.mls.identities().set_issuers(issuers_of(&world, &other));
+    assert_eq!(dave.begin_rejoin(&world, false), Err(RejoinError::NoGroupInfo));
+    let early = knock(&world, &mut dave, &mut people[0]);
+    let refused = people[0].group().answer(&early, world.ds.now());
+    assert!(matches!(refused, Err(KnockRefused::Frozen)), "{refused:?}");
+    let mut events = Vec::new();
+    let alice = people[0].account.client.clone();
+    dave.group().knocked(vec![alice], world.ds.now(), &mut events);
+    dave.save();
+    assert!(dave.group().knock_due().unwrap() > world.ds.now());
+
+    dave.suite = NEW;
+    let name = dave.group().name().clone();
+    let mut all: Vec<_> = people.into_iter().chain([dave]).collect();
+    make(&world, 0, &mut all);
+    all[0].drive_now(&mut world);
+    let mut dave = all.pop().unwrap();
+    let done = dave.sync(&world.ds);
+    assert!(matches!(done.outcomes.last(), Some((_, Outcome::Unfollowed))), "{done:?}");
+    let told = |event: &&Event| matches!(event, Event::Stuck { reason, .. } if reason.contains("was made anew"));
+    assert_eq!(done.events.iter().filter(told).count(), 1, "{done:?}");
+    dave.restart();
+    dave.mls.identities().set_issuers(issuers_of(&world, &other));
+    assert_eq!(dave.begin_rejoin(&world, false), Err(RejoinError::MadeAnew));
+    assert!(dave.group().knock_due().unwrap() <= world.ds.now(), "others may help now");
+
+    for person in &mut all {
+        person.sync(&world.ds);
+        go_on(person, &world);
+        person.restart();
+    }
+    found(&mut world, &mut all[0]);
+    dave.suite = CipherSuite::from(dave.group().cipher_suite());
+    for person in &mut all {
+        person.suite = dave.suite;
+    }
+    // Eve he does not know.
+    let knocks: Vec<_> = all.iter_mut().take(3).map(|person| knock(&world, &mut dave, person)).collect();
+    dave.suite = NEW;
+    assert_eq!(knocks[1].group(), Some(&name));
+    // The successor is of another suite.
+    assert!(matches!(all[1].group().answer(&knocks[1], world.ds.now()), Err(KnockRefused::KeyPackage(_))));
+    let package = dave.key_package(&world);
+    let fresh = knocks[1].with_key_package(&all[1].mls, package, world.ds.now()).unwrap();
+    all[1].group().answer(&fresh, world.ds.now()).unwrap();
+    all[1].drive_now(&mut world);
+    // The others find it done, also after a restart.
+    all[3].sync(&world.ds);
+    for at in [0, 2] {
+        all[at].sync(&world.ds);
+        all[at].restart();
+        let refused = all[at].group().would_answer(&knocks[at], world.ds.now());
+        assert!(matches!(refused, Err(KnockRefused::Back)), "{refused:?}");
+    }
+    let mut old = dave.group.take().unwrap();
+    dave.join(&world);
+    let mut events = Vec::new();
+    let [bob, mallory] = [&all[1], &world.person("mallory")].map(|person| person.account.client.clone());
+    let next = dave.group.as_mut().unwrap();
+    assert!(!old.is_continued_by(next, &mallory) && old.is_continued_by(next, &bob));
+    old.continued_by(next, world.ds.now(), &mut events);
+    let mut writes = old.take_writes().unwrap();
+    writes.extend(next.take_writes().unwrap());
+    dave.store.apply(writes);
+    assert!(events.contains(&Event::Succeeded { group: dave.group().name().clone() }));
+    let failed = |event: &&Event| matches!(event, Event::IntentFailed { .. });
+    assert_eq!(events.iter().filter(failed).count(), 1, "nobody is added: {events:?}");
+    let listed = conclave_engine::group::list(&dave.store).unwrap();
+    let of_old = listed.iter().find(|listed| listed.name == name).unwrap();
+    assert_eq!((&of_old.status, of_old.successor.as_ref()), (&Status::Removed, Some(dave.group().name())));
+    dave.restart();
+    dave.mls.identities().set_issuers(issuers_of(&world, &other));
+    for _ in 0..2 {
+        dave.drive_now(&mut world);
+    }
+    // Eve is nobody that he knew when he wrote.
+    assert_eq!(dave.events.iter().filter(failed).count(), 1, "{:?}", dave.events);
+    for person in &mut all {
+        person.sync(&world.ds);
+        assert_eq!(person.texts(), ["to all"]);
+    }
+    all.push(dave);
+    agree(&mut all.iter_mut().collect::<Vec<_>>());
+}
+
+fn issuers_of(world: &World, other: &CertificateAuthority) -> Issuers {
+    [world.ca.certificate(), other.certificate()].into_iter().map(|der| Issuer::parse(der).unwrap()).collect()
 }
 
 #[test]

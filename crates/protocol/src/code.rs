@@ -110,7 +110,7 @@ codes! {
     VerdictRefused = "VERDICT_REFUSED", AfterUpdate;
     /// The server has no tree of the epoch that the commit ends: offer all chunks of the new one.
     TreeIncomplete = "TREE_INCOMPLETE", AfterUpdate;
-    /// Entries that were to be read are no longer kept (metadata `oldest`): the group must be joined anew.
+    /// Entries that were to be read are no longer kept (metadata `oldest`): the client must come back without them.
     PositionGone = "POSITION_GONE", AfterUpdate;
     /// MLS or the group's policy refuses the commit or proposal (metadata `reason`; visible groups only).
     HandshakeRefused = "HANDSHAKE_REFUSED", Never;

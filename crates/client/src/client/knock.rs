@@ -1,7 +1,7 @@
 //! Asking members to be let into a group again, and being asked.
 
 use conclave_engine::{
-    group::{Group, KnockPost, Status},
+    group::{Group, KnockPost, KnockRefused, Status},
     key_packages::{self, AddressKey},
     knock::{self, Knocked},
 };
@@ -104,9 +104,11 @@ impl Client {
             }
         };
         let mut events = Vec::new();
+        // Who was locked out knows a group by the name that it had then.
+        let present = knocked.group().map(|group| self.current(group)).transpose()?;
         let active = self.groups()?.into_iter().filter(|group| group.status == Status::Active);
         let about: Vec<_> =
-            active.map(|group| group.name).filter(|name| knocked.group().is_none_or(|group| group == name)).collect();
+            active.map(|group| group.name).filter(|name| present.as_ref().is_none_or(|group| group == name)).collect();
         if about.is_empty() {
             tracing::info!(client = %knocked.client(), "somebody knocked at a group that is none of ours");
         }
@@ -135,13 +137,27 @@ impl Client {
             // What is amiss is told when the group's turn comes.
             Err(_) => return Ok(self.take_untold()),
         };
+        let mut name = name;
+        let current;
+        if self.group(name)?.is_frozen() {
+            match Box::pin(self.drive(name, None)).await {
+                Ok(done) => events.extend(done),
+                Err(error) if error.is_transient() => return Err(self.keep(events, error)),
+                Err(error) => tracing::warn!(%error, group = %name, "a frozen group does not go on"),
+            }
+            current = self.current(name)?;
+            name = &current;
+        }
         let now = self.delivery.now();
         let answered = match self.group(name)?.would_answer(knocked, now) {
-            Ok(()) if knocked.group().is_none() => match self.claim_for(name, knocked).await? {
+            // A successor may be of another cipher suite than the group that the knock is about.
+            Ok(()) if knocked.group() != Some(name) => match self.claim_for(name, knocked).await? {
                 Some(fresh) => self.group(name)?.answer(&fresh, now),
                 None => return Ok(events),
             },
             Ok(()) => self.group(name)?.answer(knocked, now),
+            // It waits in the inbox for the successor.
+            Err(KnockRefused::Frozen) => return Err(self.keep(events, ClientError::Undecided)),
             Err(refused) => Err(refused),
         };
         self.save(name)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use conclave_engine::{
     MlsError,
+    group::{Group, GroupSummary, Status},
     intent::Wish,
     invitation::JoinError,
     outcome::Event,
@@ -289,7 +290,7 @@ impl Client {
                 }
             }
         }
-        if self.groups.get(name).is_some_and(conclave_engine::group::Group::has_successor) {
+        if self.groups.get(name).is_some_and(Group::has_successor) {
             match Box::pin(self.succeed(name)).await {
                 Ok(more) => all.extend(more),
                 Err(error) => return Err(self.keep(all, error)),
@@ -345,6 +346,39 @@ impl Client {
         events.extend(self.sync_group(name).await?);
         events.extend(Box::pin(self.drive(name, None)).await?);
         Ok(())
+    }
+
+    /// Stores a group that this client was invited to. If it is what has become of one that this client could not follow, it leaves
+    /// that one for it.
+    pub(super) fn leave_for(&mut self, next: &mut Group, joined: &[Event]) -> Result<Vec<ClientEvent>, ClientError> {
+        let now = self.delivery.now();
+        let by = joined.iter().find_map(|event| match event {
+            Event::Joined { by, .. } => Some(by),
+            _ => None,
+        });
+        let same_room = |group: &GroupSummary| {
+            matches!(group.status, Status::Stuck { .. }) && group.room == next.profile().room && group.name != *next.name()
+        };
+        let mut old = None;
+        if let Some(by) = by {
+            for stuck in self.groups()?.into_iter().filter(same_room) {
+                // One that does not load is none to leave.
+                if self.group(&stuck.name).is_ok_and(|group| group.is_continued_by(next, by)) {
+                    old = self.groups.remove(&stuck.name);
+                    break;
+                }
+            }
+        }
+        let (mut writes, mut told) = (Vec::new(), Vec::new());
+        if let Some(old) = &mut old {
+            old.continued_by(next, now, &mut told);
+            writes = old.take_writes()?;
+            self.sessions.remove(old.name());
+        }
+        writes.extend(next.take_writes()?);
+        self.store.apply(&writes)?;
+        let group = old.map_or_else(|| next.name().clone(), |old| old.name().clone());
+        Ok(told.into_iter().map(|event| ClientEvent { group: group.clone(), event }).collect())
     }
 
     /// Has the DS make the channel of a group that goes on in it, unless it has.

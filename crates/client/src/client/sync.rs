@@ -270,7 +270,8 @@ impl Client {
         let now = self.delivery.now();
         let joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut told);
         match joined {
-            Ok(group) => {
+            Ok(mut group) => {
+                events.extend(self.leave_for(&mut group, &told)?);
                 self.groups.insert(name.clone(), group);
                 self.sessions.remove(&name);
                 events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));

@@ -115,8 +115,8 @@ impl Access {
         Err(Refusal::new(
             Code::PositionGone,
             format!(
-                "entries from {next} to {} of this channel are no longer kept: this client cannot follow the group any \
-                 more; have a member remove it and add it again",
+                "entries from {next} to {} of this channel are no longer kept: this client has missed them; it has to come \
+                 back by the group's present state, or be let in by a member",
                 Seq(oldest.0.saturating_sub(1))
             ),
         )

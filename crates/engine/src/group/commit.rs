@@ -155,8 +155,12 @@ impl Group {
         let info = SealedGroupInfo::new(&join_key, (tree_key_epoch, &tree_key), offer.root, place, info.to_bytes()?);
         // The DS of a visible group has the tree itself, and checks the GroupInfo.
         let visible = self.is_visible();
+        // Nobody comes into a frozen group from outside: by such a commit no one would go on. The DS of a visible group sees to it.
+        let open = !visible && change.reinit.is_none();
         let group_info = if visible {
             info.group_info.clone()
+        } else if !open {
+            Vec::new()
         } else {
             next_seed.seal(&provider, Purpose::GroupInfo, &context, info.to_bytes()?.to_vec()).map_err(fault)?
         };
@@ -188,7 +192,7 @@ impl Group {
             tree_dropped,
             tree_whole: offer.whole,
             joiners: joiners.as_ref().map(Hash::to_vec).unwrap_or_default(),
-            join_key: if visible { Vec::new() } else { join_key.verifying_key().to_bytes().to_vec() },
+            join_key: if open { join_key.verifying_key().to_bytes().to_vec() } else { Vec::new() },
             welcome,
         };
         self.foresee_tree(commit, offer.changed.names);

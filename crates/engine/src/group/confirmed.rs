@@ -28,6 +28,9 @@ pub(super) fn client_of_key(group: &GroupUri, kind: &[u8], key: &[u8]) -> Result
 impl Group {
     /// A commit added and removed members. One that was removed and added again has to show itself anew.
     pub(super) fn members_changed(&mut self, added: &[ClientUri], removed: &[ClientUri]) {
+        for client in added {
+            self.note_present(client, self.epoch());
+        }
         for client in removed {
             self.confirm_member(client);
         }
@@ -41,6 +44,7 @@ impl Group {
 
     /// A member sent something that MLS verified to be its own.
     pub(super) fn confirm_member(&mut self, client: &ClientUri) {
+        self.note_present(client, self.epoch());
         if self.unconfirmed.remove(client) {
             self.writes.push(Write::Delete { room: Room::GROUP, key: key(&self.name, client) });
         }

@@ -90,6 +90,9 @@ pub enum KnockRefused {
     /// Somebody else has its name.
     #[error("the knocker has another identity key than the member of its name")]
     IdentityKey,
+    /// Transient: nothing changes in a group that is being made anew. It is to be answered in its successor.
+    #[error("the group is being made anew: the knock is answered in the group that it becomes")]
+    Frozen,
     /// It was let in meanwhile, or has its present keys.
     #[error("the knocker's old leaf is not in the group any more: it is back already")]
     Back,
@@ -279,6 +282,25 @@ impl Group {
         }
     }
 
+    /// Members are asked without waiting for the time of the next round.
+    pub(super) fn knock_soon(&mut self) {
+        self.knocking.next = Timestamp(0);
+        if self.has_knocked() {
+            let value = record::encode(&self.knocking);
+            self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, KNOCKING), value });
+        }
+    }
+
+    /// Whether members were asked to let us in again.
+    pub(super) fn has_knocked(&self) -> bool {
+        self.knocking.rounds > 0
+    }
+
+    /// The identity key that a member of the group has.
+    pub(super) fn identity_key_of(&self, member: &ClientUri) -> Option<[u8; 32]> {
+        self.leaf_of(member).map(|leaf| leaf.identity_key)
+    }
+
     /// We are back.
     pub(super) fn stop_knocking(&mut self) {
         if self.knocking != Knocking::default() {
@@ -292,6 +314,9 @@ impl Group {
         if self.status != Status::Active {
             return Err(KnockRefused::NotActive);
         }
+        if self.is_frozen() {
+            return Err(KnockRefused::Frozen);
+        }
         let leaf = self.leaf_of(&knocked.client).ok_or(KnockRefused::NoMember)?;
         if leaf.index == self.mls.current_member_index() {
             return Err(KnockRefused::Back);
@@ -299,7 +324,10 @@ impl Group {
         if leaf.identity_key != knocked.identity_key {
             return Err(KnockRefused::IdentityKey);
         }
-        let same = if knocked.old_leaves.is_empty() {
+        let same = if self.is_about_predecessor(knocked) && !knocked.old_leaves.is_empty() {
+            // Those leaves were of the group before; its leaf here others made for it.
+            self.was_left_behind(knocked) || knocked.old_leaves.contains(&leaf.channel_key)
+        } else if knocked.old_leaves.is_empty() {
             // Who has lost everything has a new signature key.
             leaf.signature_key != knocked.signature_key
         } else {

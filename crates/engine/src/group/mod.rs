@@ -1,6 +1,7 @@
 //! A group as one of its members sees it.
 
 mod access;
+mod anew;
 mod apply;
 mod commit;
 mod confirmed;
@@ -179,6 +180,8 @@ pub struct Group {
     old_leaves: Vec<ChannelKey>,
     /// Those in the KeyPackages of the present round of knocks.
     asked_with: Vec<ChannelKey>,
+    /// If it goes on from another: who has shown itself since.
+    present: anew::Present,
     /// Whom we have let in again, and when.
     answered: BTreeMap<ClientUri, Timestamp>,
     account: Account,

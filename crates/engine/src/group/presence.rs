@@ -126,6 +126,8 @@ impl Group {
             let event = Event::Unseen { seq: unseen.last, since: unseen.since };
             self.note(&event, self.window.position().seq, now);
             events.push(event);
+            // Or what we know is not what the others are given.
+            self.suspect_branch();
         }
     }
 }

@@ -145,7 +145,10 @@ impl Group {
                     // It was checked that this is the next entry.
                     if self.window.advance_by(incoming.seq, kind, incoming.time, &hash).is_ok() {
                         let said = |event: &Event| matches!(event, Event::Message { .. });
-                        let wants_answer = kind == EntryKind::Commit || done.events.iter().skip(told).any(said);
+                        // Somebody is to commit what we proposed.
+                        let proposed = kind == EntryKind::Proposal && outcome == Outcome::Confirmed;
+                        let wants_answer =
+                            kind == EntryKind::Commit || proposed || done.events.iter().skip(told).any(said);
                         self.note_presence(incoming.seq, incoming.time, &outcome, wants_answer);
                         self.touched = true;
                         self.compare_receipt(&mut done.events);
@@ -266,11 +269,9 @@ impl Group {
         if self.status == Status::Removed || entry.epoch < self.joined {
             return Outcome::Stale;
         }
-        if self.is_in_wrong_branch() {
-            return Outcome::Unfollowed;
-        }
         // Of an epoch that we cannot be in: it began by a commit that we could not apply.
-        if entry.epoch > self.epoch() {
+        if self.is_in_wrong_branch() || entry.epoch > self.epoch() {
+            self.unfollowed(entry.kind, entry.epoch, incoming, events);
             return Outcome::Unfollowed;
         }
         if entry.kind == EntryKind::Successor {

@@ -504,7 +504,7 @@ impl Group {
     }
 
     /// Whether a wish goes over to the successor, or else what its user is to be told, if anything.
-    fn goes_over(&self, intent: &Intent, suite: CipherSuite) -> Result<(), Option<String>> {
+    pub(super) fn goes_over(&self, intent: &Intent, suite: CipherSuite) -> Result<(), Option<String>> {
         match &intent.wish {
             Wish::Send { .. } if self.last_added > intent.wished => Err(Some(JOINED_SINCE.to_owned())),
             Wish::Send { .. } | Wish::Remove { .. } | Wish::Leave => Ok(()),
@@ -536,7 +536,7 @@ impl Group {
     }
 
     /// Ends, as the group goes on under another name.
-    fn succeeded_by(&mut self, name: GroupUri) {
+    pub(super) fn succeeded_by(&mut self, name: GroupUri) {
         for order in self.intents.keys().copied().collect::<Vec<_>>() {
             self.drop_intent(order);
         }

@@ -57,7 +57,7 @@ pub enum RejoinError {
     #[error("this client follows the group, or is on its way back already")]
     NotNeeded,
     /// The server has no GroupInfo of the epoch. There will be one with the next commit.
-    #[error("the server has no GroupInfo of the present epoch: it comes with the next commit")]
+    #[error("the server has no GroupInfo of the present epoch: it comes with the next commit, or the group is being made anew")]
     NoGroupInfo,
     /// It is of another epoch than the channel is in, or was when it was read.
     #[error("the GroupInfo is of epoch {given}, and the channel is in epoch {current}")]
@@ -82,6 +82,9 @@ pub enum RejoinError {
     /// be tried again.
     #[error("entries are gone from the server: read on from the place that the GroupInfo names, then try again")]
     ReadOn,
+    /// Nobody is there any more: the group goes on in another, into which only a member can let this client.
+    #[error("the group was made anew without this client: only a member can let it into the group that it has become")]
+    MadeAnew,
     /// Our leaf is not there.
     #[error("this client is no member of the group any more")]
     NoMember,
@@ -219,6 +222,9 @@ impl Group {
         if !self.wants_rejoin() {
             return Err(RejoinError::NotNeeded);
         }
+        if self.was_made_anew() {
+            return Err(RejoinError::MadeAnew);
+        }
         if group_info.is_empty() {
             return Err(RejoinError::NoGroupInfo);
         }
@@ -314,8 +320,8 @@ impl Group {
         self.intents.get(&order).map(|intent| intent.id).ok_or(RejoinError::NotNeeded)
     }
 
-    /// Compares the members with those that we knew. Nobody was removed since, or the GroupInfo would not have opened: so
-    /// all must be there. Gives whether there are new ones.
+    /// Compares the members with those that we knew: each that is there has the same identity key. In a private group nobody was
+    /// removed since, or the GroupInfo would not have opened: so all must be there. Gives whether there are new ones.
     fn vouched(
         &self,
         way: &WayBack,
@@ -325,7 +331,6 @@ impl Group {
         let known = members_of(&self.mls.export_tree())?;
         for (client, before) in &known {
             match members.get(client) {
-                _ if self.is_visible() => {}
                 Some(now) if now.identity_key == before.identity_key => {}
                 Some(_) => {
                     return Err(RejoinError::Contradicts(format!(
@@ -333,6 +338,8 @@ impl Group {
                     )));
                 }
                 None if *client == self.account.client => return Err(RejoinError::NoMember),
+                // The DS of a visible group serves it after removals, too.
+                None if self.is_visible() => {}
                 None => return Err(RejoinError::Contradicts(format!("{client} is missing, and nobody was removed"))),
             }
         }
@@ -569,3 +576,7 @@ impl Group {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "rejoin_tests.rs"]
+mod tests;

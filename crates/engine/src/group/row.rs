@@ -73,6 +73,7 @@ struct LostRow {
     nacked: Option<Timestamp>,
     branch: u8,
     missed: Option<Seq>,
+    anew: Option<Epoch>,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -305,6 +306,7 @@ impl Group {
                     _ => return Err(RecordError::Damaged.into()),
                 },
                 missed: lost.missed,
+                anew: lost.anew,
             }),
             None => None,
         };
@@ -367,6 +369,7 @@ impl Group {
             knocking: knocking.map(|row| record::decode(&row)).transpose()?.unwrap_or_default(),
             old_leaves,
             asked_with: Vec::new(),
+            present: super::anew::load(rows, name)?,
             answered,
             account: account.clone(),
             shared: shared.clone(),
@@ -492,6 +495,7 @@ impl Group {
                     Branch::Resumed => 2,
                 },
                 missed: lost.missed,
+                anew: lost.anew,
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,

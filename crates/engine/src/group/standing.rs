@@ -111,6 +111,8 @@ pub(super) struct Lost {
     pub(super) branch: Branch,
     /// The first of the entries before it that are gone unread.
     pub(super) missed: Option<Seq>,
+    /// If the group was made anew without us: its last epoch (`anew`).
+    pub(super) anew: Option<Epoch>,
 }
 
 /// What the refusal of a commit tells who is shut out.
@@ -127,7 +129,7 @@ pub(super) enum RefusalSays {
 impl Lost {
     /// What stands, and only a way back leads beyond.
     pub(super) fn settled(commit: Seq, hash: Hash, reason: String, branch: Branch) -> Self {
-        Self { commit, hash, reason, certain: true, settled: true, nacked: None, branch, missed: None }
+        Self { commit, hash, reason, certain: true, settled: true, nacked: None, branch, missed: None, anew: None }
     }
 }
 
@@ -294,6 +296,7 @@ impl Group {
             events.push(Event::Annulled { commit: *first, epoch });
             self.refresh_annulled(*first);
             self.forget_void_answers();
+            self.forget_present(epoch);
         }
         // The server has forgotten the tree of the epoch that came back when it took that of a void one.
         self.tree_lost();
@@ -424,6 +427,7 @@ impl Group {
             nacked: None,
             branch: Branch::None,
             missed: self.lost.as_ref().and_then(|lost| lost.missed),
+            anew: None,
         });
         self.status = Status::Stuck { reason: reason.to_owned() };
         self.touched = true;

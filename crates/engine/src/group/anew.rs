@@ -1,0 +1,148 @@
+//! A group that was made anew while a member could not follow it.
+//!
+//! The successor has a leaf for each member, but only who was in the frozen epoch opens the Welcome (`reinit`). Who was locked out then
+//! sees an entry with a successor that it cannot read: no commit from outside leads on in the old channel, in which nobody is any
+//! more. So it knocks. Members know the successor for what became of the group that the knock names. Which leaf is to be replaced the
+//! knocker cannot say: it is the one of its name and identity key, unless that client has shown since that it is there. By the
+//! Welcome that follows, the locked-out client leaves the old group for the new one.
+//!
+//! Rows, one for each client that has shown itself: `present/` and its name under the group's prefix, with the epoch.
+
+use std::collections::BTreeMap;
+
+use conclave_channel::EntryKind;
+use conclave_names::{ClientUri, Epoch, GroupUri, Timestamp};
+
+use super::{Group, Status, confirmed::client_of_key, process::Incoming, row};
+use crate::{
+    intent::Intent,
+    knock::Knocked,
+    outcome::Event,
+    record::{self, RecordError},
+    writes::{Room, Rows, Write},
+};
+
+/// Prefix of the rows.
+const PRESENT: &[u8] = b"present/";
+
+/// Who has shown that it is in a group that goes on from another, and in which epoch first.
+pub(super) type Present = BTreeMap<ClientUri, Epoch>;
+
+fn key(group: &GroupUri, client: &ClientUri) -> Vec<u8> {
+    row::key(group, &[PRESENT, client.to_string().as_bytes()].concat())
+}
+
+/// Reads the rows of a group that is being loaded.
+pub(super) fn load<R: Rows>(rows: &R, name: &GroupUri) -> Result<Present, row::LoadError<R::Error>> {
+    let mut present = BTreeMap::new();
+    for (key, value) in rows.scan(Room::GROUP, &row::key(name, PRESENT)).map_err(row::LoadError::Store)? {
+        let epoch: Epoch = record::decode(&value)?;
+        present.insert(client_of_key(name, PRESENT, &key)?, epoch);
+    }
+    Ok::<_, RecordError>(present).map_err(Into::into)
+}
+
+impl Group {
+    /// A client did something in the group, or was added to it, by what began this epoch or in it.
+    pub(super) fn note_present(&mut self, client: &ClientUri, epoch: Epoch) {
+        if self.predecessor.is_some() && !self.present.contains_key(client) {
+            self.present.insert(client.clone(), epoch);
+            let (key, value) = (key(&self.name, client), record::encode(&epoch));
+            self.writes.push(Write::Put { room: Room::GROUP, key, value });
+        }
+    }
+
+    /// The epochs after this one are void.
+    pub(super) fn forget_present(&mut self, after: Epoch) {
+        let (name, writes) = (&self.name, &mut self.writes);
+        self.present.retain(|client, epoch| {
+            let kept = *epoch <= after;
+            if !kept {
+                writes.push(Write::Delete { room: Room::GROUP, key: key(name, client) });
+            }
+            kept
+        });
+    }
+
+    /// Whether a knock is about the group that this one goes on from.
+    pub(super) fn is_about_predecessor(&self, knocked: &Knocked) -> bool {
+        knocked.group().is_some() && knocked.group() == self.predecessor.as_ref()
+    }
+
+    /// Whether it is by who has not been seen here since.
+    pub(super) fn was_left_behind(&self, knocked: &Knocked) -> bool {
+        !self.present.contains_key(&knocked.client)
+    }
+
+    /// An entry of an epoch that we could not follow into. If it holds a successor, the group went on without us.
+    pub(super) fn unfollowed(&mut self, kind: EntryKind, epoch: Epoch, incoming: &Incoming, events: &mut Vec<Event>) {
+        // The law admits it in the present epoch only.
+        if kind != EntryKind::Successor {
+            return;
+        }
+        let Some(lost) = self.lost.as_mut() else { return };
+        if lost.anew == Some(epoch) {
+            return;
+        }
+        lost.anew = Some(epoch);
+        let reason = "the group was made anew while this client could not follow it: it asks members to let it into the \
+                      group that it has become; if none does within a day, have a member remove this client and add it again";
+        reason.clone_into(&mut lost.reason);
+        self.status = Status::Stuck { reason: reason.to_owned() };
+        // Whoever was asked before could not help.
+        self.knock_soon();
+        events.push(Event::Stuck { seq: incoming.seq, reason: reason.to_owned() });
+    }
+
+    /// Whether, for all that we know, nobody is in the group any more, because it was made anew without us. Another commit in its
+    /// channel shows that it was not.
+    pub(super) fn was_made_anew(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.anew == Some(self.ledger.epoch()))
+    }
+
+    /// Whether a group that this client was just invited to, by `by`, is what has become of this one, which it could not follow: it
+    /// is the same room, this client has asked members to be let in, and one that it knew did so.
+    #[must_use]
+    pub fn is_continued_by(&self, next: &Self, by: &ClientUri) -> bool {
+        let known = self.identity_key_of(by);
+        matches!(self.status, Status::Stuck { .. })
+            && self.name != next.name
+            && (&self.profile.room, &self.profile.hub) == (&next.profile.room, &next.profile.hub)
+            && (self.was_made_anew() || self.has_knocked())
+            && known.is_some()
+            && known == next.identity_key_of(by)
+    }
+
+    /// Leaves this group for what it has become ([`Group::is_continued_by`]): what waits goes over, but nothing is said if there
+    /// are members that its writer did not know. The writes of both groups belong into one transaction.
+    pub fn continued_by(&mut self, next: &mut Self, now: Timestamp, events: &mut Vec<Event>) {
+        let known = |member: super::Member| {
+            self.identity_key_of(&member.client).is_some_and(|key| key == *member.identity_key.as_bytes())
+        };
+        let strangers = next.members().map_or(true, |members| !members.into_iter().all(known));
+        let wished = if strangers { Epoch(next.joined.0.saturating_sub(1)) } else { next.joined };
+        let (suite, mut told) = (next.mls.cipher_suite(), Vec::new());
+        for intent in self.intents.values() {
+            if let Err(stays) = self.goes_over(intent, suite) {
+                told.extend(stays.map(|reason| Event::IntentFailed { intent: intent.id, reason }));
+                continue;
+            }
+            let wished = if intent.wished == Epoch(u64::MAX) { intent.wished } else { wished };
+            let moved = Intent { wished, prepared: None, ordered: false, ..intent.clone() };
+            let order = next.free_order(false);
+            next.intents.insert(order, moved);
+            next.save_intent(order);
+        }
+        if strangers {
+            next.last_added = next.last_added.max(next.joined);
+        }
+        told.push(Event::Succeeded { group: next.name.clone() });
+        for event in told {
+            self.note(&event, self.window.position().seq, now);
+            events.push(event);
+        }
+        self.stop_knocking();
+        self.lost = None;
+        self.succeeded_by(next.name.clone());
+    }
+}

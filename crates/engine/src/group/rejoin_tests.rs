@@ -1,0 +1,131 @@
+//! GroupInfos that somebody who has the group seed sealed well, and that lie all the same.
+
+use conclave_channel::EntryKind;
+use conclave_mls::{components::HandshakeMode, seal::SealError};
+
+use super::{
+    super::process::audit_tests::common::{Person, World, group_of},
+    *,
+};
+
+/// Alice, Bob and Carol, after commits of Alice's. Bob has read it all, and cannot follow from here on.
+fn cast(world: &mut World) -> [Person; 3] {
+    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let [alice, bob, carol] = &mut people;
+    group_of(world, &mut [alice, bob, carol]);
+    for person in [&mut *alice, &mut *bob, &mut *carol] {
+        person.sync(&world.ds);
+    }
+    let group = bob.group();
+    let place = group.window.position().seq;
+    group.lost = Some(Lost::settled(place, Hash::new([0; 32]), "lost".to_owned(), Branch::None));
+    group.status = Status::Stuck { reason: "lost".to_owned() };
+    for _ in 0..2 {
+        alice.wish(Wish::Update);
+        alice.drive(world);
+    }
+    bob.group().status = Status::Stuck { reason: "lost".to_owned() };
+    people
+}
+
+/// What Alice's newest commit left at the server, changed and sealed again.
+fn forged(
+    world: &mut World,
+    alice: &mut Person,
+    change: impl FnOnce(&mut SealedGroupInfo),
+) -> Result<Vec<u8>, SealError> {
+    let group = alice.group();
+    let provider = suite(group.mls.cipher_suite()).unwrap();
+    let (epoch, bytes) = world.ds.group_info.clone();
+    let context = epoch_context(&group.profile.channel, epoch);
+    let seed = group.seed(epoch).unwrap();
+    let mut sealed = SealedGroupInfo::parse(&seed.open(&provider, Purpose::GroupInfo, &context, &bytes)?).unwrap();
+    change(&mut sealed);
+    seed.seal(&provider, Purpose::GroupInfo, &context, sealed.to_bytes().unwrap().to_vec())
+}
+
+fn contradicts(result: Result<impl std::fmt::Debug, RejoinError>, what: &str) {
+    match result {
+        Err(RejoinError::Contradicts(reason)) => assert!(reason.contains(what), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Lets Bob read the channel's commits in the clear alone, as who cannot apply them.
+fn read_on(world: &World, bob: &mut Person) {
+    for incoming in world.ds.after(bob.group().position().seq) {
+        let entry = Entry::parse(&incoming.entry).unwrap();
+        let hash = conclave_channel::chain::entry_hash(&incoming.entry);
+        let group = bob.group();
+        group.ledger.advance(incoming.time);
+        group.ledger.admit(&group.profile.channel, incoming.seq, incoming.time, &entry, hash).unwrap();
+        group.window.advance_by(incoming.seq, entry.kind, incoming.time, &hash).unwrap();
+        assert_eq!(entry.kind, EntryKind::Commit);
+    }
+}
+
+#[test]
+fn a_tree_that_is_not_the_one_of_the_newest_commit_is_refused() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = cast(&mut world);
+    read_on(&world, &mut bob);
+    // Honestly, he could come back.
+    assert_eq!(bob.begin_rejoin(&world, false), Ok(()));
+    let order = *bob.group().intents.keys().next().unwrap();
+    bob.group().drop_intent(order);
+    // The tree that an earlier commit of Alice's left: the server still has it.
+    let mut before = None;
+    forged(&mut world, &mut alice, |sealed| before = Some(sealed.tree)).unwrap();
+    alice.wish(Wish::Update);
+    alice.drive(&mut world);
+    read_on(&world, &mut bob);
+    let genuine = world.ds.group_info.clone();
+    world.ds.group_info.1 = forged(&mut world, &mut alice, |sealed| sealed.tree = before.unwrap()).unwrap();
+    contradicts(bob.begin_rejoin(&world, false), "its tree is not the one");
+    assert!(bob.group().wants_rejoin(), "nothing has changed");
+    world.ds.group_info = genuine;
+    assert_eq!(bob.begin_rejoin(&world, false), Ok(()));
+}
+
+#[test]
+fn members_that_are_missing_or_others_are_refused() {
+    let mut world = World::new();
+    let [_, mut bob, carol] = cast(&mut world);
+    read_on(&world, &mut bob);
+    let (epoch, info) = world.ds.group_info.clone();
+    let now = world.ds.now();
+    let way = bob.group().way_back(epoch, &info, now).unwrap();
+    let (own, carol) = (bob.account.client.clone(), carol.account.client.clone());
+    let read = |group: &Group| members_of(&group.mls.export_tree()).unwrap();
+    let group = bob.group();
+    let vouched = |group: &Group, change: &dyn Fn(&mut BTreeMap<ClientUri, InTree>)| {
+        let mut members = read(group);
+        change(&mut members);
+        group.vouched(&way, &members, true)
+    };
+    let other_key = |client: &ClientUri| {
+        let client = client.clone();
+        move |members: &mut BTreeMap<ClientUri, InTree>| members.get_mut(&client).unwrap().identity_key[0] ^= 1
+    };
+    assert_eq!(vouched(group, &|_| {}), Ok(false));
+    for visible in [false, true] {
+        // The server of a visible group lets everybody read the GroupInfo, also after a removal.
+        group.profile.mode = if visible { HandshakeMode::Visible } else { HandshakeMode::Private };
+        contradicts(vouched(group, &other_key(&carol)), "identity key");
+        contradicts(vouched(group, &other_key(&own)), "identity key");
+        let gone = |client: &ClientUri| {
+            let client = client.clone();
+            move |members: &mut BTreeMap<ClientUri, InTree>| {
+                members.remove(&client);
+            }
+        };
+        assert_eq!(vouched(group, &gone(&own)), Err(RejoinError::NoMember));
+        if visible {
+            assert_eq!(vouched(group, &gone(&carol)), Ok(false));
+        } else {
+            contradicts(vouched(group, &gone(&carol)), "is missing");
+        }
+        let nobody = vouched(group, &|members| members.values_mut().for_each(|member| member.leaf += 100));
+        assert!(matches!(nobody, Err(RejoinError::Damaged(_))), "{nobody:?}");
+    }
+}
