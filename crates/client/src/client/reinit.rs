@@ -357,7 +357,9 @@ impl Client {
             _ => None,
         });
         let same_room = |group: &GroupSummary| {
-            matches!(group.status, Status::Stuck { .. }) && group.room == next.profile().room && group.name != *next.name()
+            matches!(group.status, Status::Stuck { .. })
+                && group.room == next.profile().room
+                && group.name != *next.name()
         };
         let mut old = None;
         if let Some(by) = by {

@@ -43,8 +43,6 @@ pub(super) struct Branches {
     audit: Option<Position>,
     /// How often there was reason to in this epoch.
     suspicions: u32,
-    /// Whether the DS does not know the present epoch.
-    unknown: bool,
     /// The entry that did not follow on what our invitation says.
     refused: Option<(Seq, Hash)>,
 }
@@ -125,7 +123,6 @@ impl Group {
     /// to its end. Time may have annulled it; or it is of another branch: the log is to be read once more.
     pub fn epoch_refused(&mut self) {
         self.suspect_branch();
-        self.branches.unknown = self.branches.audit.is_some();
     }
 
     /// An entry cannot follow on those that we have. Until the commit that added us is settled, we know of what was open before it by our
@@ -155,7 +152,7 @@ impl Group {
     /// [`MlsError`] if these entries are none, or not those that follow [`Group::wants_audit`]; then the audit ends without a result.
     pub fn audit(&mut self, batch: &[Incoming], events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(mut place) = self.branches.audit.take() else { return Ok(()) };
-        let (from, end) = (place.seq, self.window.position().seq);
+        let end = self.window.position().seq;
         // The place that we joined from is before what our key may read.
         let first =
             batch.first().and_then(|first| Some(Seq(first.seq.0.checked_sub(1)?))).filter(|seq| *seq > place.seq);
@@ -178,14 +175,12 @@ impl Group {
                 return Ok(());
             }
         }
-        if batch.is_empty() && place.seq < end && self.branches.unknown {
-            // Entries that begin the epoch that it does not know are gone from it.
+        if batch.is_empty() && place.seq < end {
+            // Entries that we have are gone from it.
             self.lose_branch(place.seq.next(), events);
             return Ok(());
         }
-        // Where it gives out no more, that is asked for once more.
-        let more = place.seq < end && (place.seq > from || self.branches.unknown);
-        self.branches.audit = more.then_some(place);
+        self.branches.audit = (place.seq < end).then_some(place);
         Ok(())
     }
 

@@ -57,7 +57,9 @@ pub enum RejoinError {
     #[error("this client follows the group, or is on its way back already")]
     NotNeeded,
     /// The server has no GroupInfo of the epoch. There will be one with the next commit.
-    #[error("the server has no GroupInfo of the present epoch: it comes with the next commit, or the group is being made anew")]
+    #[error(
+        "the server has no GroupInfo of the present epoch: it comes with the next commit, or the group is being made anew"
+    )]
     NoGroupInfo,
     /// It is of another epoch than the channel is in, or was when it was read.
     #[error("the GroupInfo is of epoch {given}, and the channel is in epoch {current}")]
