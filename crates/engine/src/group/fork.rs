@@ -12,11 +12,12 @@ use std::collections::BTreeMap;
 
 use conclave_channel::{Claim, Entry, Position, chain};
 use conclave_mls::components::EpochTag;
-use conclave_names::{ClientUri, Epoch, Hash, Seq};
+use conclave_names::{ClientUri, Epoch, Hash, Seq, Timestamp};
 
 use super::{
     Group, Incoming, Status,
     access::fault,
+    presence::UNSEEN_MS,
     standing::{Branch, COMES_BACK, Lost},
 };
 use crate::{
@@ -43,6 +44,8 @@ pub(super) struct Branches {
     audit: Option<Position>,
     /// How often there was reason to in this epoch.
     suspicions: u32,
+    /// When silence was a reason last.
+    silence: Option<Timestamp>,
     /// The entry that did not follow on what our invitation says.
     refused: Option<(Seq, Hash)>,
 }
@@ -116,6 +119,14 @@ impl Group {
         self.branches.suspicions = self.branches.suspicions.saturating_add(1);
         if self.branches.suspicions.is_power_of_two() {
             self.branches.audit = Some(self.window.oldest());
+        }
+    }
+
+    /// Nobody shows to have seen what we said: what we know may not be what the others are given. That is asked once a day at most.
+    pub(super) fn suspect_silence(&mut self, now: Timestamp) {
+        if self.branches.silence.is_none_or(|last| last.plus_ms(UNSEEN_MS) <= now) {
+            self.branches.silence = Some(now);
+            self.suspect_branch();
         }
     }
 

@@ -117,6 +117,10 @@ impl Group {
 
     /// Tells of silence, once.
     pub(super) fn tell_silence(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        if self.presence.unseen.is_some_and(|unseen| unseen.told) && self.status == Status::Active {
+            self.suspect_silence(now);
+            return;
+        }
         if self.silence_due().is_none_or(|due| due > now) {
             return;
         }
@@ -126,8 +130,7 @@ impl Group {
             let event = Event::Unseen { seq: unseen.last, since: unseen.since };
             self.note(&event, self.window.position().seq, now);
             events.push(event);
-            // Or what we know is not what the others are given.
-            self.suspect_branch();
+            self.suspect_silence(now);
         }
     }
 }
