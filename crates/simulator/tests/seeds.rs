@@ -65,7 +65,7 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
     // That a key is used twice must be seen as such: what comes of it would be seen by others, too.
     let word = if sabotage == Sabotage::ReuseKey { "uses a key" } else { "" };
     let caught = |seed| simulate(&Plan { sabotage, hostile: sabotage.needs(), ..Plan::new(seed) }).err();
-    (0..300).find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
+    (0..600).find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
 }
 
 macro_rules! planted {
