@@ -12,6 +12,7 @@ use conclave_engine::{
     outcome::Event,
 };
 use conclave_names::{Epoch, Hash};
+use conclave_protocol::{Code, Refusal};
 
 /// Alice and Carol believe two authorities, Bob only the first. So Bob cannot apply a commit that adds Dave.
 struct Cast {
@@ -148,12 +149,12 @@ fn the_keys_of_all_epochs_that_may_come_back_are_at_hand_newest_first() {
     assert!(cast.carol.group().access_before(before).unwrap().is_none());
 }
 
-/// Bob has left by a commit that followed on one that Carol could not apply. Time annuls both, and he is a member again.
+/// Carol was removed by a commit that followed on one that Bob could not apply. Time annuls both, and she is a member again.
 #[test]
 fn a_removal_that_time_annuls_is_not_the_end() {
     let mut cast = cast();
     cast.add_dave();
-    // Bob cannot apply that; Carol can, and removes herself nobody: Alice removes her in the epoch that will be void.
+    // Alice removes her in the epoch that will be void.
     let users = vec![cast.carol.user()];
     cast.alice.wish(Wish::Remove { users });
     cast.alice.drive_now(&mut cast.world);
@@ -285,4 +286,35 @@ fn an_annulled_removal_leaves_the_member_in_place() {
     assert_eq!(*cast.carol.group().status(), Status::Active);
     cast.alice.sync(&cast.world.ds);
     agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+}
+
+/// Carol was removed; the commit before that is disputed, and acknowledged where she cannot read. By time alone she is a member again.
+#[test]
+fn a_removal_that_stands_behind_what_the_removed_can_read_is_the_end() {
+    let mut cast = cast();
+    cast.add_dave();
+    let users = vec![cast.carol.user()];
+    cast.alice.wish(Wish::Remove { users });
+    cast.bob.drive_now(&mut cast.world);
+    cast.alice.drive_now(&mut cast.world);
+    cast.carol.sync(&cast.world.ds);
+    assert_eq!(*cast.carol.group().status(), Status::Removed);
+    assert!(cast.carol.group().may_return());
+    cast.wait();
+    let later = cast.world.ds.now().plus_ms(600_000);
+    cast.carol.group().caught_up(later).unwrap();
+    assert!(cast.carol.group().next_submission(later, &mut Vec::new()).unwrap().is_none());
+    assert_eq!(*cast.carol.group().status(), Status::Active);
+    cast.carol.wish(Wish::Update);
+    cast.carol.restart();
+    let commit = cast.carol.group().next_submission(later, &mut Vec::new()).unwrap().unwrap();
+    let refusal = Refusal::new(Code::EpochStale, "the group has gone on");
+    let mut events = Vec::new();
+    assert_eq!(cast.carol.group().refused(commit.intent, &refusal, &mut events), Ok(()));
+    cast.carol.save();
+    assert_eq!(*cast.carol.group().status(), Status::Removed);
+    assert!(!cast.carol.group().may_return());
+    assert!(cast.carol.group().wants_audit().is_none());
+    let failed = |event: &Event| matches!(event, Event::IntentFailed { .. });
+    assert!(events.iter().any(failed), "{events:?}");
 }

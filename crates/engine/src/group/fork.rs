@@ -187,7 +187,10 @@ impl Group {
             }
         }
         if batch.is_empty() && place.seq < end {
-            // Entries that we have are gone from it.
+            // Entries that we have are gone from it; unless a removal has ended what our keys read.
+            if self.status != Status::Active || self.returned.is_some() {
+                return Ok(());
+            }
             self.lose_branch(place.seq.next(), events);
             return Ok(());
         }

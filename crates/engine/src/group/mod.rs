@@ -175,6 +175,8 @@ pub struct Group {
     unconfirmed: BTreeSet<ClientUri>,
     /// How often we have asked members to let us in again, and when we ask next.
     knocking: knock::Knocking,
+    /// Our removal, if by time alone it is annulled and nothing has shown yet that it is.
+    returned: Option<Seq>,
     /// Channel keys of leaves of ours that the group may have in place of the present one, since we asked members to let us in again and
     /// until that is settled.
     old_leaves: Vec<ChannelKey>,

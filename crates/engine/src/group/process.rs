@@ -144,6 +144,7 @@ impl Group {
                     }
                     // It was checked that this is the next entry.
                     if self.window.advance_by(incoming.seq, kind, incoming.time, &hash).is_ok() {
+                        self.returned = self.returned.filter(|removal| incoming.seq <= *removal);
                         let said = |event: &Event| matches!(event, Event::Message { .. });
                         // Somebody is to commit what we proposed.
                         let proposed = kind == EntryKind::Proposal && outcome == Outcome::Confirmed;

@@ -230,8 +230,10 @@ impl Group {
             return Ok(());
         }
         self.ledger = ledger;
-        let told = events.len();
+        let (told, removed_at) = (events.len(), self.removed_at);
         self.take_changes(&changes, events)?;
+        // Others may have acknowledged the commit behind our removal, where we cannot read.
+        self.returned = removed_at.filter(|_| self.status == Status::Active);
         self.touched = true;
         self.dirty |= changes.iter().any(|change| matches!(change, Change::Annulled { .. }));
         let (seq, time) = (self.window.position().seq, self.window.time());
@@ -239,6 +241,15 @@ impl Group {
             self.note(event, seq, time);
         }
         Ok(())
+    }
+
+    /// The DS takes nothing of ours in the epoch that we are back in by time alone: our removal stands.
+    pub(super) fn stay_removed(&mut self, events: &mut Vec<Event>) {
+        self.returned = None;
+        self.removed_at = None;
+        let failed = self.end();
+        self.note_here(&failed);
+        events.extend(failed);
     }
 
     /// When time alone annuls the epoch that we are in.

@@ -514,6 +514,10 @@ impl Group {
                 self.save_intent(order);
                 Ok(())
             }
+            Code::EpochConflict | Code::EpochStale | Code::AccessRefused if current && self.returned.is_some() => {
+                self.stay_removed(events);
+                Ok(())
+            }
             // What it is about was decided meanwhile: the channel tells how.
             Code::VerdictRefused => {
                 let (about, disputes) = (intent.wish.about(), matches!(intent.wish, Wish::Nack { .. }));
