@@ -10,7 +10,7 @@ use conclave_channel::{
     receipt::{Equivocation, Receipt, ReceiptKey},
 };
 use conclave_engine::{
-    group::{Incoming, Processed},
+    group::{Incoming, Processed, Status},
     intent::Wish,
     outcome::{Event, Outcome},
 };
@@ -249,6 +249,33 @@ fn a_receipt_binds_the_server_to_what_it_shows() {
     // And of a place that was read before.
     let late = bob.group().accepted(&reply(position.seq.0, Hash::new([2; 32]), channel));
     assert!(matches!(late[..], [Event::ReceiptBroken { .. }]));
+}
+
+/// Bob's log differs from the others' in what nobody can read any more: the server signs for theirs.
+#[test]
+fn what_the_server_signs_for_again_and_again_is_the_log() {
+    let (mut world, [_, mut bob, _]) = scene();
+    let channel = world.ds.channel.unwrap();
+    bob.sync(&world.ds);
+    let mut say = |bob: &mut Person, honest: bool| {
+        bob.say("something");
+        let submission = bob.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+        let seq = world.ds.submit(&submission).unwrap();
+        let entry = world.ds.after(Seq(seq.0 - 1)).remove(0);
+        let hash = chain::entry_hash(&entry.entry);
+        let hash =
+            chain::next(&bob.group().position().hash, seq, conclave_channel::EntryKind::Message, entry.time, &hash);
+        let signed = if honest { hash } else { Hash::new([7; 32]) };
+        bob.group().accepted(&reply(seq.0, signed, channel));
+        bob.sync(&world.ds)
+    };
+    for honest in [false, false, true, false, false] {
+        say(&mut bob, honest);
+        assert_eq!(*bob.group().status(), Status::Active);
+    }
+    let done = say(&mut bob, false);
+    assert!(done.events.iter().any(|event| matches!(event, Event::LogRewritten { .. })), "{:?}", done.events);
+    assert!(bob.group().wants_rejoin());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! the group is decided by the law of which commit stands, on the log that the DS gives out now: so the entries that we remember are
 //! read once more, and who processed other ones is in the wrong branch and must come back. Who processed these waits for the
 //! others to do so. The same is done where an entry does not follow on those that we have, and where the DS
-//! does not know our epoch. A tag of a message that did not decrypt is the word of anybody who has the group seed, and by itself
+//! does not know our epoch; what it signs for again and again counts as well. A tag of a message that did not decrypt is the word of anybody who has the group seed, and by itself
 //! changes nothing.
 
 use std::collections::BTreeMap;
@@ -31,6 +31,9 @@ const TAGS: usize = 4;
 /// Void epochs whose tags are remembered.
 const VOID_TAGS: usize = 16;
 
+/// Receipts for another log that are taken for the truth, if no other comes between.
+const BROKEN: u32 = 3;
+
 /// What is known of branches. Not stored: another message will tell again.
 #[derive(Debug, Default)]
 pub(super) struct Branches {
@@ -44,6 +47,8 @@ pub(super) struct Branches {
     audit: Option<Position>,
     /// How often there was reason to in this epoch.
     suspicions: u32,
+    /// Receipts since the last good one that were for another log.
+    broken: u32,
     /// When silence was a reason last.
     silence: Option<Timestamp>,
     /// The entry that did not follow on what our invitation says.
@@ -127,6 +132,21 @@ impl Group {
         if self.branches.silence.is_none_or(|last| last.plus_ms(UNSEEN_MS) <= now) {
             self.branches.silence = Some(now);
             self.suspect_branch();
+        }
+    }
+
+    /// The DS signed for the log that we have.
+    pub(super) fn signs_for_our_log(&mut self) {
+        self.branches.broken = 0;
+    }
+
+    /// The DS signed for another log than we have. Where it does so again and again, that is the one that it gives out to the others, and
+    /// ours differs in what can be read no more.
+    pub(super) fn signs_for_another_log(&mut self, seq: Seq, events: &mut Vec<Event>) {
+        self.branches.broken = self.branches.broken.saturating_add(1);
+        if self.branches.broken >= BROKEN && self.status == Status::Active {
+            self.branches.broken = 0;
+            self.lose_branch(seq, events);
         }
     }
 

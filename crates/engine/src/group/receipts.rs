@@ -80,11 +80,15 @@ impl Group {
     /// Holds the entry that was just read against what the DS signed of its place.
     pub(super) fn compare_receipt(&mut self, events: &mut Vec<Event>) {
         let position = self.window.position();
-        if let Some(receipt) = self.receipts.get(&position.seq).filter(|receipt| receipt.position != position) {
-            let event = Event::ReceiptBroken { seq: position.seq, receipt: encode(receipt) };
-            self.note_here(std::slice::from_ref(&event));
-            events.push(event);
+        let Some(receipt) = self.receipts.get(&position.seq) else { return };
+        if receipt.position == position {
+            self.signs_for_our_log();
+            return;
         }
+        let event = Event::ReceiptBroken { seq: position.seq, receipt: encode(receipt) };
+        self.note_here(std::slice::from_ref(&event));
+        events.push(event);
+        self.signs_for_another_log(position.seq, events);
     }
 }
 

@@ -502,7 +502,8 @@ impl Group {
         let is_commit = intent.prepared.as_ref().is_some_and(|prepared| prepared.bundle.is_some());
         match refusal.code {
             // What we could not read whether it was annulled.
-            Code::EpochConflict | Code::AccessRefused if current && is_commit && says == RefusalSays::Stands => {
+            // Of the epoch before the present one, messages are still taken: that one is not says as much as of a commit.
+            Code::EpochConflict | Code::EpochStale | Code::AccessRefused if current && says == RefusalSays::Stands => {
                 self.went_on_without_us(events);
                 Ok(())
             }
