@@ -9,7 +9,10 @@ use ed25519_dalek::SigningKey;
 use mls_rs::{ExtensionList, group::ExportedTree, identity::SigningIdentity};
 
 use super::Group;
-use crate::mls_client::{MlsError, MlsGroup};
+use crate::{
+    mls_client::{MlsError, MlsGroup},
+    stores::GroupRows,
+};
 
 /// What opens a session on the group's channel.
 #[derive(Clone)]
@@ -120,13 +123,65 @@ impl Group {
     /// [`MlsError`] if we are no member any more.
     pub fn access(&self) -> Result<Access, MlsError> {
         let public = own_channel_key(&self.mls)?;
-        let key = self
-            .channel_keys
-            .iter()
-            .find(|key| key.verifying_key().to_bytes() == public.0)
-            .ok_or_else(|| fault("the channel key of our leaf is not in the profile"))?;
+        let key = self.secret_of(&public)?;
         let path = self.keys()?.tree.path(&public).map_err(fault)?;
         Ok(Access { channel: self.profile.channel, epoch: self.epoch(), key: key.clone(), path })
+    }
+
+    /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
+    pub(super) fn keys_of(&self, epoch: Epoch) -> Result<(Arc<Keys>, ChannelKey), MlsError> {
+        if self.epoch() == epoch {
+            return Ok((Arc::clone(self.keys()?), own_channel_key(&self.mls)?));
+        }
+        let parent = self.parents.iter().find(|parent| parent.ended == epoch && parent.at == epoch);
+        let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
+        // Apart from the group that is open.
+        let apart = self.shared.apart();
+        let group_id = self.name.to_string().into_bytes();
+        apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
+        let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
+        Ok((Arc::new(Keys::of(&mls)?), own_channel_key(&mls)?))
+    }
+
+    /// The private part of a channel key of ours.
+    pub(super) fn secret_of(&self, key: &ChannelKey) -> Result<&SigningKey, MlsError> {
+        let found = self.channel_keys.iter().find(|own| own.verifying_key().to_bytes() == key.0);
+        found.ok_or_else(|| fault("the channel key of our leaf is not in the profile"))
+    }
+
+    /// What opens a session by our leaf of the newest epoch before another whose state is kept: for when the present epoch was
+    /// annulled, which we have yet to read. It may be back to any of them, and a key reads up to the next removal only: so the
+    /// newest that the DS takes is the one to read with. None if there is no earlier one.
+    ///
+    /// # Errors
+    /// [`MlsError`] if we were no member then.
+    pub fn access_before(&self, epoch: Epoch) -> Result<Option<Access>, MlsError> {
+        // Who could not follow into an epoch has no key of it.
+        let own = self.parents.iter().filter(|parent| parent.at == parent.ended && parent.ended >= self.joined);
+        let mut own: Vec<_> = own.map(|parent| parent.ended).filter(|ended| *ended < epoch).collect();
+        own.sort_unstable();
+        for epoch in own.into_iter().rev() {
+            let (keys, public) = self.keys_of(epoch)?;
+            // Who came past entries that are gone has forgotten keys before.
+            let Ok(key) = self.secret_of(&public) else { continue };
+            let path = keys.tree.path(&public).map_err(fault)?;
+            return Ok(Some(Access { channel: self.profile.channel, epoch, key: key.clone(), path }));
+        }
+        Ok(None)
+    }
+
+    /// What opens sessions by our leaf in all epochs whose state is kept, the oldest first and the present one last. Each reads from where the
+    /// committer of its epoch stood to the next removal: what [`Group::audit`] is given is best read by the oldest that does.
+    ///
+    /// # Errors
+    /// [`MlsError`] if we were no member then.
+    pub fn accesses(&self) -> Result<Vec<Access>, MlsError> {
+        let mut accesses = vec![self.access()?];
+        while let Some(earlier) = self.access_before(accesses.last().map_or(Epoch(0), |access| access.epoch))? {
+            accesses.push(earlier);
+        }
+        accesses.reverse();
+        Ok(accesses)
     }
 
     /// The channel keys of the present epoch.

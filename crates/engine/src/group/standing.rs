@@ -4,7 +4,7 @@
 //! annulled. Who cannot apply a commit disputes it and stays in the epoch that it ended; who applied one that is
 //! disputed says so, unless another member did before.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use conclave_channel::{
     Entry, EntryKind, Position,
@@ -14,12 +14,11 @@ use conclave_channel::{
 };
 use conclave_mls::seal::{Purpose, entry_context};
 use conclave_names::{Epoch, Hash, IdempotencyKey, Seq, Timestamp};
-use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use super::{
-    Access, Group, Status,
-    access::{Keys, fault, own_channel_key},
+    Group, Status,
+    access::fault,
     journal::{Used, skip_handshake_keys},
 };
 use crate::{
@@ -369,61 +368,6 @@ impl Group {
         skip_handshake_keys(&mut mls, parent.spent)?;
         parent.spend_late(&mut mls)?;
         Ok(mls)
-    }
-
-    /// The key tree of the present epoch or one whose state was kept, and our channel key in it.
-    pub(super) fn keys_of(&self, epoch: Epoch) -> Result<(Arc<Keys>, ChannelKey), MlsError> {
-        if self.epoch() == epoch {
-            return Ok((Arc::clone(self.keys()?), own_channel_key(&self.mls)?));
-        }
-        let parent = self.parents.iter().find(|parent| parent.ended == epoch && parent.at == epoch);
-        let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
-        // Apart from the group that is open.
-        let apart = self.shared.apart();
-        let group_id = self.name.to_string().into_bytes();
-        apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
-        let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
-        Ok((Arc::new(Keys::of(&mls)?), own_channel_key(&mls)?))
-    }
-
-    fn secret_of(&self, key: &ChannelKey) -> Result<&SigningKey, MlsError> {
-        let found = self.channel_keys.iter().find(|own| own.verifying_key().to_bytes() == key.0);
-        found.ok_or_else(|| fault("the channel key of our leaf is not in the profile"))
-    }
-
-    /// What opens a session by our leaf of the newest epoch before another whose state is kept: for when the present epoch was
-    /// annulled, which we have yet to read. It may be back to any of them, and a key reads up to the next removal only: so the
-    /// newest that the DS takes is the one to read with. None if there is no earlier one.
-    ///
-    /// # Errors
-    /// [`MlsError`] if we were no member then.
-    pub fn access_before(&self, epoch: Epoch) -> Result<Option<Access>, MlsError> {
-        // Who could not follow into an epoch has no key of it.
-        let own = self.parents.iter().filter(|parent| parent.at == parent.ended && parent.ended >= self.joined);
-        let mut own: Vec<_> = own.map(|parent| parent.ended).filter(|ended| *ended < epoch).collect();
-        own.sort_unstable();
-        for epoch in own.into_iter().rev() {
-            let (keys, public) = self.keys_of(epoch)?;
-            // Who came past entries that are gone has forgotten keys before.
-            let Ok(key) = self.secret_of(&public) else { continue };
-            let path = keys.tree.path(&public).map_err(fault)?;
-            return Ok(Some(Access { channel: self.profile.channel, epoch, key: key.clone(), path }));
-        }
-        Ok(None)
-    }
-
-    /// What opens sessions by our leaf in all epochs whose state is kept, the oldest first and the present one last. Each reads from where the
-    /// committer of its epoch stood to the next removal: what [`Group::audit`] is given is best read by the oldest that does.
-    ///
-    /// # Errors
-    /// [`MlsError`] if we were no member then.
-    pub fn accesses(&self) -> Result<Vec<Access>, MlsError> {
-        let mut accesses = vec![self.access()?];
-        while let Some(earlier) = self.access_before(accesses.last().map_or(Epoch(0), |access| access.epoch))? {
-            accesses.push(earlier);
-        }
-        accesses.reverse();
-        Ok(accesses)
     }
 
     /// Notes a commit that we cannot apply. Says whether our place moves on behind it.
