@@ -9,10 +9,7 @@ use ed25519_dalek::SigningKey;
 use mls_rs::{ExtensionList, group::ExportedTree, identity::SigningIdentity};
 
 use super::Group;
-use crate::{
-    mls_client::{MlsError, MlsGroup},
-    stores::GroupRows,
-};
+use crate::mls_client::{MlsError, MlsGroup};
 
 /// What opens a session on the group's channel.
 #[derive(Clone)]
@@ -135,11 +132,7 @@ impl Group {
         }
         let parent = self.parents.iter().find(|parent| parent.ended == epoch && parent.at == epoch);
         let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
-        // Apart from the group that is open.
-        let apart = self.shared.apart();
-        let group_id = self.name.to_string().into_bytes();
-        apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
-        let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
+        let (_, mls) = self.open_apart(parent)?;
         Ok((Arc::new(Keys::of(&mls)?), own_channel_key(&mls)?))
     }
 

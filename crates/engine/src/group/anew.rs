@@ -13,12 +13,16 @@ use std::collections::BTreeMap;
 use conclave_channel::EntryKind;
 use conclave_names::{ClientUri, Epoch, GroupUri, Timestamp};
 
-use super::{Group, Status, confirmed::client_of_key, process::Incoming, row};
+use super::{
+    Group, Status,
+    confirmed::{client_of_key, key_of_client},
+    process::Incoming,
+    row,
+};
 use crate::{
-    intent::Intent,
     knock::Knocked,
     outcome::Event,
-    record::{self, RecordError},
+    record,
     writes::{Room, Rows, Write},
 };
 
@@ -28,10 +32,6 @@ const PRESENT: &[u8] = b"present/";
 /// Who has shown that it is in a group that goes on from another, and in which epoch first.
 pub(super) type Present = BTreeMap<ClientUri, Epoch>;
 
-fn key(group: &GroupUri, client: &ClientUri) -> Vec<u8> {
-    row::key(group, &[PRESENT, client.to_string().as_bytes()].concat())
-}
-
 /// Reads the rows of a group that is being loaded.
 pub(super) fn load<R: Rows>(rows: &R, name: &GroupUri) -> Result<Present, row::LoadError<R::Error>> {
     let mut present = BTreeMap::new();
@@ -39,7 +39,7 @@ pub(super) fn load<R: Rows>(rows: &R, name: &GroupUri) -> Result<Present, row::L
         let epoch: Epoch = record::decode(&value)?;
         present.insert(client_of_key(name, PRESENT, &key)?, epoch);
     }
-    Ok::<_, RecordError>(present).map_err(Into::into)
+    Ok(present)
 }
 
 impl Group {
@@ -47,7 +47,7 @@ impl Group {
     pub(super) fn note_present(&mut self, client: &ClientUri, epoch: Epoch) {
         if self.predecessor.is_some() && !self.present.contains_key(client) {
             self.present.insert(client.clone(), epoch);
-            let (key, value) = (key(&self.name, client), record::encode(&epoch));
+            let (key, value) = (key_of_client(&self.name, PRESENT, client), record::encode(&epoch));
             self.writes.push(Write::Put { room: Room::GROUP, key, value });
         }
     }
@@ -58,7 +58,7 @@ impl Group {
         self.present.retain(|client, epoch| {
             let kept = *epoch <= after;
             if !kept {
-                writes.push(Write::Delete { room: Room::GROUP, key: key(name, client) });
+                writes.push(Write::Delete { room: Room::GROUP, key: key_of_client(name, PRESENT, client) });
             }
             kept
         });
@@ -127,19 +127,14 @@ impl Group {
                 told.extend(stays.map(|reason| Event::IntentFailed { intent: intent.id, reason }));
                 continue;
             }
-            let wished = if intent.wished == Epoch(u64::MAX) { intent.wished } else { wished };
-            let moved = Intent { wished, prepared: None, ordered: false, ..intent.clone() };
-            let order = next.free_order(false);
-            next.intents.insert(order, moved);
-            next.save_intent(order);
+            next.take_over(next.free_order(false), intent.clone(), wished);
         }
         if strangers {
             next.last_added = next.last_added.max(next.joined);
         }
         told.push(Event::Succeeded { group: next.name.clone() });
         for event in told {
-            self.note(&event, self.window.position().seq, now);
-            events.push(event);
+            self.tell(event, now, events);
         }
         self.stop_knocking();
         self.lost = None;

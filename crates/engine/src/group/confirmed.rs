@@ -15,8 +15,9 @@ use crate::{
 /// Prefix of the rows, one a member.
 pub(super) const UNCONFIRMED: &[u8] = b"unconfirmed/";
 
-fn key(group: &GroupUri, client: &ClientUri) -> Vec<u8> {
-    row::key(group, &[UNCONFIRMED, client.to_string().as_bytes()].concat())
+/// Key of a row about a client: what those of its kind begin with, and the client's name.
+pub(super) fn key_of_client(group: &GroupUri, kind: &[u8], client: &ClientUri) -> Vec<u8> {
+    row::key(group, &[kind, client.to_string().as_bytes()].concat())
 }
 
 /// Whom a row is about, of those whose keys begin like this.
@@ -36,7 +37,7 @@ impl Group {
         }
         for client in added.iter().filter(|client| **client != self.account.client) {
             if self.unconfirmed.insert(client.clone()) {
-                let key = key(&self.name, client);
+                let key = key_of_client(&self.name, UNCONFIRMED, client);
                 self.writes.push(Write::Put { room: Room::GROUP, key, value: Zeroizing::new(Vec::new()) });
             }
         }
@@ -46,7 +47,7 @@ impl Group {
     pub(super) fn confirm_member(&mut self, client: &ClientUri) {
         self.note_present(client, self.epoch());
         if self.unconfirmed.remove(client) {
-            self.writes.push(Write::Delete { room: Room::GROUP, key: key(&self.name, client) });
+            self.writes.push(Write::Delete { room: Room::GROUP, key: key_of_client(&self.name, UNCONFIRMED, client) });
         }
     }
 }

@@ -123,9 +123,7 @@ impl Group {
             Claim::Same => Outcome::Duplicate,
             Claim::Unverifiable => Outcome::Stale,
             Claim::Different => {
-                let event = Event::LogRewritten { seq: incoming.seq };
-                self.note(&event, self.window.position().seq, self.window.time());
-                events.push(event);
+                self.tell(Event::LogRewritten { seq: incoming.seq }, self.window.time(), events);
                 Outcome::Stale
             }
         }

@@ -239,8 +239,7 @@ impl Group {
              group; {COMES_BACK}"
         );
         for event in [Event::LogRewritten { seq }, Event::Stuck { seq, reason: reason.clone() }] {
-            self.note(&event, self.window.position().seq, self.window.time());
-            events.push(event);
+            self.tell(event, self.window.time(), events);
         }
         self.lost = Some(Lost::settled(seq, Hash::new([0; 32]), reason.clone(), Branch::Wrong));
         self.status = Status::Stuck { reason };

@@ -15,7 +15,7 @@ use conclave_mls::{
     identity,
     knock::{KnockError, OLD_LEAVES_MAX},
 };
-use conclave_names::{ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, limits};
+use conclave_names::{ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, limits};
 use conclave_protocol::SigningKey;
 use mls_rs::{MlsMessage, group::proposal::Proposal, mls_rules::ProposalInfo};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -25,6 +25,7 @@ use super::{
     Group, Status, WishError,
     access::{each_member, fault, own_channel_key},
     commit::as_add,
+    confirmed::key_of_client,
     row,
     standing::{Branch, Lost},
 };
@@ -168,6 +169,10 @@ pub(super) fn old_leaves_from(row: &[u8]) -> Result<Vec<ChannelKey>, RecordError
     if rest.is_empty() { Ok(leaves.iter().copied().map(ChannelKey).collect()) } else { Err(RecordError::Damaged) }
 }
 
+fn public(key: &SigningKey) -> ChannelKey {
+    ChannelKey(key.verifying_key().to_bytes())
+}
+
 /// Each once, and the last of them.
 fn newest(leaves: Vec<ChannelKey>, most: usize) -> Vec<ChannelKey> {
     let mut once: Vec<ChannelKey> = Vec::new();
@@ -178,10 +183,6 @@ fn newest(leaves: Vec<ChannelKey>, most: usize) -> Vec<ChannelKey> {
     }
     once.reverse();
     once
-}
-
-fn answered_key(group: &GroupUri, client: &ClientUri) -> Vec<u8> {
-    row::key(group, &[ANSWERED, client.to_string().as_bytes()].concat())
 }
 
 impl Group {
@@ -246,7 +247,7 @@ impl Group {
     fn leaves_to_replace(&self) -> Result<Vec<ChannelKey>, MlsError> {
         let mut leaves = [self.former_leaves.as_slice(), &self.old_leaves].concat();
         // Those of commits on their way are among them: one may be in the log where we cannot read it.
-        leaves.extend(self.channel_keys.iter().map(|key| ChannelKey(key.verifying_key().to_bytes())));
+        leaves.extend(self.channel_keys.iter().map(public));
         leaves.push(own_channel_key(&self.mls)?);
         Ok(newest(leaves, OLD_LEAVES_MAX))
     }
@@ -254,8 +255,7 @@ impl Group {
     /// Remembers what keys our leaf had whose private parts were forgotten.
     pub(super) fn remember_former(&mut self, gone: &[SigningKey]) {
         let former = std::mem::take(&mut self.former_leaves).into_iter();
-        let gone = gone.iter().map(|key| ChannelKey(key.verifying_key().to_bytes()));
-        self.former_leaves = newest(former.chain(gone).collect(), FORMER_LEAVES);
+        self.former_leaves = newest(former.chain(gone.iter().map(public)).collect(), FORMER_LEAVES);
     }
 
     fn remember_leaves(&mut self, leaves: impl IntoIterator<Item = ChannelKey>) {
@@ -269,16 +269,13 @@ impl Group {
     pub fn knocked(&mut self, members: Vec<ClientUri>, now: Timestamp, events: &mut Vec<Event>) {
         let next = now.plus_ms(knock_pause(self.knocking.rounds));
         self.knocking = Knocking { rounds: self.knocking.rounds.saturating_add(1), next };
-        let value = record::encode(&self.knocking);
-        self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, KNOCKING), value });
+        self.save_knocking();
         let asked_with = std::mem::take(&mut self.asked_with);
         if !asked_with.is_empty() {
             self.remember_leaves(asked_with);
         }
         if !members.is_empty() {
-            let event = Event::Knocked { members, again: next };
-            self.note(&event, self.window.position().seq, now);
-            events.push(event);
+            self.tell(Event::Knocked { members, again: next }, now, events);
         }
     }
 
@@ -286,9 +283,13 @@ impl Group {
     pub(super) fn knock_soon(&mut self) {
         self.knocking.next = Timestamp(0);
         if self.has_knocked() {
-            let value = record::encode(&self.knocking);
-            self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, KNOCKING), value });
+            self.save_knocking();
         }
+    }
+
+    fn save_knocking(&mut self) {
+        let value = record::encode(&self.knocking);
+        self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, KNOCKING), value });
     }
 
     /// Whether members were asked to let us in again.
@@ -385,7 +386,7 @@ impl Group {
     /// What was answered by a commit that is void may be asked, and answered, again.
     pub(super) fn forget_void_answers(&mut self) {
         for client in std::mem::take(&mut self.answered).into_keys() {
-            self.writes.push(Write::Delete { room: Room::GROUP, key: answered_key(&self.name, &client) });
+            self.writes.push(Write::Delete { room: Room::GROUP, key: key_of_client(&self.name, ANSWERED, &client) });
         }
     }
 
@@ -412,7 +413,7 @@ impl Group {
         self.answered.insert(knocked.client.clone(), now);
         self.writes.push(Write::Put {
             room: Room::GROUP,
-            key: answered_key(&self.name, &knocked.client),
+            key: key_of_client(&self.name, ANSWERED, &knocked.client),
             value: record::encode(&now),
         });
         Ok(id)
@@ -424,7 +425,7 @@ impl Group {
         self.answered.retain(|client, at| {
             let kept = at.plus_ms(ANSWER_MS) > now;
             if !kept {
-                writes.push(Write::Delete { room: Room::GROUP, key: answered_key(name, client) });
+                writes.push(Write::Delete { room: Room::GROUP, key: key_of_client(name, ANSWERED, client) });
             }
             kept
         });
@@ -469,8 +470,7 @@ impl Group {
     pub(crate) fn heritage(self) -> Heritage {
         let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
         // Who was removed and added again without having asked for it has no leaf to come back to.
-        let asked = self.knocking.rounds > 0;
-        let old_leaves = if asked { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
+        let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
         let wishes = self.intents.into_values().filter(|intent| intent.wish.outlives_incarnation()).collect();
         Heritage { old_leaves, members, wishes, unread }
@@ -483,20 +483,14 @@ impl Group {
             .map_or(true, |members| members.iter().any(|member| !heritage.members.contains(&member.client)));
         let wished = if strangers { Epoch(self.joined.0.saturating_sub(1)) } else { self.joined };
         for intent in heritage.wishes {
-            // What is said to all who are members then, is (`Group::wish_text_to_all`).
-            let wished = if intent.wished == Epoch(u64::MAX) { intent.wished } else { wished };
-            let order = self.free_order(false);
-            self.intents.insert(order, Intent { wished, prepared: None, ordered: false, ..intent });
-            self.save_intent(order);
+            self.take_over(self.free_order(false), intent, wished);
         }
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);
         }
         let to = self.window.position().seq;
         if heritage.unread <= to {
-            let event = Event::Missed { from: heritage.unread, to };
-            self.note(&event, to, now);
-            events.push(event);
+            self.tell(Event::Missed { from: heritage.unread, to }, now, events);
         }
     }
 }

@@ -9,7 +9,6 @@ use conclave_names::Epoch;
 use super::{Group, fault, journal::Used, row, standing::Parent};
 use crate::{
     mls_client::MlsError,
-    stores::GroupRows,
     writes::{Room, Write},
 };
 
@@ -33,13 +32,10 @@ impl Group {
 
     /// The same in one of them: its row.
     fn spend(&self, parent: &mut Parent) -> Result<Write, MlsError> {
-        let apart = self.shared.apart();
-        let group_id = self.name.to_string().into_bytes();
-        apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
-        let mut mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
+        let (apart, mut mls) = self.open_apart(parent)?;
         parent.spend_late(&mut mls)?;
         mls.write_to_storage()?;
-        parent.state = apart.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
+        parent.state = apart.groups.state_of(mls.group_id()).ok_or_else(|| fault("the state was not written"))?;
         parent.late.clear();
         let key = row::state_key(&self.name, self.incarnation, parent.at);
         Ok(Write::Put { room: Room::GROUP, key, value: parent.state.clone() })

@@ -127,9 +127,7 @@ impl Group {
         if let Some(mut unseen) = self.presence.unseen {
             unseen.told = true;
             self.presence.unseen = Some(unseen);
-            let event = Event::Unseen { seq: unseen.last, since: unseen.since };
-            self.note(&event, self.window.position().seq, now);
-            events.push(event);
+            self.tell(Event::Unseen { seq: unseen.last, since: unseen.since }, now, events);
             self.suspect_silence(now);
         }
     }

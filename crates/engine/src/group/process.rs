@@ -576,6 +576,12 @@ impl Group {
         }
     }
 
+    /// Tells of something that happened beside the entries of the channel, and notes it at our place.
+    pub(super) fn tell(&mut self, event: Event, time: Timestamp, events: &mut Vec<Event>) {
+        self.note(&event, self.window.position().seq, time);
+        events.push(event);
+    }
+
     /// Keeps what changed the group in its history, for people to read.
     pub(super) fn note(&mut self, event: &Event, seq: Seq, time: Timestamp) {
         if matches!(event, Event::Message { .. } | Event::LeaveRequested { .. } | Event::ExternalProposal { .. }) {

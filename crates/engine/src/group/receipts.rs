@@ -70,9 +70,7 @@ impl Group {
         let mut events = Vec::new();
         for (seq, receipt) in missing {
             self.withheld_to = seq;
-            let event = Event::Withheld { seq, receipt };
-            self.note(&event, self.window.position().seq, self.window.time());
-            events.push(event);
+            self.tell(Event::Withheld { seq, receipt }, self.window.time(), &mut events);
         }
         events
     }
@@ -86,8 +84,7 @@ impl Group {
             return;
         }
         let event = Event::ReceiptBroken { seq: position.seq, receipt: encode(receipt) };
-        self.note_here(std::slice::from_ref(&event));
-        events.push(event);
+        self.tell(event, self.window.time(), events);
         self.signs_for_another_log(position.seq, events);
     }
 }

@@ -43,7 +43,7 @@ use super::{
     process::{Incoming, body_of},
     row,
     standing::BLIND_MS,
-    submit::{JOINED_SINCE, TO_ALL},
+    submit::JOINED_SINCE,
     tree::TREE_KEY_LABEL,
 };
 use crate::{
@@ -430,11 +430,9 @@ impl Group {
                 earlier.number.saturating_add(1)
             }
             Some(_) => {
-                let (seq, told) = (self.window.position().seq, self.end());
-                for event in &told {
-                    self.note(event, seq, now);
+                for event in self.end() {
+                    self.tell(event, now, events);
                 }
-                events.extend(told);
                 self.succeeded_by(name);
                 return Ok(None);
             }
@@ -495,11 +493,7 @@ impl Group {
         self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });
         let suite = self.mls.cipher_suite();
         for (order, intent) in old.intents.iter().filter(|(_, intent)| old.goes_over(intent, suite).is_ok()) {
-            // What was to be said to whoever is there is so still.
-            let wished = if intent.wished == TO_ALL { TO_ALL } else { Epoch(1) };
-            let moved = Intent { id: intent.id, wish: intent.wish.clone(), wished, prepared: None, ordered: false };
-            self.intents.insert(*order, moved);
-            self.save_intent(*order);
+            self.take_over(*order, intent.clone(), Epoch(1));
         }
     }
 
@@ -529,9 +523,7 @@ impl Group {
         let stays = |intent: &Intent| Some((intent.id, self.goes_over(intent, suite).err()??));
         let told: Vec<_> = self.intents.values().filter_map(stays).collect();
         for (intent, reason) in told {
-            let event = Event::IntentFailed { intent, reason };
-            self.note(&event, self.window.position().seq, now);
-            events.push(event);
+            self.tell(Event::IntentFailed { intent, reason }, now, events);
         }
     }
 

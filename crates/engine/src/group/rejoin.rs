@@ -38,6 +38,7 @@ use super::{
     group_info::SealedGroupInfo,
     refresh::Refreshed,
     standing::{Branch, Lost, Parent},
+    submit::TO_ALL,
     tree::Known,
 };
 use crate::{
@@ -543,7 +544,7 @@ impl Group {
 
     /// What was wished was wished before this epoch, but for what is to be said to whoever is a member then.
     fn seen_before(&mut self, epoch: Epoch) {
-        let newer = |intent: &Intent| intent.wished >= epoch && intent.wished != Epoch(u64::MAX);
+        let newer = |intent: &Intent| intent.wished >= epoch && intent.wished != TO_ALL;
         let changed: Vec<_> =
             self.intents.iter().filter(|(_, intent)| newer(intent)).map(|(order, _)| *order).collect();
         for order in changed {

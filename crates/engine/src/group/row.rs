@@ -371,7 +371,12 @@ impl Group {
             returned: row.returned,
             old_leaves,
             asked_with: Vec::new(),
-            present: super::anew::load(rows, name)?,
+            // Only a group that goes on from another has any.
+            present: if row.predecessor.is_some() {
+                super::anew::load(rows, name)?
+            } else {
+                super::anew::Present::default()
+            },
             answered,
             account: account.clone(),
             shared: shared.clone(),

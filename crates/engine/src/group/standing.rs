@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
-    mls_client::{MlsError, MlsGroup, random, suite},
+    mls_client::{Mls, MlsError, MlsGroup, random, suite},
     outcome::Event,
     stores::GroupRows,
 };
@@ -112,17 +112,6 @@ pub(super) struct Lost {
     pub(super) missed: Option<Seq>,
     /// If the group was made anew without us: its last epoch (`anew`).
     pub(super) anew: Option<Epoch>,
-}
-
-/// What the refusal of a commit tells who is shut out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RefusalSays {
-    /// Nothing beyond itself: we can read on.
-    Nothing,
-    /// That it is too early to tell.
-    Later,
-    /// That the commit that we could not apply stands.
-    Stands,
 }
 
 impl Lost {
@@ -246,9 +235,9 @@ impl Group {
     pub(super) fn stay_removed(&mut self, events: &mut Vec<Event>) {
         self.returned = None;
         self.removed_at = None;
-        let failed = self.end();
-        self.note_here(&failed);
-        events.extend(failed);
+        for event in self.end() {
+            self.tell(event, self.window.time(), events);
+        }
     }
 
     /// When time alone annuls the epoch that we are in.
@@ -359,6 +348,15 @@ impl Group {
         Ok(())
     }
 
+    /// The group as it was before an open commit, apart from the one that is open, and its storage.
+    pub(super) fn open_apart(&self, parent: &Parent) -> Result<(Mls, MlsGroup), MlsError> {
+        let apart = self.shared.apart();
+        let group_id = self.name.to_string().into_bytes();
+        apart.groups.load(&group_id, GroupRows { state: parent.state.clone(), ..GroupRows::default() });
+        let mls = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
+        Ok((apart, mls))
+    }
+
     /// The group as it was before an open commit, in place of the one that mls-rs has in memory.
     fn load_parent(&self, parent: &Parent) -> Result<MlsGroup, MlsError> {
         let group_id = self.name.to_string().into_bytes();
@@ -429,9 +427,7 @@ impl Group {
         self.lost = None;
         self.status = Status::Stuck { reason: reason.clone() };
         self.touched = true;
-        let event = Event::PositionGone { after, oldest, reason };
-        self.note(&event, after, self.window.time());
-        events.push(event);
+        self.tell(Event::PositionGone { after, oldest, reason }, self.window.time(), events);
     }
 
     /// Takes the DS's word that none of our keys opens the channel ([`Group::access`], then [`Group::access_before`] down to the last), though
@@ -442,7 +438,7 @@ impl Group {
         if self.status == Status::Removed || (matches!(self.status, Status::Stuck { .. }) && certain) {
             return;
         }
-        let (after, time) = (self.window.position().seq, self.window.time());
+        let after = self.window.position().seq;
         let reason = format!(
             "the server takes no key of this client any more after entry {after}: its epoch is not one of the group's, or long past, \
              and a member must let it in again"
@@ -450,9 +446,7 @@ impl Group {
         self.lost = None;
         self.status = Status::Stuck { reason: reason.clone() };
         self.touched = true;
-        let event = Event::Stuck { seq: after.next(), reason };
-        self.note(&event, after, time);
-        events.push(event);
+        self.tell(Event::Stuck { seq: after.next(), reason }, self.window.time(), events);
     }
 
     /// Has us dispute the commit that we lost. The committer's own word would not count.
@@ -514,18 +508,15 @@ impl Group {
         Some(lost.nacked?.plus_ms(DISPUTE_MS + BLIND_MS + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))
     }
 
-    /// What a refusal of our commit says that follows on the epoch before one that we could not apply, where we cannot read on: after
-    /// the time that a dispute takes, that others have acknowledged it.
-    pub(super) fn refusal_decides(&self) -> RefusalSays {
+    /// Whether a refusal in the epoch before a commit that we could not apply says that others have acknowledged it: if we cannot read
+    /// on, and the time is over that a dispute takes.
+    pub(super) fn refusal_decides(&self) -> bool {
         if !self.is_shut_out() {
-            return RefusalSays::Nothing;
+            return false;
         }
-        let disputed = self.lost.as_ref().and_then(|lost| self.ledger.find(lost.commit)?.1.disputed());
-        let over = disputed.is_none_or(|since| self.read_to_end >= Some(since.plus_ms(DISPUTE_MS + BLIND_MS)));
-        if over && (disputed.is_some() || self.blind_due().is_some()) {
-            RefusalSays::Stands
-        } else {
-            RefusalSays::Later
+        match self.lost.as_ref().and_then(|lost| self.ledger.find(lost.commit)?.1.disputed()) {
+            Some(since) => self.read_to_end >= Some(since.plus_ms(DISPUTE_MS + BLIND_MS)),
+            None => self.blind_due().is_some(),
         }
     }
 
@@ -567,9 +558,7 @@ impl Group {
         );
         self.status = Status::Stuck { reason: reason.clone() };
         self.dirty = true;
-        let event = Event::Stuck { seq, reason };
-        self.note_here(std::slice::from_ref(&event));
-        events.push(event);
+        self.tell(Event::Stuck { seq, reason }, self.window.time(), events);
     }
 
     /// Makes the entry of a verdict. None if the commit is open no more.

@@ -24,7 +24,6 @@ use super::{
     access::fault,
     commit::{Change, body_of, is_outdated},
     rejoin::JoinAccess,
-    standing::RefusalSays,
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -106,6 +105,14 @@ impl Group {
         self.intents.insert(order, Intent { id, wish, wished, prepared: None, ordered: false });
         self.save_intent(order);
         Ok(id)
+    }
+
+    /// Takes over what was wished in a group that this one goes on from, as by somebody who saw the members of an epoch; but what is
+    /// to be said to whoever is there is so still.
+    pub(super) fn take_over(&mut self, order: u64, intent: Intent, wished: Epoch) {
+        let wished = if intent.wished == TO_ALL { TO_ALL } else { wished };
+        self.intents.insert(order, Intent { wished, prepared: None, ordered: false, ..intent });
+        self.save_intent(order);
     }
 
     /// A place for a new intent: after all others, or before them. Those of a later version's kinds keep theirs.
@@ -290,9 +297,7 @@ impl Group {
         events: &mut Vec<Event>,
     ) {
         self.drop_intent(order);
-        let event = Event::IntentFailed { intent, reason };
-        self.note(&event, self.window.position().seq, time);
-        events.push(event);
+        self.tell(Event::IntentFailed { intent, reason }, time, events);
     }
 
     fn drop_void_rejoins(&mut self, now: Timestamp) {
@@ -487,7 +492,7 @@ impl Group {
     /// # Errors
     /// The refusal itself, if the same submission should be sent again later.
     pub fn refused(&mut self, id: IdempotencyKey, refusal: &Refusal, events: &mut Vec<Event>) -> Result<(), Refusal> {
-        let (epoch, says) = (self.epoch(), self.refusal_decides());
+        let (epoch, stands) = (self.epoch(), self.refusal_decides());
         let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| intent.id == id) else {
             // The channel has shown its outcome meanwhile.
             return Ok(());
@@ -499,15 +504,13 @@ impl Group {
             self.drop_intent(order);
             return Ok(());
         }
-        let is_commit = intent.prepared.as_ref().is_some_and(|prepared| prepared.bundle.is_some());
         match refusal.code {
             // What we could not read whether it was annulled.
             // Of the epoch before the present one, messages are still taken: that one is not says as much as of a commit.
-            Code::EpochConflict | Code::EpochStale | Code::AccessRefused if current && says == RefusalSays::Stands => {
+            Code::EpochConflict | Code::EpochStale | Code::AccessRefused if current && stands => {
                 self.went_on_without_us(events);
                 Ok(())
             }
-            Code::AccessRefused if current && is_commit && says == RefusalSays::Later => Err(refusal.clone()),
             // Made anew with the whole tree.
             Code::TreeIncomplete => {
                 intent.prepared = None;
@@ -529,12 +532,6 @@ impl Group {
                 }
                 Ok(())
             }
-            // The server speaks of an epoch that its channel does not show: its word is a hint only. But what we have read may be of another
-            // log.
-            Code::EpochConflict | Code::EpochStale if current => {
-                self.suspect_branch();
-                Err(refusal.clone())
-            }
             // After a removal, access needs a key of the new epoch: so what was refused was of an older one.
             Code::EpochConflict | Code::EpochStale | Code::AccessRefused if !current => {
                 // Made anew, in the present epoch, by the next submission.
@@ -542,8 +539,9 @@ impl Group {
                 self.save_intent(order);
                 Ok(())
             }
-            // Our epoch may be one that time has annulled, which the channel will show or we shall know by ourselves; or of another log.
-            Code::AccessRefused => {
+            // The server speaks of an epoch that its channel does not show: its word is a hint only. Ours may be one that time has annulled,
+            // which the channel will show or we shall know by ourselves; or what we have read is of another log.
+            Code::EpochConflict | Code::EpochStale | Code::AccessRefused => {
                 self.suspect_branch();
                 Err(refusal.clone())
             }
