@@ -54,6 +54,13 @@ fn handshakes_word(visible: bool) -> &'static str {
     if visible { "visible" } else { "private" }
 }
 
+/// A group that is named so, after everything waiting was read: it may go on in another by then.
+async fn read(client: &mut Client, text: &str) -> Result<GroupUri, CliError> {
+    let group = names::group(client, text)?;
+    client.sync().await?;
+    Ok(client.current(&group)?)
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -129,9 +136,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             })
         }
         Group::Reinit { group, suite, visible, private } => {
-            let group = names::group(client, &group)?;
-            client.sync().await?;
-            let group = client.current(&group)?;
+            let group = read(client, &group).await?;
             let of = client.group(&group)?;
             let (suite, visible) = (suite.unwrap_or(of.cipher_suite()), visible || (of.is_visible() && !private));
             let now = client.reinit(&group, suite, visible).await?;
@@ -146,10 +151,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             })
         }
         Group::Members { group } => {
-            let group = names::group(client, &group)?;
-            client.sync().await?;
-            // It may go on in another by now.
-            let group = client.current(&group)?;
+            let group = read(client, &group).await?;
             let members = client.group(&group)?.members().map_err(conclave_client::ClientError::from)?;
             output.give(&json!({ "group": group, "members": members }), |_| {
                 let line = |member: &conclave_client::Member| {
@@ -164,10 +166,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             })
         }
         Group::Verify { group } => {
-            let group = names::group(client, &group)?;
-            client.sync().await?;
-            // It may go on in another by now.
-            let group = client.current(&group)?;
+            let group = read(client, &group).await?;
             let info = info(client, &group)?;
             let shown = json!({
                 "group": info.group,
@@ -187,10 +186,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             })
         }
         Group::Log { group } => {
-            let group = names::group(client, &group)?;
-            client.sync().await?;
-            // It may go on in another by now.
-            let group = client.current(&group)?;
+            let group = read(client, &group).await?;
             let log = client.membership_log(&group)?;
             output
                 .give(&json!({ "group": group, "log": log }), |_| log.iter().map(change).collect::<Vec<_>>().join("\n"))
@@ -241,10 +237,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             })
         }
         Group::Info { group } => {
-            let group = names::group(client, &group)?;
-            client.sync().await?;
-            // It may go on in another by now.
-            let group = client.current(&group)?;
+            let group = read(client, &group).await?;
             let info = info(client, &group)?;
             output.give(&info, |info| {
                 format!(

@@ -397,12 +397,10 @@ impl Client {
         &mut self,
         group: &GroupUri,
         id: IdempotencyKey,
-        mut events: Vec<ClientEvent>,
+        read: Vec<ClientEvent>,
     ) -> Result<(), ClientError> {
-        match self.drive(group, Some(id)).await {
-            Ok(more) => events.extend(more),
-            Err(error) => return Err(self.keep(events, error)),
-        }
+        let driven = self.drive(group, Some(id)).await;
+        let events = self.joined(read, driven)?;
         let failed = events.into_iter().find_map(|happened| match happened.event {
             Event::IntentFailed { intent, reason } if intent == id => Some(reason),
             _ => None,
@@ -474,7 +472,7 @@ impl Client {
                     self.send_again(name, *commit, *epoch)?;
                 }
             }
-            all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+            all.extend(ClientEvent::all_of(name, events));
             self.save(name)?;
             let submission = match next {
                 Ok(Some(submission)) => submission,
@@ -499,7 +497,7 @@ impl Client {
                 // What the channel shows counts, not the reply; but the reply's signature binds the server.
                 Ok(reply) => {
                     let told = self.group(name)?.accepted(&reply);
-                    all.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                    all.extend(ClientEvent::all_of(name, told));
                     all.extend(self.sync_group(name).await?);
                 }
                 Err(CallError::Refused(refusal)) if !CallError::Refused(refusal.clone()).is_transient() => {
@@ -507,7 +505,7 @@ impl Client {
                     all.extend(self.sync_group(name).await?);
                     let mut events = Vec::new();
                     let taken = self.group(name)?.refused(submission.intent, &refusal, &mut events);
-                    all.extend(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                    all.extend(ClientEvent::all_of(name, events));
                     self.save(name)?;
                     if let Err(refusal) = taken {
                         tracing::debug!(code = %refusal.code, "the server refused, but its channel does not show why");

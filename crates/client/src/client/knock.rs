@@ -56,7 +56,7 @@ impl Client {
         let mut events = Vec::new();
         self.group(name)?.knocked(asked, now, &mut events);
         self.save(name)?;
-        Ok(events.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
+        Ok(ClientEvent::all_of(name, events).collect())
     }
 
     /// Asks one member, by a KeyPackage that is claimed of it.

@@ -224,13 +224,8 @@ impl Listener<'_> {
                 self.ready.extend(events);
                 for group in joined {
                     // Who joined by a last resort renews its leaf at once.
-                    let done = match self.client.drive(&group, None).await {
-                        Ok(events) => {
-                            self.ready.extend(events);
-                            Ok(())
-                        }
-                        Err(error) => Err(error),
-                    };
+                    let driven = self.client.drive(&group, None).await;
+                    let done = driven.map(|events| self.ready.extend(events));
                     self.confine(&group, done)?;
                 }
                 self.client.refill_key_packages().await?;

@@ -5,6 +5,7 @@
 //! Each device that finds the note lets it into every group that both are members of: the old place goes, a new one comes.
 
 use conclave_engine::{
+    account::RecordError,
     group::Status,
     key_packages,
     writes::{Room, Write},
@@ -65,9 +66,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Store`].
     pub fn lost_groups(&self) -> Result<Vec<LostGroup>, ClientError> {
-        let Some(value) = self.store.get(Room::ACCOUNT, LOST)? else { return Ok(Vec::new()) };
-        let mut lost: Vec<LostGroup> =
-            serde_json::from_slice(&value).map_err(|_| conclave_engine::account::RecordError::Damaged)?;
+        let mut lost = self.named_groups()?;
         let groups = self.groups()?;
         let back = |room: &RoomUri| groups.iter().any(|group| group.room == *room && group.status == Status::Active);
         lost.retain(|group| !back(&group.room));
@@ -76,10 +75,13 @@ impl Client {
 
     /// Whether a recovery file named groups, so that those in which there is something to be asked for are known.
     pub(super) fn knows_what_it_lost(&self) -> Result<bool, ClientError> {
-        let Some(value) = self.store.get(Room::ACCOUNT, LOST)? else { return Ok(false) };
-        let lost: Vec<LostGroup> =
-            serde_json::from_slice(&value).map_err(|_| conclave_engine::account::RecordError::Damaged)?;
-        Ok(lost.iter().any(|group| !group.users.is_empty()))
+        Ok(self.named_groups()?.iter().any(|group| !group.users.is_empty()))
+    }
+
+    /// The groups that a recovery file named.
+    fn named_groups(&self) -> Result<Vec<LostGroup>, ClientError> {
+        let Some(value) = self.store.get(Room::ACCOUNT, LOST)? else { return Ok(Vec::new()) };
+        Ok(serde_json::from_slice(&value).map_err(|_| RecordError::Damaged)?)
     }
 
     /// Gives up on groups that are not coming back: [`Client::lost_groups`] names none any more, and nobody is asked again.

@@ -95,6 +95,13 @@ pub struct ClientEvent {
     pub event: Event,
 }
 
+impl ClientEvent {
+    /// What happened in one group.
+    fn all_of(group: &GroupUri, events: Vec<Event>) -> impl Iterator<Item = Self> {
+        events.into_iter().map(|event| Self { group: group.clone(), event })
+    }
+}
+
 /// A client: one device of one user.
 ///
 /// Its calls are to be made one at a time. What a call does to the store it does whole; a call that fails with a
@@ -112,11 +119,11 @@ pub struct Client {
     /// Why there is no way back into a group, as it was told.
     blocked: HashMap<GroupUri, String>,
     /// Frozen groups that do not go on.
-    unable_to_go_on: HashMap<GroupUri, reinit::Unable>,
+    unable_to_go_on: HashMap<GroupUri, told::Trouble>,
     /// How the asking to be let into lost groups stands.
     asking: Option<Asking>,
     /// Groups that failed.
-    failed: HashMap<GroupUri, told::Failed>,
+    failed: HashMap<GroupUri, told::Trouble>,
     /// Events that a call which failed has not returned, oldest first.
     untold: Vec<ClientEvent>,
     inbox: Option<Session>,

@@ -21,6 +21,7 @@ use super::{
     Client, ClientError, ClientEvent,
     groups::{key_path, lacks},
     rows::StoreRows,
+    told::Trouble,
 };
 use crate::transport::Signer;
 
@@ -68,18 +69,6 @@ impl Kept {
         };
         Self { version: 1, cipher_suite, packages: packages.iter().map(keep).collect() }.mls_encode_to_vec()
     }
-}
-
-/// How long a listener waits before it tries again to go on, in milliseconds. A member whose KeyPackage is missing goes on by itself
-/// when it comes online.
-const PAUSE_MS: u64 = 600_000;
-
-/// Why a frozen group does not go on.
-pub(super) struct Unable {
-    /// As it was told.
-    reason: String,
-    /// When a listener tries again.
-    pub(super) again: Timestamp,
 }
 
 fn kept_key(group: &GroupUri) -> Vec<u8> {
@@ -280,8 +269,10 @@ impl Client {
                     self.groups.remove(name);
                     let reason = error.to_string();
                     // It is told once, and not at each sync.
-                    let unable = Unable { reason: reason.clone(), again: now.plus_ms(PAUSE_MS) };
-                    if self.unable_to_go_on.insert(name.clone(), unable).is_none_or(|before| before.reason != reason) {
+                    let unable = Trouble::new(reason.clone(), now);
+                    let news = unable.is_news(self.unable_to_go_on.get(name));
+                    self.unable_to_go_on.insert(name.clone(), unable);
+                    if news {
                         let event = ClientEvent { group: name.clone(), event: Event::SuccessorWaits { reason } };
                         self.note(std::slice::from_ref(&event))?;
                         all.push(event);
@@ -291,22 +282,17 @@ impl Client {
             }
         }
         if self.groups.get(name).is_some_and(Group::has_successor) {
-            match Box::pin(self.succeed(name)).await {
-                Ok(more) => all.extend(more),
-                Err(error) => return Err(self.keep(all, error)),
-            }
+            let succeeded = Box::pin(self.succeed(name)).await;
+            return self.joined(all, succeeded);
         }
         Ok(all)
     }
 
     /// Reads what a group's channel says, and goes on in its successor if it has one.
     pub(super) async fn catch_up_and_go_on(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
-        let mut all = self.sync_group(name).await?;
-        match Box::pin(self.go_on(name)).await {
-            Ok(more) => all.extend(more),
-            Err(error) => return Err(self.keep(all, error)),
-        }
-        Ok(all)
+        let read = self.sync_group(name).await?;
+        let gone_on = Box::pin(self.go_on(name)).await;
+        self.joined(read, gone_on)
     }
 
     async fn succeed(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
@@ -322,13 +308,12 @@ impl Client {
                 let mut writes = old.take_writes()?;
                 writes.push(forget(name));
                 self.store.apply(&writes)?;
-                return Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect());
+                return Ok(ClientEvent::all_of(name, told).collect());
             }
         };
         let mut writes = old.take_writes()?;
         writes.push(forget(name));
-        let events = events.into_iter().map(|event| ClientEvent { group: name.clone(), event });
-        let mut all: Vec<_> = events.collect();
+        let mut all: Vec<_> = ClientEvent::all_of(name, events).collect();
         let Some(mut next) = next else {
             self.store.apply(&writes)?;
             return Ok(all);
@@ -380,7 +365,7 @@ impl Client {
         writes.extend(next.take_writes()?);
         self.store.apply(&writes)?;
         let group = old.map_or_else(|| next.name().clone(), |old| old.name().clone());
-        Ok(told.into_iter().map(|event| ClientEvent { group: group.clone(), event }).collect())
+        Ok(ClientEvent::all_of(&group, told).collect())
     }
 
     /// Has the DS make the channel of a group that goes on in it, unless it has.

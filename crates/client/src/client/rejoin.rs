@@ -48,11 +48,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Dropped`] with the reason if there is no way back.
     pub async fn rejoin(&mut self, group: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
-        let mut events = self.sync_group(group).await?;
-        match self.come_back(group, true).await {
-            Ok(more) => events.extend(more),
-            Err(error) => return Err(self.keep(events, error)),
-        }
+        let read = self.sync_group(group).await?;
+        let back = self.come_back(group, true).await;
+        let events = self.joined(read, back)?;
         if self.group(group)?.wants_rejoin() {
             let blocked = events.iter().rev().find_map(|happened| match &happened.event {
                 Event::RejoinBlocked { reason, .. } => Some(reason.clone()),

@@ -274,7 +274,7 @@ impl Client {
                 events.extend(self.leave_for(&mut group, &told)?);
                 self.groups.insert(name.clone(), group);
                 self.sessions.remove(&name);
-                events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                events.extend(ClientEvent::all_of(&name, told));
                 let watched = self.watch_identities(&name, events);
                 self.save(&name)?;
                 watched?;
@@ -349,7 +349,7 @@ impl Client {
                 Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.is_unproven() => {
                     let told = self.group(name)?.void_invitation();
                     self.save(name)?;
-                    events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                    events.extend(ClientEvent::all_of(name, told));
                     return Ok(());
                 }
                 Err(ClientError::Call(CallError::Refused(refusal))) if refusal.code == Code::PositionGone => {
@@ -367,7 +367,7 @@ impl Client {
                     let mut told = Vec::new();
                     self.group(name)?.locked_out(&mut told);
                     self.save(name)?;
-                    events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                    events.extend(ClientEvent::all_of(name, told));
                     return Ok(());
                 }
                 page => page?,
@@ -375,7 +375,7 @@ impl Client {
             if page.entries.is_empty() {
                 self.group(name)?.caught_up(asked)?;
                 let told = self.group(name)?.withheld();
-                events.extend(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }));
+                events.extend(ClientEvent::all_of(name, told));
                 self.save(name)?;
                 events.extend(self.audit(name).await?);
                 return Ok(());
@@ -421,7 +421,7 @@ impl Client {
             }
         }
         self.save(name)?;
-        Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
+        Ok(ClientEvent::all_of(name, told).collect())
     }
 
     /// Entries after a place that we have seen long ago: by the oldest key that reads there.
@@ -446,7 +446,7 @@ impl Client {
         let mut told = Vec::new();
         self.group(name)?.position_gone(refusal.number("oldest").map(Seq), &mut told);
         self.save(name)?;
-        Ok(told.into_iter().map(|event| ClientEvent { group: name.clone(), event }).collect())
+        Ok(ClientEvent::all_of(name, told).collect())
     }
 
     /// The entries after our place in a group's channel.

@@ -20,7 +20,8 @@ use crate::{
 /// Events that are kept for the next call; of more, the oldest go, and the history has them.
 const UNTOLD: usize = 10_000;
 
-/// How long a listener waits before it tries a group again that has failed, in milliseconds.
+/// How long a listener waits before it tries a group again that has failed, or that does not go on, in milliseconds: what it lacks
+/// may be a member that has to come online.
 const PAUSE_MS: u64 = 600_000;
 
 /// Newest rows of a history among which something is looked for that is noted once.
@@ -29,20 +30,32 @@ const RECENT: usize = 64;
 /// What the keys of the rows in [`Room::ACCOUNT`] begin with that say why a group failed, as it was told.
 const FAILED: &[u8] = b"failed/";
 
-/// Why a group fails.
-pub(super) struct Failed {
+/// Why a group fails, or does not go on.
+pub(super) struct Trouble {
     /// As it was told.
     reason: String,
     /// When a listener tries again.
     pub(super) again: Timestamp,
 }
 
+impl Trouble {
+    /// What keeps a group from going on now.
+    pub(super) fn new(reason: String, now: Timestamp) -> Self {
+        Self { reason, again: now.plus_ms(PAUSE_MS) }
+    }
+
+    /// Whether this was told before.
+    pub(super) fn is_news(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| before.reason != self.reason)
+    }
+}
+
 /// The groups that have failed, from their rows.
-pub(super) fn failed(store: &dyn ProfileStore) -> Result<HashMap<GroupUri, Failed>, StoreError> {
+pub(super) fn failed(store: &dyn ProfileStore) -> Result<HashMap<GroupUri, Trouble>, StoreError> {
     let read = |(key, value): (Vec<u8>, zeroize::Zeroizing<Vec<u8>>)| {
         let name = std::str::from_utf8(key.strip_prefix(FAILED)?).ok()?.parse().ok()?;
         let reason = String::from_utf8_lossy(&value).into_owned();
-        Some((name, Failed { reason, again: Timestamp(0) }))
+        Some((name, Trouble { reason, again: Timestamp(0) }))
     };
     Ok(store.scan(Room::ACCOUNT, FAILED)?.into_iter().filter_map(read).collect())
 }
@@ -87,6 +100,16 @@ impl Client {
             Ok(()) => Ok(events),
             Err(error) => Err(self.keep(events, error)),
         }
+    }
+
+    /// Both of what was collected before and what was done then.
+    pub(super) fn joined(
+        &mut self,
+        mut events: Vec<ClientEvent>,
+        more: Result<Vec<ClientEvent>, ClientError>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
+        let done = more.map(|more| events.extend(more));
+        self.told(done, events)
     }
 
     /// Keeps what was collected before an error. It happened before what the call that failed has kept itself.
@@ -164,9 +187,8 @@ impl Client {
         events.extend(self.take_untold());
         let name = self.current(name)?;
         tracing::warn!(%error, group = %name, "a group fails, and the others go on");
-        let failed = Failed { reason: error.to_string(), again: self.delivery.now().plus_ms(PAUSE_MS) };
-        let told = self.failed.get(&name).is_some_and(|before| before.reason == failed.reason);
-        if !told {
+        let failed = Trouble::new(error.to_string(), self.delivery.now());
+        if failed.is_news(self.failed.get(&name)) {
             let event =
                 ClientEvent { group: name.clone(), event: Event::GroupFailed { reason: failed.reason.clone() } };
             let mut writes = self.notes(std::slice::from_ref(&event))?;
