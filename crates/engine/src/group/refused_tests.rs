@@ -57,7 +57,7 @@ fn evil_group(person: &mut Person, evil: Evil) -> MlsGroup<impl MlsConfig + use<
     let rules = DefaultMlsRules::new().with_encryption_options(encrypted).with_commit_options(with_path);
     let account = &person.account;
     Client::builder()
-        .crypto_provider(evil)
+        .crypto_provider(evil.provider(suite))
         .identity_provider(apart.identities.clone())
         .group_state_storage(apart.groups.clone())
         .psk_store(psks)
@@ -101,7 +101,7 @@ enum Lie {
 /// A commit as an entry.
 fn commit(person: &mut Person, fault: Fault, lie: Lie) -> Vec<u8> {
     let suite = person.group().mls.cipher_suite();
-    let mut evil = evil_group(person, Evil::new(suite, fault));
+    let mut evil = evil_group(person, Evil::new(fault));
     let group = person.group();
     let root = if lie == Lie::KeyRoot { Hash::new([7; 32]) } else { group.key_root().unwrap() };
     let commit = CommitAad { key_root: root, renews_seed: false, renews_tree_key: false };
@@ -234,11 +234,10 @@ fn order(world: &mut World, entry: Vec<u8>) {
 fn after_every_kind_of_refused_message_and_proposal_the_genuine_one_is_read() {
     let mut world = World::new();
     let [mut alice, mut bob, mut carol] = three(&mut world);
-    let suite = alice.group().mls.cipher_suite();
     for fault in
         [Fault::Signature(0), Fault::Generation(2_000), Fault::Generation(1 << 31), Fault::Generation(u32::MAX)]
     {
-        let mut evil = evil_group(&mut alice, Evil::new(suite, fault));
+        let mut evil = evil_group(&mut alice, Evil::new(fault));
         let aad = SafeAad::of_message(alice.group().epoch_tag().unwrap()).unwrap();
         let message = evil.encrypt_application_message(b"no frame", aad).unwrap();
         let entry = sealed(&mut alice, EntryKind::Message, &message, None);
@@ -252,7 +251,7 @@ fn after_every_kind_of_refused_message_and_proposal_the_genuine_one_is_read() {
         assert!(!done.events.iter().any(|event| matches!(event, Event::MessagesMissing { .. })));
 
         // Fast: it is refused before keys are derived.
-        let counting = Evil::new(suite, Fault::None);
+        let counting = Evil::new(Fault::None);
         let derived = std::sync::Arc::clone(&counting.derived);
         let mut reader = evil_group(&mut carol, counting);
         let before = derived.load(Ordering::Relaxed);
@@ -260,7 +259,7 @@ fn after_every_kind_of_refused_message_and_proposal_the_genuine_one_is_read() {
         let count = derived.load(Ordering::Relaxed) - before;
         assert!(count < 200, "{fault:?}: {count} keys were derived");
     }
-    let mut evil = evil_group(&mut alice, Evil::new(suite, Fault::Signature(0)));
+    let mut evil = evil_group(&mut alice, Evil::new(Fault::Signature(0)));
     let aad = HandshakeAad { position: alice.group().window.position(), commit: None };
     let aad = aad.in_epoch(alice.group().epoch_tag().unwrap()).unwrap();
     let proposal = evil.propose_remove(1, aad).unwrap();

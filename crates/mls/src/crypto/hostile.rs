@@ -1,20 +1,13 @@
-//! Cryptography of a member that breaks the rules, for simulations (feature `hostile`): everything is computed as it should be, but
-//! path secrets are sealed wrong where a thread asks for it ([`with_bad_path_secrets`]).
+//! Cryptography of a member that breaks the rules, for simulations and tests (feature `hostile`): everything is computed as it should
+//! be, but for what a [`Meddle`] changes. The provider that all of Conclave uses then seals path secrets wrong where a thread asks for it
+//! ([`with_bad_path_secrets`]).
 
-use std::{cell::Cell, ops::Deref};
+use std::{borrow::Cow, cell::Cell};
 
-use mls_rs_core::crypto::{
-    CipherSuite, CipherSuiteProvider, CryptoProvider as Provider, HpkeCiphertext, HpkePsk, HpkePublicKey,
-    HpkeSecretKey, SignaturePublicKey, SignatureSecretKey,
-};
-use zeroize::Zeroizing;
+use mls_rs_core::crypto::{CipherSuite, CryptoProvider as Provider};
 
 use super::library;
-
-type Inner = library::SuiteProvider;
-type Error = <Inner as CipherSuiteProvider>::Error;
-type Bytes = Zeroizing<Vec<u8>>;
-type Result<T> = std::result::Result<T, Error>;
+pub use super::meddled::{Meddle, Meddled};
 
 /// Label of a path secret's encryption (RFC 9420, section 7.6).
 const PATH_LABEL: &[u8] = b"MLS 1.0 UpdatePathNode";
@@ -61,6 +54,24 @@ fn spoils(info: &[u8]) -> bool {
     spoils
 }
 
+/// Spoils the path secrets that the thread asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct BadPathSecrets;
+
+impl Meddle for BadPathSecrets {
+    fn hpke_plaintext<'a>(&self, info: &[u8], plaintext: &'a [u8]) -> Cow<'a, [u8]> {
+        if !spoils(info) {
+            return plaintext.into();
+        }
+        let mut wrong = plaintext.to_vec();
+        wrong.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+        wrong.into()
+    }
+}
+
+/// The cryptography of one cipher suite.
+pub type SuiteProvider = Meddled<BadPathSecrets>;
+
 /// Where cryptography comes from.
 #[derive(Clone)]
 pub struct CryptoProvider(library::CryptoProvider);
@@ -81,159 +92,14 @@ impl Provider for CryptoProvider {
     }
 
     fn cipher_suite_provider(&self, suite: CipherSuite) -> Option<SuiteProvider> {
-        self.0.cipher_suite_provider(suite).map(SuiteProvider)
-    }
-}
-
-/// The cryptography of one cipher suite.
-#[derive(Clone)]
-pub struct SuiteProvider(Inner);
-
-impl Deref for SuiteProvider {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
-}
-
-impl CipherSuiteProvider for SuiteProvider {
-    type Error = Error;
-    type HpkeContextS = <Inner as CipherSuiteProvider>::HpkeContextS;
-    type HpkeContextR = <Inner as CipherSuiteProvider>::HpkeContextR;
-
-    fn cipher_suite(&self) -> CipherSuite {
-        self.0.cipher_suite()
-    }
-
-    fn hash(&self, data: &[u8]) -> Result<Vec<u8>> {
-        self.0.hash(data)
-    }
-
-    fn mac(&self, key: &[u8], data: &[u8]) -> Result<Vec<u8>> {
-        self.0.mac(key, data)
-    }
-
-    fn aead_seal(&self, key: &[u8], data: &[u8], aad: Option<&[u8]>, nonce: &[u8]) -> Result<Vec<u8>> {
-        self.0.aead_seal(key, data, aad, nonce)
-    }
-
-    fn aead_open(&self, key: &[u8], ciphertext: &[u8], aad: Option<&[u8]>, nonce: &[u8]) -> Result<Bytes> {
-        self.0.aead_open(key, ciphertext, aad, nonce)
-    }
-
-    fn aead_key_size(&self) -> usize {
-        self.0.aead_key_size()
-    }
-
-    fn aead_nonce_size(&self) -> usize {
-        self.0.aead_nonce_size()
-    }
-
-    fn kdf_extract(&self, salt: &[u8], ikm: &[u8]) -> Result<Bytes> {
-        self.0.kdf_extract(salt, ikm)
-    }
-
-    fn kdf_expand(&self, prk: &[u8], info: &[u8], len: usize) -> Result<Bytes> {
-        self.0.kdf_expand(prk, info, len)
-    }
-
-    fn kdf_extract_size(&self) -> usize {
-        self.0.kdf_extract_size()
-    }
-
-    fn hpke_seal(&self, to: &HpkePublicKey, info: &[u8], aad: Option<&[u8]>, secret: &[u8]) -> Result<HpkeCiphertext> {
-        if !spoils(info) {
-            return self.0.hpke_seal(to, info, aad, secret);
-        }
-        let mut wrong = Zeroizing::new(secret.to_vec());
-        wrong.iter_mut().take(1).for_each(|byte| *byte ^= 1);
-        self.0.hpke_seal(to, info, aad, &wrong)
-    }
-
-    fn hpke_seal_psk(
-        &self,
-        to: &HpkePublicKey,
-        info: &[u8],
-        aad: Option<&[u8]>,
-        secret: &[u8],
-        psk: HpkePsk<'_>,
-    ) -> Result<HpkeCiphertext> {
-        self.0.hpke_seal_psk(to, info, aad, secret, psk)
-    }
-
-    fn hpke_open(
-        &self,
-        ciphertext: &HpkeCiphertext,
-        secret: &HpkeSecretKey,
-        public: &HpkePublicKey,
-        info: &[u8],
-        aad: Option<&[u8]>,
-    ) -> Result<Bytes> {
-        self.0.hpke_open(ciphertext, secret, public, info, aad)
-    }
-
-    fn hpke_open_psk(
-        &self,
-        ciphertext: &HpkeCiphertext,
-        secret: &HpkeSecretKey,
-        public: &HpkePublicKey,
-        info: &[u8],
-        aad: Option<&[u8]>,
-        psk: HpkePsk<'_>,
-    ) -> Result<Bytes> {
-        self.0.hpke_open_psk(ciphertext, secret, public, info, aad, psk)
-    }
-
-    fn hpke_setup_s(&self, to: &HpkePublicKey, info: &[u8]) -> Result<(Vec<u8>, Self::HpkeContextS)> {
-        self.0.hpke_setup_s(to, info)
-    }
-
-    fn hpke_setup_r(
-        &self,
-        kem_output: &[u8],
-        secret: &HpkeSecretKey,
-        public: &HpkePublicKey,
-        info: &[u8],
-    ) -> Result<Self::HpkeContextR> {
-        self.0.hpke_setup_r(kem_output, secret, public, info)
-    }
-
-    fn kem_derive(&self, ikm: &[u8]) -> Result<(HpkeSecretKey, HpkePublicKey)> {
-        self.0.kem_derive(ikm)
-    }
-
-    fn kem_generate(&self) -> Result<(HpkeSecretKey, HpkePublicKey)> {
-        self.0.kem_generate()
-    }
-
-    fn kem_public_key_validate(&self, key: &HpkePublicKey) -> Result<()> {
-        self.0.kem_public_key_validate(key)
-    }
-
-    fn random_bytes(&self, out: &mut [u8]) -> Result<()> {
-        CipherSuiteProvider::random_bytes(&self.0, out)
-    }
-
-    fn signature_key_generate(&self) -> Result<(SignatureSecretKey, SignaturePublicKey)> {
-        self.0.signature_key_generate()
-    }
-
-    fn signature_key_derive_public(&self, secret: &SignatureSecretKey) -> Result<SignaturePublicKey> {
-        self.0.signature_key_derive_public(secret)
-    }
-
-    fn sign(&self, secret: &SignatureSecretKey, data: &[u8]) -> Result<Vec<u8>> {
-        self.0.sign(secret, data)
-    }
-
-    fn verify(&self, public: &SignaturePublicKey, signature: &[u8], data: &[u8]) -> Result<()> {
-        self.0.verify(public, signature, data)
+        self.0.cipher_suite_provider(suite).map(|inner| Meddled::over(inner, BadPathSecrets))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mls_rs_core::crypto::CipherSuiteProvider as _;
+
     use super::*;
     use crate::crypto::{DEFAULT_SUITE, suite};
 

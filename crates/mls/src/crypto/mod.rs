@@ -12,6 +12,8 @@ compile_error!("conclave-mls needs a cryptographic library: feature `awslc` (the
 mod either;
 #[cfg(feature = "hostile")]
 pub mod hostile;
+#[cfg(feature = "hostile")]
+mod meddled;
 
 use mls_rs::CipherSuite;
 use mls_rs_core::crypto::CryptoProvider as _;
