@@ -65,10 +65,7 @@ async fn everything_that_was_wished_offline_is_stored_and_arrives_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_offline_twice_asks_once() {
     let mut world = World::whole().await;
-    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
-    let club = alice.create_group("The Club").await.unwrap();
-    alice.add(&club, &[user("bob")]).await.unwrap();
-    bob.sync().await.unwrap();
+    let (mut alice, mut bob, club) = world.pair().await;
     let listen = world.stop_delivery().await;
     bob.set_deadline(Duration::from_millis(200));
     stored(bob.leave(&club).await);
@@ -90,11 +87,8 @@ async fn who_leaves_offline_twice_asks_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_offline_is_for_those_who_were_members_then() {
     let mut world = World::whole().await;
-    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
+    let (mut alice, mut bob, club) = world.pair().await;
     let mut carol = world.person("carol").await;
-    let club = alice.create_group("The Club").await.unwrap();
-    alice.add(&club, &[user("bob")]).await.unwrap();
-    bob.sync().await.unwrap();
     let listen = world.stop_delivery().await;
     alice.set_deadline(Duration::from_millis(200));
     stored(alice.send(&club, "Carol must not know").await);
@@ -118,10 +112,7 @@ async fn what_was_written_offline_is_for_those_who_were_members_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_to_a_group_that_one_was_removed_from_meanwhile_says_so() {
     let mut world = World::whole().await;
-    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
-    let club = alice.create_group("The Club").await.unwrap();
-    alice.add(&club, &[user("bob")]).await.unwrap();
-    bob.sync().await.unwrap();
+    let (mut alice, mut bob, club) = world.pair().await;
     let listen = world.stop_delivery().await;
     bob.set_deadline(Duration::from_millis(200));
     stored(bob.send(&club, "one").await);

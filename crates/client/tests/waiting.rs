@@ -119,10 +119,7 @@ async fn while_the_server_fails_invitations_wait_and_everything_else_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_server_is_told_of_once_and_heard_again() {
     let mut world = World::whole().await;
-    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
-    let club = alice.create_group("The Club").await.unwrap();
-    alice.add(&club, &[user("bob")]).await.unwrap();
-    bob.sync().await.unwrap();
+    let (mut alice, mut bob, club) = world.pair().await;
     alice.send(&club, "hello").await.unwrap();
     bob.set_silence(Duration::from_millis(500));
     bob.set_deadline(Duration::from_millis(300));

@@ -16,18 +16,6 @@ use conclave_protocol::v1::SubmitResponse;
 
 const MINUTE: u64 = 60_000;
 
-/// The next commit of somebody, changed on its way.
-fn bad_commit(world: &mut World, person: &mut Person, change: impl FnOnce(&mut Entry)) {
-    person.wish(Wish::Update);
-    let mut submission = person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
-    person.save();
-    let SubmissionBody::Bundle(bundle) = &mut submission.body else { panic!() };
-    let mut entry = Entry::parse(&bundle.entry).unwrap();
-    change(&mut entry);
-    bundle.entry = entry.to_bytes().unwrap();
-    world.ds.submit(&submission).unwrap();
-}
-
 /// A server admits no key of an epoch that time has annulled, so no entry can come that would show it.
 #[test]
 fn what_time_has_annulled_is_left_without_an_entry_that_shows_it() {

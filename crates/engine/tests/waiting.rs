@@ -17,16 +17,9 @@ use conclave_protocol::{Code, Refusal, v1::SubmitResponse};
 const MINUTE: u64 = 60_000;
 
 /// A commit of Alice's that nobody can apply; Bob and Carol read it.
-fn bad_commit(world: &mut World, people: &mut [Person; 3], change: impl FnOnce(&mut Entry)) {
+fn all_stuck(world: &mut World, people: &mut [Person; 3], change: impl FnOnce(&mut Entry)) {
     let [alice, bob, carol] = people;
-    alice.wish(Wish::Update);
-    let mut submission = alice.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
-    alice.save();
-    let SubmissionBody::Bundle(bundle) = &mut submission.body else { panic!() };
-    let mut entry = Entry::parse(&bundle.entry).unwrap();
-    change(&mut entry);
-    bundle.entry = entry.to_bytes().unwrap();
-    world.ds.submit(&submission).unwrap();
+    bad_commit(world, alice, change);
     for person in [bob, carol] {
         person.sync(&world.ds);
         assert!(matches!(person.group().status(), Status::Stuck { .. }));
@@ -41,7 +34,7 @@ fn failed(person: &Person) -> bool {
 fn what_is_wished_during_a_dispute_is_done_after_the_annulment() {
     let mut world = World::new();
     let mut people = trio(&mut world);
-    bad_commit(&mut world, &mut people, |entry| entry.commit.as_mut().unwrap().key_root = Hash::new([7; 32]));
+    all_stuck(&mut world, &mut people, |entry| entry.commit.as_mut().unwrap().key_root = Hash::new([7; 32]));
     let mut dave = world.person("dave");
     let package = dave.key_package(&world);
     let [alice, bob, carol] = &mut people;
@@ -73,7 +66,7 @@ fn what_is_wished_during_a_dispute_is_done_after_the_annulment() {
 fn who_can_read_nothing_commits_before_it_says_what_waits() {
     let mut world = World::new();
     let mut people = trio(&mut world);
-    bad_commit(&mut world, &mut people, |entry| entry.commit.as_mut().unwrap().removed += 1);
+    all_stuck(&mut world, &mut people, |entry| entry.commit.as_mut().unwrap().removed += 1);
     let [alice, bob, carol] = &mut people;
     for person in [&mut *bob, &mut *carol] {
         let now = world.ds.now();

@@ -67,6 +67,15 @@ impl World {
         self.person_in(Box::new(MemoryStore::new()), name).await
     }
 
+    /// Alice and Bob, in a group that she has made.
+    pub async fn pair(&self) -> (Client, Client, GroupUri) {
+        let (mut alice, mut bob) = (self.person("alice").await, self.person("bob").await);
+        let club = alice.create_group("The Club").await.unwrap();
+        alice.add(&club, &[user("bob")]).await.unwrap();
+        bob.sync().await.unwrap();
+        (alice, bob, club)
+    }
+
     pub async fn person_in(&self, store: Box<dyn ProfileStore>, name: &str) -> Client {
         let registration = Registration { user: name.into(), device: "laptop".into(), invite: None };
         Client::register(store, &self.services(), registration).await.unwrap()

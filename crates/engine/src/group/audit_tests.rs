@@ -196,12 +196,8 @@ fn a_key_that_sealed_something_is_not_in_the_store_when_it_leaves() {
 #[test]
 fn unused_keys_of_an_epoch_go_an_hour_and_ten_minutes_after_its_end() {
     let mut world = World::new();
-    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let mut people = common::trio(&mut world);
     let [alice, bob, carol] = &mut people;
-    group_of(&mut world, &mut [alice, bob, carol]);
-    for person in [&mut *alice, &mut *bob, &mut *carol] {
-        person.sync(&world.ds);
-    }
     // Encrypted, and never sent.
     let lost = message_in(bob, &sent_by(carol, &world, "lost on the way")).unwrap();
     assert!(decrypts(bob, &bob.store, &lost));
@@ -247,12 +243,8 @@ fn unused_keys_of_an_epoch_go_an_hour_and_ten_minutes_after_its_end() {
 #[test]
 fn a_quiet_group_keeps_the_states_before_commits_for_a_week() {
     let mut world = World::new();
-    let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
+    let mut people = common::trio(&mut world);
     let [alice, bob, carol] = &mut people;
-    group_of(&mut world, &mut [alice, bob, carol]);
-    for person in [&mut *alice, &mut *bob, &mut *carol] {
-        person.sync(&world.ds);
-    }
     let lost = message_in(bob, &sent_by(carol, &world, "lost on the way")).unwrap();
     for _ in 0..3 {
         alice.wish(Wish::Update);

@@ -447,6 +447,18 @@ pub fn trio(world: &mut World) -> [Person; 3] {
     people
 }
 
+/// The next commit of somebody, changed on its way.
+pub fn bad_commit(world: &mut World, person: &mut Person, change: impl FnOnce(&mut Entry)) {
+    person.wish(Wish::Update);
+    let mut submission = person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+    person.save();
+    let SubmissionBody::Bundle(bundle) = &mut submission.body else { panic!() };
+    let mut entry = Entry::parse(&bundle.entry).unwrap();
+    change(&mut entry);
+    bundle.entry = entry.to_bytes().unwrap();
+    world.ds.submit(&submission).unwrap();
+}
+
 /// A dispute of the newest commit by somebody who could apply it, with a key of the epoch that the commit ended.
 pub fn false_nack(world: &mut World, access: &Access) {
     let open = world.ds.ledger.as_ref().unwrap().open().len();
