@@ -403,6 +403,50 @@ fn clients_that_are_killed_while_groups_are_made_anew_all_go_on_in_the_same() {
 }
 
 #[test]
+fn who_is_killed_while_it_joins_joins_once_and_reads_everything_since() {
+    let (kills, seed) = kills_and_seed();
+    let (world, mut dice) = (World::new(), Dice::new(seed, 97));
+    for name in &PEOPLE[..2] {
+        register(&world, name, &mut dice, 0);
+        world.ok(name, &["sync"]);
+    }
+    let made = world.ok("alice", &["group", "create", "Revolving door"]);
+    let group = made["group"].as_str().unwrap();
+    let (mut killed, mut joined, mut span) = (0, 0_u64, 200_000);
+    let mut expected = Vec::new();
+    while killed < kills / 4 {
+        world.ok("alice", &["group", "add", group, "bob"]);
+        joined += 1;
+        expected.push(format!("alice {joined}"));
+        world.ok("alice", &["send", group, &format!("alice {joined}")]);
+        // Nothing but his invitation and the message waits for him. Each try is killed later, until one is through.
+        for try_number in 1.. {
+            let mut child = Shell(world.command("bob").arg("sync").stdout(Stdio::null()).spawn().unwrap());
+            let begun = Instant::now();
+            std::thread::sleep(Duration::from_micros(dice.below(span * try_number / 2)));
+            let ended = child.0.try_wait().unwrap();
+            child.0.kill().unwrap();
+            let status = ended.unwrap_or(child.0.wait().unwrap());
+            if let Some(code) = status.code() {
+                assert_eq!(code, 0);
+                span = u64::try_from(begun.elapsed().as_micros()).unwrap().min(span * 2);
+                break;
+            }
+            killed += 1;
+        }
+        let last = calm(&world, &PEOPLE[..2], group);
+        assert_eq!(last["members"], 2);
+        let read: Vec<_> = world.history("bob", group).messages.into_iter().map(|message| message.text).collect();
+        assert_eq!(read, expected, "what was said while he was a member, once each");
+        world.ok("alice", &["group", "remove", group, "bob"]);
+        world.ok("alice", &["send", group, "not for bob"]);
+        world.ok("bob", &["sync"]);
+    }
+    println!("killed {killed} times in the middle of {joined} joins");
+    assert_eq!(world.ok("bob", &["status"])["pending"], 0);
+}
+
+#[test]
 fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
     let (kills, seed) = kills_and_seed();
     let world = World::new();
@@ -492,7 +536,9 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
             "{name}"
         );
     }
-    assert!(kills < 200 || killed.len() > 3, "all were killed in the middle of {killed:?}");
+    let many = |kinds: &[&str]| kinds.iter().filter_map(|kind| killed.get(kind)).sum::<u32>() >= 10;
+    let each = many(&["send"]) && many(&["update", "add", "remove"]) && many(&["sync"]);
+    assert!(kills < 200 || each, "all were killed in the middle of {killed:?}");
 }
 
 /// Who was in and out has what was said while it was in. What others wrote before they knew of it, and the DS ordered

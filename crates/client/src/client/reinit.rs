@@ -333,9 +333,14 @@ impl Client {
         Ok(())
     }
 
-    /// Stores a group that this client was invited to. If it is what has become of one that this client could not follow, it leaves
+    /// Stores a group that this client was invited to, and that the invitation was taken up. If it is what has become of one that this client could not follow, it leaves
     /// that one for it.
-    pub(super) fn leave_for(&mut self, next: &mut Group, joined: &[Event]) -> Result<Vec<ClientEvent>, ClientError> {
+    pub(super) fn leave_for(
+        &mut self,
+        next: &mut Group,
+        joined: &[Event],
+        taken: Write,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
         let now = self.delivery.now();
         let by = joined.iter().find_map(|event| match event {
             Event::Joined { by, .. } => Some(by),
@@ -356,10 +361,10 @@ impl Client {
                 }
             }
         }
-        let (mut writes, mut told) = (Vec::new(), Vec::new());
+        let (mut writes, mut told) = (vec![taken], Vec::new());
         if let Some(old) = &mut old {
             old.continued_by(next, now, &mut told);
-            writes = old.take_writes()?;
+            writes.extend(old.take_writes()?);
             self.sessions.remove(old.name());
         }
         writes.extend(next.take_writes()?);

@@ -129,7 +129,9 @@ impl Client {
                 let mut writes = Vec::new();
                 let told = events.len();
                 // Where something that it needs is not to be had now, those behind it must not wait for that.
-                let waits = match self.take_post(&entry.entry, events).await {
+                let mut account = self.account.clone();
+                account.inbox.done = Seq(entry.seq);
+                let waits = match self.take_post(&entry.entry, account.to_write(), events).await {
                     Ok(Taken::Done) => false,
                     Ok(Taken::Waits { group, reason }) => {
                         let full = self.is_full()?;
@@ -156,9 +158,9 @@ impl Client {
                     });
                 }
                 writes.extend(self.notes(events.get(told..).unwrap_or_default())?);
-                self.account.inbox.done = Seq(entry.seq);
-                writes.push(self.account.to_write());
+                writes.push(account.to_write());
                 self.store.apply(&writes)?;
+                self.account = account;
             }
             // Everything up to here is safe or of no use.
             session.trim(&v1::TrimRequest { up_to: last.0 }).await?;
@@ -171,13 +173,18 @@ impl Client {
         Ok(self.store.scan(Room::WAITING, b"")?.len() >= WAITING)
     }
 
-    /// Takes an entry of the inbox.
-    async fn take_post(&mut self, entry: &[u8], events: &mut Vec<ClientEvent>) -> Result<Taken, ClientError> {
+    /// Takes an entry of the inbox. What says that it was taken is stored with what became of it, or by the caller.
+    async fn take_post(
+        &mut self,
+        entry: &[u8],
+        taken: Write,
+        events: &mut Vec<ClientEvent>,
+    ) -> Result<Taken, ClientError> {
         if Knocked::is_one(entry) {
             events.extend(self.take_knock(entry).await?);
             Ok(Taken::Done)
         } else {
-            Box::pin(self.take_invitation(entry, events)).await
+            Box::pin(self.take_invitation(entry, taken, events)).await
         }
     }
 
@@ -187,7 +194,8 @@ impl Client {
             let Some((since, entry)) = value.split_first_chunk::<8>() else { continue };
             let over = Timestamp(u64::from_be_bytes(*since)).plus_ms(WAITING_MS) <= self.delivery.now();
             let told = events.len();
-            match self.take_post(entry, events).await {
+            let taken = Write::Delete { room: Room::WAITING, key };
+            match self.take_post(entry, taken.clone(), events).await {
                 Ok(Taken::Done) => {}
                 Ok(Taken::Waits { group, reason }) => {
                     if !over {
@@ -207,7 +215,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
             let mut writes = self.notes(events.get(told..).unwrap_or_default())?;
-            writes.push(Write::Delete { room: Room::WAITING, key });
+            writes.push(taken);
             self.store.apply(&writes)?;
         }
         Ok(())
@@ -217,11 +225,16 @@ impl Client {
     ///
     /// # Errors
     /// Transient ones only: it is to be tried again. What can never be taken up is dropped, and told of.
-    async fn take_invitation(&mut self, entry: &[u8], events: &mut Vec<ClientEvent>) -> Result<Taken, ClientError> {
+    async fn take_invitation(
+        &mut self,
+        entry: &[u8],
+        taken: Write,
+        events: &mut Vec<ClientEvent>,
+    ) -> Result<Taken, ClientError> {
         let invitation = match Invitation::open(&self.account, &self.mls, entry) {
             Ok(invitation) => invitation,
             Err(error) => {
-                // Of which group cannot be said; mostly it is one that was taken up before.
+                // Of which group cannot be said.
                 tracing::warn!(%error, "an entry of the inbox was dropped");
                 return Ok(Taken::Done);
             }
@@ -271,7 +284,7 @@ impl Client {
         let joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut told);
         match joined {
             Ok(mut group) => {
-                events.extend(self.leave_for(&mut group, &told)?);
+                events.extend(self.leave_for(&mut group, &told, taken)?);
                 self.groups.insert(name.clone(), group);
                 self.sessions.remove(&name);
                 events.extend(ClientEvent::all_of(&name, told));
