@@ -10,6 +10,7 @@ use common::{SharedStore, World, has, noted, texts, user};
 use conclave_client::{Client, ClientEvent, Event, Status, store::ProfileStore as _};
 use conclave_engine::writes::{Room, Write};
 use conclave_names::GroupUri;
+use conclave_protocol::Code;
 use zeroize::Zeroizing;
 
 /// Three groups with both in them, in the order in which they are read.
@@ -267,5 +268,61 @@ async fn a_listener_goes_on_in_a_group_that_is_made_anew() {
     let (events, new) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::Succeeded { group } if *group == new)), "{events:?}");
     assert!(failed(&events).is_empty(), "{events:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_which_the_server_takes_nothing_more_for_now_stops_no_other() {
+    let world = World::whole().await;
+    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
+    let mut carol = world.person("carol").await;
+    let full = alice.create_group("Full").await.unwrap();
+    alice.add(&full, &[user("carol")]).await.unwrap();
+    // On both sides of it in the order of names.
+    let mut groups = Vec::new();
+    while !(groups.iter().any(|name| *name < full) && groups.iter().any(|name| *name > full)) {
+        let group = alice.create_group("Other").await.unwrap();
+        alice.add(&group, &[user("bob")]).await.unwrap();
+        groups.push(group);
+    }
+    bob.sync().await.unwrap();
+    // Nobody but Carol, who is away, could acknowledge these.
+    let refused = loop {
+        match alice.update(&full).await {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.code(), Some(Code::QuotaExceeded), "{refused:?}");
+    assert!(refused.is_transient());
+    for (round, text) in ["first", "second"].into_iter().enumerate() {
+        for group in &groups {
+            bob.send(group, text).await.unwrap();
+        }
+        let events = alice.sync().await.unwrap();
+        assert_eq!(heard(&events, text), groups.len(), "{events:?}");
+        assert_eq!(failed(&events), if round == 0 { vec![&full] } else { Vec::new() }, "{events:?}");
+    }
+    let mut listener = alice.listen();
+    let mut events = Vec::new();
+    for group in &groups {
+        bob.send(group, "third").await.unwrap();
+    }
+    let listened = async {
+        while heard(&events, "third") < groups.len() {
+            events.extend(listener.next().await.unwrap());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), listened).await.unwrap();
+    drop(listener);
+    // Once somebody has acknowledged them, it goes on by itself.
+    carol.sync().await.unwrap();
+    let before = alice.group(&full).unwrap().epoch();
+    let events = alice.sync().await.unwrap();
+    assert!(failed(&events).is_empty(), "{events:?}");
+    assert_eq!(alice.group(&full).unwrap().epoch(), before.next());
+    alice.send(&full, "there is room again").await.unwrap();
+    carol.sync().await.unwrap();
+    assert_eq!(texts(&carol, &full), ["there is room again"]);
     world.stop().await;
 }

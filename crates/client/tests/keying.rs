@@ -296,3 +296,56 @@ async fn a_user_without_a_client_that_can_join_is_not_added_and_the_reason_is_to
     assert_eq!(alice.group(&club).unwrap().epoch().0, 0);
     world.stop().await;
 }
+
+/// A certificate counts from an hour before it was made: of such a life, two thirds are over in about two seconds.
+const SOON: Duration = Duration::from_secs(1803);
+
+/// The same where they are over at once.
+const NOW: Duration = Duration::from_secs(1200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_certificate_is_good_nothing_waits_for_its_renewal() {
+    let mut world = World::split_with(|config| config.credential_lifetime = NOW).await;
+    let (mut alice, mut bob, club) = world.pair().await;
+    world.authentication.take().unwrap().shutdown().await;
+    bob.set_deadline(Duration::from_millis(300));
+    let ends = bob.certificate_ends().unwrap();
+    alice.set_deadline(Duration::from_millis(300));
+    alice.send(&club, "nobody can renew now").await.unwrap();
+    let events = bob.sync().await.unwrap();
+    assert!(events.iter().any(|happened| matches!(happened.event, Event::Message { .. })), "{events:?}");
+    assert_eq!(bob.certificate_ends().unwrap(), ends);
+    bob.send(&club, "and all goes on").await.unwrap();
+    let mut listener = alice.listen();
+    let heard = |events: &[conclave_client::ClientEvent]| {
+        let said =
+            |event: &Event| matches!(event, Event::Message { text: Some(text), .. } if text == "and all goes on");
+        events.iter().any(|happened| said(&happened.event))
+    };
+    let listened = async { while !heard(&listener.next().await.unwrap()) {} };
+    tokio::time::timeout(Duration::from_secs(30), listened).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_for_long_renews_its_certificate() {
+    let world = World::split_with(|config| config.credential_lifetime = SOON).await;
+    let (mut alice, mut bob, club) = world.pair().await;
+    let before = bob.certificate_ends().unwrap();
+    let mut listener = bob.listen();
+    // Not by a sync, which it begins with: its group's leaf takes the new one while it listens.
+    let renewed = async {
+        loop {
+            let events = listener.next().await.unwrap();
+            let own = |event: &Event| matches!(event, Event::Updated { by, .. } if by.user() == &user("bob"));
+            if events.iter().any(|happened| own(&happened.event)) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), renewed).await.unwrap();
+    assert!(listener.client().certificate_ends().unwrap() > before);
+    alice.sync().await.unwrap();
+    assert_eq!(alice.group(&club).unwrap().epoch().0, 2);
+    world.stop().await;
+}

@@ -353,8 +353,8 @@ pub enum Event {
         /// Since when.
         since: Timestamp,
     },
-    /// This client does not get on with the group, for a reason that does not go away by itself: what it has stored of it is damaged, or
-    /// what the server gives out of it is no log. It is told once and tried again with each sync; other groups go on.
+    /// This client does not get on with the group: what it has stored of it is damaged, what the server gives out of it is no log, or the
+    /// server takes nothing more of it for now. It is told once and tried again with each sync; other groups go on.
     GroupFailed {
         /// Why.
         reason: String,

@@ -28,7 +28,15 @@ pub struct Listener<'a> {
     /// When the server was heard of.
     contact: Contact,
     tidied: Instant,
+    /// When the certificate is to be renewed, if that was tried without success.
+    renewal: Option<Instant>,
 }
+
+/// How far ahead a listener looks.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// How long it waits before it tries again to renew the certificate.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(600);
 
 /// How long the store may keep copies of what was deleted.
 const TIDY: Duration = Duration::from_secs(60);
@@ -53,6 +61,7 @@ impl Client {
             ready: Vec::new(),
             contact,
             tidied: Instant::now(),
+            renewal: None,
         }
     }
 }
@@ -248,7 +257,7 @@ impl Listener<'_> {
         }
         for summary in self.client.groups()? {
             if summary.status != Status::Removed
-                && !self.client.failed.contains_key(&summary.name)
+                && !self.client.failed.get(&summary.name).is_some_and(|failed| failed.for_good)
                 && let Err(error) = self.attach_group(&summary.name).await
             {
                 self.confine(&summary.name, Err(error))?;
@@ -334,6 +343,15 @@ impl Listener<'_> {
             .chain(failed)
             .min()
             .map(|due| Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)))
+            .into_iter()
+            .chain(Some(self.renewal_due()))
+            .min()
+    }
+
+    /// When the certificate is to be renewed: a stream may last longer than it.
+    fn renewal_due(&self) -> Instant {
+        let due = Instant::now() + Duration::from_millis(self.client.renewal_in_ms()).min(FAR);
+        self.renewal.map_or(due, |again| due.max(again))
     }
 
     /// The groups that have something to do when it is due: those that failed have their own time.
@@ -347,6 +365,10 @@ impl Listener<'_> {
         let due = due.map(|group| group.name().clone());
         let failed = self.client.failed.iter().filter(|(_, failed)| failed.again <= now).map(|(name, _)| name.clone());
         let due: Vec<_> = due.chain(failed).collect();
+        if self.renewal_due() <= Instant::now() {
+            self.renewal = Some(Instant::now() + RENEWAL_PAUSE);
+            self.client.renew_in_time().await?;
+        }
         if self.client.asking_due().is_some_and(|due| due <= now) {
             Box::pin(self.client.ask_again()).await?;
         }
@@ -374,5 +396,5 @@ impl Client {
 }
 
 fn far() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
+    Instant::now() + FAR
 }

@@ -141,6 +141,25 @@ impl Client {
         Ok(due)
     }
 
+    /// When the certificate is to be renewed, in milliseconds from now.
+    pub(super) fn renewal_in_ms(&self) -> u64 {
+        let due = self.account.renew_after().unwrap_or_default();
+        due.0.saturating_sub(self.authentication.now().0)
+    }
+
+    /// Renews the certificate if it is time for that. While the one there is is good, nothing has to wait for it.
+    ///
+    /// # Errors
+    /// Why it cannot be renewed, if it has ended.
+    pub(super) async fn renew_in_time(&mut self) -> Result<(), ClientError> {
+        let Err(error) = self.renew_if_due().await else { return Ok(()) };
+        let Some(ends) = self.certificate_ends().filter(|ends| self.authentication.now() < *ends) else {
+            return Err(error);
+        };
+        tracing::warn!(%error, ends = ends.as_secs(), "the certificate could not be renewed yet");
+        Ok(())
+    }
+
     /// Has the signature key certified anew, and replaces the KeyPackages, which hold the old certificate (R50). The
     /// leaves in groups take the new certificate with the next [`Client::sync`], or at once while listening.
     pub async fn renew_credential(&mut self) -> Result<(), ClientError> {

@@ -267,9 +267,9 @@ impl Client {
                 Err(error) => {
                     // What was half done is undone.
                     self.groups.remove(name);
-                    let reason = error.to_string();
                     // It is told once, and not at each sync.
-                    let unable = Trouble::new(reason.clone(), now);
+                    let unable = Trouble::new(&error, now);
+                    let reason = unable.reason();
                     let news = unable.is_news(self.unable_to_go_on.get(name));
                     self.unable_to_go_on.insert(name.clone(), unable);
                     if news {

@@ -55,9 +55,9 @@ impl Client {
     /// groups that were lost.
     ///
     /// # Errors
-    /// The first failure that concerns the client as a whole: its certificate, its store, or a server that is away. What was read until
-    /// then is returned by the next call, or by [`Client::take_untold`]. What fails for good in one group is told by
-    /// [`Event::GroupFailed`], and the others are read all the same.
+    /// The first failure that concerns the client as a whole: its store, a server that is away, or a certificate that has ended and
+    /// cannot be renewed. What was read until then is returned by the next call, or by [`Client::take_untold`]. What fails in one group
+    /// is told by [`Event::GroupFailed`], and the others are read all the same.
     pub async fn sync(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = self.take_untold();
         let done = self.sync_all(&mut events).await;
@@ -68,7 +68,6 @@ impl Client {
     }
 
     async fn sync_all(&mut self, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
-        self.renew_if_due().await?;
         events.extend(self.sync_inbox().await?);
         let listed = list_readable(&StoreRows(&*self.store))?;
         for summary in listed.groups {
@@ -82,6 +81,7 @@ impl Client {
             let done = self.turn_of(&name, events).await;
             self.confine(&name, done.and(Err(error.into())), events)?;
         }
+        self.renew_in_time().await?;
         self.refill_key_packages().await?;
         Box::pin(self.ask_again()).await?;
         Ok(self.store.tidy()?)
@@ -146,6 +146,11 @@ impl Client {
                     Err(error) if error.is_transient() && !self.is_full()? => {
                         tracing::info!(%error, "an entry of the inbox waits");
                         true
+                    }
+                    // It stays where it is, and the groups are read all the same.
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(%error, "the inbox is read no further: too much of it waits already");
+                        return Ok(());
                     }
                     Err(error) => return Err(error),
                 };

@@ -10,6 +10,7 @@ use conclave_engine::{
     writes::{Room, StoredMessage, Write},
 };
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp};
+use conclave_protocol::Code;
 
 use super::{Client, ClientError, ClientEvent};
 use crate::{
@@ -36,12 +37,19 @@ pub(super) struct Trouble {
     reason: String,
     /// When a listener tries again.
     pub(super) again: Timestamp,
+    /// Whether it is nothing that goes away by itself.
+    pub(super) for_good: bool,
 }
 
 impl Trouble {
     /// What keeps a group from going on now.
-    pub(super) fn new(reason: String, now: Timestamp) -> Self {
-        Self { reason, again: now.plus_ms(PAUSE_MS) }
+    pub(super) fn new(error: &ClientError, now: Timestamp) -> Self {
+        Self { reason: error.to_string(), again: now.plus_ms(PAUSE_MS), for_good: !error.is_transient() }
+    }
+
+    /// As it was told.
+    pub(super) fn reason(&self) -> String {
+        self.reason.clone()
     }
 
     /// Whether this was told before.
@@ -55,7 +63,7 @@ pub(super) fn failed(store: &dyn ProfileStore) -> Result<HashMap<GroupUri, Troub
     let read = |(key, value): (Vec<u8>, zeroize::Zeroizing<Vec<u8>>)| {
         let name = std::str::from_utf8(key.strip_prefix(FAILED)?).ok()?.parse().ok()?;
         let reason = String::from_utf8_lossy(&value).into_owned();
-        Some((name, Trouble { reason, again: Timestamp(0) }))
+        Some((name, Trouble { reason, again: Timestamp(0), for_good: true }))
     };
     Ok(store.scan(Room::ACCOUNT, FAILED)?.into_iter().filter_map(read).collect())
 }
@@ -64,9 +72,15 @@ fn failed_key(group: &GroupUri) -> Vec<u8> {
     [FAILED, group.to_string().as_bytes()].concat()
 }
 
-/// Whether an error says something of the client, its store or its server, and not of one group.
+/// Whether an error says something of the client, its store or its server, and not of one group. A server that refuses for now has
+/// answered: if it has no time for anybody, the inbox, which is read first, finds that out.
 fn concerns_all(error: &ClientError) -> bool {
-    error.is_transient() || matches!(error, ClientError::Store(_) | ClientError::Call(CallError::Untrusted(_)))
+    match error.code() {
+        Some(code) => code == Code::Unavailable,
+        None => {
+            error.is_transient() || matches!(error, ClientError::Store(_) | ClientError::Call(CallError::Untrusted(_)))
+        }
+    }
 }
 
 /// Whether the engine, which notes what happens in a group's channel, knows nothing of it.
@@ -164,7 +178,7 @@ impl Client {
         }
     }
 
-    /// Takes what became of a group's turn. What fails for good in one group is told once, and the others go on; it is tried again with
+    /// Takes what became of a group's turn. What fails in one group alone is told once, and the others go on; it is tried again with
     /// each sync.
     ///
     /// # Errors
@@ -187,10 +201,9 @@ impl Client {
         events.extend(self.take_untold());
         let name = self.current(name)?;
         tracing::warn!(%error, group = %name, "a group fails, and the others go on");
-        let failed = Trouble::new(error.to_string(), self.delivery.now());
+        let failed = Trouble::new(&error, self.delivery.now());
         if failed.is_news(self.failed.get(&name)) {
-            let event =
-                ClientEvent { group: name.clone(), event: Event::GroupFailed { reason: failed.reason.clone() } };
+            let event = ClientEvent { group: name.clone(), event: Event::GroupFailed { reason: failed.reason() } };
             let mut writes = self.notes(std::slice::from_ref(&event))?;
             let value = failed.reason.clone().into_bytes().into();
             writes.push(Write::Put { room: Room::ACCOUNT, key: failed_key(&name), value });

@@ -43,8 +43,14 @@ impl World {
     }
 
     pub async fn split() -> Self {
+        Self::split_with(|_| {}).await
+    }
+
+    /// One for each, where something is changed about the Authentication Service.
+    pub async fn split_with(change: impl FnOnce(&mut Config)) -> Self {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let config = Config { delivery: false, ..Config::for_tests(first.path(), domain()) };
+        let mut config = Config { delivery: false, ..Config::for_tests(first.path(), domain()) };
+        change(&mut config);
         let authentication = Server::start(config).await.unwrap();
         let issuers = IssuerSource::Url {
             url: format!("https://{}", authentication.addr()),
