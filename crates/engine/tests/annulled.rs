@@ -6,15 +6,21 @@ mod common;
 use common::*;
 use conclave_channel::{Body, Entry, law::DISPUTE_MS};
 use conclave_engine::{
-    group::{Status, SubmissionBody},
+    group::{KIND_EVENT, Status, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, JoinError, load_key_packages},
     outcome::Event,
+    writes::StoredMessage,
 };
 use conclave_names::Hash;
 use conclave_protocol::v1::SubmitResponse;
 
 const MINUTE: u64 = 60_000;
+
+/// Whether a stored row is an event of a kind.
+fn says(row: &StoredMessage, kind: &str) -> bool {
+    row.kind == KIND_EVENT && String::from_utf8_lossy(&row.body).contains(&format!("\"event\":\"{kind}\""))
+}
 
 /// A server admits no key of an epoch that time has annulled, so no entry can come that would show it.
 #[test]
@@ -42,6 +48,10 @@ fn what_time_has_annulled_is_left_without_an_entry_that_shows_it() {
         person.save();
         person.restart();
         assert_eq!(person.group().epoch(), before, "also after a crash");
+        // Histories tell by their times what was there before.
+        let noted = |kind: &str| person.store.messages.iter().rev().find(|row| says(row, kind)).unwrap();
+        let (void, annulled) = (noted("updated"), noted("annulled"));
+        assert!(void.seq <= annulled.seq && void.time_ms < annulled.time_ms);
     }
     assert_eq!(world.ds.entries.len(), entries);
     for (text, person) in [("one", &mut alice), ("two", &mut bob), ("three", &mut carol)] {

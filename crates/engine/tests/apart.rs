@@ -146,7 +146,7 @@ fn a_lost_answer_to_a_knock_is_given_again() {
     carol.sync(&world.ds);
     world.ds.welcomes.clear();
     bob.restart();
-    let due = bob.group().knock_due().unwrap();
+    let due = bob.group().knock_due(world.ds.now()).unwrap();
     world.ds.ahead += due.0 - world.ds.now().0;
     knock(&world, &mut bob, &mut carol).unwrap();
     carol.drive_now(&mut world);

@@ -140,7 +140,7 @@ fn a_member_lets_him_in_and_what_he_wished_to_say_is_said() {
     }
     let missed = cast.bob.events.iter().any(|event| matches!(event, Event::Missed { .. }));
     assert!(missed, "{:?}", cast.bob.events);
-    assert!(cast.bob.group().knock_due().is_none());
+    assert!(cast.bob.group().knock_due(cast.world.ds.now()).is_none());
     // He is a member like all.
     cast.bob.wish(Wish::Update);
     cast.bob.drive_now(&mut cast.world);
@@ -315,6 +315,35 @@ fn one_client_is_let_in_once_an_hour() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_for_a_while_keeps_nobody_out_after_it() {
+    const AHEAD: u64 = 10 * 24 * KNOCK_MS;
+    let mut cast = cast();
+    cast.world.ds.ahead += AHEAD;
+    let knock = cast.knock(bob, alice);
+    cast.take(alice, &knock).unwrap();
+    // What is in the log has the right time.
+    cast.world.ds.ahead -= AHEAD;
+    cast.alice.drive_now(&mut cast.world);
+    cast.bob.join(&cast.world);
+    cast.everybody_reads();
+    lock_out(&mut cast.bob);
+    let wrong = cast.world.ds.now().plus_ms(AHEAD);
+    cast.bob.group().knocked(Vec::new(), wrong, &mut Vec::new());
+    cast.bob.save();
+    for person in [&mut cast.alice, &mut cast.bob] {
+        person.restart();
+    }
+    let now = cast.world.ds.now();
+    assert_eq!(cast.bob.group().knock_due(now), Some(now));
+    let later = cast.knock(bob, alice);
+    cast.take(alice, &later).unwrap();
+    cast.alice.drive_now(&mut cast.world);
+    cast.bob.join(&cast.world);
+    cast.everybody_reads();
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+}
+
+#[test]
 fn who_is_no_member_or_not_who_it_says_is_not_let_in() {
     let mut cast = cast();
     let now = cast.world.ds.now();
@@ -427,7 +456,7 @@ fn who_lost_everything_is_known_by_its_identity_key() {
 fn who_knocks_asks_others_each_time_and_waits_longer() {
     let mut cast = cast();
     let now = cast.world.ds.now();
-    assert_eq!(cast.bob.group().knock_due(), Some(Timestamp(0)));
+    assert_eq!(cast.bob.group().knock_due(now), Some(Timestamp(0)));
     let known = cast.bob.group().whom_to_ask().unwrap();
     assert_eq!(known.len(), 3, "all whom he knew, himself excepted");
     let mut events = Vec::new();
@@ -435,13 +464,13 @@ fn who_knocks_asks_others_each_time_and_waits_longer() {
     assert!(matches!(&events[..], [Event::Knocked { again, .. }] if *again == now.plus_ms(KNOCK_MS)));
     cast.bob.save();
     cast.bob.restart();
-    assert_eq!(cast.bob.group().knock_due(), Some(now.plus_ms(KNOCK_MS)));
+    assert_eq!(cast.bob.group().knock_due(now), Some(now.plus_ms(KNOCK_MS)));
     cast.bob.group().knocked(Vec::new(), now, &mut events);
-    assert_eq!(cast.bob.group().knock_due(), Some(now.plus_ms(2 * KNOCK_MS)));
+    assert_eq!(cast.bob.group().knock_due(now), Some(now.plus_ms(2 * KNOCK_MS)));
     for _ in 0..100 {
         cast.bob.group().knocked(Vec::new(), now, &mut events);
     }
-    assert_eq!(cast.bob.group().knock_due(), Some(now.plus_ms(24 * KNOCK_MS)));
+    assert_eq!(cast.bob.group().knock_due(now), Some(now.plus_ms(24 * KNOCK_MS)));
     assert_eq!(events.len(), 1, "nobody was asked");
     // What the directory gives out for a member is that member's, or nobody's.
     let (theirs, ours) = (package_of(&mut cast, carol), package_of(&mut cast, bob));

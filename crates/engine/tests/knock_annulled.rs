@@ -64,7 +64,7 @@ impl Cast {
     fn heals(mut self) {
         let Self { world, alice, bob, carol, dave } = &mut self;
         assert!(bob.group().wants_rejoin(), "{:?}", bob.group().status());
-        assert!(bob.group().knock_due().is_some_and(|due| due <= world.ds.now()), "at once");
+        assert!(bob.group().knock_due(world.ds.now()).is_some_and(|due| due <= world.ds.now()), "at once");
         assert!(bob.group().whom_to_ask().unwrap().contains(&carol.account.client));
         bob.restart();
         knock(world, bob, alice).unwrap();

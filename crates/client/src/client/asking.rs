@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_engine::{
     account::RecordError,
-    group::{Group, LoadError, Status, knock_pause},
+    group::{Group, LoadError, Status, knock_pause, plausible_knock},
     writes::{Room, Write},
 };
 use conclave_names::{ClientUri, Timestamp, UserUri, limits};
@@ -132,7 +132,8 @@ impl Client {
 
     /// When it is asked again.
     pub(super) fn asking_due(&self) -> Option<Timestamp> {
-        self.asking.as_ref()?.next
+        let next = self.asking.as_ref()?.next?;
+        Some(plausible_knock(next, self.delivery.now()))
     }
 
     /// On a client that has lost everything (it was restored, or linked again under its old name): asks this user's other devices, these

@@ -32,7 +32,7 @@ impl Client {
     /// Transient ones only: it is tried again. That one member cannot be asked is no error.
     pub(super) async fn knock(&mut self, name: &GroupUri, helpless: bool) -> Result<Vec<ClientEvent>, ClientError> {
         let now = self.delivery.now();
-        if self.group(name)?.knock_due().is_none_or(|due| due > now) {
+        if self.group(name)?.knock_due(now).is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
         let mut asked = Vec::new();

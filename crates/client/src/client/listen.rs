@@ -389,7 +389,7 @@ impl Listener<'_> {
 impl Client {
     /// When time alone gives us something to do in a group, or a member is to be asked for help once more.
     fn due_in(&self, group: &Group, now: Timestamp) -> Option<Timestamp> {
-        let due = group.due(now).into_iter().chain(group.knock_due()).min()?;
+        let due = group.due(now).into_iter().chain(group.knock_due(now)).min()?;
         // A frozen group that cannot go on would be due all the time.
         Some(self.unable_to_go_on.get(group.name()).map_or(due, |unable| due.max(unable.again)))
     }

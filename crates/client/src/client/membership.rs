@@ -91,6 +91,22 @@ fn change(group: &GroupUri, stored: &StoredMessage, event: &Value) -> Option<Mem
     })
 }
 
+/// What took changes back.
+struct Annulment {
+    /// Place of the first commit that it took back.
+    first: u64,
+    /// Our place in the channel when it was known, and the time: that of an entry, if an entry annulled it, and else a later one.
+    known: (u64, u64),
+}
+
+impl Annulment {
+    /// Whether a change was there before, and is void with it. The commit that an annulment makes room for may be at the same place: it
+    /// has the same time.
+    fn concerns(&self, change: &MembershipChange) -> bool {
+        change.seq.0 >= self.first && (change.seq.0, change.time.0) < self.known
+    }
+}
+
 impl Client {
     /// Every change of a group's members since this client is in it, oldest first: by whom, in which epoch, where in the
     /// channel; also of the groups that it goes on from. It outlives removals and new joins. What was annulled is in it, and marked.
@@ -107,27 +123,32 @@ impl Client {
 
     /// The same of one group alone.
     fn changes_of(&self, group: &GroupUri) -> Result<Vec<MembershipChange>, ClientError> {
-        let mut log: Vec<MembershipChange> = Vec::new();
+        let (mut log, mut annulments) = (Vec::new(), Vec::new());
         let mut after = 0;
         loop {
             let page = self.store.messages(&group.to_string(), after, PAGE)?;
-            let Some(last) = page.last().map(|row| row.seq) else { return Ok(log) };
+            let Some(last) = page.last().map(|row| row.seq) else { break };
             let full = page.len() == PAGE;
             for stored in page.iter().filter(|row| row.kind == KIND_EVENT) {
                 // Of a later version, or nothing of members.
                 let Ok(event) = serde_json::from_slice::<Value>(&stored.body) else { continue };
                 if event.get("event").and_then(Value::as_str) == Some("annulled") {
                     let first = event.get("commit").and_then(Value::as_u64).unwrap_or(u64::MAX);
-                    log.iter_mut().filter(|change| change.seq.0 >= first).for_each(|change| change.annulled = true);
+                    annulments.push(Annulment { first, known: (stored.seq, stored.time_ms) });
                 }
                 log.extend(change(group, stored, &event));
             }
             if !full {
-                return Ok(log);
+                break;
             }
             // A place may have several rows, of which the page had some only.
             after = if page.first().is_some_and(|first| first.seq < last) { last - 1 } else { last };
-            log.retain(|change| change.seq.0 <= after);
+            log.retain(|change: &MembershipChange| change.seq.0 <= after);
+            annulments.retain(|annulment: &Annulment| annulment.known.0 <= after);
         }
+        for change in &mut log {
+            change.annulled = annulments.iter().any(|annulment| annulment.concerns(change));
+        }
+        Ok(log)
     }
 }

@@ -5,7 +5,7 @@ use conclave_engine::{
     invitation::TreeFetch,
     outcome::Event,
 };
-use conclave_names::GroupUri;
+use conclave_names::{GroupUri, limits};
 use conclave_protocol::{Code, Refusal, v1};
 
 use super::{Client, ClientError, ClientEvent};
@@ -161,6 +161,9 @@ impl Client {
             let offset = whole.len() as u64;
             let part = session.read_tree(&v1::ReadTreeRequest { epoch: way.epoch().0, offset }).await?;
             whole.extend_from_slice(&part.data);
+            if whole.len() as u64 > limits::BLOB {
+                return Err(ClientError::Answer("the group's tree is larger than any".into()));
+            }
             if whole.len() as u64 >= part.size || part.data.is_empty() {
                 break;
             }

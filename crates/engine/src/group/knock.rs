@@ -50,9 +50,21 @@ pub fn knock_pause(rounds: u32) -> u64 {
     KNOCK_MS.saturating_mul(1 << rounds.min(16)).min(KNOCK_MS_MOST)
 }
 
+/// When the next round of knocks is due; now, if it is further ahead than any pause is long: the clock was
+/// wrong then.
+#[must_use]
+pub fn plausible(next: Timestamp, now: Timestamp) -> Timestamp {
+    if next > now.plus_ms(2 * KNOCK_MS_MOST) { now } else { next }
+}
+
 /// A member lets one client in again at most once in this time, in milliseconds: so that who cannot stay in does not have the group
 /// commit for ever.
 pub const ANSWER_MS: u64 = 3_600_000;
+
+/// Whether a client was let in so lately. What was noted by a clock that was far ahead of time does not count.
+fn is_lately(at: Timestamp, now: Timestamp) -> bool {
+    at.plus_ms(ANSWER_MS) > now && at <= now.plus_ms(ANSWER_MS)
+}
 
 /// Earlier keys of our leaf that are remembered.
 const FORMER_LEAVES: usize = 8;
@@ -188,8 +200,8 @@ fn newest(leaves: Vec<ChannelKey>, most: usize) -> Vec<ChannelKey> {
 impl Group {
     /// When members are to be asked to let us in again, if there is no other way back.
     #[must_use]
-    pub fn knock_due(&self) -> Option<Timestamp> {
-        self.wants_rejoin().then_some(self.knocking.next)
+    pub fn knock_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.wants_rejoin().then(|| plausible(self.knocking.next, now))
     }
 
     /// Whom to ask: all that we knew, those first who are best asked now. The first few that can be reached do.
@@ -341,7 +353,7 @@ impl Group {
             return Err(KnockRefused::Late);
         }
         let pending = |wish: &Wish| matches!(wish, Wish::Readmit { old_leaf, .. } if *old_leaf == leaf.channel_key);
-        let lately = self.answered.get(&knocked.client).is_some_and(|at| at.plus_ms(ANSWER_MS) > now);
+        let lately = self.answered.get(&knocked.client).is_some_and(|at| is_lately(*at, now));
         if lately || self.intents.values().any(|intent| pending(&intent.wish)) {
             return Err(KnockRefused::TooSoon);
         }
@@ -423,7 +435,7 @@ impl Group {
     fn forget_answers(&mut self, now: Timestamp) {
         let (name, writes) = (&self.name, &mut self.writes);
         self.answered.retain(|client, at| {
-            let kept = at.plus_ms(ANSWER_MS) > now;
+            let kept = is_lately(*at, now);
             if !kept {
                 writes.push(Write::Delete { room: Room::GROUP, key: key_of_client(name, ANSWERED, client) });
             }

@@ -55,7 +55,7 @@ pub use create::NewGroup;
 pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
 pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
 pub(crate) use knock::Heritage;
-pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused, knock_pause};
+pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused, knock_pause, plausible as plausible_knock};
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
 pub use prune::PAST_MS;

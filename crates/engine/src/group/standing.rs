@@ -224,9 +224,10 @@ impl Group {
         self.returned = removed_at.filter(|_| self.status == Status::Active);
         self.touched = true;
         self.dirty |= changes.iter().any(|change| matches!(change, Change::Annulled { .. }));
-        let (seq, time) = (self.window.position().seq, self.window.time());
+        let seq = self.window.position().seq;
         for event in events.iter().skip(told) {
-            self.note(event, seq, time);
+            // Later than any entry: histories tell by it what was there before.
+            self.note(event, seq, until);
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ impl Actor {
     pub(super) fn knock(&mut self, around: &mut Surroundings, slot: usize, helpless: bool) -> Result<(), Stop> {
         let now = self.now(&around.server);
         let Some(group) = self.group(slot) else { return Ok(()) };
-        if self.sabotage == Sabotage::NeverKnock || group.knock_due().is_none_or(|due| due > now) {
+        if self.sabotage == Sabotage::NeverKnock || group.knock_due(now).is_none_or(|due| due > now) {
             return Ok(());
         }
         let members = if helpless { Vec::new() } else { group.whom_to_ask().map_err(Stop::violation)? };
