@@ -25,7 +25,7 @@ async fn groups(alice: &mut Client, bob: &mut Client) -> Vec<GroupUri> {
 
 fn failed(events: &[ClientEvent]) -> Vec<&GroupUri> {
     let failed = events.iter().filter(|happened| matches!(happened.event, Event::GroupFailed { .. }));
-    failed.map(|happened| &happened.group).collect()
+    failed.filter_map(|happened| happened.group.as_ref()).collect()
 }
 
 fn heard(events: &[ClientEvent], wanted: &str) -> usize {

@@ -81,7 +81,10 @@ async fn after_a_week_it_is_dropped_and_that_is_told() {
     store.apply(&[Write::Put { room: Room::WAITING, key, value }]).unwrap();
     let events = bob.sync().await.unwrap();
     let dropped = |event: &Event| matches!(event, Event::InvitationDropped { reason } if reason.contains("week"));
-    assert!(events.iter().any(|happened| happened.group == club && dropped(&happened.event)), "{events:?}");
+    assert!(
+        events.iter().any(|happened| happened.group.as_ref() == Some(&club) && dropped(&happened.event)),
+        "{events:?}"
+    );
     assert_eq!(noted(&bob, &club, "invitation_dropped"), 1);
     assert_eq!(waiting(&store), 0);
     show_blobs(&world);
@@ -131,7 +134,10 @@ async fn a_silent_server_is_told_of_once_and_heard_again() {
     running.shutdown().await;
     let events = listener.next().await.unwrap();
     assert_eq!(events.len(), 1, "{events:?}");
-    assert!(events[0].group == club && matches!(events[0].event, Event::ServerSilent { .. }), "{events:?}");
+    assert!(
+        events[0].group.as_ref() == Some(&club) && matches!(events[0].event, Event::ServerSilent { .. }),
+        "{events:?}"
+    );
 
     let directory = world.directories[0].path();
     let config = conclave_server::Config { listen, ..conclave_server::Config::for_tests(directory, common::domain()) };
@@ -144,5 +150,33 @@ async fn a_silent_server_is_told_of_once_and_heard_again() {
     assert!(!has(&heard, |event| matches!(event, Event::ServerSilent { .. })), "it is told once: {heard:?}");
     drop(listener);
     assert_eq!(noted(&bob, &club, "server_silent"), 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_that_does_not_open_is_told_of_and_the_remedy_helps() {
+    let world = World::whole().await;
+    let store = SharedStore::default();
+    let mut alice = world.person("alice").await;
+    let bob = world.person_in(Box::new(store.clone()), "bob").await;
+    drop(bob);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    // As from a backup that is older than his keying material.
+    let mut damaged = store.clone();
+    let package = |row: &(Vec<u8>, Zeroizing<Vec<u8>>)| row.0.starts_with(b"package/");
+    let rows = store.scan(Room::KEY_PACKAGE, b"").unwrap();
+    let gone = rows.into_iter().filter(package).map(|(key, _)| Write::Delete { room: Room::KEY_PACKAGE, key });
+    damaged.apply(&gone.collect::<Vec<_>>()).unwrap();
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let events = bob.sync().await.unwrap();
+    let told = |event: &Event| matches!(event, Event::InvitationDropped { reason } if reason.contains("added again"));
+    assert_eq!(events.iter().filter(|happened| happened.group.is_none() && told(&happened.event)).count(), 1);
+    assert_eq!((joined(&events), waiting(&store)), (0, 0), "{events:?}");
+    assert!(bob.sync().await.unwrap().is_empty(), "it is told once");
+    bob.renew_credential().await.unwrap();
+    alice.remove(&club, &[user("bob")]).await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    assert_eq!(joined(&bob.sync().await.unwrap()), 1);
     world.stop().await;
 }

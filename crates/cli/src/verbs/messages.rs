@@ -256,7 +256,7 @@ fn titles(client: &conclave_client::Client) -> Result<Titles, CliError> {
 }
 
 fn title<'a>(titles: &'a Titles, event: &ClientEvent) -> &'a str {
-    titles.iter().find(|(name, _)| *name == event.group).map_or("?", |(_, title)| title)
+    titles.iter().find(|(name, _)| Some(name) == event.group.as_ref()).map_or("?", |(_, title)| title)
 }
 
 pub(super) async fn listen(group: Option<&str>, context: &mut Context, output: &Output) -> Result<(), CliError> {
@@ -271,7 +271,7 @@ pub(super) async fn listen(group: Option<&str>, context: &mut Context, output: &
         };
         let titles = titles(listener.client())?;
         for happened in events {
-            if only.as_ref().is_none_or(|only| *only == happened.group) {
+            if only.is_none() || only == happened.group {
                 output.give(&happened, |happened| event(happened, title(&titles, happened)))?;
             }
         }

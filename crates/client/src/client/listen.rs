@@ -166,7 +166,7 @@ impl Listener<'_> {
         if let Some(since) = self.contact.silent(self.client.delivery.now()) {
             let groups = self.client.groups()?.into_iter().filter(|group| group.status == Status::Active);
             let silent: Vec<_> =
-                groups.map(|group| ClientEvent { group: group.name, event: Event::ServerSilent { since } }).collect();
+                groups.map(|group| ClientEvent::of(&group.name, Event::ServerSilent { since })).collect();
             self.client.note(&silent)?;
             self.ready.extend(silent);
         }
@@ -227,8 +227,8 @@ impl Listener<'_> {
                 let joined: Vec<_> = events
                     .iter()
                     .filter(|happened| matches!(happened.event, Event::Joined { .. }))
-                    .filter(|happened| !self.client.failed.contains_key(&happened.group))
-                    .map(|happened| happened.group.clone())
+                    .filter_map(|happened| happened.group.clone())
+                    .filter(|group| !self.client.failed.contains_key(group))
                     .collect();
                 self.ready.extend(events);
                 for group in joined {

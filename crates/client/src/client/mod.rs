@@ -85,11 +85,12 @@ impl Services {
     }
 }
 
-/// Something that happened, and in which group.
+/// Something that happened, and in which group. An invitation that does not open does not say of which group it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClientEvent {
     /// The group.
-    pub group: GroupUri,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupUri>,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
@@ -98,7 +99,11 @@ pub struct ClientEvent {
 impl ClientEvent {
     /// What happened in one group.
     fn all_of(group: &GroupUri, events: Vec<Event>) -> impl Iterator<Item = Self> {
-        events.into_iter().map(|event| Self { group: group.clone(), event })
+        events.into_iter().map(|event| Self::of(group, event))
+    }
+
+    fn of(group: &GroupUri, event: Event) -> Self {
+        Self { group: Some(group.clone()), event }
     }
 }
 

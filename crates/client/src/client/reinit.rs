@@ -273,7 +273,7 @@ impl Client {
                     let news = unable.is_news(self.unable_to_go_on.get(name));
                     self.unable_to_go_on.insert(name.clone(), unable);
                     if news {
-                        let event = ClientEvent { group: name.clone(), event: Event::SuccessorWaits { reason } };
+                        let event = ClientEvent::of(name, Event::SuccessorWaits { reason });
                         self.note(std::slice::from_ref(&event))?;
                         all.push(event);
                     }

@@ -93,8 +93,7 @@ impl Client {
                     helpless = alone;
                     // It is told once, and not at each sync.
                     if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
-                        let event =
-                            ClientEvent { group: name.clone(), event: Event::RejoinBlocked { reason, doubtful } };
+                        let event = ClientEvent::of(name, Event::RejoinBlocked { reason, doubtful });
                         self.note(std::slice::from_ref(&event))?;
                         events.push(event);
                     }

@@ -40,7 +40,7 @@ enum Taken {
 /// An invitation that is not tried again.
 fn dropped(group: &GroupUri, error: &dyn std::fmt::Display) -> ClientEvent {
     tracing::warn!(%error, %group, "an invitation was dropped");
-    ClientEvent { group: group.clone(), event: Event::InvitationDropped { reason: error.to_string() } }
+    ClientEvent::of(group, Event::InvitationDropped { reason: error.to_string() })
 }
 
 /// Entries of the inbox that wait at most for what they need; more stay in the inbox, and everything after them.
@@ -140,7 +140,7 @@ impl Client {
                         } else {
                             Event::InvitationWaits { reason }
                         };
-                        events.push(ClientEvent { group, event });
+                        events.push(ClientEvent::of(&group, event));
                         !full
                     }
                     Err(error) if error.is_transient() && !self.is_full()? => {
@@ -207,14 +207,14 @@ impl Client {
                         continue;
                     }
                     let event = Event::InvitationDropped { reason: format!("it has waited for a week: {reason}") };
-                    events.push(ClientEvent { group, event });
+                    events.push(ClientEvent::of(&group, event));
                 }
                 Err(error) if error.is_transient() && !over => continue,
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "an entry of the inbox has waited for a week and is dropped");
                     if let Ok(invitation) = Invitation::open(&self.account, &self.mls, entry) {
                         let event = Event::InvitationDropped { reason: format!("it has waited for a week: {error}") };
-                        events.push(ClientEvent { group: invitation.name().clone(), event });
+                        events.push(ClientEvent::of(invitation.name(), event));
                     }
                 }
                 Err(error) => return Err(error),
@@ -239,8 +239,8 @@ impl Client {
         let invitation = match Invitation::open(&self.account, &self.mls, entry) {
             Ok(invitation) => invitation,
             Err(error) => {
-                // Of which group cannot be said.
                 tracing::warn!(%error, "an entry of the inbox was dropped");
+                events.push(ClientEvent { group: None, event: Event::InvitationDropped { reason: error.to_string() } });
                 return Ok(Taken::Done);
             }
         };
@@ -602,7 +602,7 @@ impl Client {
             if let Event::Annulled { commit, epoch } = &event {
                 self.send_again(name, *commit, *epoch)?;
             }
-            events.push(ClientEvent { group: name.clone(), event });
+            events.push(ClientEvent::of(name, event));
         }
         let watched = self.watch_identities(name, &mut events);
         self.save(name)?;
@@ -642,7 +642,7 @@ impl Client {
             match self.check_identity(&member.user, member.identity_key.as_bytes()) {
                 Err(ClientError::IdentityChanged(user)) => {
                     // Once, however many devices the user has there.
-                    let event = ClientEvent { group: name.clone(), event: Event::IdentityChanged { user } };
+                    let event = ClientEvent::of(name, Event::IdentityChanged { user });
                     if !changed.contains(&event) {
                         changed.push(event);
                     }

@@ -138,6 +138,7 @@ impl Client {
     pub(super) fn notes(&self, events: &[ClientEvent]) -> Result<Vec<Write>, ClientError> {
         let mut notes = Vec::new();
         for ClientEvent { group, event } in events.iter().filter(|happened| is_noted_here(&happened.event)) {
+            let Some(group) = group else { continue };
             let Ok(body) = serde_json::to_vec(event) else { continue };
             let recent = self.store.last_messages(&group.to_string(), RECENT)?;
             // A client that is opened for each command finds out anew each time.
@@ -203,7 +204,7 @@ impl Client {
         tracing::warn!(%error, group = %name, "a group fails, and the others go on");
         let failed = Trouble::new(&error, self.delivery.now());
         if failed.is_news(self.failed.get(&name)) {
-            let event = ClientEvent { group: name.clone(), event: Event::GroupFailed { reason: failed.reason() } };
+            let event = ClientEvent::of(&name, Event::GroupFailed { reason: failed.reason() });
             let mut writes = self.notes(std::slice::from_ref(&event))?;
             let value = failed.reason.clone().into_bytes().into();
             writes.push(Write::Put { room: Room::ACCOUNT, key: failed_key(&name), value });
