@@ -20,7 +20,7 @@ use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
 use super::{Refused, VerdictError, admit};
-use crate::{Body, Entry, EntryError, EntryKind, access::ChannelKey, verdict::Verdict};
+use crate::{Body, Entry, EntryError, EntryKind, access::ChannelKey, chain, verdict::Verdict};
 
 /// How long a disputed commit waits for an Ack, in milliseconds of channel time: 15 minutes.
 pub const DISPUTE_MS: u64 = 15 * 60 * 1000;
@@ -127,6 +127,14 @@ impl Ledger {
     /// [`EntryError`] never in practice: all is bounded.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EntryError> {
         Ok(self.mls_encode_to_vec()?)
+    }
+
+    /// SHA-256 of the encoding: equal for who reads the same log to the same place.
+    ///
+    /// # Errors
+    /// As [`Ledger::to_bytes`].
+    pub fn hash(&self) -> Result<Hash, EntryError> {
+        Ok(chain::entry_hash(&self.to_bytes()?))
     }
 
     /// Decodes it; nothing may follow.

@@ -1,11 +1,12 @@
 //! Coming back into a group that this client cannot follow any more.
 
+use conclave_channel::Position;
 use conclave_engine::{
-    group::{RejoinError, WayBack},
+    group::{ChannelEnd, RejoinError, WayBack},
     invitation::TreeFetch,
     outcome::Event,
 };
-use conclave_names::{GroupUri, limits};
+use conclave_names::{Epoch, GroupUri, Hash, Seq, limits};
 use conclave_protocol::{Code, Refusal, v1};
 
 use super::{Client, ClientError, ClientEvent};
@@ -128,8 +129,13 @@ impl Client {
             }
             Err(error) => return Err(error.into()),
         };
-        let (epoch, now) = (conclave_names::Epoch(served.epoch), self.delivery.now());
-        let way = self.group(name)?.way_back(epoch, &served.group_info, now);
+        let (epoch, now) = (Epoch(served.epoch), self.delivery.now());
+        let hash = |bytes: &[u8]| {
+            Hash::try_from(bytes).map_err(|_| ClientError::Answer("`chain` or `ledger` is not 32 bytes".into()))
+        };
+        let place = Position { seq: Seq(served.head), hash: hash(&served.chain)? };
+        let end = ChannelEnd { place, ledger: hash(&served.ledger)? };
+        let way = self.group(name)?.way_back(epoch, &served.group_info, end, now);
         self.save(name)?;
         let way = match way {
             Ok(way) => way,

@@ -2,11 +2,11 @@
 
 use conclave_channel::{
     Entry, EntryKind, Position, chain,
-    law::DISPUTE_MS,
+    law::{DISPUTE_MS, Ledger},
     receipt::{Equivocation, Receipt, ReceiptKey},
     verdict::{Signature, Verdict},
 };
-use conclave_names::{Epoch, Hash, Seq};
+use conclave_names::{Epoch, Hash, Seq, Timestamp};
 use conclave_protocol::{Code, Refusal, method, v1};
 
 use crate::world::*;
@@ -29,6 +29,43 @@ fn verdict(world: &mut World, kind: EntryKind, n: u8, session: &Session, seq: u6
     let path = tree(&[1, 2, 3]).path(&channel_key(&key(n))).unwrap();
     let entry = Verdict::sign(&GROUP, kind, ended, &about, &key(n), path, vec![n; 256]);
     submission(100 + n + kind.code(), entry.to_bytes().unwrap())
+}
+
+/// What a reader makes of a log from its beginning.
+fn reads(world: &mut World, session: &Session) -> (u64, Vec<u8>, Vec<u8>) {
+    let mut ledger = Ledger::new(Epoch(0), tree(&[1]).root(), 1);
+    let (mut seq, mut hash) = (0, chain::start(&GROUP));
+    for logged in world.fetch(session, 0).unwrap().entries {
+        let (entry, said) = (Entry::parse(&logged.entry).unwrap(), chain::entry_hash(&logged.entry));
+        let time = Timestamp(logged.time_ms);
+        ledger.advance(time);
+        ledger.admit(&GROUP, Seq(logged.seq), time, &entry, said).unwrap();
+        (seq, hash) = (logged.seq, chain::next(&hash, Seq(logged.seq), entry.kind, time, &said));
+    }
+    (seq, hash.to_vec(), ledger.hash().unwrap().to_vec())
+}
+
+#[test]
+fn the_end_that_is_told_with_a_group_info_is_what_readers_come_to() {
+    let (mut world, sessions) = group();
+    let [alice, bob, _] = sessions.as_slice() else { panic!() };
+    let compare = |world: &mut World, session: &Session| {
+        let served = world.group_info(session).unwrap();
+        assert_eq!((served.head, served.chain, served.ledger), reads(world, session));
+    };
+    compare(&mut world, alice);
+    world.send(alice, 2, 1).unwrap();
+    world.commit(alice, &bundle(3, 1, &[1, 2, 3], 2)).unwrap();
+    compare(&mut world, bob);
+    let nack = verdict(&mut world, EntryKind::Nack, 2, bob, 3);
+    world.submit(bob, &nack).unwrap();
+    compare(&mut world, bob);
+    world.now = world.now.plus_ms(DISPUTE_MS + 1);
+    let bob = world.open(2, 1, &[1, 2, 3]).unwrap();
+    // What was refused has changed nothing.
+    refused(world.send(&bob, 5, 7), Code::EpochStale);
+    world.send(&bob, 6, 1).unwrap();
+    compare(&mut world, &bob);
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! the group is decided by the law of which commit stands, on the log that the DS gives out now: so the entries that we remember are
 //! read once more, and who processed other ones is in the wrong branch and must come back. Who processed these waits for the
 //! others to do so. The same is done where an entry does not follow on those that we have, and where the DS
-//! does not know our epoch; what it signs for again and again counts as well. A tag of a message that did not decrypt is the word of anybody who has the group seed, and by itself
-//! changes nothing.
+//! does not know our epoch; what it signs for again and again counts as well. A tag of a message that did not decrypt is the word of anybody who has the group seed, that of a handshake
+//! in the clear which MLS refuses the server's; by itself it changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -246,3 +246,7 @@ impl Group {
         self.touched = true;
     }
 }
+
+#[cfg(test)]
+#[path = "fork_tests.rs"]
+mod tests;

@@ -159,6 +159,7 @@ impl Group {
                         break;
                     }
                 }
+                Err(fault) if self.doubt_place(&fault) => break,
                 Err(fault) => {
                     self.suspect_branch();
                     self.doubt_invitation(incoming, &fault, &mut done.events);
@@ -315,7 +316,7 @@ impl Group {
     fn try_open(&self, entry: &Entry, incoming: &Incoming) -> Result<(MlsMessage, Option<EpochTag>), Rejection> {
         let sealed = body_of(entry, incoming)?;
         if self.is_visible() && matches!(entry.kind, EntryKind::Commit | EntryKind::Proposal) {
-            return self.open_visible(entry, sealed).map(|message| (message, None));
+            return self.open_visible(entry, sealed).map(|message| (message, EpochTag::said_by(sealed)));
         }
         let opened = self.unseal(entry, sealed)?;
         let message = MlsMessage::from_bytes(&opened).map_err(|_| Rejection::Mismatch)?;

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 
 use conclave_channel::{
-    CommitHeader, Entry, EntryKind, HashWindow,
+    CommitHeader, Entry, EntryKind,
     access::{ChannelKey, KeyTree},
+    chain,
     law::Ledger,
 };
 use conclave_mls::{
@@ -36,8 +37,9 @@ use super::{
     access::{each_member, fault},
     commit::body_of,
     group_info::SealedGroupInfo,
+    place::ChannelEnd,
     refresh::Refreshed,
-    standing::{Branch, Lost, Parent},
+    standing::Parent,
     submit::TO_ALL,
     tree::Known,
 };
@@ -81,9 +83,9 @@ pub enum RejoinError {
     /// It contradicts the channel or what this client knew.
     #[error("the GroupInfo contradicts what this client knows: {0}")]
     Contradicts(String),
-    /// Entries that this client had not read are gone. It goes on reading where the GroupInfo's committer stood; then it is to
-    /// be tried again.
-    #[error("entries are gone from the server: read on from the place that the GroupInfo names, then try again")]
+    /// There is more to read: entries that this client had not read are gone, and it goes on where the GroupInfo's committer stood; or
+    /// others were faster. Then it is to be tried again.
+    #[error("there is more to read, if need be from the place that the GroupInfo names: read on, then try again")]
     ReadOn,
     /// Nobody is there any more: the group goes on in another, into which only a member can let this client.
     #[error("the group was made anew without this client: only a member can let it into the group that it has become")]
@@ -217,11 +219,17 @@ impl Group {
     }
 
     /// Takes what the DS served as the GroupInfo of an epoch, read with the session of our old leaf ([`Group::access`]),
-    /// after the channel was read to its end.
+    /// after the channel was read to its end. `end`: of the channel, as the DS said with it.
     ///
     /// # Errors
     /// Any [`RejoinError`].
-    pub fn way_back(&mut self, epoch: Epoch, group_info: &[u8], now: Timestamp) -> Result<WayBack, RejoinError> {
+    pub fn way_back(
+        &mut self,
+        epoch: Epoch,
+        group_info: &[u8],
+        end: ChannelEnd,
+        now: Timestamp,
+    ) -> Result<WayBack, RejoinError> {
         if !self.wants_rejoin() {
             return Err(RejoinError::NotNeeded);
         }
@@ -232,6 +240,7 @@ impl Group {
             return Err(RejoinError::NoGroupInfo);
         }
         let damaged = |error: &dyn std::fmt::Display| RejoinError::Damaged(error.to_string());
+        let word = chain::entry_hash(group_info);
         let (bytes, sealed) = if self.is_visible() {
             (group_info.to_vec(), None)
         } else {
@@ -252,36 +261,17 @@ impl Group {
             return Err(RejoinError::Epoch { given: epoch, current: self.epoch() });
         }
         if self.lost.is_none() || self.is_in_wrong_log() {
-            return Err(self.resume(sealed.as_ref()));
+            return Err(self.resume(sealed.as_ref(), epoch, word, now));
         }
+        self.prove_place(&end)?;
         let current = self.ledger.at(now).epoch();
         if current != epoch {
+            if self.is_placed_by(&word) {
+                return Err(self.refuse_place());
+            }
             return Err(RejoinError::Epoch { given: epoch, current });
         }
         Ok(WayBack { epoch, info, sealed })
-    }
-
-    /// Entries that we have not read are gone: we read on from where the GroupInfo's committer stood, as joiners do.
-    fn resume(&mut self, sealed: Option<&SealedGroupInfo>) -> RejoinError {
-        let place = self.window.position().seq;
-        // A place in another log does not count.
-        let wrong = self.is_in_wrong_log();
-        let Some(sealed) = sealed.filter(|sealed| wrong || sealed.position.seq > place) else {
-            return RejoinError::Contradicts("entries are missing, and it does not tell from where to read on".into());
-        };
-        let from = self.lost.take().map_or(place.next(), |lost| lost.commit);
-        self.forget_hashes();
-        self.window = HashWindow::new(sealed.position, Timestamp(0));
-        self.ledger = sealed.ledger.clone();
-        let (reason, branch) = if wrong {
-            ("this client followed a branch that is not the group", Branch::Resumed)
-        } else {
-            ("entries that this client had not read are gone from the server", Branch::None)
-        };
-        let lost = Lost::settled(from, Hash::new([0; 32]), reason.to_owned(), branch);
-        self.lost = Some(Lost { missed: Some(from), ..lost });
-        self.dirty = true;
-        RejoinError::ReadOn
     }
 
     /// Makes the commit by which we come back, as an intent that the next submissions carry out. `approved`: the user has
@@ -507,6 +497,7 @@ impl Group {
                 at: before,
                 state,
                 last_added: self.last_added,
+                joined: self.joined,
                 spent: self.spent_keys(),
                 late: Vec::new(),
             });

@@ -4,7 +4,10 @@ use conclave_channel::EntryKind;
 use conclave_mls::{components::HandshakeMode, seal::SealError};
 
 use super::{
-    super::process::audit_tests::common::{Person, World, group_of},
+    super::{
+        process::audit_tests::common::{Person, World, group_of},
+        standing::{Branch, Lost},
+    },
     *,
 };
 
@@ -55,7 +58,7 @@ fn contradicts(result: Result<impl std::fmt::Debug, RejoinError>, what: &str) {
 fn read_on(world: &World, bob: &mut Person) {
     for incoming in world.ds.after(bob.group().position().seq) {
         let entry = Entry::parse(&incoming.entry).unwrap();
-        let hash = conclave_channel::chain::entry_hash(&incoming.entry);
+        let hash = chain::entry_hash(&incoming.entry);
         let group = bob.group();
         group.ledger.advance(incoming.time);
         group.ledger.admit(&group.profile.channel, incoming.seq, incoming.time, &entry, hash).unwrap();
@@ -94,7 +97,7 @@ fn members_that_are_missing_or_others_are_refused() {
     read_on(&world, &mut bob);
     let (epoch, info) = world.ds.group_info.clone();
     let now = world.ds.now();
-    let way = bob.group().way_back(epoch, &info, now).unwrap();
+    let way = bob.group().way_back(epoch, &info, world.ds.end(), now).unwrap();
     let (own, carol) = (bob.account.client.clone(), carol.account.client.clone());
     let read = |group: &Group| members_of(&group.mls.export_tree()).unwrap();
     let group = bob.group();

@@ -60,6 +60,7 @@ struct ParentRow {
     ended: Epoch,
     at: Epoch,
     last_added: Epoch,
+    joined: Epoch,
     spent: u32,
 }
 
@@ -74,6 +75,7 @@ struct LostRow {
     branch: u8,
     missed: Option<Seq>,
     anew: Option<Epoch>,
+    word: Option<Hash>,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -252,8 +254,17 @@ impl Group {
         let state = state_of(row.state)?;
         let mut parents = Vec::new();
         for parent in &row.parents {
-            let ParentRow { commit, ended, at, last_added, spent } = *parent;
-            parents.push(Parent { commit, ended, at, state: state_of(at)?, last_added, spent, late: Vec::new() });
+            let ParentRow { commit, ended, at, last_added, joined, spent } = *parent;
+            parents.push(Parent {
+                commit,
+                ended,
+                at,
+                state: state_of(at)?,
+                last_added,
+                joined,
+                spent,
+                late: Vec::new(),
+            });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
@@ -308,6 +319,7 @@ impl Group {
                 },
                 missed: lost.missed,
                 anew: lost.anew,
+                word: lost.word,
             }),
             None => None,
         };
@@ -486,6 +498,7 @@ impl Group {
                     ended: parent.ended,
                     at: parent.at,
                     last_added: parent.last_added,
+                    joined: parent.joined,
                     spent: parent.spent,
                 })
                 .collect(),
@@ -503,6 +516,7 @@ impl Group {
                 },
                 missed: lost.missed,
                 anew: lost.anew,
+                word: lost.word,
             }),
             receipts: self.receipts.values().copied().collect(),
             removed_at: self.removed_at,

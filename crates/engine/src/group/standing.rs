@@ -59,6 +59,8 @@ pub(super) struct Parent {
     /// The MLS state, as mls-rs wrote it in that epoch.
     pub(super) state: Zeroizing<Vec<u8>>,
     pub(super) last_added: Epoch,
+    /// The first epoch that we could read then: coming back from outside begins anew.
+    pub(super) joined: Epoch,
     /// Keys of our handshake ratchet that were used in that epoch and that the state does not know of.
     pub(super) spent: u32,
     /// Keys of others' messages, the same; only until the next transaction (`late`).
@@ -112,12 +114,25 @@ pub(super) struct Lost {
     pub(super) missed: Option<Seq>,
     /// If the group was made anew without us: its last epoch (`anew`).
     pub(super) anew: Option<Epoch>,
+    /// If our place is known by a member's word only: hash of the sealed GroupInfo that named it (`place`).
+    pub(super) word: Option<Hash>,
 }
 
 impl Lost {
     /// What stands, and only a way back leads beyond.
     pub(super) fn settled(commit: Seq, hash: Hash, reason: String, branch: Branch) -> Self {
-        Self { commit, hash, reason, certain: true, settled: true, nacked: None, branch, missed: None, anew: None }
+        Self {
+            commit,
+            hash,
+            reason,
+            certain: true,
+            settled: true,
+            nacked: None,
+            branch,
+            missed: None,
+            anew: None,
+            word: None,
+        }
     }
 }
 
@@ -198,8 +213,8 @@ impl Group {
             self.write_state()?;
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
-        let (last_added, spent) = (self.last_added, self.spent_keys());
-        self.parents.push(Parent { commit, ended, at: ended, state, last_added, spent, late: Vec::new() });
+        let (last_added, joined, spent) = (self.last_added, self.joined, self.spent_keys());
+        self.parents.push(Parent { commit, ended, at: ended, state, last_added, joined, spent, late: Vec::new() });
         Ok(())
     }
 
@@ -329,6 +344,7 @@ impl Group {
         self.frozen = self.frozen.take().filter(|frozen| frozen.epoch <= epoch);
         self.tree_keys.retain(|since, _| *since <= epoch);
         self.last_added = parent.last_added;
+        self.joined = parent.joined;
         self.proposed_at = None;
         self.dirty = true;
         self.recount_generations();
@@ -382,6 +398,7 @@ impl Group {
             branch: Branch::None,
             missed: self.lost.as_ref().and_then(|lost| lost.missed),
             anew: None,
+            word: None,
         });
         self.status = Status::Stuck { reason: reason.to_owned() };
         self.touched = true;

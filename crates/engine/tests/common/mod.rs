@@ -17,7 +17,8 @@ use conclave_engine::{
     Mls,
     account::{Account, Inbox},
     group::{
-        Access, Group, Handshakes, Incoming, KnockRefused, NewGroup, Processed, RejoinError, Submission, SubmissionBody,
+        Access, ChannelEnd, Group, Handshakes, Incoming, KnockRefused, NewGroup, Processed, RejoinError, Submission,
+        SubmissionBody,
     },
     intent::Wish,
     invitation::{Invitation, TreeFetch, load_key_packages},
@@ -96,6 +97,15 @@ impl Ds {
             self.post(bundle);
         }
         Ok(seq)
+    }
+
+    pub fn end(&self) -> ChannelEnd {
+        let hash = self.after(Seq(0)).iter().fold(chain::start(&self.channel.unwrap()), |hash, incoming| {
+            let kind = Entry::parse(&incoming.entry).unwrap().kind;
+            chain::next(&hash, incoming.seq, kind, incoming.time, &chain::entry_hash(&incoming.entry))
+        });
+        let ledger = self.ledger.as_ref().unwrap().hash().unwrap();
+        ChannelEnd { place: Position { seq: Seq(self.entries.len() as u64), hash }, ledger }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -364,7 +374,7 @@ impl Person {
         let now = world.ds.now();
         let (epoch, group_info) = &world.ds.group_info;
         let group = self.group.as_mut().unwrap();
-        let way = group.way_back(*epoch, group_info, now);
+        let way = group.way_back(*epoch, group_info, world.ds.end(), now);
         let begun = way.and_then(|way| {
             let mut tree = way.tree().unwrap();
             while let Some(name) = tree.wanted().pop() {

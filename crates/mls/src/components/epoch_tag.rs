@@ -24,35 +24,56 @@ impl EpochTag {
         Self(hash.as_bytes().first_chunk().copied().unwrap_or_default())
     }
 
-    /// What the authenticated data of a PrivateMessage says, by the encoded MLSMessage (RFC 9420, section 6.3). None if it says
-    /// nothing, or this is no PrivateMessage.
+    /// What the authenticated data of a PrivateMessage or of a member's PublicMessage says, by the encoded MLSMessage (RFC 9420, sections
+    /// 6.2 and 6.3). None if it says nothing, or comes from outside the group.
     #[must_use]
     pub fn said_by(message: &[u8]) -> Option<Self> {
-        let head = PrivateHead::read(message)?;
-        SafeAad::parse(&head.authenticated_data).ok()?.epoch()
+        SafeAad::parse(&authenticated_data(message)?).ok()?.epoch()
     }
 }
 
 const MLS10: u16 = 1;
+const PUBLIC_MESSAGE: u16 = 1;
 const PRIVATE_MESSAGE: u16 = 2;
+const MEMBER: u8 = 1;
 
-/// How a PrivateMessage begins.
+/// How both begin.
 #[derive(MlsSize, MlsDecode)]
-struct PrivateHead {
+struct Head {
     version: u16,
     wire_format: u16,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     group_id: Vec<u8>,
     epoch: u64,
+}
+
+/// What follows in a PrivateMessage.
+#[derive(MlsSize, MlsDecode)]
+struct PrivateHead {
     content_type: u8,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     authenticated_data: Vec<u8>,
 }
 
-impl PrivateHead {
-    fn read(mut message: &[u8]) -> Option<Self> {
-        let head = Self::mls_decode(&mut message).ok()?;
-        (head.version == MLS10 && head.wire_format == PRIVATE_MESSAGE).then_some(head)
+/// What follows in a member's PublicMessage.
+#[derive(MlsSize, MlsDecode)]
+struct PublicHead {
+    sender_type: u8,
+    leaf_index: u32,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    authenticated_data: Vec<u8>,
+}
+
+fn authenticated_data(message: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = message;
+    let head = Head::mls_decode(&mut rest).ok()?;
+    match (head.version, head.wire_format) {
+        (MLS10, PRIVATE_MESSAGE) => Some(PrivateHead::mls_decode(&mut rest).ok()?.authenticated_data),
+        (MLS10, PUBLIC_MESSAGE) => {
+            let head = PublicHead::mls_decode(&mut rest).ok()?;
+            (head.sender_type == MEMBER).then_some(head.authenticated_data)
+        }
+        _ => None,
     }
 }
 
@@ -67,10 +88,33 @@ mod tests {
         let mut bytes = [MLS10.to_be_bytes(), wire_format.to_be_bytes()].concat();
         mls_rs_codec::byte_vec::mls_encode(&b"group".to_vec(), &mut bytes).unwrap();
         bytes.extend(7_u64.to_be_bytes());
-        bytes.push(1);
+        if wire_format == PRIVATE_MESSAGE {
+            bytes.push(1);
+        } else {
+            bytes.extend([MEMBER, 0, 0, 0, 9]);
+        }
         mls_rs_codec::byte_vec::mls_encode(&aad.to_vec(), &mut bytes).unwrap();
-        bytes.extend(b"what is encrypted");
+        bytes.extend(b"what follows");
         bytes
+    }
+
+    #[test]
+    fn so_does_the_public_message_of_a_member_and_of_nobody_else() {
+        let tag = EpochTag::of(b"authenticator");
+        let aad = SafeAad::of_message(tag).unwrap();
+        let member = message(PUBLIC_MESSAGE, &aad);
+        assert_eq!(EpochTag::said_by(&member), Some(tag));
+        // Version, wire format, the group id with its length, and the epoch come before.
+        let at = 2 + 2 + 6 + 8;
+        for other in [0, 2, 3, 4, 255] {
+            let mut outside = member.clone();
+            outside[at] = other;
+            assert_eq!(EpochTag::said_by(&outside), None, "sender type {other}");
+        }
+        for wire_format in [0, 3, 4, 5] {
+            assert_eq!(EpochTag::said_by(&message(wire_format, &aad)), None, "a Welcome, a GroupInfo, a KeyPackage");
+        }
+        assert_eq!(EpochTag::said_by(&member[..at + 7]), None);
     }
 
     #[test]
@@ -79,7 +123,6 @@ mod tests {
         assert_ne!(tag, EpochTag::of(b"another"));
         let aad = SafeAad::of_message(tag).unwrap();
         assert_eq!(EpochTag::said_by(&message(PRIVATE_MESSAGE, &aad)), Some(tag));
-        assert_eq!(EpochTag::said_by(&message(1, &aad)), None, "a PublicMessage is laid out otherwise");
         let position = conclave_channel::Position::start(&conclave_names::ChannelId::new([1; 16]));
         let handshake = HandshakeAad { position, commit: None };
         let said = |aad: &[u8]| EpochTag::said_by(&message(PRIVATE_MESSAGE, aad));

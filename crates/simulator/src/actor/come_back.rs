@@ -1,9 +1,9 @@
 //! Coming back into a group that this client cannot follow any more, as the client's shell does.
 
-use conclave_channel::chain;
+use conclave_channel::{Position, chain};
 use conclave_delivery::store::EntryRow;
 use conclave_engine::{
-    group::{Group, RejoinError, WayBack},
+    group::{ChannelEnd, Group, RejoinError, WayBack},
     invitation::TreeFetch,
 };
 use conclave_names::{Epoch, Hash, Seq};
@@ -83,8 +83,11 @@ impl Actor {
         // Its counter moves on.
         self.close_session(slot);
         let now = self.now(&around.server);
+        let hash = |bytes: &[u8]| Hash::try_from(bytes).map_err(|_| Stop::violation("it is no hash"));
+        let place = Position { seq: Seq(served.head), hash: hash(&served.chain)? };
+        let end = ChannelEnd { place, ledger: hash(&served.ledger)? };
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Ok(())) };
-        let way = group.way_back(Epoch(served.epoch), &served.group_info, now);
+        let way = group.way_back(Epoch(served.epoch), &served.group_info, end, now);
         self.save(around, slot)?;
         let way = match way {
             Ok(way) => way,

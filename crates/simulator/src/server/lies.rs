@@ -96,16 +96,23 @@ impl Server {
         let Ok(entry) = Entry::parse(&bundle.entry) else { return };
         let began = entry.epoch.next();
         let (group_info, tree) = (bundle.group_info.clone(), bundle.tree.clone());
-        let info = v1::ReadGroupInfoResponse { epoch: began.0, group_info, tree };
+        let info =
+            v1::ReadGroupInfoResponse { epoch: began.0, group_info, tree, ..v1::ReadGroupInfoResponse::default() };
         self.infos.entry(channel).or_default().push(info);
     }
 
     /// What it says instead of a GroupInfo.
     pub(super) fn make_up(&self, channel: &ChannelId, truth: v1::ReadGroupInfoResponse) -> v1::ReadGroupInfoResponse {
         let present = truth.epoch;
-        let old = || self.infos.get(channel)?.iter().rev().find(|info| info.epoch < present).cloned();
+        let end =
+            v1::ReadGroupInfoResponse { epoch: present, group_info: Vec::new(), tree: Vec::new(), ..truth.clone() };
+        let old = || {
+            let old = self.infos.get(channel)?.iter().rev().find(|info| info.epoch < present)?.clone();
+            let v1::ReadGroupInfoResponse { epoch, group_info, tree, .. } = old;
+            Some(v1::ReadGroupInfoResponse { epoch, group_info, tree, ..end.clone() })
+        };
         if self.tells(channel, Lie::NoGroupInfo) {
-            return v1::ReadGroupInfoResponse { epoch: present, ..v1::ReadGroupInfoResponse::default() };
+            return end;
         }
         if self.tells(channel, Lie::OldGroupInfo) {
             return old().unwrap_or(truth);
