@@ -10,7 +10,10 @@ use mls_rs::identity::SigningIdentity;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::{Zeroize, Zeroizing};
 
-pub use crate::record::RecordError;
+pub use crate::{
+    record::RecordError,
+    rotation::{NextKey, Rotation},
+};
 use crate::{
     record::{self, Text},
     writes::{Room, Write},
@@ -33,6 +36,8 @@ pub struct Account {
     pub issuers: Vec<Vec<u8>>,
     /// Where Welcomes come.
     pub inbox: Inbox,
+    /// Signature keys before and after the present one.
+    pub rotation: Rotation,
 }
 
 /// This client's inbox at its provider. It is owned by a key of its own.
@@ -65,6 +70,8 @@ struct Row {
     client: Text,
     signature_key: [u8; 32],
     identity_secret: Option<[u8; 32]>,
+    next_key: Option<NextRow>,
+    former_keys: Vec<[u8; 32]>,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     binding: Vec<u8>,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
@@ -77,12 +84,21 @@ struct Row {
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
+struct NextRow {
+    key: [u8; 32],
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    binding: Vec<u8>,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Bytes(#[mls_codec(with = "mls_rs_codec::byte_vec")] Vec<u8>);
 
 impl Drop for Row {
     fn drop(&mut self) {
         self.signature_key.zeroize();
         self.identity_secret.zeroize();
+        self.next_key.iter_mut().for_each(|next| next.key.zeroize());
+        self.former_keys.zeroize();
         self.inbox_key.zeroize();
         self.drop_key.zeroize();
     }
@@ -99,6 +115,12 @@ impl Account {
             client: Text::new(&self.client),
             signature_key: self.signature_key.to_bytes(),
             identity_secret: self.identity_secret.as_ref().map(SigningKey::to_bytes),
+            next_key: self
+                .rotation
+                .next
+                .as_ref()
+                .map(|next| NextRow { key: next.key.to_bytes(), binding: next.binding.to_bytes() }),
+            former_keys: self.rotation.former.iter().map(SigningKey::to_bytes).collect(),
             binding: self.binding.to_bytes(),
             certificate: self.certificate.clone(),
             issuers: self.issuers.iter().cloned().map(Bytes).collect(),
@@ -113,11 +135,17 @@ impl Account {
     /// From a row.
     pub fn from_row(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut row: Row = record::decode(bytes)?;
+        let binding = |bytes: &[u8]| IdentityBinding::from_bytes(bytes).map_err(|_| RecordError::Damaged);
+        let next = row.next_key.as_ref().map(|next| {
+            Ok::<_, RecordError>(NextKey { key: SigningKey::from_bytes(&next.key), binding: binding(&next.binding)? })
+        });
+        let former = row.former_keys.iter().map(SigningKey::from_bytes).collect();
         Ok(Self {
+            rotation: Rotation { next: next.transpose()?, former },
             client: row.client.parse()?,
             signature_key: SigningKey::from_bytes(&row.signature_key),
             identity_secret: row.identity_secret.as_ref().map(SigningKey::from_bytes),
-            binding: IdentityBinding::from_bytes(&row.binding).map_err(|_| RecordError::Damaged)?,
+            binding: binding(&row.binding)?,
             certificate: std::mem::take(&mut row.certificate),
             issuers: std::mem::take(&mut row.issuers).into_iter().map(|bytes| bytes.0).collect(),
             inbox: Inbox {
@@ -149,6 +177,12 @@ impl Account {
             issuers.add(issuer);
         }
         issuers
+    }
+
+    /// Since when the certificate is good.
+    #[must_use]
+    pub fn certified_from(&self) -> Option<Timestamp> {
+        conclave_mls::credential::LeafCertificate::parse(&self.certificate).ok().map(|leaf| leaf.not_before())
     }
 
     /// When the certificate should be renewed: once two thirds of its life are over.

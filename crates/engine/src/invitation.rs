@@ -13,7 +13,7 @@ use conclave_mls::{
 };
 use conclave_names::{Epoch, GroupUri, Hash, Timestamp, limits};
 use ed25519_dalek::SigningKey;
-use mls_rs::{MlsMessage, group::ExportedTree};
+use mls_rs::{KeyPackageStorage as _, MlsMessage, group::ExportedTree};
 
 use crate::{
     account::Account,
@@ -331,8 +331,8 @@ impl Invitation {
         let tree = ExportedTree::from_bytes(&tree).map_err(|_| JoinError::Tree)?;
         shared.groups.forget(self.name.to_string().as_bytes());
         // Joiners judge no lifetimes: each leaf was judged when it was admitted.
-        let (mls, member) =
-            shared.client(account, cipher_suite).join_group(Some(tree), &self.message, None).map_err(MlsError::from)?;
+        let client = shared.client_signing(account, &signer(account, shared, &self.message)?, cipher_suite);
+        let (mls, member) = client.join_group(Some(tree), &self.message, None).map_err(MlsError::from)?;
         let _ = shared.key_packages.drain();
         let own = group_channel_key(&mls, rows)?;
         let mut group = Group::joined(
@@ -413,6 +413,18 @@ pub(crate) fn group_channel_key<R: Rows>(
         .ok_or_else(|| fault("the channel key of our leaf is not in the profile"))?;
     let bytes: [u8; 32] = row.as_slice().try_into().map_err(|_| RecordError::Damaged)?;
     Ok(SigningKey::from_bytes(&bytes))
+}
+
+/// The signature key of the leaf by which a Welcome adds us: that of the KeyPackage, which may be a former one.
+pub(crate) fn signer(account: &Account, shared: &Mls, welcome: &MlsMessage) -> Result<SigningKey, MlsError> {
+    for reference in welcome.welcome_key_package_references() {
+        let Ok(stored) = shared.key_packages.get(reference);
+        if let Some(stored) = stored {
+            let found = account.signature_key_of(&key_packages::signature_key(&stored)?).cloned();
+            return found.ok_or_else(|| fault("this device has forgotten the signature key of the KeyPackage; ask to be added again"));
+        }
+    }
+    Err(fault("the Welcome is for a KeyPackage that this device does not have; ask to be added again"))
 }
 
 /// Ends the private parts of the KeyPackages that a Welcome used. Says whether one is a last resort, which serves again.

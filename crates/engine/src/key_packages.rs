@@ -1,10 +1,12 @@
 //! Keying material for others to add us with (RFC 9750, section 5.1).
 
+use std::collections::BTreeSet;
+
 use conclave_mls::address::{DeliveryAddress, DropToken, SealedAddress};
 use conclave_mls::crypto;
 use conclave_names::{Timestamp, code_points, limits};
 use ed25519_dalek::SigningKey;
-use mls_rs::{CipherSuite, Extension, ExtensionList, extension::ExtensionType};
+use mls_rs::{CipherSuite, Extension, ExtensionList, KeyPackage, extension::ExtensionType};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use mls_rs_core::key_package::KeyPackageData;
 
@@ -201,6 +203,25 @@ pub fn sweep<R: Rows>(shared: &Mls, rows: &R, now: Timestamp) -> Result<Vec<Writ
         writes.push(Write::Delete { room: Room::KEY_PACKAGE, key });
     }
     Ok(writes)
+}
+
+/// The public signature keys in the leaves of our stored KeyPackages.
+///
+/// # Errors
+/// [`LoadError`].
+pub(crate) fn signature_keys<R: Rows>(rows: &R) -> Result<BTreeSet<Vec<u8>>, LoadError<R::Error>> {
+    let mut keys = BTreeSet::new();
+    for (_, value) in rows.scan(Room::KEY_PACKAGE, PACKAGE).map_err(LoadError::Store)? {
+        let row: Row = record::decode(&value)?;
+        keys.insert(signature_key(&row.data)?);
+    }
+    Ok(keys)
+}
+
+/// The public signature key in the leaf of a KeyPackage of ours.
+pub(crate) fn signature_key(data: &KeyPackageData) -> Result<Vec<u8>, MlsError> {
+    let package = KeyPackage::mls_decode(&mut data.key_package_bytes.as_slice()).map_err(fault)?;
+    Ok(package.signing_identity().signature_key.as_bytes().to_vec())
 }
 
 /// Deletes the private part of a KeyPackage that was used, unless it is a last resort.

@@ -9,7 +9,7 @@ use conclave_channel::{Body, Entry, EntryKind, access::ChannelKey, size_class};
 use conclave_mls::{
     address::DeliveryAddress,
     crypto,
-    knock::{Knock, KnockError, SealedKnock},
+    knock::{KeptKey, Knock, KnockError, Names, SealedKnock},
 };
 use conclave_names::{ClientUri, GroupUri, Timestamp};
 use mls_rs::{KeyPackage, KeyPackageStorage as _, MlsMessage};
@@ -75,7 +75,9 @@ pub(crate) fn post(
     let to = package.to_reference(&provider).map_err(MlsError::from)?;
     let address = DeliveryAddress::of(&package.extensions).map_err(fault)?;
     let (group, old_leaves) = about.unzip();
-    let knock = Knock::sign(&account.signature_key, &to, group, old_leaves.unwrap_or_default(), key_package, now)?;
+    let kept = account.rotation.former.iter().map(|key| KeptKey(key.verifying_key().to_bytes()));
+    let names = Names { group, old_leaves: old_leaves.unwrap_or_default(), kept_keys: kept.collect() };
+    let knock = Knock::sign(&account.signature_key, &to, names, key_package, now)?;
     Ok(KnockPost {
         domain: address.domain().map_err(fault)?.to_string(),
         knock: knock.seal(&provider, &to, &package.hpke_init_key)?.to_bytes()?,
@@ -109,6 +111,9 @@ pub struct Knocked {
     pub(crate) client: ClientUri,
     pub(crate) identity_key: [u8; 32],
     pub(crate) signature_key: [u8; 32],
+    /// When its certificate began.
+    pub(crate) certified: Timestamp,
+    pub(crate) kept_keys: Vec<KeptKey>,
     pub(crate) old_leaves: Vec<ChannelKey>,
     pub(crate) time: Timestamp,
     pub(crate) key_package: Vec<u8>,
@@ -157,6 +162,8 @@ impl Knocked {
             client: identity.client,
             identity_key: identity.identity_key,
             signature_key: identity.signature_key,
+            certified: identity.not_before,
+            kept_keys: knock.kept_keys,
             key_package: knock.key_package,
         })
     }
@@ -170,7 +177,8 @@ impl Knocked {
     /// The same knock, to be answered by another KeyPackage (an MLSMessage), which was claimed of the knocker.
     ///
     /// # Errors
-    /// [`KnockedError::Another`] unless it is of the same client, identity key and signature key.
+    /// [`KnockedError::Another`] unless it is of the same client and identity key, and of the same signature key or one that was certified
+    /// later: it may have changed its key since it knocked.
     pub fn with_key_package(&self, shared: &Mls, key_package: Vec<u8>, now: Timestamp) -> Result<Self, KnockedError> {
         let message = MlsMessage::from_bytes(&key_package).map_err(MlsError::from)?;
         let package = message.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
@@ -178,7 +186,7 @@ impl Knocked {
         let identity = identity.map_err(|error| KnockedError::Credential(error.to_string()))?;
         let same = identity.client == self.client
             && identity.identity_key == self.identity_key
-            && identity.signature_key == self.signature_key;
+            && (identity.signature_key == self.signature_key || identity.not_before > self.certified);
         if !same {
             return Err(KnockedError::Another);
         }
@@ -186,6 +194,7 @@ impl Knocked {
             to: self.to.clone(),
             group: self.group.clone(),
             client: self.client.clone(),
+            kept_keys: self.kept_keys.clone(),
             old_leaves: self.old_leaves.clone(),
             key_package,
             ..*self

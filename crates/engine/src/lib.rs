@@ -24,6 +24,7 @@ mod mls_client;
 pub mod outcome;
 mod pieces;
 mod record;
+pub mod rotation;
 pub mod silence;
 mod stores;
 pub mod writes;

@@ -6,7 +6,7 @@ use conclave_channel::access::ChannelKey;
 use conclave_mls::{
     components::{AppDataDictionary, ChannelKeyExtension},
     crypto::{self, CryptoProvider, SuiteProvider},
-    identity::Identities,
+    identity::{Identities, signing_identity},
     rules::Rules,
 };
 use conclave_names::{Timestamp, code_points, limits};
@@ -95,6 +95,12 @@ impl Mls {
     }
 
     pub(crate) fn client(&self, account: &Account, suite: CipherSuite) -> Client<Config> {
+        self.client_signing(account, &account.signature_key, suite)
+    }
+
+    /// One that signs with a key that may be a former one: to join by what was made with that.
+    pub(crate) fn client_signing(&self, account: &Account, key: &SigningKey, suite: CipherSuite) -> Client<Config> {
+        let identity = signing_identity(account.certificate.clone(), key.verifying_key().as_bytes());
         let extensions = [
             code_points::EXTENSION_APP_DATA_DICTIONARY,
             code_points::EXTENSION_DELIVERY_ADDRESS,
@@ -110,7 +116,7 @@ impl Mls {
             .mls_rules(Rules)
             .extension_types(extensions.map(ExtensionType::new))
             .key_package_lifetime(Duration::from_secs(limits::KEY_PACKAGE_LIFETIME - 3600))
-            .signing_identity(account.signing_identity(), signature_secret(&account.signature_key), suite)
+            .signing_identity(identity, signature_secret(key), suite)
             .build()
     }
 }

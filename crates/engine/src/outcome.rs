@@ -117,6 +117,14 @@ pub enum Event {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// A member signs with another key from this epoch on. It is the same client, and its user's identity key is the same: safety
+    /// numbers do not change.
+    KeyChanged {
+        /// Who.
+        member: ClientUri,
+        /// The epoch that began.
+        epoch: Epoch,
+    },
     /// The group is being made anew: what is said waits until it goes on.
     Frozen {
         /// By whom.

@@ -54,12 +54,30 @@ impl From<mls_rs_codec::Error> for KnockError {
 /// Most old leaves that a knock may name.
 pub const OLD_LEAVES_MAX: usize = 16;
 
+/// Most former signature keys that a knock may name.
+pub const KEPT_KEYS_MAX: usize = 16;
+
+/// A public signature key that its owner has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
+pub struct KeptKey(pub [u8; 32]);
+
+/// What a knock is about.
+#[derive(Debug, Clone, Default)]
+pub struct Names<'a> {
+    /// The group; none for all that the knocker is a member of.
+    pub group: Option<&'a GroupUri>,
+    /// As [`Knock::old_leaves`].
+    pub old_leaves: Vec<ChannelKey>,
+    /// As [`Knock::kept_keys`].
+    pub kept_keys: Vec<KeptKey>,
+}
+
 /// What is asked, and for whom.
 ///
-/// `struct { uint8 version = 1; opaque group<V> (empty: all groups); ChannelKey old_leaves<V>; uint64 time_ms; opaque key_package<V>;
-/// opaque signature[64]; }`, where `signature` is Ed25519 over "conclave/v1/knock" 0x00 ‖ the structure
-/// `{ opaque to<V>; opaque group<V>; ChannelKey old_leaves<V>; uint64 time_ms; opaque key_package_hash[32]; }`, and `ChannelKey`
-/// is `opaque[32]`.
+/// `struct { uint8 version = 1; opaque group<V> (empty: all groups); ChannelKey old_leaves<V>; SignatureKey kept_keys<V>;
+/// uint64 time_ms; opaque key_package<V>; opaque signature[64]; }`, where `signature` is Ed25519 over "conclave/v1/knock" 0x00 ‖ the
+/// structure `{ opaque to<V>; opaque group<V>; ChannelKey old_leaves<V>; SignatureKey kept_keys<V>; uint64 time_ms;
+/// opaque key_package_hash[32]; }`, and `ChannelKey` and `SignatureKey` are `opaque[32]`.
 #[derive(Clone, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
 pub struct Knock {
     version: u8,
@@ -68,6 +86,8 @@ pub struct Knock {
     /// Channel keys of the leaves that the group may know the knocker by, [`OLD_LEAVES_MAX`] at most: who is in another branch of it
     /// cannot tell which one it is. Empty if it has lost everything, these keys included.
     pub old_leaves: Vec<ChannelKey>,
+    /// Signature keys that the knocker has changed and not lost, [`KEPT_KEYS_MAX`] at most: a leaf with one of them is not one that it has lost.
+    pub kept_keys: Vec<KeptKey>,
     /// When it knocked.
     pub time: Timestamp,
     /// What it is to be added by: an MLSMessage with a KeyPackage.
@@ -90,6 +110,7 @@ struct ToBeSigned<'a> {
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     group: &'a [u8],
     old_leaves: &'a [ChannelKey],
+    kept_keys: &'a [KeptKey],
     time: Timestamp,
     key_package_hash: [u8; 32],
 }
@@ -124,20 +145,20 @@ impl Knock {
     /// Signs a knock for the member whose KeyPackage has the reference `to`. `key` is that of the leaf in `key_package`.
     ///
     /// # Errors
-    /// [`KnockError::Malformed`] beyond [`OLD_LEAVES_MAX`], or if something is too long to be encoded.
+    /// [`KnockError::Malformed`] beyond [`OLD_LEAVES_MAX`] or [`KEPT_KEYS_MAX`], or if something is too long to be encoded.
     pub fn sign(
         key: &SigningKey,
         to: &[u8],
-        group: Option<&GroupUri>,
-        old_leaves: Vec<ChannelKey>,
+        names: Names<'_>,
         key_package: Vec<u8>,
         time: Timestamp,
     ) -> Result<Self, KnockError> {
-        if old_leaves.len() > OLD_LEAVES_MAX {
+        let Names { group, old_leaves, kept_keys } = names;
+        if old_leaves.len() > OLD_LEAVES_MAX || kept_keys.len() > KEPT_KEYS_MAX {
             return Err(KnockError::Malformed);
         }
         let group = group.map(|group| group.to_string().into_bytes()).unwrap_or_default();
-        let mut knock = Self { version: VERSION, group, old_leaves, time, key_package, signature: [0; 64] };
+        let mut knock = Self { version: VERSION, group, old_leaves, kept_keys, time, key_package, signature: [0; 64] };
         knock.signature = key.sign(&knock.to_be_signed(to)?).to_bytes();
         Ok(knock)
     }
@@ -158,6 +179,7 @@ impl Knock {
             to,
             group: &self.group,
             old_leaves: &self.old_leaves,
+            kept_keys: &self.kept_keys,
             time: self.time,
             key_package_hash: Sha256::digest(&self.key_package).into(),
         }
@@ -226,7 +248,8 @@ impl SealedKnock {
     ) -> Result<Knock, KnockError> {
         let plain = provider.hpke_open(&self.sealed, secret, public, INFO, None).map_err(|_| KnockError::Open)?;
         let knock: Knock = decode(&plain)?;
-        if knock.old_leaves.len() > OLD_LEAVES_MAX { Err(KnockError::Malformed) } else { Ok(knock) }
+        let bounded = knock.old_leaves.len() <= OLD_LEAVES_MAX && knock.kept_keys.len() <= KEPT_KEYS_MAX;
+        if bounded { Ok(knock) } else { Err(KnockError::Malformed) }
     }
 }
 
@@ -245,7 +268,8 @@ mod tests {
 
     fn knock(key: &SigningKey) -> Knock {
         let group = group("mimi://example.com/g/club");
-        Knock::sign(key, TO, Some(&group), vec![ChannelKey([4; 32])], vec![5; 300], Timestamp(6)).unwrap()
+        let names = Names { group: Some(&group), old_leaves: vec![ChannelKey([4; 32])], kept_keys: vec![KeptKey([7; 32])] };
+        Knock::sign(key, TO, names, vec![5; 300], Timestamp(6)).unwrap()
     }
 
     #[test]
@@ -262,6 +286,8 @@ mod tests {
             |knock: &mut Knock| knock.old_leaves.clear(),
             |knock: &mut Knock| knock.old_leaves[0] = ChannelKey([5; 32]),
             |knock: &mut Knock| knock.old_leaves.push(ChannelKey([5; 32])),
+            |knock: &mut Knock| knock.kept_keys.clear(),
+            |knock: &mut Knock| knock.kept_keys[0] = KeptKey([8; 32]),
             |knock: &mut Knock| knock.time = Timestamp(7),
             |knock: &mut Knock| knock.key_package[0] ^= 1,
             |knock: &mut Knock| knock.signature[9] ^= 1,
@@ -304,7 +330,7 @@ mod tests {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let (_, public) = suite.kem_generate().unwrap();
         let key = SigningKey::from_bytes(&[1; 32]);
-        let long = Knock::sign(&key, TO, None, Vec::new(), vec![0; KNOCK_MAX], Timestamp(0)).unwrap();
+        let long = Knock::sign(&key, TO, Names::default(), vec![0; KNOCK_MAX], Timestamp(0)).unwrap();
         assert_eq!(long.group().unwrap(), None);
         assert_eq!(long.seal(&suite, TO, &public).unwrap().to_bytes(), Err(KnockError::Malformed));
     }

@@ -2,7 +2,8 @@
 //!
 //! It proves that it was a member by an external PSK that is derived from the group seed in force, which every member
 //! holds and nobody else: former members do not, as each removal renews the seed. Whose leaf it is to take back is proven by its
-//! credential: the same client and the same identity key.
+//! credential: the same client and the same identity key, and no older certificate than the leaf has. So who has stolen a signature key takes
+//! no place by it any more in which the client has put another one since, or the same with a newer certificate.
 
 use conclave_names::Epoch;
 use mls_rs::{
@@ -42,6 +43,9 @@ pub enum RejoinError {
     /// It takes somebody else's place.
     #[error("the leaf that it removes is another client's, or has another identity key")]
     Stranger,
+    /// It takes its place with a credential that the client has replaced since.
+    #[error("its credential is older than that of the leaf that it removes: renew it first")]
+    Outdated,
 }
 
 /// Name of the PSK of a seed: the label, the epoch since which the seed is in force (8 bytes, big endian), the group id.
@@ -89,6 +93,9 @@ pub fn judge(
     let now = identity::read(committer).map_err(|_| RejoinError::Credential)?;
     if before.client() != now.client() || before.identity_key() != now.identity_key() {
         return Err(RejoinError::Stranger);
+    }
+    if now.not_before() < before.not_before() {
+        return Err(RejoinError::Outdated);
     }
     Ok(())
 }

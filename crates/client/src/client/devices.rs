@@ -218,6 +218,7 @@ impl PendingLink {
             .verify(&self.client, &public, Some(self.authentication.now()))
             .map_err(|error| wrong(&error.to_string()))?;
         let account = Account {
+            rotation: conclave_engine::rotation::Rotation::default(),
             client: self.client,
             signature_key: self.signature_key,
             identity_secret: None,

@@ -185,6 +185,7 @@ pub(super) fn account_with(identity: SigningKey, client: ClientUri, now: Timesta
     let signature_key = new_key()?;
     let binding = sign_binding(&identity, &client, &signature_key.verifying_key().to_bytes(), now);
     Ok(Account {
+        rotation: conclave_engine::rotation::Rotation::default(),
         client,
         signature_key,
         identity_secret: Some(identity),

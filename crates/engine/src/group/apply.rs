@@ -11,11 +11,12 @@ use mls_rs::{
 };
 
 use super::{
-    Group,
+    Group, Status,
     access::{Keys, channel_key_at},
     create::export_key,
     process::{Checkpoint, Incoming},
     reinit::Frozen,
+    rekeyed::rekeyed,
     step::Step,
     tree::TREE_KEY_LABEL,
     view::client_in,
@@ -103,6 +104,7 @@ impl Group {
         // They are of the group before.
         let keys = Arc::clone(self.keys().map_err(fault)?);
         let (ended, step) = (self.epoch(), step.filter(|_| !self.lags()));
+        let place = self.own_place();
         if self.lags() || removes {
             let mut next = self.mls.clone();
             let description = apply(&mut next)?;
@@ -114,6 +116,10 @@ impl Group {
                 self.fall_back(None);
             }
             applied?;
+        }
+        if self.status != Status::Removed && self.epoch() > ended {
+            self.note_own_place(&place, self.epoch());
+            self.say_again_what_none_reads();
         }
         if let Some(step) = step.filter(|_| self.epoch() == ended.next() && self.frozen.is_none()) {
             self.take_step(step);
@@ -172,6 +178,7 @@ impl Group {
             Self::check_outside(description, &header, &aad)?;
         }
         let back = self.readmitted(applied);
+        let rekeyed = rekeyed(description, next.as_ref().unwrap_or(&self.mls));
         if header.removed as usize != removed.len() || (header.removed > 0 && !aad.renews_seed) {
             return Err(Rejection::Flags);
         }
@@ -261,6 +268,7 @@ impl Group {
         if !removed.is_empty() {
             events.push(Event::Removed { by, members: removed, epoch: new_epoch });
         }
+        events.extend(rekeyed.into_iter().map(|member| Event::KeyChanged { member, epoch: new_epoch }));
         self.rebase();
         Ok(())
     }

@@ -103,6 +103,9 @@ pub enum KnockRefused {
     /// Somebody else has its name.
     #[error("the knocker has another identity key than the member of its name")]
     IdentityKey,
+    /// It knocks with a credential that its client has replaced since: it may be somebody who has stolen that.
+    #[error("the knocker's credential is older than that of the member of its name")]
+    Outdated,
     /// Transient: nothing changes in a group that is being made anew. It is to be answered in its successor.
     #[error("the group is being made anew: the knock is answered in the group that it becomes")]
     Frozen,
@@ -157,6 +160,7 @@ struct Leaf {
     index: u32,
     identity_key: [u8; 32],
     signature_key: Vec<u8>,
+    certified: Timestamp,
     channel_key: ChannelKey,
 }
 
@@ -337,12 +341,16 @@ impl Group {
         if leaf.identity_key != knocked.identity_key {
             return Err(KnockRefused::IdentityKey);
         }
+        if knocked.certified < leaf.certified {
+            return Err(KnockRefused::Outdated);
+        }
         let same = if self.is_about_predecessor(knocked) && !knocked.old_leaves.is_empty() {
             // Those leaves were of the group before; its leaf here others made for it.
             self.was_left_behind(knocked) || knocked.old_leaves.contains(&leaf.channel_key)
         } else if knocked.old_leaves.is_empty() {
-            // Who has lost everything has a new signature key.
+            // Who has lost everything has a new signature key. Who has only changed it says which it had.
             leaf.signature_key != knocked.signature_key
+                && !knocked.kept_keys.iter().any(|kept| leaf.signature_key == kept.0)
         } else {
             knocked.old_leaves.contains(&leaf.channel_key)
         };
@@ -452,7 +460,8 @@ impl Group {
             };
             if read.client() == member {
                 let signature_key = signing_identity.signature_key.as_bytes().to_vec();
-                found = Some(Leaf { index, identity_key: read.identity_key(), signature_key, channel_key });
+                let (identity_key, certified) = (read.identity_key(), read.not_before());
+                found = Some(Leaf { index, identity_key, signature_key, certified, channel_key });
             }
             found.is_none()
         });

@@ -24,6 +24,7 @@ mod prune;
 mod rebase;
 mod receipts;
 mod refresh;
+mod rekeyed;
 #[cfg(test)]
 mod refused_tests;
 mod reinit;
@@ -141,6 +142,8 @@ pub struct Group {
     unsaved_proposals: bool,
     /// The first epoch that we can read.
     joined: Epoch,
+    /// Since which epoch our leaf has its signature key: what we sent before is refused by everybody in it or a later one (`rekeyed`).
+    signs_since: Epoch,
     /// The newest epoch that began with members whom others added.
     last_added: Epoch,
     /// By the epoch since which each is in force.

@@ -128,7 +128,7 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Option<Outcome> {
         let own = self.overtaken.0.get(&(entry.epoch, entry_hash(&incoming.entry)))?.clone();
-        if own.void {
+        if own.void || self.is_read_by_none(entry.epoch) {
             return Some(Outcome::Stale);
         }
         match own.said {

@@ -15,7 +15,7 @@ use mls_rs::{
     group::{ContentType, ProposalMessageDescription, ProposalSender, ReceivedMessage, Sender, proposal::Proposal},
 };
 
-use super::{Group, Status, journal::Used, step::Step};
+use super::{Group, Status, journal::Used, step::Step, submit::is_message};
 use crate::{
     intent::Wish,
     mls_client::{MlsError, MlsGroup, mls_time, suite},
@@ -349,7 +349,7 @@ impl Group {
         message: MlsMessage,
         time: Timestamp,
         checkpoint: &mut Option<Checkpoint>,
-    ) -> Result<ReceivedMessage, MlsError> {
+    ) -> Result<ReceivedMessage, mls_rs::error::MlsError> {
         if checkpoint.is_none() && !self.is_stored() {
             *checkpoint = Some(Checkpoint { mls: self.mls.clone(), notes: self.notes() });
         }
@@ -376,7 +376,7 @@ impl Group {
             }
             Err(error) => {
                 self.fall_back(checkpoint.as_ref());
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -401,6 +401,8 @@ impl Group {
         let description = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::ApplicationMessage(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
+            // Its sender has changed its signature key since: it says it again.
+            Err(mls_rs::error::MlsError::MemberNotFound) if !present => return Outcome::Stale,
             Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
         };
         let Ok(sender) = self.speaker(description.sender_index) else {
@@ -504,6 +506,14 @@ impl Group {
     ) -> Outcome {
         let Some(intent) = self.intents.get(&order).cloned() else { return Outcome::Stale };
         match &intent.wish {
+            // Others refuse it, too.
+            wish if is_message(wish) && self.is_read_by_none(entry.epoch) => {
+                if let Some(intent) = self.intents.get_mut(&order) {
+                    intent.prepared = None;
+                }
+                self.save_intent(order);
+                Outcome::Stale
+            }
             Wish::Send { content, .. } => {
                 if let Ok(parsed) = Content::parse(content) {
                     let sender = self.account.client.clone();

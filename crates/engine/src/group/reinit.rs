@@ -48,7 +48,7 @@ use super::{
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
-    invitation::{JoinError, Joined, group_channel_key, used_key_packages},
+    invitation::{JoinError, Joined, group_channel_key, signer, used_key_packages},
     mls_client::{Config, Mls, MlsError, leaf_extensions, mls_time, random, signature_secret, suite},
     outcome::{Event, Outcome, Rejection},
     record,
@@ -247,7 +247,7 @@ impl Group {
         let apart = self.apart();
         let time = mls_time(dated_back(&self.account, now)?);
         let (mut next, welcomes) =
-            self.reinit_client(&apart)?.commit(packages, leaf_extensions(&channel_key)?, Some(time))?;
+            self.reinit_client(&apart, &self.account.signature_key)?.commit(packages, leaf_extensions(&channel_key)?, Some(time))?;
         next.write_to_storage()?;
         let state = apart.groups.state_of(next.group_id()).ok_or_else(|| fault("the state was not written"))?;
         let welcome = match welcomes.first() {
@@ -288,7 +288,7 @@ impl Group {
     /// It compares how long the arrays of the two trees are, where the number of members counts (RFC 9420, section 11.2): a group
     /// that has blank leaves could not be made anew. So it gets the old group with its leaves moved together. For nothing else
     /// is that group good.
-    fn reinit_client(&self, apart: &Mls) -> Result<ReinitClient<Config>, MlsError> {
+    fn reinit_client(&self, apart: &Mls, signer: &SigningKey) -> Result<ReinitClient<Config>, MlsError> {
         let group_id = self.mls.group_id().to_vec();
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
         let tree = self.mls.export_tree();
@@ -313,8 +313,7 @@ impl Group {
         let state = Zeroizing::new([before, compact.as_slice(), after].concat());
         apart.groups.load(&group_id, GroupRows { state, ..GroupRows::default() });
         let old = apart.client(&self.account, self.mls.cipher_suite()).load_group(&group_id)?;
-        let signer = signature_secret(&self.account.signature_key);
-        Ok(old.get_reinit_client(Some(signer), Some(self.account.signing_identity()))?)
+        Ok(old.get_reinit_client(Some(signature_secret(signer)), Some(self.account.signing_identity()))?)
     }
 
     /// Stores of its own for groups, so that those that are open stay as they are.
@@ -445,7 +444,8 @@ impl Group {
             let apart = self.apart();
             let welcome = MlsMessage::from_bytes(&continuation.welcome).map_err(MlsError::from)?;
             let tree = ExportedTree::from_bytes(&continuation.tree).map_err(MlsError::from)?;
-            let joined = self.reinit_client(&apart)?.join(&welcome, Some(tree), None);
+            let signer = signer(&self.account, &self.shared, &welcome)?;
+            let joined = self.reinit_client(&apart, &signer)?.join(&welcome, Some(tree), None);
             let (mut next, _) = joined.map_err(MlsError::from)?;
             next.write_to_storage().map_err(MlsError::from)?;
             let _ = self.shared.key_packages.drain();

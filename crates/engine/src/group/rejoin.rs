@@ -93,6 +93,9 @@ pub enum RejoinError {
     /// Our leaf is not there.
     #[error("this client is no member of the group any more")]
     NoMember,
+    /// Our leaf has a newer certificate than we: this profile is an older copy. A newer one has to be had first.
+    #[error("this client's certificate is older than that of its leaf: it has to be renewed first")]
+    Outdated,
     /// Nothing speaks against it but that somebody unknown vouches for it. The user decides.
     #[error("only {0} vouches for the group's present members, and this client did not know it as a member")]
     Doubtful(ClientUri),
@@ -162,6 +165,7 @@ impl Drop for Next {
 /// A member as a tree has it.
 struct InTree {
     leaf: u32,
+    certified: Timestamp,
     identity_key: [u8; 32],
     channel_key: ChannelKey,
 }
@@ -174,8 +178,8 @@ fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, InTree>, Re
             identity::read(signing_identity).map_err(|error| RejoinError::Damaged(error.to_string())).and_then(|of| {
                 let channel_key =
                     ChannelKeyExtension::of(extensions).map_err(|error| RejoinError::Damaged(error.to_string()))?;
-                let identity_key = of.identity_key();
-                members.insert(of.client().clone(), InTree { leaf, identity_key, channel_key });
+                let (identity_key, certified) = (of.identity_key(), of.not_before());
+                members.insert(of.client().clone(), InTree { leaf, certified, identity_key, channel_key });
                 Ok(())
             });
         read.is_ok()
@@ -303,6 +307,10 @@ impl Group {
         }
         let strangers = self.vouched(way, &members, approved)?;
         let own = members.get(&self.account.client).ok_or(RejoinError::NoMember)?;
+        // Members refuse it.
+        if self.account.certified_from().is_none_or(|from| from < own.certified) {
+            return Err(RejoinError::Outdated);
+        }
         let (prepared, channel_key) = self.outside_commit(way, tree, &exported, &keys, own, strangers)?;
         self.channel_keys.push(channel_key);
         let order = self.wish_first(Wish::Rejoin)?;
@@ -498,11 +506,14 @@ impl Group {
                 state,
                 last_added: self.last_added,
                 joined: self.joined,
+                signs_since: self.signs_since,
                 spent: self.spent_keys(),
                 late: Vec::new(),
             });
         }
+        let place = self.own_place();
         self.mls = mls;
+        self.note_own_place(&place, began);
         self.first_generation();
         self.keys = std::sync::OnceLock::new();
         self.dirty = true;

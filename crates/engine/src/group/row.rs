@@ -61,6 +61,7 @@ struct ParentRow {
     at: Epoch,
     last_added: Epoch,
     joined: Epoch,
+    signs_since: Epoch,
     spent: u32,
 }
 
@@ -92,6 +93,7 @@ struct Row {
     position: Position,
     time: Timestamp,
     joined: Epoch,
+    signs_since: Epoch,
     last_added: Epoch,
     proposed_at: Option<Timestamp>,
     refreshed: Refreshed,
@@ -254,17 +256,9 @@ impl Group {
         let state = state_of(row.state)?;
         let mut parents = Vec::new();
         for parent in &row.parents {
-            let ParentRow { commit, ended, at, last_added, joined, spent } = *parent;
-            parents.push(Parent {
-                commit,
-                ended,
-                at,
-                state: state_of(at)?,
-                last_added,
-                joined,
-                spent,
-                late: Vec::new(),
-            });
+            let ParentRow { commit, ended, at, last_added, joined, signs_since, spent } = *parent;
+            let (state, late) = (state_of(at)?, Vec::new());
+            parents.push(Parent { commit, ended, at, state, last_added, joined, signs_since, spent, late });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
@@ -357,6 +351,7 @@ impl Group {
             read_to_end: None,
             unable: None,
             joined: row.joined,
+            signs_since: row.signs_since,
             last_added: row.last_added,
             seeds,
             tree_keys,
@@ -480,6 +475,7 @@ impl Group {
             position: self.window.position(),
             time: self.window.time(),
             joined: self.joined,
+            signs_since: self.signs_since,
             last_added: self.last_added,
             proposed_at: self.proposed_at,
             refreshed: self.refreshed,
@@ -499,6 +495,7 @@ impl Group {
                     at: parent.at,
                     last_added: parent.last_added,
                     joined: parent.joined,
+                    signs_since: parent.signs_since,
                     spent: parent.spent,
                 })
                 .collect(),

@@ -61,6 +61,7 @@ pub(super) struct Parent {
     pub(super) last_added: Epoch,
     /// The first epoch that we could read then: coming back from outside begins anew.
     pub(super) joined: Epoch,
+    pub(super) signs_since: Epoch,
     /// Keys of our handshake ratchet that were used in that epoch and that the state does not know of.
     pub(super) spent: u32,
     /// Keys of others' messages, the same; only until the next transaction (`late`).
@@ -214,7 +215,10 @@ impl Group {
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
         let (last_added, joined, spent) = (self.last_added, self.joined, self.spent_keys());
-        self.parents.push(Parent { commit, ended, at: ended, state, last_added, joined, spent, late: Vec::new() });
+        let signs_since = self.signs_since;
+        let parent =
+            Parent { commit, ended, at: ended, state, last_added, joined, signs_since, spent, late: Vec::new() };
+        self.parents.push(parent);
         Ok(())
     }
 
@@ -345,6 +349,7 @@ impl Group {
         self.tree_keys.retain(|since, _| *since <= epoch);
         self.last_added = parent.last_added;
         self.joined = parent.joined;
+        self.signs_since = parent.signs_since;
         self.proposed_at = None;
         self.dirty = true;
         self.recount_generations();

@@ -233,6 +233,7 @@ impl World {
         let binding = IdentityBinding::sign(&identity, &client, &public, end);
         let certificate = ca.issue(&client, &public, &binding, NOW, end, random()).unwrap();
         let account = Account {
+            rotation: conclave_engine::rotation::Rotation::default(),
             client,
             signature_key,
             identity_secret: Some(identity),
@@ -350,7 +351,7 @@ impl Person {
         self.drive_at(world, now);
     }
 
-    fn drive_at(&mut self, world: &mut World, now: Timestamp) {
+    pub fn drive_at(&mut self, world: &mut World, now: Timestamp) {
         for _ in 0..50 {
             self.sync(&world.ds);
             let mut events = Vec::new();
@@ -501,4 +502,22 @@ pub fn knock(world: &World, knocker: &mut Person, member: &mut Person) -> Result
     let writes = knocked.used(&member.mls, &member.store).unwrap();
     member.store.apply(writes);
     answered
+}
+
+/// A new signature key for a person, certified two seconds later, as its shell would bring it about. Its group has yet to learn of it.
+pub fn rotate(world: &mut World, person: &mut Person) {
+    world.ds.ahead += 2_000;
+    let key = SigningKey::from_bytes(&random());
+    let identity = person.account.identity_secret.clone().unwrap();
+    let public = key.verifying_key().to_bytes();
+    let binding = IdentityBinding::sign(&identity, &person.account.client, &public, world.until);
+    person.account.begin_rotation(key, binding);
+    let mut account = person.account.as_next().unwrap();
+    let (from, until) = (world.ds.now(), world.until);
+    account.certificate = world.ca.issue(&account.client, &public, &account.binding, from, until, random()).unwrap();
+    person.account = account.clone();
+    person.store.apply(vec![account.to_write()]);
+    if let Some(group) = &mut person.group {
+        group.set_account(account);
+    }
 }

@@ -128,6 +128,7 @@ impl Actor {
         let certificate =
             server.authority.issue(&client, &public, &binding, before, end, random()?).map_err(Stop::violation)?;
         let account = Account {
+            rotation: conclave_engine::rotation::Rotation::default(),
             client: client.clone(),
             signature_key,
             identity_secret: Some(identity),

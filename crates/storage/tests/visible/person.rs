@@ -69,6 +69,7 @@ pub(crate) fn account(world: &mut World, name: &str) -> Account {
     };
     world.create_inbox(inbox.id, &inbox.key, *inbox.drop_key);
     Account {
+        rotation: conclave_engine::rotation::Rotation::default(),
         client,
         signature_key,
         identity_secret: Some(identity),

@@ -58,6 +58,7 @@ impl World {
         let binding = IdentityBinding::sign(&identity, &client, &public, end);
         let certificate = self.authority.issue(&client, &public, &binding, self.now, end, random()?)?;
         Ok(Account {
+            rotation: conclave_engine::rotation::Rotation::default(),
             client,
             signature_key,
             identity_secret: None,
