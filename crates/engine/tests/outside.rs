@@ -11,13 +11,14 @@ use conclave_channel::access::ChannelKey;
 use conclave_engine::account::Account;
 use conclave_mls::{
     components::{AppDataDictionary, ChannelKeyExtension, GroupProfile, HandshakeMode},
+    credential::IdentityBinding,
     crypto,
     identity::Identities,
     rejoin::{psk, psk_id},
     rules::Rules,
     seal::Seed,
 };
-use conclave_names::{ChannelId, Epoch, RoomUri, code_points};
+use conclave_names::{ChannelId, Epoch, RoomUri, Timestamp, code_points};
 use mls_rs::{
     Client, ExtensionList, Group, MlsMessage,
     client_builder::MlsConfig,
@@ -191,4 +192,27 @@ fn the_seed_in_force_has_to_be_known() {
     let builder = other.external_commit_builder().unwrap().with_leaf_node_extensions(leaf(9));
     refused(scene.tried(builder.with_removal(1).with_external_psk(foreign)), "for rejoining");
     let _ = &scene.alice;
+}
+
+#[test]
+fn who_has_an_older_key_of_a_member_does_not_take_its_place() {
+    let scene = scene();
+    let id = || psk_id(NAME.as_bytes(), Epoch(0));
+    // What Bob had before he changed his key: stolen, and certified until next month. Its thief knows the seed, too.
+    let mut older = scene.bob.account.clone();
+    let identity = older.identity_secret.clone().unwrap();
+    older.signature_key = conclave_protocol::SigningKey::from_bytes(&random());
+    let public = older.signature_key.verifying_key().to_bytes();
+    let (from, until) = (Timestamp(NOW.0 - 86_400_000), scene.world.until);
+    older.binding = IdentityBinding::sign(&identity, &older.client, &public, until);
+    let mut certify = |from: Timestamp| {
+        older.certificate =
+            scene.world.ca.issue(&older.client, &public, &older.binding, from, until, random()).unwrap();
+        let thief = client(&scene.world, &older, psks(&seed(), 0));
+        let builder = thief.external_commit_builder().unwrap().with_leaf_node_extensions(leaf(9));
+        scene.tried(builder.with_removal(1).with_external_psk(id()))
+    };
+    refused(certify(from), "older than that of the leaf");
+    // Who has a newer one is Bob, whatever key he signs with.
+    certify(NOW.plus_ms(1_000)).unwrap();
 }

@@ -4,18 +4,20 @@
 
 mod common;
 
+use std::time::SystemTime;
+
 use common::*;
-use conclave_channel::law::DISPUTE_MS;
+use conclave_channel::{access::ChannelKey, law::DISPUTE_MS};
 use conclave_engine::{
     account::Account,
-    group::{Handshakes, Status, Submission},
+    group::{KnockRefused, Status, Submission},
     intent::Wish,
     key_packages,
     outcome::{Event, Outcome},
     rotation::forget_old_keys,
     writes::Room,
 };
-use conclave_names::limits;
+use conclave_names::{Timestamp, limits};
 use conclave_protocol::{Code, Refusal};
 use mls_rs::CipherSuite;
 
@@ -52,14 +54,11 @@ fn annul(world: &mut World, people: &mut [&mut Person]) {
 
 #[test]
 fn a_new_key_goes_into_the_leaf_by_itself_and_who_it_is_stays() {
-    for (visible, suite) in [(false, 1), (true, 1), (false, 3)] {
+    for suite in [1, 3] {
         let mut world = World::new();
         let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
         for person in &mut people {
             person.suite = CipherSuite::from(suite);
-            if visible {
-                person.handshakes = Handshakes::Visible { external_senders: Vec::new() };
-            }
         }
         let [alice, bob, carol] = &mut people;
         group_of(&mut world, &mut [alice, bob, carol]);
@@ -303,13 +302,22 @@ fn an_invitation_by_a_key_package_of_the_old_key_is_taken_up() {
 #[test]
 fn a_successor_that_was_made_with_key_packages_of_the_old_key_is_gone_on_in() {
     let mut world = World::new();
+    world.until = NOW.plus_ms(4 * 365 * 86_400_000);
     let [mut alice, mut bob, mut carol] = trio(&mut world);
     alice.wish(Wish::ReInit { cipher_suite: 1, visible: true });
     alice.drive_now(&mut world);
     for person in [&mut bob, &mut carol, &mut alice] {
         person.drive_now(&mut world);
     }
-    let packages = [bob.key_package(&world), carol.key_package(&world)];
+    // mls-rs judges their lifetimes by the system's clock.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let today = Timestamp(u64::try_from(since.as_millis()).unwrap());
+    let packages = [&mut bob, &mut carol].map(|person| {
+        let (account, key) = (&person.account, &world.address_key);
+        let fresh = key_packages::generate(account, &person.mls, person.suite, key, 1, false, today).unwrap();
+        person.store.apply(fresh.writes);
+        fresh.key_packages.into_iter().next().unwrap()
+    });
     rotate(&mut world, &mut bob);
     // Frozen: nothing is renewed there.
     assert!(bob.group().is_frozen() && bob.group().refresh_due().is_none());
@@ -385,4 +393,144 @@ fn the_old_key_goes_once_neither_a_group_nor_a_key_package_has_it() {
     bob.drive_now(&mut world);
     alice.sync(&world.ds);
     assert_eq!(alice.texts(), ["done", "and all goes on"]);
+}
+
+/// What a thief has who copied a member's store.
+fn copy(of: &Person) -> Person {
+    let name = of.group.as_ref().unwrap().name().clone();
+    let mls = conclave_engine::Mls::new(&of.account);
+    let mut thief = Person {
+        account: of.account.clone(),
+        mls,
+        store: of.store.clone(),
+        group: None,
+        events: Vec::new(),
+        handshakes: of.handshakes.clone(),
+        suite: of.suite,
+    };
+    conclave_engine::invitation::load_key_packages(&thief.mls, &thief.store).unwrap();
+    thief.group = conclave_engine::group::Group::load(&thief.account, &thief.mls, &thief.store, &name).unwrap();
+    thief
+}
+
+/// RFC 9750, section 8.2.2: once the member has renewed its keys, who stole its state reads nothing that is said from then on.
+#[test]
+fn a_stolen_state_reads_nothing_after_the_members_next_commit() {
+    // By a plain renewal, by a rotation, and by a commit that does something else.
+    for way in 0..3 {
+        let mut world = World::new();
+        let [mut alice, mut bob, mut carol] = trio(&mut world);
+        alice.say("before the theft");
+        alice.drive_now(&mut world);
+        bob.sync(&world.ds);
+        let mut thief = copy(&bob);
+        alice.say("after the theft");
+        alice.drive_now(&mut world);
+        thief.sync(&world.ds);
+        assert_eq!(thief.texts(), ["after the theft"], "until then it reads everything");
+        carol.sync(&world.ds);
+        match way {
+            0 => drop(bob.wish(Wish::Update)),
+            1 => rotate(&mut world, &mut bob),
+            _ => {
+                let users = vec![carol.user()];
+                bob.wish(Wish::Remove { users });
+            }
+        }
+        bob.drive_now(&mut world);
+        alice.sync(&world.ds);
+        for person in [&mut alice, &mut bob] {
+            person.say("after the cure");
+            person.drive_now(&mut world);
+        }
+        alice.wish(Wish::Update);
+        alice.drive_now(&mut world);
+        bob.drive_now(&mut world);
+        bob.say("an epoch later");
+        bob.drive_now(&mut world);
+        alice.sync(&world.ds);
+        assert!(alice.texts().contains(&"an epoch later".to_owned()));
+        thief.events.clear();
+        for _ in 0..2 {
+            thief.sync(&world.ds);
+            thief.restart();
+        }
+        assert!(thief.texts().is_empty(), "{:?}", thief.texts());
+        assert!(thief.group().epoch() < bob.group().epoch());
+        // Nor has it a key of the new epoch's tree, by which it could open a session there.
+        let stolen = thief.group().access().unwrap();
+        let root = bob.group().key_root().unwrap();
+        assert!(stolen.path.verify(&ChannelKey(stolen.key.verifying_key().to_bytes()), &root).is_err());
+        agree(&mut [&mut alice, &mut bob]);
+    }
+}
+
+/// A state alone can be used to come back, as its owner would: that ends where the owner has put another signature key into its leaf.
+#[test]
+fn after_a_rotation_a_stolen_signature_key_takes_no_place() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let mut thief = copy(&bob);
+    rotate(&mut world, &mut bob);
+    bob.drive_now(&mut world);
+    alice.sync(&world.ds);
+    carol.sync(&world.ds);
+    thief.sync(&world.ds);
+    thief.sync(&world.ds);
+    // It says to be who cannot follow the group, by the leaf that Bob had. That it cannot come from outside is in `outside`.
+    let asked = knock(&world, &mut thief, &mut alice);
+    assert!(matches!(asked, Err(KnockRefused::Outdated)), "{asked:?}");
+    // Nor as who lost everything, but the certificate and its key.
+    let asked = knock_for_all(&world, &thief, &mut alice);
+    assert!(matches!(asked, Err(KnockRefused::Outdated)), "{asked:?}");
+    // Its owner, which did lose everything, is let in.
+    let mut anew = copy(&bob);
+    rotate(&mut world, &mut anew);
+    anew.account.rotation.former.clear();
+    knock_for_all(&world, &anew, &mut alice).unwrap();
+}
+
+/// Who has changed its key asks for groups that it lost: where it is still a member by its old key, nothing is changed.
+#[test]
+fn a_leaf_that_has_yet_to_get_the_new_key_is_not_taken_for_lost() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _carol] = trio(&mut world);
+    let before = bob.account.signature_key.verifying_key().to_bytes();
+    rotate(&mut world, &mut bob);
+    let asked = knock_for_all(&world, &bob, &mut alice);
+    assert!(matches!(asked, Err(KnockRefused::Back)), "{asked:?}");
+    assert!(bob.group().may_sign_with(&before));
+}
+
+#[test]
+fn a_crash_at_any_moment_of_a_rotation_changes_nothing_of_that() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    rotate(&mut world, &mut bob);
+    let mut rounds = 0;
+    while bob.group().owes_rotation() {
+        bob.restart();
+        bob.sync(&world.ds);
+        bob.restart();
+        if let Some(submission) = bob.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap() {
+            // What was not stored never left.
+            if rounds % 2 == 0 {
+                bob.restart();
+            } else {
+                bob.save();
+                bob.restart();
+                world.ds.submit(&submission).unwrap();
+                bob.restart();
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 10);
+    }
+    bob.restart();
+    bob.drive_now(&mut world);
+    for person in [&mut alice, &mut carol] {
+        person.sync(&world.ds);
+        assert_eq!(key_changes(person), ["bob"]);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
 }

@@ -132,3 +132,20 @@ fn members_that_are_missing_or_others_are_refused() {
         assert!(matches!(nobody, Err(RejoinError::Damaged(_))), "{nobody:?}");
     }
 }
+
+#[test]
+fn an_older_copy_of_a_profile_gets_a_newer_certificate_before_it_comes_back() {
+    let mut world = World::new();
+    let [_alice, mut bob, _carol] = cast(&mut world);
+    let certified = |bob: &Person, world: &World, from: Timestamp| {
+        let (client, key) = (&bob.account.client, bob.account.signature_key.verifying_key().to_bytes());
+        let certificate = world.ca.issue(client, &key, &bob.account.binding, from, world.until, [7; 16]).unwrap();
+        crate::account::Account { certificate, ..bob.account.clone() }
+    };
+    for (from, outcome) in [(world.ds.now().0 - 86_400_000, Err(RejoinError::Outdated)), (world.ds.now().0, Ok(()))] {
+        let account = certified(&bob, &world, Timestamp(from));
+        bob.group().set_account(account);
+        read_on(&world, &mut bob);
+        assert_eq!(bob.begin_rejoin(&world, false), outcome);
+    }
+}

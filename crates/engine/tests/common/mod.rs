@@ -521,3 +521,19 @@ pub fn rotate(world: &mut World, person: &mut Person) {
         group.set_account(account);
     }
 }
+
+/// Has `member` take a knock of who says to have lost everything. Says what came of it.
+pub fn knock_for_all(world: &World, knocker: &Person, member: &mut Person) -> Result<(), KnockRefused> {
+    let theirs = member.key_package(world);
+    let mut ours = Person { store: Store::default(), group: None, events: Vec::new(), mls: Mls::new(&knocker.account), account: knocker.account.clone(), handshakes: Handshakes::Private, suite: knocker.suite };
+    let ours = ours.key_package(world);
+    let now = world.ds.now();
+    let to = (&member.account.client, &member.account.identity_key());
+    let post = conclave_engine::knock::for_all_groups(&knocker.account, &knocker.mls, to, &theirs, ours, now).unwrap();
+    let body = Body::Inline(size_class::pad(post.knock, 0));
+    let entry = Entry::new(EntryKind::Knock, Epoch(0), body).to_bytes().unwrap();
+    let knocked = Knocked::open(&member.mls, &entry, now).unwrap();
+    let answered = member.group().answer(&knocked, now).map(drop);
+    member.save();
+    answered
+}
