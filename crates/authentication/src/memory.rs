@@ -14,6 +14,7 @@ use crate::store::{ClientRow, InviteRow, LinkRow, StoreError, Tx, UserRow};
 pub struct Contents {
     users: BTreeMap<UserUri, UserRow>,
     clients: BTreeMap<ClientUri, ClientRow>,
+    former_keys: BTreeMap<(ClientUri, [u8; 32]), ()>,
     invites: BTreeMap<[u8; 32], InviteRow>,
     links: BTreeMap<[u8; 16], LinkRow>,
     nonces: BTreeMap<([u8; 32], [u8; 16]), Timestamp>,
@@ -113,6 +114,15 @@ impl Tx for MemoryTx<'_> {
     fn put_client(&mut self, row: &ClientRow) -> Result<(), StoreError> {
         self.write(|c| &mut c.clients, row.client.clone(), Some(row.clone()));
         Ok(())
+    }
+
+    fn put_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<(), StoreError> {
+        self.write(|c| &mut c.former_keys, (client.clone(), *key), Some(()));
+        Ok(())
+    }
+
+    fn is_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<bool, StoreError> {
+        Ok(self.contents.former_keys.contains_key(&(client.clone(), *key)))
     }
 
     fn invite(&mut self, token_hash: &[u8; 32]) -> Result<Option<InviteRow>, StoreError> {

@@ -134,6 +134,12 @@ pub trait Tx {
     /// Inserts or replaces a client.
     fn put_client(&mut self, row: &ClientRow) -> Result<(), StoreError>;
 
+    /// Notes that a client, which there is, has replaced a signature key.
+    fn put_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<(), StoreError>;
+
+    /// Whether a client has replaced a signature key.
+    fn is_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<bool, StoreError>;
+
     /// The invite whose token has this SHA-256, be it good or not.
     fn invite(&mut self, token_hash: &[u8; 32]) -> Result<Option<InviteRow>, StoreError>;
 

@@ -94,6 +94,9 @@ pub(crate) enum Verb {
     Sync,
     /// Compare safety numbers: make sure that nobody stands between you and a user
     Verify(Verify),
+    /// This device's signature key, in all of its groups
+    #[command(subcommand)]
+    Keys(Keys),
     /// Keying material at the server, by which others add this device to groups
     KeyPackages,
     /// Account, certificate, server and groups at a glance
@@ -201,6 +204,15 @@ pub(crate) enum Device {
         #[command(flatten)]
         server: ServerArgs,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Give this device a new signature key, in all groups: who has stolen the old one gets no further with it. Safety numbers stay. A
+    /// linked device shows a code to approve on your first device
+    Rotate,
+    /// The signature key, and the groups that have yet to learn of it
+    Show,
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,7 +31,8 @@ pub mod transport;
 pub use client::{
     ASKING_LASTS_MS, Added, Approval, Asked, Asking, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem,
     LinkCode, LinkCodeError, LinkRequest, Listener, Listing, LostGroup, Membership, MembershipChange, OpenError,
-    PendingLink, Pinned, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, RegisterError, Registration, Services,
+    PendingLink, PendingRotation, Pinned, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, RegisterError, Registration,
+    Rotated, Services,
     SuiteStock, Unable, Unasked, UserRecord,
 };
 pub use conclave_engine::{

@@ -92,6 +92,8 @@ codes! {
     IdentityMismatch = "IDENTITY_MISMATCH", Never;
     /// The identity binding does not verify, has expired or is for something else.
     BindingInvalid = "BINDING_INVALID", Never;
+    /// The client has replaced the signature key by another, which alone is good.
+    KeyReplaced = "KEY_REPLACED", Never;
     /// The link is unknown, expired, used, or of another user.
     LinkUnknown = "LINK_UNKNOWN", Never;
     /// A KeyPackage is not valid; the message says why.

@@ -32,6 +32,7 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::InviteInvalid
         | Code::IdentityMismatch
         | Code::KeyPackageForeign
+        | Code::KeyReplaced
         | Code::AccessRefused => Grpc::PermissionDenied,
         Code::NameTaken | Code::ChannelExists | Code::IdempotencyMismatch => Grpc::AlreadyExists,
         Code::UserUnknown | Code::LinkUnknown | Code::BlobUnknown | Code::StreamUnknown => Grpc::NotFound,

@@ -6,7 +6,7 @@ use conclave_protocol::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{AuthenticationService, own_key, user_unknown};
+use super::{AuthenticationService, own_key, replaced, user_unknown};
 use crate::{
     authority::{BACKDATED_MS, first_16},
     binding::{binding_from_proto, invalid},
@@ -17,8 +17,9 @@ impl AuthenticationService {
     /// `IssueCredential`: certifies a client's key, which signs the request, on the identity key's word.
     ///
     /// The certificate starts an hour ago, for clocks that run behind, and ends with the service's lifetime, the
-    /// binding or the issuer, whichever is first. Repeating the call renews; another key for the same client is the
-    /// device set up again, which the identity key allowed.
+    /// binding or the issuer, whichever is first. Repeating the call renews. Another key for the same client takes the place of the one before:
+    /// the client has changed its key, or is set up again, which the identity key allowed. The one before is certified no more, and
+    /// signs no request here: who has stolen it does not renew it.
     pub fn issue_credential(
         &self,
         tx: &mut dyn Tx,
@@ -37,6 +38,10 @@ impl AuthenticationService {
         let user = tx.user(client.user())?.ok_or_else(|| user_unknown(client.user()))?;
         of_identity(&binding, &user)?;
         binding.verify(&client, &signature_key, Some(now)).map_err(|error| invalid(&error))?;
+
+        if tx.is_former_key(&client, &signature_key)? {
+            return Err(replaced(&client));
+        }
 
         let known = tx.client(&client)?;
         if known.is_none() && tx.count_clients(client.user())? >= CLIENTS_PER_USER {
@@ -67,7 +72,10 @@ impl AuthenticationService {
                 serial,
             )
             .map_err(|_| Refusal::new(Code::Internal, "the certificate could not be written; nothing was changed"))?;
-        let registered = known.map_or(now, |row| row.registered);
+        let registered = known.as_ref().map_or(now, |row| row.registered);
+        if let Some(before) = known.filter(|row| row.signature_key != signature_key) {
+            tx.put_former_key(&client, &before.signature_key)?;
+        }
         tx.put_client(&ClientRow { client, signature_key, not_after_secs, registered })?;
         Ok(IssueCredentialResponse { certificate })
     }

@@ -128,6 +128,9 @@ impl AuthenticationService {
         if who.signature_key != *verified.key.as_bytes() {
             return Err(invalid("the certificate is of another key than the one that signed".into()));
         }
+        if tx.is_former_key(&who.client, &who.signature_key)? {
+            return Err(replaced(&who.client));
+        }
         // All issuers known here are of this domain, so that the user is registered here or was.
         match tx.user(&who.user)? {
             Some(row) if row.identity_key == who.identity_key => Ok(who),
@@ -159,6 +162,15 @@ impl AuthenticationService {
 
 fn not_a_name(error: &NameError) -> Refusal {
     Refusal::new(Code::NameInvalid, error.to_string())
+}
+
+/// What is said to who signs with a key that its client has replaced.
+fn replaced(client: &ClientUri) -> Refusal {
+    let message = format!(
+        "`{client}` has replaced this signature key by another, and it is good no more. If this device is an older copy, give it a new \
+         one (`conclave keys rotate`); if you did not do this, somebody else has your identity key or is linked under this device's name"
+    );
+    Refusal::new(Code::KeyReplaced, message)
 }
 
 fn user_unknown(user: &UserUri) -> Refusal {

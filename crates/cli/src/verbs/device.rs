@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// How long a link waits; then the server has forgotten it.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often approval is asked for.
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Listed {
@@ -59,16 +59,7 @@ pub(super) async fn run(verb: Device, context: &mut Context, output: &Output) ->
             }
             let (store, services, name) = context.prepare(&server, &user)?;
             let mut pending = Client::start_link(store, &services, &name, &device).await?;
-            // The code is what the person needs now, so it is printed at once, in JSON, too.
-            let code = pending.code().reveal();
-            if output.is_json() {
-                print(&json!({ "code": &*code }).to_string())?;
-            } else {
-                print(&format!(
-                    "On your first device, run:\n\n    conclave device add {}\n\nwaiting for approval ...",
-                    &*code
-                ))?;
-            }
+            show_code(pending.code(), output)?;
             let until = Instant::now() + PATIENCE;
             loop {
                 match pending.poll().await? {
@@ -105,6 +96,15 @@ pub(super) async fn run(verb: Device, context: &mut Context, output: &Output) ->
             })
         }
     }
+}
+
+/// The code is what the person needs now, so it is printed at once, in JSON, too.
+pub(super) fn show_code(code: &LinkCode, output: &Output) -> Result<(), CliError> {
+    let code = code.reveal();
+    if output.is_json() {
+        return print(&json!({ "code": &*code }).to_string());
+    }
+    print(&format!("On your first device, run:\n\n    conclave device add {}\n\nwaiting for approval ...", &*code))
 }
 
 fn confirmed(question: &str) -> Result<bool, CliError> {

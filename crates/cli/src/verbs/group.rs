@@ -272,6 +272,7 @@ fn change(change: &MembershipChange) -> String {
         Membership::Added => format!("{by} added {members}"),
         Membership::Removed => format!("{by} removed {members}"),
         Membership::Renewed => format!("{by} renewed its keys"),
+        Membership::KeyChanged => format!("{by} changed its signature key; its identity key is the same as before"),
         Membership::Rejoined => format!("{by} came back"),
         Membership::Readmitted => format!("{by} let {members} in again"),
         Membership::RemovedHere => format!("{by} removed this device"),

@@ -113,6 +113,9 @@ fn sentence(event: &Event) -> String {
         Event::Added { by, members, .. } => format!("{} added {}", name(by), names(members)),
         Event::Removed { by, members, .. } => format!("{} removed {}", name(by), names(members)),
         Event::Updated { by, .. } => format!("{} renewed keys", name(by)),
+        Event::KeyChanged { member, .. } => {
+            format!("{} changed its signature key; its identity key is the same as before", name(member))
+        }
         Event::Frozen { by, .. } => {
             format!("{} makes the group anew; what is said waits until it goes on", name(by))
         }

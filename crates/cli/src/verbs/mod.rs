@@ -3,6 +3,7 @@
 mod device;
 mod group;
 mod info;
+mod keys;
 mod messages;
 mod recovery;
 mod register;
@@ -31,6 +32,7 @@ pub(crate) async fn run(verb: Verb, context: &mut Context, output: &Output) -> R
         Verb::Listen { group } => messages::listen(group.as_deref(), context, output).await,
         Verb::Sync => messages::sync(context, output).await,
         Verb::Verify(args) => verify::run(args, context, output).await,
+        Verb::Keys(verb) => keys::run(&verb, context, output).await,
         Verb::KeyPackages => info::key_packages(context, output).await,
         Verb::Status => info::status(context, output).await,
         Verb::Export { group, output: file } => messages::export(&group, file, context, output),

@@ -6,6 +6,7 @@ use conclave_engine::account::Account;
 use conclave_mls::credential::{IdentityBinding, Purpose};
 use conclave_names::{ClientUri, UserUri};
 use conclave_protocol::{
+    SigningKey,
     link::{LinkSecret, mac_matches},
     v1,
 };
@@ -40,6 +41,10 @@ impl fmt::Debug for LinkCode {
 }
 
 impl LinkCode {
+    pub(super) fn new() -> Result<Self, ClientError> {
+        Ok(Self { id: random()?, secret: LinkSecret::new(random()?) })
+    }
+
     /// The code as a person reads it: groups of four.
     #[must_use]
     pub fn reveal(&self) -> Zeroizing<String> {
@@ -75,7 +80,7 @@ pub struct PendingLink {
     delivery: Transport,
     authentication: Transport,
     client: ClientUri,
-    signature_key: conclave_protocol::SigningKey,
+    signature_key: SigningKey,
     code: LinkCode,
 }
 
@@ -116,20 +121,8 @@ impl Client {
         let user = UserUri::new(delivery.domain().clone(), user)?;
         let client = user.client(device)?;
         let signature_key = new_key()?;
-        let code = LinkCode { id: random()?, secret: LinkSecret::new(random()?) };
-        let public = signature_key.verifying_key().to_bytes();
-        authentication
-            .put_link(
-                &Signer::bare(&signature_key),
-                &v1::PutLinkRequest {
-                    link_id: code.id.to_vec(),
-                    client: client.to_string(),
-                    signature_key: public.to_vec(),
-                    mac: code.secret.request_mac(&client.to_string(), &public).to_vec(),
-                },
-            )
-            .await
-            .map_err(ClientError::from)?;
+        let code = LinkCode::new()?;
+        put_link(&authentication, &client, &signature_key, &code).await?;
         Ok(PendingLink { store, delivery, authentication, client, signature_key, code })
     }
 
@@ -178,6 +171,50 @@ impl Client {
     }
 }
 
+/// Asks the Authentication Service to keep a key that waits for the identity key's word.
+pub(super) async fn put_link(
+    authentication: &Transport,
+    client: &ClientUri,
+    key: &SigningKey,
+    code: &LinkCode,
+) -> Result<(), ClientError> {
+    let public = key.verifying_key().to_bytes();
+    let request = v1::PutLinkRequest {
+        link_id: code.id.to_vec(),
+        client: client.to_string(),
+        signature_key: public.to_vec(),
+        mac: code.secret.request_mac(&client.to_string(), &public).to_vec(),
+    };
+    authentication.put_link(&Signer::bare(key), &request).await?;
+    Ok(())
+}
+
+/// Asks once whether the device that has the identity key has given its word for a key.
+pub(super) async fn poll_link(
+    authentication: &Transport,
+    client: &ClientUri,
+    key: &SigningKey,
+    code: &LinkCode,
+) -> Result<Option<IdentityBinding>, ClientError> {
+    let answer =
+        authentication.poll_link(&Signer::bare(key), &v1::PollLinkRequest { link_id: code.id.to_vec() }).await?;
+    let Some(wire) = answer.binding else { return Ok(None) };
+    let wrong = |what: &str| ClientError::Answer(what.to_owned());
+    let binding = IdentityBinding {
+        purpose: Purpose::Signing,
+        not_after_secs: wire.not_after,
+        identity_key: wire.identity_key.as_slice().try_into().map_err(|_| wrong("the identity key is none"))?,
+        signature: wire.signature.as_slice().try_into().map_err(|_| wrong("the signature is none"))?,
+    };
+    let expected = code.secret.approval_mac(&binding.identity_key, &binding.signature);
+    if !mac_matches(&expected, &answer.mac) {
+        return Err(wrong("the approval was not made by who has this device's code"));
+    }
+    let public = key.verifying_key().to_bytes();
+    binding.verify(client, &public, Some(authentication.now())).map_err(|error| wrong(&error.to_string()))?;
+    Ok(Some(binding))
+}
+
 impl PendingLink {
     /// What the person takes to the first device.
     #[must_use]
@@ -196,27 +233,8 @@ impl PendingLink {
     /// # Errors
     /// [`ClientError::Answer`] if the approval was not made by who has the code.
     pub async fn poll(self) -> Result<Approval, RegisterError> {
-        let answer = self
-            .authentication
-            .poll_link(&Signer::bare(&self.signature_key), &v1::PollLinkRequest { link_id: self.code.id.to_vec() })
-            .await
-            .map_err(ClientError::from)?;
-        let Some(wire) = answer.binding else { return Ok(Approval::Waiting(Box::new(self))) };
-        let wrong = |what: &str| ClientError::Answer(what.to_owned());
-        let binding = IdentityBinding {
-            purpose: Purpose::Signing,
-            not_after_secs: wire.not_after,
-            identity_key: wire.identity_key.as_slice().try_into().map_err(|_| wrong("the identity key is none"))?,
-            signature: wire.signature.as_slice().try_into().map_err(|_| wrong("the signature is none"))?,
-        };
-        let expected = self.code.secret.approval_mac(&binding.identity_key, &binding.signature);
-        if !mac_matches(&expected, &answer.mac) {
-            return Err(wrong("the approval was not made by who has this device's code").into());
-        }
-        let public = self.signature_key.verifying_key().to_bytes();
-        binding
-            .verify(&self.client, &public, Some(self.authentication.now()))
-            .map_err(|error| wrong(&error.to_string()))?;
+        let polled = poll_link(&self.authentication, &self.client, &self.signature_key, &self.code).await?;
+        let Some(binding) = polled else { return Ok(Approval::Waiting(Box::new(self))) };
         let account = Account {
             rotation: conclave_engine::rotation::Rotation::default(),
             client: self.client,

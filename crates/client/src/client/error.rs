@@ -108,6 +108,12 @@ pub enum ClientError {
         "this device does not hold the identity key of its user: approve the new device on the device where the account was made"
     )]
     NoIdentityKey,
+    /// This device cannot give itself a new signature key.
+    #[error(
+        "this device does not hold the identity key of its user, which has to sign the new signature key: run `conclave keys rotate` and \
+         approve the code that it shows on the device where the account was made (`conclave device add CODE`)"
+    )]
+    NeedsApproval,
     /// What a service answered does not belong to the question.
     #[error("the server's answer does not belong to the question: {0}")]
     Answer(String),

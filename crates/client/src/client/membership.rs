@@ -45,6 +45,8 @@ pub enum Membership {
     Removed,
     /// A member renewed its keys.
     Renewed,
+    /// A member signs with another key from then on; it is the same client, with the same identity key.
+    KeyChanged,
     /// A member came back by a commit of its own.
     Rejoined,
     /// A member let others in again that had asked for it.
@@ -68,6 +70,7 @@ fn change(group: &GroupUri, stored: &StoredMessage, event: &Value) -> Option<Mem
         "added" => Membership::Added,
         "removed" => Membership::Removed,
         "updated" => Membership::Renewed,
+        "key_changed" => Membership::KeyChanged,
         "rejoined" => Membership::Rejoined,
         "readmitted" => Membership::Readmitted,
         "removed_from_group" => Membership::RemovedHere,

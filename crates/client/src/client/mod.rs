@@ -16,6 +16,7 @@ mod recovery;
 mod register;
 mod reinit;
 mod rejoin;
+mod rotation;
 mod rows;
 mod sync;
 mod told;
@@ -46,6 +47,7 @@ pub use lost::{Asked, LostGroup, Unasked};
 pub use membership::{Membership, MembershipChange};
 pub use recovery::{RECOVERY_FILE_MAX, RecoveryError, RecoveryFile};
 pub use register::{RegisterError, Registration};
+pub use rotation::{PendingRotation, Rotated};
 
 use crate::{
     profile::Profile,

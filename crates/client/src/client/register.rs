@@ -6,7 +6,7 @@ use conclave_engine::{
 };
 use conclave_mls::credential::{IdentityBinding, Issuer, Issuers, validate};
 use conclave_names::{ChannelId, ClientUri, Seq, Timestamp, UserUri};
-use conclave_protocol::{SigningKey, v1};
+use conclave_protocol::{Code, SigningKey, v1};
 use zeroize::Zeroizing;
 
 use super::{Client, ClientError, OpenError, Services};
@@ -164,13 +164,15 @@ impl Client {
     /// leaves in groups take the new certificate with the next [`Client::sync`], or at once while listening.
     pub async fn renew_credential(&mut self) -> Result<(), ClientError> {
         let mut account = self.account.clone();
-        certify(&mut account, &self.authentication).await?;
-        self.store.apply(&[account.to_write()])?;
-        self.mls.identities().set_issuers(account.parsed_issuers());
-        for group in self.groups.values_mut() {
-            group.set_account(account.clone());
+        match certify(&mut account, &self.authentication).await {
+            Ok(()) => self.take_account(account)?,
+            // This profile is an older copy, or what was to replace the key was lost on its way.
+            Err(error) if error.code() == Some(Code::KeyReplaced) && self.holds_identity() => {
+                self.begin_rotation()?;
+                self.finish_rotation().await?;
+            }
+            Err(error) => return Err(error),
         }
-        self.account = account;
         self.refill_key_packages().await
     }
 }
@@ -197,7 +199,7 @@ pub(super) fn account_with(identity: SigningKey, client: ClientUri, now: Timesta
 }
 
 /// Learns the issuers and has the signature key certified; the answer is judged like anybody's credential.
-async fn certify(account: &mut Account, authentication: &Transport) -> Result<(), ClientError> {
+pub(super) async fn certify(account: &mut Account, authentication: &Transport) -> Result<(), ClientError> {
     let known = authentication.get_issuers().await?;
     let mut issuers = Issuers::new();
     for der in &known.issuers {

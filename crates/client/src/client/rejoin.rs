@@ -151,6 +151,11 @@ impl Client {
         };
         let begun = self.group(name)?.rejoin(&way, &tree, approved, now);
         self.save(name)?;
+        if begun == Err(RejoinError::Outdated) {
+            // This profile is an older copy than the one that renewed it last.
+            self.renew_credential().await?;
+            return Ok(Err(Ended::ReadOn));
+        }
         Ok(begun.map(drop).map_err(Ended::from))
     }
 

@@ -68,6 +68,7 @@ impl Client {
     }
 
     async fn sync_all(&mut self, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
+        self.resume_rotation().await?;
         events.extend(self.sync_inbox().await?);
         let listed = list_readable(&StoreRows(&*self.store))?;
         for summary in listed.groups {
@@ -83,6 +84,7 @@ impl Client {
         }
         self.renew_in_time().await?;
         self.refill_key_packages().await?;
+        self.forget_old_keys()?;
         Box::pin(self.ask_again()).await?;
         Ok(self.store.tidy()?)
     }

@@ -59,6 +59,19 @@ impl Tx for Transaction<'_> {
         Ok(())
     }
 
+    fn put_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO as_former_keys (user, device, signature_key) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            (client.user().to_string(), client.device(), key),
+        )?;
+        Ok(())
+    }
+
+    fn is_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<bool, StoreError> {
+        let sql = "SELECT count(*) FROM as_former_keys WHERE user = ?1 AND device = ?2 AND signature_key = ?3";
+        Ok(self.number(sql, (client.user().to_string(), client.device(), key))? > 0)
+    }
+
     fn invite(&mut self, token_hash: &[u8; 32]) -> Result<Option<InviteRow>, StoreError> {
         let sql = "SELECT token_hash, uses_left, expires FROM as_invites WHERE token_hash = ?1";
         Ok(self.first(sql, [token_hash], |row| {

@@ -12,7 +12,7 @@ use super::{open::OpenError, options::Services};
 pub(super) const APPLICATION_ID: i64 = 0x636e_434c;
 
 /// The version of the layout that this program writes. It grows by one with each migration of either series.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 struct Series {
     name: &'static str,
@@ -25,7 +25,10 @@ const SERIES: [Series; 2] = [
     Series {
         name: "authentication",
         wanted: |services| services != Services::Delivery,
-        migrations: &[include_str!("migrations/as_0001_tables.sql")],
+        migrations: &[
+            include_str!("migrations/as_0001_tables.sql"),
+            include_str!("migrations/as_0002_former_keys.sql"),
+        ],
     },
     Series {
         name: "delivery",

@@ -19,6 +19,7 @@ enum Op {
     PutClient(ClientRow),
     PutInvite(InviteRow),
     PutLink(LinkRow),
+    PutFormerKey(ClientUri, [u8; 32]),
     NoteNonce(u8, u8, Timestamp),
     DropOldestLink(UserUri, Timestamp),
     Prune(Timestamp),
@@ -31,6 +32,8 @@ fn apply(tx: &mut dyn Tx, op: &Op) -> Result<bool, StoreError> {
         Op::PutClient(row) if tx.user(row.client.user())?.is_none() => return Ok(false),
         Op::PutLink(row) if tx.user(row.client.user())?.is_none() => return Ok(false),
         Op::PutClient(row) => tx.put_client(row)?,
+        Op::PutFormerKey(client, _) if tx.client(client)?.is_none() => return Ok(false),
+        Op::PutFormerKey(client, key) => tx.put_former_key(client, key)?,
         Op::PutLink(row) => tx.put_link(row)?,
         Op::PutInvite(row) => tx.put_invite(row)?,
         Op::NoteNonce(key, nonce, expires) => return tx.note_nonce(&[*key; 32], &[*nonce; 16], *expires),
@@ -47,6 +50,7 @@ struct Dump {
     clients: Vec<Option<ClientRow>>,
     clients_of: Vec<Vec<ClientRow>>,
     counts: Vec<u64>,
+    former_keys: Vec<bool>,
     invites: Vec<Option<InviteRow>>,
     links: Vec<Option<LinkRow>>,
 }
@@ -62,7 +66,11 @@ fn dump(tx: &mut dyn Tx) -> Result<Dump, StoreError> {
             all.counts.push(tx.count_links(&user, now)?);
         }
         for device in DEVICES {
-            all.clients.push(tx.client(&user.client(device).unwrap())?);
+            let client = user.client(device).unwrap();
+            all.clients.push(tx.client(&client)?);
+            for key in 0..NAMES {
+                all.former_keys.push(tx.is_former_key(&client, &[key; 32])?);
+            }
         }
     }
     for n in 0..NAMES {
@@ -113,6 +121,7 @@ fn any_op() -> impl Strategy<Value = Op> {
                 Op::PutLink(LinkRow { link_id: [n; 16], client, signature_key, mac, approval, expires })
             },
         ),
+        2 => (any_client(), 0..NAMES).prop_map(|(client, key)| Op::PutFormerKey(client, [key; 32])),
         3 => (0..NAMES, 0..NAMES, any_time()).prop_map(|(key, nonce, expires)| Op::NoteNonce(key, nonce, expires)),
         2 => (any_user(), any_time()).prop_map(|(user, now)| Op::DropOldestLink(user, now)),
         1 => any_time().prop_map(Op::Prune),

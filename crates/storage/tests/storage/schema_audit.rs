@@ -60,6 +60,15 @@ const REASONS: &[(&str, &str, Columns)] = &[
         ],
     ),
     (
+        "as_former_keys",
+        "signature keys that clients have replaced",
+        &[
+            ("user", "whose"),
+            ("device", "which device's"),
+            ("signature_key", "public; it is certified no more, whoever has it"),
+        ],
+    ),
+    (
         "as_nonces",
         "signed requests that were seen; deleted when too old to be accepted anyway",
         &[
