@@ -69,6 +69,14 @@ impl World {
         }
     }
 
+    /// The same while the Authentication Service, which is at an address, is away.
+    pub fn services_with(&self, authentication: SocketAddr) -> Services {
+        let ca = std::fs::read(self.directories[0].path().join("tls/ca.pem")).unwrap();
+        let mut endpoint = Endpoint::new(format!("https://{authentication}"), domain());
+        endpoint.ca_pem = Some(ca);
+        Services { authentication: Some(endpoint), ..self.services() }
+    }
+
     pub async fn person(&self, name: &str) -> Client {
         self.person_in(Box::new(MemoryStore::new()), name).await
     }
@@ -183,6 +191,13 @@ pub fn has(events: &[ClientEvent], wanted: impl Fn(&Event) -> bool) -> bool {
 /// A store that outlives the client that it is given to: what a crash leaves.
 #[derive(Clone, Default)]
 pub struct SharedStore(Arc<Mutex<MemoryStore>>);
+
+impl SharedStore {
+    /// Another with the same in it: what somebody has who copied it.
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
+    }
+}
 
 impl ProfileStore for SharedStore {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
