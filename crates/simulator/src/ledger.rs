@@ -178,6 +178,8 @@ pub(crate) struct Ledger {
     /// How often somebody came back by a commit from outside, asked to be let in again, was let in again, and left a branch that
     /// was not the group.
     pub(crate) recoveries: Recoveries,
+    /// Clients that have changed their signature key.
+    pub(crate) rotated: BTreeSet<usize>,
     /// Messages that say nothing to people, by group.
     pub(crate) silent: BTreeSet<(usize, Seq)>,
     /// What each key of a client encrypted, by the epoch's authenticator and the generation.
@@ -439,6 +441,21 @@ impl Ledger {
     /// Whether a client has submitted an encrypted message before.
     pub(crate) fn has_seen(&self, client: &ClientUri, entry: &[u8]) -> bool {
         self.keys.iter().any(|((of, ..), seen)| of == client && seen == entry)
+    }
+
+    /// Whether an entry is a message of a client that has changed its key since it joined the simulation.
+    pub(crate) fn is_overtaken_by_rotation(&self, client: usize, entry: &[u8]) -> bool {
+        let known = self.clients.get(&client).filter(|_| self.rotated.contains(&client));
+        known.is_some_and(|client| self.has_seen(client, entry))
+    }
+
+    /// What was acknowledged at a place is read by nobody: its sender says it again.
+    pub(crate) fn say_once_more(&mut self, slot: usize, seq: Seq) {
+        self.silent.insert((slot, seq));
+        for said in self.said.iter_mut().filter(|said| said.slot == slot && said.acknowledged == Some(seq)) {
+            said.acknowledged = None;
+        }
+        self.tell(format!("    entry {seq} of group {slot} came after its sender's rotation"));
     }
 
     /// The service acknowledged an intent.

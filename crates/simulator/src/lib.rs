@@ -34,6 +34,7 @@ mod ledger;
 mod network;
 mod plan;
 mod program;
+mod rotations;
 mod sabotage;
 mod server;
 mod shrink;

@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Leave,
     /// Wishes new keys for itself.
     Update,
+    /// Changes its signature key, in all groups.
+    Rotate,
     /// Wishes to say where it stands.
     Heartbeat,
     /// Wishes that the group be made anew, with the other handshake mode or the same.
@@ -139,6 +141,7 @@ impl Program {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut program = Writer::new(plan).write();
         program.insert_reinits(plan);
+        program.insert_rotations(plan);
         program.cut(&plan.cut);
         program
     }

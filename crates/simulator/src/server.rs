@@ -305,6 +305,23 @@ impl Server {
         self.read(None, |service, read, _| service.followed_group(read, channel))
     }
 
+    /// Certifies the signature key of an account, as the Authentication Service would.
+    pub(crate) fn certify(&mut self, account: &Account) -> Result<Vec<u8>, Refusal> {
+        let public = account.signature_key.verifying_key().to_bytes();
+        let (from, until) = (Timestamp(self.now.0.saturating_sub(3_600_000)), account.binding.not_after_secs);
+        let mut serial = [0; 16];
+        serial.iter_mut().zip(public).for_each(|(to, from)| *to = from);
+        let issued = self.authority.issue(
+            &account.client,
+            &public,
+            &account.binding,
+            from,
+            Timestamp::from_secs(until),
+            serial,
+        );
+        issued.map_err(broken)
+    }
+
     pub(crate) fn create_inbox(&mut self, skew: i64, account: &Account) -> Result<(), Refusal> {
         let inbox = &account.inbox;
         let message = v1::CreateInboxRequest { inbox: inbox.id.to_vec(), drop_key: inbox.drop_key.to_vec() };

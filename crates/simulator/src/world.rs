@@ -254,6 +254,7 @@ impl World {
                 (Action::Leave, _) => actor.wish(around, slot, Wish::Leave)?,
                 (Action::ReInit { switch }, _) => actor.reinit(around, slot, switch)?,
                 (Action::Update, _) => actor.wish(around, slot, Wish::Update)?,
+                (Action::Rotate, _) => actor.rotate(around)?,
                 (Action::Heartbeat, _) => actor.wish(around, slot, Wish::Heartbeat)?,
                 (Action::Read, _) => actor.read_group(around, slot)?,
                 (Action::Submit, _) => actor.submit(around, slot).map(drop)?,

@@ -6,6 +6,7 @@ mod knock;
 mod offend;
 mod read;
 mod reinit;
+mod rotate;
 mod wish;
 
 use std::collections::BTreeMap;

@@ -39,6 +39,7 @@ const PAGE: u32 = 5;
 impl Actor {
     /// Catches up with everything and carries out what there is to do.
     pub(crate) fn sync(&mut self, around: &mut Surroundings) -> Result<(), Stop> {
+        self.finish_rotation(around)?;
         self.take_waiting(around)?;
         self.read_inbox(around)?;
         for slot in 0..around.ledger.slots.len() {
@@ -49,7 +50,8 @@ impl Actor {
                 done => done?,
             }
         }
-        self.refill(around)
+        self.refill(around)?;
+        self.forget_old_keys(around)
     }
 
     /// A refusal of what is right is a lie, and nobody meets with it who lives in the true log.
@@ -496,6 +498,10 @@ impl Actor {
             });
             if read && is(EntryKind::Message) && !told {
                 around.ledger.silent.insert((slot, *seq));
+            }
+            // What was ordered after its sender had changed its key is read by nobody, and said again.
+            if *outcome == Outcome::Stale && around.ledger.is_overtaken_by_rotation(self.index, &incoming.entry) {
+                around.ledger.say_once_more(slot, *seq);
             }
         }
         Ok(())

@@ -219,6 +219,9 @@ impl Scene<'_> {
                 return Err(Stop::violation(format!("{} disagrees about group {slot}", actor.name())));
             }
             seen = Some(view);
+            if group.owes_rotation() && !self.world.is_among_ghosts(actor.index(), slot) {
+                return Err(Stop::violation(format!("{} never gets its new key into group {slot}", actor.name())));
+            }
             if group.intents().count() > 0 && !self.world.is_among_ghosts(actor.index(), slot) {
                 return Err(Stop::violation(format!("{} has an intent that never ends", actor.name())));
             }
