@@ -32,8 +32,7 @@ pub use client::{
     ASKING_LASTS_MS, Added, Approval, Asked, Asking, Client, ClientError, ClientEvent, HistoryEntry, HistoryItem,
     LinkCode, LinkCodeError, LinkRequest, Listener, Listing, LostGroup, Membership, MembershipChange, OpenError,
     PendingLink, PendingRotation, Pinned, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, RegisterError, Registration,
-    Rotated, Services,
-    SuiteStock, Unable, Unasked, UserRecord,
+    Rotated, Services, SuiteStock, Unable, Unasked, UserRecord,
 };
 pub use conclave_engine::{
     group::{GroupSummary, Handshakes, Member, Status},

@@ -242,12 +242,7 @@ async fn while_the_authentication_service_is_away_or_refuses_the_old_key_goes_on
     drop(bob);
 
     // It is back.
-    let config = conclave_server::Config {
-        delivery: false,
-        listen,
-        ..conclave_server::Config::for_tests(world.directories[0].path(), common::domain())
-    };
-    world.authentication = Some(conclave_server::Server::start(config).await.unwrap());
+    authentication_for(&mut world, listen, Duration::from_secs(86_400)).await;
     let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
     bob.sync().await.unwrap();
     assert_eq!(bob.signature_key(), begun, "the key that was begun, not another");
@@ -260,8 +255,7 @@ async fn while_the_authentication_service_is_away_or_refuses_the_old_key_goes_on
 async fn a_linked_device_has_its_new_key_approved() {
     let world = World::whole().await;
     let mut laptop = world.person("alice").await;
-    let pending =
-        Client::start_link(Box::new(MemoryStore::new()), &world.services(), "alice", "phone").await.unwrap();
+    let pending = Client::start_link(Box::new(MemoryStore::new()), &world.services(), "alice", "phone").await.unwrap();
     laptop.approve_link(&laptop.link_request(pending.code()).await.unwrap()).await.unwrap();
     let Approval::Linked(mut phone) = pending.poll().await.unwrap() else { panic!("it was approved") };
     let club = laptop.create_group("The Club").await.unwrap();
@@ -316,9 +310,8 @@ async fn a_copied_store_reads_nothing_after_the_owners_rotation() {
     talk(&mut phone, &mut alice, &groups, "from the owner").await;
 
     let mut thief = Client::over(Box::new(stolen), &world.services()).unwrap();
-    let secret = |thief: &Client| {
-        groups.iter().any(|group| texts(thief, group).iter().any(|text| !text.starts_with("between")))
-    };
+    let secret =
+        |thief: &Client| groups.iter().any(|group| texts(thief, group).iter().any(|text| !text.starts_with("between")));
     for _ in 0..3 {
         // Whatever it is told, it reads nothing of that.
         let _ = thief.sync().await;
@@ -365,7 +358,8 @@ async fn who_follows_its_groups_learns_of_it_and_goes_on() {
     let listened = async {
         while heard < 2 {
             let events = listener.next().await.unwrap();
-            let said = |event: &Event| matches!(event, Event::Message { text: Some(text), .. } if text == "to who listens");
+            let said =
+                |event: &Event| matches!(event, Event::Message { text: Some(text), .. } if text == "to who listens");
             heard += events.iter().filter(|happened| said(&happened.event)).count();
         }
     };
@@ -392,4 +386,63 @@ async fn an_invitation_by_the_old_key_is_taken_up_and_renewed() {
     assert!(has(&events, key_changed), "{events:?}");
     talk(&mut bob, &mut alice, &said, "here").await;
     world.stop().await;
+}
+
+/// Starts the Authentication Service of a split world again, where it was.
+async fn authentication_for(world: &mut World, listen: std::net::SocketAddr, lifetime: Duration) {
+    if let Some(running) = world.authentication.take() {
+        running.shutdown().await;
+    }
+    let config = conclave_server::Config {
+        delivery: false,
+        listen,
+        credential_lifetime: lifetime,
+        ..conclave_server::Config::for_tests(world.directories[0].path(), common::domain())
+    };
+    world.authentication = Some(conclave_server::Server::start(config).await.unwrap());
+}
+
+/// While the Authentication Service is away, nothing but the renewal waits; and who listens renews when it is time (R38).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_in_time_and_keeps_nobody_from_reading() {
+    let mut world = World::split().await;
+    let listen = world.authentication.as_ref().unwrap().addr();
+    let store = SharedStore::default();
+    let mut alice = world.person("alice").await;
+    // Certificates begin an hour ago, and are renewed after two thirds of their life: these two seconds after they were issued.
+    authentication_for(&mut world, listen, Duration::from_secs(1803)).await;
+    let mut bob = world.person_in(Box::new(store.clone()), "bob").await;
+    let groups = groups(&mut alice, &mut bob).await;
+    alice.send(&groups[0], "first").await.unwrap();
+    let mut listener = bob.listen();
+    listener.next().await.unwrap();
+    let caught_up = account(&store).certificate;
+    let listened = async {
+        while account(&store).certificate == caught_up {
+            // Each group takes the new one.
+            listener.next().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), listened).await.unwrap();
+    drop(bob);
+
+    world.authentication.take().unwrap().shutdown().await;
+    let before = account(&store).certificate;
+    let mut bob = Client::over(Box::new(store.clone()), &world.services_with(listen)).unwrap();
+    bob.set_deadline(Duration::from_millis(300));
+    while account(&store).renew_after().unwrap() > now() {
+        bob.sync().await.unwrap();
+    }
+    talk(&mut alice, &mut bob, &groups, "read without a new certificate").await;
+    assert_eq!(account(&store).certificate, before);
+    authentication_for(&mut world, listen, Duration::from_secs(86_400)).await;
+    bob.set_deadline(Duration::from_secs(30));
+    bob.sync().await.unwrap();
+    assert_ne!(account(&store).certificate, before);
+    world.stop().await;
+}
+
+fn now() -> conclave_names::Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    conclave_names::Timestamp(u64::try_from(since.as_millis()).unwrap())
 }

@@ -421,7 +421,9 @@ pub(crate) fn signer(account: &Account, shared: &Mls, welcome: &MlsMessage) -> R
         let Ok(stored) = shared.key_packages.get(reference);
         if let Some(stored) = stored {
             let found = account.signature_key_of(&key_packages::signature_key(&stored)?).cloned();
-            return found.ok_or_else(|| fault("this device has forgotten the signature key of the KeyPackage; ask to be added again"));
+            return found.ok_or_else(|| {
+                fault("this device has forgotten the signature key of the KeyPackage; ask to be added again")
+            });
         }
     }
     Err(fault("the Welcome is for a KeyPackage that this device does not have; ask to be added again"))

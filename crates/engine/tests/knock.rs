@@ -363,12 +363,11 @@ fn who_is_no_member_or_not_who_it_says_is_not_let_in() {
         let package = message.as_key_package().unwrap();
         let reference = package.to_reference(&suite).unwrap();
         let ours = person.key_package(&cast.world);
-        let knock =
-            {
-                let names = Names { group: Some(group), old_leaves: old.into_iter().collect(), ..Names::default() };
-                Knock::sign(&person.account.signature_key, &reference, names, ours, time)
-            }
-                .unwrap();
+        let knock = {
+            let names = Names { group: Some(group), old_leaves: old.into_iter().collect(), ..Names::default() };
+            Knock::sign(&person.account.signature_key, &reference, names, ours, time)
+        }
+        .unwrap();
         inbox_knock(knock.seal(&suite, &reference, &package.hpke_init_key).unwrap().to_bytes().unwrap())
     };
     let told = knock(&mut cast, &mut stranger, &name, Some(old), now);
@@ -390,7 +389,14 @@ fn who_is_no_member_or_not_who_it_says_is_not_let_in() {
     let message = MlsMessage::from_bytes(&to).unwrap();
     let reference = message.as_key_package().unwrap().to_reference(&suite).unwrap();
     let ours = package_of(&mut cast, bob);
-    let forged = Knock::sign(&twin.account.signature_key, &reference, Names { group: Some(&name), old_leaves: vec![old], ..Names::default() }, ours, now).unwrap();
+    let forged = Knock::sign(
+        &twin.account.signature_key,
+        &reference,
+        Names { group: Some(&name), old_leaves: vec![old], ..Names::default() },
+        ours,
+        now,
+    )
+    .unwrap();
     let forged = forged.seal(&suite, &reference, &message.as_key_package().unwrap().hpke_init_key).unwrap();
     let opened = Knocked::open(&cast.alice.mls, &inbox_knock(forged.to_bytes().unwrap()), now);
     assert!(matches!(opened, Err(KnockedError::Signature)), "{opened:?}");
@@ -447,7 +453,14 @@ fn who_lost_everything_is_known_by_its_identity_key() {
     let reference = package.to_reference(&suite).unwrap();
     let ours = anew.key_package(&cast.world);
     let (name, now) = (cast.alice.group().name().clone(), cast.world.ds.now());
-    let knock = Knock::sign(&anew.account.signature_key, &reference, Names { group: Some(&name), ..Names::default() }, ours, now).unwrap();
+    let knock = Knock::sign(
+        &anew.account.signature_key,
+        &reference,
+        Names { group: Some(&name), ..Names::default() },
+        ours,
+        now,
+    )
+    .unwrap();
     let knock = inbox_knock(knock.seal(&suite, &reference, &package.hpke_init_key).unwrap().to_bytes().unwrap());
     cast.take(alice, &knock).unwrap();
     cast.alice.drive_now(&mut cast.world);

@@ -352,9 +352,8 @@ fn the_old_key_goes_once_neither_a_group_nor_a_key_package_has_it() {
     let seed = bob.account.signature_key.to_bytes();
     let public = bob.account.signature_key.verifying_key().to_bytes();
     bob.store.apply(vec![bob.account.to_write()]);
-    let holds = |person: &Person| {
-        person.store.rows.values().filter(|row| row.windows(32).any(|window| window == seed)).count()
-    };
+    let holds =
+        |person: &Person| person.store.rows.values().filter(|row| row.windows(32).any(|window| window == seed)).count();
     assert!(holds(&bob) >= 2, "the account and the group have it");
     let forget = |person: &mut Person| {
         let store = person.store.clone();

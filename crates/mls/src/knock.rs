@@ -268,7 +268,8 @@ mod tests {
 
     fn knock(key: &SigningKey) -> Knock {
         let group = group("mimi://example.com/g/club");
-        let names = Names { group: Some(&group), old_leaves: vec![ChannelKey([4; 32])], kept_keys: vec![KeptKey([7; 32])] };
+        let names =
+            Names { group: Some(&group), old_leaves: vec![ChannelKey([4; 32])], kept_keys: vec![KeptKey([7; 32])] };
         Knock::sign(key, TO, names, vec![5; 300], Timestamp(6)).unwrap()
     }
 

@@ -311,14 +311,8 @@ impl Server {
         let (from, until) = (Timestamp(self.now.0.saturating_sub(3_600_000)), account.binding.not_after_secs);
         let mut serial = [0; 16];
         serial.iter_mut().zip(public).for_each(|(to, from)| *to = from);
-        let issued = self.authority.issue(
-            &account.client,
-            &public,
-            &account.binding,
-            from,
-            Timestamp::from_secs(until),
-            serial,
-        );
+        let issued =
+            self.authority.issue(&account.client, &public, &account.binding, from, Timestamp::from_secs(until), serial);
         issued.map_err(broken)
     }
 

@@ -343,6 +343,26 @@ fn renewal_and_a_device_set_up_again_keep_the_client() {
 }
 
 #[test]
+fn a_replaced_key_is_certified_no_more_and_signs_nothing() {
+    let (world, first) = World::with_alice();
+    let until = NOW.plus_ms(20 * DAY);
+    let old = || world.issue("alice/laptop", &key(1), &key(2), until);
+    let second = world.certify("alice/laptop", &key(1), &key(6), NOW);
+    // By the same word of the identity key as before: who has stolen the old key has that, too.
+    let refusal = world.refused(&old(), Code::KeyReplaced);
+    assert!(refusal.message.contains("keys rotate"), "{refusal}");
+    world.refused(&world.get_user("alice", &first), Code::KeyReplaced);
+    // The new one is renewed, and replaced in its turn; neither comes back.
+    let renewed = world.certify("alice/laptop", &key(1), &key(6), NOW.plus_ms(1));
+    assert_ne!(second, renewed);
+    world.certify("alice/laptop", &key(1), &key(7), NOW);
+    world.refused(&old(), Code::KeyReplaced);
+    world.refused(&world.issue("alice/laptop", &key(1), &key(6), until), Code::KeyReplaced);
+    // Of another client, the same key is another matter.
+    world.certify("alice/tablet", &key(1), &key(2), NOW);
+}
+
+#[test]
 fn a_credential_needs_possession_and_the_identity_key_s_word() {
     let (world, _) = World::with_alice();
     let until = NOW.plus_ms(DAY);

@@ -67,7 +67,9 @@ async fn by_approval(client: &mut Client, output: &Output) -> Result<Rotated, Cl
             return Ok(rotated);
         }
         if Instant::now() >= until {
-            return Err(CliError::Refused("nobody approved the new key within ten minutes; nothing has changed".into()));
+            return Err(CliError::Refused(
+                "nobody approved the new key within ten minutes; nothing has changed".into(),
+            ));
         }
         sleep(POLL).await;
     }

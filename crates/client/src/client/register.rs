@@ -19,6 +19,9 @@ use crate::{
 /// the identity key; after this time the device is approved anew.
 const BINDING_LIFE_MS: u64 = 5 * 365 * 24 * 3600 * 1000;
 
+/// How long before its end a binding is signed anew where the identity key is, in milliseconds: a quarter of a year.
+const BINDING_RENEWAL_MS: u64 = 90 * 24 * 3600 * 1000;
+
 /// Who is to be registered.
 #[derive(Debug, Clone)]
 pub struct Registration {
@@ -62,6 +65,11 @@ pub(super) fn sign_binding(
     now: Timestamp,
 ) -> IdentityBinding {
     IdentityBinding::sign(identity, client, key, now.plus_ms(BINDING_LIFE_MS))
+}
+
+/// Whether it is time for the identity key to sign anew: a certificate ends with the binding at the latest.
+fn binding_ends_soon(binding: &IdentityBinding, now: Timestamp) -> bool {
+    binding.not_after_secs < now.plus_ms(BINDING_RENEWAL_MS).as_secs()
 }
 
 impl Client {
@@ -141,17 +149,21 @@ impl Client {
         Ok(due)
     }
 
-    /// When the certificate is to be renewed, in milliseconds from now.
+    /// When the certificate is to be renewed, or a change of the signature key goes on, in milliseconds from now.
     pub(super) fn renewal_in_ms(&self) -> u64 {
+        if self.account.rotation.next.is_some() {
+            return 0;
+        }
         let due = self.account.renew_after().unwrap_or_default();
         due.0.saturating_sub(self.authentication.now().0)
     }
 
-    /// Renews the certificate if it is time for that. While the one there is is good, nothing has to wait for it.
+    /// Goes on with a change of the signature key, and renews the certificate if it is time for that. While the one there is is good, nothing has to wait for it.
     ///
     /// # Errors
     /// Why it cannot be renewed, if it has ended.
     pub(super) async fn renew_in_time(&mut self) -> Result<(), ClientError> {
+        self.resume_rotation().await?;
         let Err(error) = self.renew_if_due().await else { return Ok(()) };
         let Some(ends) = self.certificate_ends().filter(|ends| self.authentication.now() < *ends) else {
             return Err(error);
@@ -164,6 +176,11 @@ impl Client {
     /// leaves in groups take the new certificate with the next [`Client::sync`], or at once while listening.
     pub async fn renew_credential(&mut self) -> Result<(), ClientError> {
         let mut account = self.account.clone();
+        let now = self.authentication.now();
+        if let Some(identity) = account.identity_secret.as_ref().filter(|_| binding_ends_soon(&account.binding, now)) {
+            let public = account.signature_key.verifying_key().to_bytes();
+            account.binding = sign_binding(identity, &account.client, &public, now);
+        }
         match certify(&mut account, &self.authentication).await {
             Ok(()) => self.take_account(account)?,
             // This profile is an older copy, or what was to replace the key was lost on its way.

@@ -161,6 +161,9 @@ impl Client {
     }
 
     /// Goes on with a rotation that was begun. One that cannot go on now keeps nobody from reading.
+    ///
+    /// # Errors
+    /// [`ClientError::Store`] alone.
     pub(super) async fn resume_rotation(&mut self) -> Result<(), ClientError> {
         match self.finish_rotation().await {
             Err(error @ ClientError::Store(_)) => Err(error),

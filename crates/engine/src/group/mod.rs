@@ -24,11 +24,11 @@ mod prune;
 mod rebase;
 mod receipts;
 mod refresh;
-mod rekeyed;
 #[cfg(test)]
 mod refused_tests;
 mod reinit;
 mod rejoin;
+mod rekeyed;
 mod repeated;
 pub(crate) mod row;
 mod speakers;

@@ -246,8 +246,11 @@ impl Group {
         self.write_state()?;
         let apart = self.apart();
         let time = mls_time(dated_back(&self.account, now)?);
-        let (mut next, welcomes) =
-            self.reinit_client(&apart, &self.account.signature_key)?.commit(packages, leaf_extensions(&channel_key)?, Some(time))?;
+        let (mut next, welcomes) = self.reinit_client(&apart, &self.account.signature_key)?.commit(
+            packages,
+            leaf_extensions(&channel_key)?,
+            Some(time),
+        )?;
         next.write_to_storage()?;
         let state = apart.groups.state_of(next.group_id()).ok_or_else(|| fault("the state was not written"))?;
         let welcome = match welcomes.first() {

@@ -62,9 +62,7 @@ pub(super) fn rekeyed(description: &CommitMessageDescription, after: &MlsGroup) 
         }
     }
     let same = |was: &Signs, is: &Signs| was.client == is.client && was.identity_key == is.identity_key;
-    let changed = |is: &Signs| {
-        were.iter().flatten().any(|was| same(was, is) && was.signature_key != is.signature_key)
-    };
+    let changed = |is: &Signs| were.iter().flatten().any(|was| same(was, is) && was.signature_key != is.signature_key);
     are.into_iter().flatten().filter(changed).map(|is| is.client).collect()
 }
 

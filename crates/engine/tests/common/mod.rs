@@ -525,7 +525,15 @@ pub fn rotate(world: &mut World, person: &mut Person) {
 /// Has `member` take a knock of who says to have lost everything. Says what came of it.
 pub fn knock_for_all(world: &World, knocker: &Person, member: &mut Person) -> Result<(), KnockRefused> {
     let theirs = member.key_package(world);
-    let mut ours = Person { store: Store::default(), group: None, events: Vec::new(), mls: Mls::new(&knocker.account), account: knocker.account.clone(), handshakes: Handshakes::Private, suite: knocker.suite };
+    let mut ours = Person {
+        store: Store::default(),
+        group: None,
+        events: Vec::new(),
+        mls: Mls::new(&knocker.account),
+        account: knocker.account.clone(),
+        handshakes: Handshakes::Private,
+        suite: knocker.suite,
+    };
     let ours = ours.key_package(world);
     let now = world.ds.now();
     let to = (&member.account.client, &member.account.identity_key());
