@@ -1,11 +1,14 @@
 //! What the simulation knows and no client does: who said what, who was a member when, who broke the rules, and who
 //! noticed.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::chain;
 use conclave_delivery::store::EntryRow;
 use conclave_engine::outcome::Event;
+use conclave_mls::content::MessageId;
 use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq};
 
 use crate::{
@@ -44,6 +47,12 @@ pub(crate) struct Said {
     pub(crate) excused: bool,
     /// It was said again, after what was said later may have been.
     pub(crate) again: bool,
+    /// Its name.
+    pub(crate) id: MessageId,
+    /// What its author knew of when it said it, by number.
+    pub(crate) knew: BTreeSet<usize>,
+    /// Its author broke the rules by sending it once more as if it were new.
+    pub(crate) repeated: bool,
 }
 
 /// What the members say of a change.
@@ -101,6 +110,8 @@ pub(crate) enum Alarm {
     Refusal,
     /// Somebody is in another branch of the group.
     Branch,
+    /// What the server has signed for is not shown.
+    Withheld,
 }
 
 impl Deed {
@@ -110,6 +121,8 @@ impl Deed {
         match self {
             // Who lives in another log may meet with anything.
             Self::Lied(lie) if lie.is_another_log() => true,
+            Self::Lied(Lie::Stall) => matches!(alarm, A::Withheld | A::Refusal | A::Refused),
+            Self::Tampered(Tamper::Rewritten) => alarm == A::Branch,
             Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck),
             Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
             Self::Tampered(Tamper::NoBlob) => matches!(alarm, A::Invitation | A::Stuck),
@@ -178,6 +191,14 @@ pub(crate) struct Ledger {
     /// How often somebody came back by a commit from outside, asked to be let in again, was let in again, and left a branch that
     /// was not the group.
     pub(crate) recoveries: Recoveries,
+    /// Clients that are shown nothing more of a group's log.
+    pub(crate) stalled: BTreeSet<(usize, usize)>,
+    /// What the server has signed for, by client and group.
+    pub(crate) signed: BTreeSet<(usize, usize, Seq)>,
+    /// What clients were told to be hidden of that.
+    pub(crate) withheld: BTreeSet<(usize, usize, Seq)>,
+    /// What clients were told of, by number, in a group or what it goes on from.
+    pub(crate) told: BTreeMap<(usize, usize), BTreeSet<usize>>,
     /// Messages that say nothing to people, by group.
     pub(crate) silent: BTreeSet<(usize, Seq)>,
     /// What each key of a client encrypted, by the epoch's authenticator and the generation.
@@ -362,6 +383,18 @@ impl Ledger {
         let mut changes: BTreeMap<Epoch, Change> = BTreeMap::new();
         for event in events {
             let (alarm, what) = match event {
+                Event::Message { text, .. } => {
+                    self.told_of(client, slot, text.as_deref().unwrap_or_default())?;
+                    continue;
+                }
+                Event::Replayed { seq, id, .. } => {
+                    self.replayed(client, slot, *seq, id)?;
+                    continue;
+                }
+                Event::Withheld { seq, .. } => {
+                    self.withheld.insert((client, slot, *seq));
+                    (Alarm::Withheld, format!("entry {seq} is signed for and not shown"))
+                }
                 Event::Added { members, epoch, .. } => {
                     changes.entry(*epoch).or_default().added.extend(members.iter().cloned());
                     continue;
@@ -419,6 +452,17 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// Somebody takes a message for one that was there before. Only what was sent again is.
+    fn replayed(&mut self, client: usize, slot: usize, seq: Seq, id: &MessageId) -> Result<(), Stop> {
+        let again = |said: &Said| said.again || said.repeated || self.missed.contains(&(said.actor, slot));
+        let known = self.said.iter().find(|said| said.id == *id);
+        if self.has_victims(slot) || known.is_none_or(again) {
+            self.tell(format!("    client {client} has what entry {seq} says"));
+            return Ok(());
+        }
+        Err(Stop::violation(format!("client {client} takes entry {seq} of group {slot} for a repetition")))
     }
 
     /// A client encrypted something that is about to leave it. No key does so twice (RFC 9420, section 9.1), whether or not

@@ -39,6 +39,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         misdeeds: world.around.ledger.misdeeds.len(),
         alarms: world.around.ledger.alarms.len(),
         witnessed: world.around.witnesses.heard,
+        handshakes: world.around.keys.handshakes,
         void: 0,
         rejoined: world.around.ledger.recoveries.rejoined,
         knocks: world.around.ledger.recoveries.knocks,
@@ -255,6 +256,7 @@ fn misdeeds_are_noticed(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<C
         let by_client = |wanted: Alarm| since.contains(&(client, slot, wanted));
         let noticed = match deed {
             Deed::Tampered(Tamper::Unsigned) => by_client(Alarm::Receipt),
+            Deed::Tampered(Tamper::Rewritten) => by_client(Alarm::Branch),
             Deed::Tampered(tamper) if tamper.is_about_pages() => by_client(Alarm::Fault),
             Deed::Lied(lie) if lie.is_another_log() => {
                 // Who saw nothing of it, or is no member any more, or is alone, was not harmed.
