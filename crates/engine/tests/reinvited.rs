@@ -128,3 +128,24 @@ fn who_is_stuck_at_a_commit_that_may_be_annulled_gives_up_nothing_for_an_invitat
     let joined = accept(&world, &mut bob);
     assert!(matches!(joined, Err(JoinError::Member)), "{joined:?}");
 }
+
+/// The server shows Bob late that he was removed and added again: his invitation comes first, and must not be taken for a copy.
+#[test]
+fn an_invitation_waits_for_the_channel_that_it_is_ahead_of() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let users = vec![bob.user()];
+    alice.wish(Wish::Remove { users });
+    alice.drive_now(&mut world);
+    add(&mut world, &mut alice, &mut bob);
+    let joined = accept(&world, &mut bob);
+    assert!(matches!(joined, Err(JoinError::Undecided)), "{joined:?}");
+
+    bob.sync(&world.ds);
+    assert_eq!(*bob.group().status(), Status::Removed);
+    bob.join(&world);
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}

@@ -172,6 +172,8 @@ pub(super) fn entry_named(prefix: &[u8], key: &[u8]) -> Result<(Epoch, Hash), Re
 pub(crate) struct Incarnation {
     pub(crate) number: u64,
     pub(crate) status: Status,
+    /// How far its channel was read.
+    pub(crate) place: Seq,
     /// The epoch that an invitation must be newer than.
     pub(crate) epoch: Epoch,
     /// Whether it could not apply a commit of which it is not decided yet whether it stands.
@@ -196,7 +198,8 @@ pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<I
     };
     let open = |lost: &LostRow| lost.certain && !lost.settled && row.ledger.find(lost.commit).is_some();
     let undecided = row.lost.as_ref().is_some_and(open);
-    Ok(Some(Incarnation { number: row.incarnation, status, epoch, undecided, void: row.void }))
+    let place = row.position.seq;
+    Ok(Some(Incarnation { number: row.incarnation, status, place, epoch, undecided, void: row.void }))
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more, but for changes under way of kinds that this version
