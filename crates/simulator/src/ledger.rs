@@ -347,6 +347,7 @@ impl Ledger {
     pub(crate) fn heal(&mut self, client: usize, slot: usize, had: impl IntoIterator<Item = (Seq, [u8; 32])>) {
         self.tell(format!("    client {client} is in the log of group {slot} again"));
         self.victims.remove(&(client, slot));
+        self.forget_signatures_in(client, slot);
         self.missed.insert((client, slot));
         self.recoveries.healed += 1;
         self.apart.entry((client, slot)).or_default().extend(had);

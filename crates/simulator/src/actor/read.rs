@@ -177,6 +177,7 @@ impl Actor {
             Ok(group) => {
                 around.ledger.tell(format!("    {} joins group {slot} in epoch {}", self.name(), group.epoch()));
                 around.ledger.uninvited.remove(&(self.index, slot));
+                around.ledger.forget_signatures_in(self.index, slot);
                 around.server.forget_view(self.index, &group.profile().channel);
                 self.put_group(slot, group);
                 self.close_session(slot);
@@ -624,6 +625,7 @@ impl Actor {
         around.ledger.hear(self.index, slot, events, &commits(batch))?;
         if events.iter().any(|event| matches!(event, Event::Missed { .. })) {
             self.lately.remove(&slot);
+            around.ledger.forget_signatures_in(self.index, slot);
             around.ledger.missed.insert((self.index, slot));
         }
         if events.iter().any(|event| matches!(event, Event::IntentFailed { .. })) {

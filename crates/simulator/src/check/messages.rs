@@ -114,7 +114,7 @@ impl Scene<'_> {
             let known = self.is_no_text(row.seq) || texts.contains_key(&row.seq) || self.truth.void.contains(&row.seq);
             // What was hidden from its sender may have been sent twice: the second is nobody's.
             let copy = self.entries.iter().any(|first| first.seq < row.seq && first.bytes == row.bytes);
-            if !known && !copy && !self.ledger().has_victims(self.slot) && !self.said_by_who_is_gone() {
+            if !known && !copy && !self.ledger().has_victims(self.slot) && !self.ledger().hides_entries(self.slot) {
                 return Err(Stop::violation(format!("nobody can read the message at {}", row.seq)));
             }
         }
@@ -190,11 +190,6 @@ impl Scene<'_> {
     fn could_not_see(&self, client: usize) -> bool {
         let stalled = |misdeed: &Misdeed| misdeed.client == client && misdeed.deed == Deed::Lied(Lie::Stall);
         self.ledger().missed.contains(&(client, self.slot)) || self.ledger().misdeeds_in(self.slot).any(stalled)
-    }
-
-    /// Whether a client was told that entries are gone, and does not know of what it has said itself; there may be nobody else.
-    fn said_by_who_is_gone(&self) -> bool {
-        self.ledger().misdeeds_in(self.slot).any(|misdeed| misdeed.deed == Deed::Lied(Lie::Gone))
     }
 
     /// Whether all who were members at a place have a message, wherever they read it.

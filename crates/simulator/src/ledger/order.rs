@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use conclave_names::Seq;
 
-use super::Ledger;
-use crate::network::Stop;
+use super::{Deed, Ledger};
+use crate::{hostile::Lie, network::Stop};
 
 impl Ledger {
     /// Which of all that was said a text is.
@@ -82,6 +82,11 @@ impl Ledger {
         own.chain(self.told.get(&(client, root)).into_iter().flatten().copied()).collect()
     }
 
+    /// Whether the server said to somebody that entries are gone, which nobody else may have read.
+    pub(crate) fn hides_entries(&self, slot: usize) -> bool {
+        self.misdeeds_in(slot).any(|misdeed| misdeed.deed == Deed::Lied(Lie::Gone))
+    }
+
     /// Whether the server shows a client another log than the others, or nothing more of it.
     pub(crate) fn is_lied_to(&self, client: usize, slot: usize) -> bool {
         self.is_victim(client, slot) || self.stalled.contains(&(client, slot))
@@ -92,9 +97,14 @@ impl Ledger {
         self.signed.insert((client, slot, seq));
     }
 
-    /// A client may not remember what was signed for: it died, or lives in another log.
+    /// A client may not remember what was signed for: it died.
     pub(crate) fn forget_signatures(&mut self, client: usize) {
         self.signed.retain(|(of, ..)| *of != client);
+    }
+
+    /// A client comes to a group anew.
+    pub(crate) fn forget_signatures_in(&mut self, client: usize, slot: usize) {
+        self.signed.retain(|(of, at, _)| (*of, *at) != (client, slot));
     }
 
     /// A client has read all that it is shown, and was told what is missing.
