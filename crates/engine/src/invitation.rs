@@ -306,7 +306,7 @@ impl Invitation {
         events: &mut Vec<Event>,
     ) -> Result<Group, JoinError<R::Error>> {
         let mut writes = Vec::new();
-        let (mut heritage, mut foreign) = (None, BTreeSet::new());
+        let (mut heritage, mut foreign, mut came_by) = (None, BTreeSet::new(), Vec::new());
         let incarnation = match row::incarnation(rows, &self.name)? {
             None => 0,
             // We may have been removed and added again in what we have yet to read.
@@ -318,7 +318,9 @@ impl Invitation {
                 return Err(JoinError::Undecided);
             }
             Some(earlier) if earlier.status == Status::Active => return Err(JoinError::Member),
-            Some(earlier) if self.epoch <= earlier.epoch => return Err(JoinError::Old),
+            Some(earlier) if self.epoch <= earlier.epoch || earlier.came_by.contains(&self.info.commit) => {
+                return Err(JoinError::Old);
+            }
             Some(earlier) if earlier.undecided && earlier.status != Status::Removed => {
                 return Err(JoinError::Undecided);
             }
@@ -327,6 +329,7 @@ impl Invitation {
                     heritage = heritage_of(account, shared, rows, &self.name)?;
                 }
                 foreign = row::delete_rows(rows, &self.name, &mut writes)?;
+                came_by = earlier.came_by;
                 earlier.number.saturating_add(1)
             }
         };
@@ -364,6 +367,7 @@ impl Invitation {
         let by_last_resort = used_key_packages(&self.message, shared, rows, &mut writes)?;
         group.began(writes, member.sender, now, events)?;
         group.spare_places(foreign);
+        group.came_before(came_by);
         if let Some(heritage) = heritage {
             group.inherit(heritage, now, events);
         }

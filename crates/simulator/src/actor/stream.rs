@@ -93,7 +93,9 @@ impl Actor {
 
     /// The server may bring another entry than it brought before, at a place that we know.
     fn rewrite(&self, around: &mut Surroundings, slot: usize, wire: &mut [LoggedEntry]) {
-        let Some(lately) = self.lately.get(&slot) else { return };
+        // Who is shown another log may have a place that it cannot judge.
+        let lately = self.lately.get(&slot).filter(|_| !around.ledger.is_victim(self.index, slot));
+        let Some(lately) = lately else { return };
         // What came before it was read, too: the place is one that we can judge.
         let known = |logged: &&mut LoggedEntry| logged.seq > 0 && lately.contains_key(&Seq(logged.seq - 1));
         let Some(old) = wire.iter_mut().find(known) else { return };
