@@ -48,7 +48,7 @@ impl Program {
     /// In some seeds, groups are made anew at times.
     fn insert_reinits(&mut self, plan: &Plan) {
         let mut dice = Dice::new(plan.seed ^ 0x5265_496E_6974);
-        if plan.hostile.server() || !dice.percent(REINIT_SEEDS) {
+        if !dice.percent(REINIT_SEEDS) {
             return;
         }
         for _ in 0..=dice.index(3) {
