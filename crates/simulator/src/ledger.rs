@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     pub(crate) successor: Option<usize>,
     /// The entry that names the successor.
     pub(crate) chosen: Option<Seq>,
+    /// Only such clients went on here as the server shows another log of the group before.
+    pub(crate) orphan: bool,
 }
 
 /// Something that was said: its intent became durable.
@@ -248,14 +250,27 @@ impl Ledger {
         }
     }
 
+    /// Who lives in another log comes to a successor, be it that of all others or not. Gives its slot.
+    pub(crate) fn succeed_apart(&mut self, made: Slot) -> usize {
+        if let Some(at) = self.slot_of(&made.group) {
+            return at;
+        }
+        self.slots.push(Some(Slot { orphan: true, ..made }));
+        self.slots.len() - 1
+    }
+
     /// Somebody comes to the successor of a group. Gives its slot.
     pub(crate) fn succeed(&mut self, slot: usize, made: Slot) -> Result<usize, Stop> {
         let Some(known) = self.slot(slot).and_then(|old| old.successor) else {
-            let at = self.slots.len();
+            let first = self.slot_of(&made.group);
+            let at = first.unwrap_or(self.slots.len());
             // Whose Welcome was no good is a member that knows nothing of it.
             let ghosts: Vec<_> = self.uninvited.iter().filter(|(_, of)| *of == slot).map(|(index, _)| *index).collect();
             self.uninvited.extend(ghosts.into_iter().map(|index| (index, at)));
-            self.slots.push(Some(made));
+            match first.and_then(|at| self.slots.get_mut(at)) {
+                Some(place) => *place = Some(made),
+                None => self.slots.push(Some(made)),
+            }
             if let Some(old) = self.slots.get_mut(slot).and_then(Option::as_mut) {
                 old.successor = Some(at);
             }
@@ -335,7 +350,7 @@ impl Ledger {
 
     /// Whether a client lives in another log than the others.
     pub(crate) fn is_victim(&self, client: usize, slot: usize) -> bool {
-        self.victims.contains(&(client, slot))
+        self.victims.contains(&(client, slot)) || self.slot(slot).is_some_and(|known| known.orphan)
     }
 
     /// Whether anybody lives in another log than the others, or did.

@@ -13,6 +13,7 @@
 //! - what was said comes after what its author knew when it said it, for everybody who has both;
 //! - no key was used for two messages, proposals or commits, whether they arrived or not;
 //! - no intent is open, no client is stuck, and no wish came to nothing without need;
+//! - nobody misses what the server has signed for without knowing of it;
 //! - the service's running hash is that of its entries, and the commits that stand are those of the law;
 //! - each misdeed did no harm, or was noticed; and nobody is alarmed without a misdeed that explains it.
 //!

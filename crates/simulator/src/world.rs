@@ -448,6 +448,18 @@ impl World {
         !self.actors.values().any(|actor| helps(&actor))
     }
 
+    /// Whether a client could not follow a group, or lives in another log of it, that the others have left for another one. A member must
+    /// add it there anew.
+    pub(crate) fn is_left_behind(&self, actor: &Actor, slot: usize) -> bool {
+        let ledger = &self.around.ledger;
+        let lost = |earlier: usize| {
+            let stuck = |group: &Group| matches!(group.status(), Status::Stuck { .. });
+            let gone = ledger.slot(earlier).is_some_and(|known| known.successor.is_some());
+            gone && (ledger.is_victim(actor.index(), earlier) || actor.group(earlier).is_some_and(stuck))
+        };
+        (actor.group(slot).is_none() || lost(slot)) && ledger.line_to(slot).into_iter().any(lost)
+    }
+
     /// Whether anybody has something to do, of those whom the server does not lie to.
     fn is_busy(&self) -> bool {
         let ledger = &self.around.ledger;
@@ -459,6 +471,8 @@ impl World {
                 && !self.is_alone_with_its_offence(actor.index(), slot)
                 && !self.is_among_ghosts(actor.index(), slot)
                 && !self.is_helpless(actor.index(), slot)
+                && !self.is_left_behind(actor, slot)
+                && !ledger.slot(slot).is_some_and(|known| known.orphan)
         };
         self.actors.values().any(|actor| (0..ledger.slots.len()).any(|slot| busy(actor, slot)))
     }

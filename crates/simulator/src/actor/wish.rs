@@ -57,6 +57,7 @@ impl Actor {
             epoch: Epoch(0),
             successor: None,
             chosen: None,
+            orphan: false,
         };
         self.put_group(slot, group);
         // The world knows of it from the moment that it is durable.

@@ -51,7 +51,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
     };
     let mut heads = BTreeMap::new();
     for slot in 0..world.around.ledger.slots.len() {
-        let Some(known) = world.around.ledger.slot(slot).cloned() else { continue };
+        let Some(known) = world.around.ledger.slot(slot).cloned().filter(|known| !known.orphan) else { continue };
         let (row, entries) = world.around.server.log(&known.channel).map_err(Stop::Refused)?;
         truth::chain_recomputes(&known, &entries, row.head, &row.head_hash)?;
         world.around.ledger.find_partial(slot, &entries);
@@ -90,7 +90,7 @@ impl Scene<'_> {
     }
 
     fn is_victim(&self, actor: &Actor) -> bool {
-        self.ledger().is_victim(actor.index(), self.slot)
+        self.ledger().is_victim(actor.index(), self.slot) || self.world.is_left_behind(actor, self.slot)
     }
 
     /// Every commit stands, but those that nobody could apply, what followed them, and what was disputed without need.
