@@ -1,7 +1,7 @@
 //! A store in memory, for tests and simulations. Nothing of it is durable.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ use crate::store::{ClientRow, InviteRow, LinkRow, StoreError, Tx, UserRow};
 pub struct Contents {
     users: BTreeMap<UserUri, UserRow>,
     clients: BTreeMap<ClientUri, ClientRow>,
-    former_keys: BTreeMap<(ClientUri, [u8; 32]), ()>,
+    former_keys: BTreeSet<(ClientUri, [u8; 32])>,
     invites: BTreeMap<[u8; 32], InviteRow>,
     links: BTreeMap<[u8; 16], LinkRow>,
     nonces: BTreeMap<([u8; 32], [u8; 16]), Timestamp>,
@@ -117,12 +117,17 @@ impl Tx for MemoryTx<'_> {
     }
 
     fn put_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<(), StoreError> {
-        self.write(|c| &mut c.former_keys, (client.clone(), *key), Some(()));
+        let row = (client.clone(), *key);
+        if self.contents.former_keys.insert(row.clone()) {
+            self.undo.push(Box::new(move |contents| {
+                contents.former_keys.remove(&row);
+            }));
+        }
         Ok(())
     }
 
     fn is_former_key(&mut self, client: &ClientUri, key: &[u8; 32]) -> Result<bool, StoreError> {
-        Ok(self.contents.former_keys.contains_key(&(client.clone(), *key)))
+        Ok(self.contents.former_keys.contains(&(client.clone(), *key)))
     }
 
     fn invite(&mut self, token_hash: &[u8; 32]) -> Result<Option<InviteRow>, StoreError> {

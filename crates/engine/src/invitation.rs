@@ -62,8 +62,9 @@ pub enum JoinError<E> {
     #[error("the invitation is an old one, to an epoch of the group that this client has left behind")]
     Old,
     /// Transient: we could not apply an earlier commit, and the channel has not decided whether it stands. If it is annulled, so is this
-    /// invitation, and what we have of the group is what counts.
-    #[error("an earlier commit of the group, which this client could not apply, may yet be annulled: try again later")]
+    /// invitation, and what we have of the group is what counts. Or we have not read the channel up to the commit that invites us: the
+    /// server may show it late.
+    #[error("this client has yet to read, or to see decided, an earlier commit of the group: try again later")]
     Undecided,
     /// The tree is not the one that the Welcome speaks of.
     #[error("the group's tree is not the one that the Welcome speaks of")]
@@ -305,11 +306,21 @@ impl Invitation {
         events: &mut Vec<Event>,
     ) -> Result<Group, JoinError<R::Error>> {
         let mut writes = Vec::new();
-        let (mut heritage, mut foreign) = (None, BTreeSet::new());
+        let (mut heritage, mut foreign, mut came_by) = (None, BTreeSet::new(), Vec::new());
         let incarnation = match row::incarnation(rows, &self.name)? {
             None => 0,
+            // We may have been removed and added again in what we have yet to read.
+            Some(earlier)
+                if earlier.status == Status::Active
+                    && self.epoch > earlier.epoch
+                    && earlier.place <= self.position().seq =>
+            {
+                return Err(JoinError::Undecided);
+            }
             Some(earlier) if earlier.status == Status::Active => return Err(JoinError::Member),
-            Some(earlier) if self.epoch <= earlier.epoch => return Err(JoinError::Old),
+            Some(earlier) if self.epoch <= earlier.epoch || earlier.came_by.contains(&self.info.commit) => {
+                return Err(JoinError::Old);
+            }
             Some(earlier) if earlier.undecided && earlier.status != Status::Removed => {
                 return Err(JoinError::Undecided);
             }
@@ -318,6 +329,7 @@ impl Invitation {
                     heritage = heritage_of(account, shared, rows, &self.name)?;
                 }
                 foreign = row::delete_rows(rows, &self.name, &mut writes)?;
+                came_by = earlier.came_by;
                 earlier.number.saturating_add(1)
             }
         };
@@ -355,6 +367,7 @@ impl Invitation {
         let by_last_resort = used_key_packages(&self.message, shared, rows, &mut writes)?;
         group.began(writes, member.sender, now, events)?;
         group.spare_places(foreign);
+        group.came_before(came_by);
         if let Some(heritage) = heritage {
             group.inherit(heritage, now, events);
         }

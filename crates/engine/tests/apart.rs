@@ -232,3 +232,33 @@ fn who_cannot_read_how_a_dispute_ended_learns_it_from_a_refusal() {
     carol.sync(&world.ds);
     comes_back(&mut world, &mut bob, &mut carol);
 }
+
+/// Bob's keys open nothing any more of what he has, so that he cannot see that it was another log; only that the next entry cannot follow
+/// on it, however often it comes.
+#[test]
+fn who_can_read_nothing_once_more_judges_by_an_entry_that_cannot_follow() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    bob.wish(Wish::Update);
+    let update = shown(&world, &mut bob);
+    take(&mut bob, update);
+    said(&mut alice, &mut world, "meanwhile");
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    let place = bob.group().position().seq;
+    let mut told = Vec::new();
+    for time in 1..=3 {
+        assert!(!bob.group().wants_rejoin(), "one entry may be wrong by chance: {time}");
+        let done = bob.group().process(&world.ds.after(place));
+        assert!(done.fault.is_some());
+        told.extend(done.events);
+        while bob.group().wants_audit().is_some() {
+            bob.group().audit(&world.ds.after(place), &mut told).unwrap();
+        }
+    }
+    bob.save();
+    assert!(rewritten(&told), "{told:?}");
+    comes_back(&mut world, &mut bob, &mut alice);
+    carol.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}

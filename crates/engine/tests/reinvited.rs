@@ -9,6 +9,7 @@ use conclave_engine::{
     group::{Group, Status, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, JoinError, load_key_packages},
+    key_packages,
     outcome::Event,
 };
 
@@ -127,4 +128,71 @@ fn who_is_stuck_at_a_commit_that_may_be_annulled_gives_up_nothing_for_an_invitat
     // What it waited for is void.
     let joined = accept(&world, &mut bob);
     assert!(matches!(joined, Err(JoinError::Member)), "{joined:?}");
+}
+
+/// The server shows Bob late that he was removed and added again: his invitation comes first, and must not be taken for a copy.
+#[test]
+fn an_invitation_waits_for_the_channel_that_it_is_ahead_of() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let users = vec![bob.user()];
+    alice.wish(Wish::Remove { users });
+    alice.drive_now(&mut world);
+    add(&mut world, &mut alice, &mut bob);
+    let joined = accept(&world, &mut bob);
+    assert!(matches!(joined, Err(JoinError::Undecided)), "{joined:?}");
+
+    bob.sync(&world.ds);
+    assert_eq!(*bob.group().status(), Status::Removed);
+    bob.join(&world);
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
+
+/// Dave's invitation is annulled, and the DS says that what Dave would read of that is gone. The commit that adds him again begins an epoch
+/// of the same number; the first invitation leads to no epoch at all.
+#[test]
+fn who_cannot_read_that_its_invitation_was_annulled_takes_up_the_next_one_and_not_the_first() {
+    let mut world = World::new();
+    let [mut alice, _bob, mut carol] = trio(&mut world);
+    let mut dave = world.person("dave");
+    let fresh = key_packages::generate(&dave.account, &dave.mls, dave.suite, &world.address_key, 0, true, NOW).unwrap();
+    dave.store.apply(fresh.writes);
+    let last_resort = fresh.last_resort.unwrap();
+    let access = carol.group().access().unwrap();
+    alice.wish(Wish::Add { key_packages: vec![last_resort.clone()] });
+    alice.drive_now(&mut world);
+    dave.join(&world);
+    let first = dave.group().epoch();
+    let mut events = Vec::new();
+    dave.group().position_gone(None, &mut events);
+    dave.save();
+    assert!(matches!(dave.group().status(), Status::Stuck { .. }));
+    dispute(&mut world, &access, 0);
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    let again = accept(&world, &mut dave);
+    assert!(matches!(again, Err(JoinError::Old)), "it has been there: {again:?}");
+
+    carol.wish(Wish::Add { key_packages: vec![last_resort] });
+    carol.drive_now(&mut world);
+    let group = accept(&world, &mut dave).unwrap();
+    assert_eq!(group.epoch(), first, "the number begins anew");
+    dave.group = Some(group);
+    dave.save();
+    for person in [&mut alice, &mut carol, &mut dave] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut carol, &mut dave]);
+    // Of both, also after the program began anew.
+    dave.group().position_gone(None, &mut events);
+    dave.save();
+    dave.restart();
+    let welcomes: Vec<_> = world.ds.welcomes.clone();
+    for welcome in welcomes.iter().rev().take(2) {
+        world.ds.welcomes = vec![welcome.clone()];
+        let again = accept(&world, &mut dave);
+        assert!(matches!(again, Err(JoinError::Old)), "{again:?}");
+    }
 }

@@ -49,6 +49,11 @@ impl Disk {
         self.messages.values().any(|message| message.id == *id && message.seq != other_than.0)
     }
 
+    /// Whether a message of a group is there under this name.
+    pub(crate) fn knows(&self, group: &str, id: &[u8; 32]) -> bool {
+        self.messages(group).any(|message| message.id == *id)
+    }
+
     /// For planted faults only.
     pub(crate) fn forget(&mut self, room: Room) {
         self.rows.retain(|(in_room, _), _| *in_room != room);

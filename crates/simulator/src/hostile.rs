@@ -15,9 +15,12 @@ pub(crate) enum Tamper {
     FalseReceipt,
     /// A blob is said not to be there.
     NoBlob,
+    /// A stream brings another entry than was given out at that place before.
+    Rewritten,
 }
 
 impl Tamper {
+    /// All but those about streams.
     pub(crate) const ALL: [Self; 6] =
         [Self::Gap, Self::Order, Self::Again, Self::Unsigned, Self::FalseReceipt, Self::NoBlob];
 
@@ -61,6 +64,8 @@ pub(crate) enum Lie {
     BadGroupInfo,
     /// From now on nobody is let in who comes from outside.
     NoJoin,
+    /// From now on one client is shown nothing more of the log, until the server keeps one log again.
+    Stall,
 }
 
 /// Kinds of lies about the way back into a group.
@@ -68,7 +73,7 @@ pub(crate) const WAYS_BACK: [Lie; 5] =
     [Lie::NoGroupInfo, Lie::OldGroupInfo, Lie::RenamedGroupInfo, Lie::BadGroupInfo, Lie::NoJoin];
 
 impl Lie {
-    /// All but those about the way back, which concern only those who need one.
+    /// All but those about the way back, which concern only those who need one, and but silence.
     pub(crate) const ALL: [Self; 8] = [
         Self::Omit,
         Self::Repeat,
@@ -119,9 +124,12 @@ pub(crate) enum Offence {
     FalseNack,
     /// It acknowledges a commit that it could not apply.
     FalseAck,
+    /// It says again what it said, under its name, as if it were new.
+    Repeat,
 }
 
 impl Offence {
+    /// All but the repetition of messages.
     pub(crate) const ALL: [Self; 15] = [
         Self::Root,
         Self::Flags,

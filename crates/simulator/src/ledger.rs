@@ -1,11 +1,14 @@
 //! What the simulation knows and no client does: who said what, who was a member when, who broke the rules, and who
 //! noticed.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::chain;
 use conclave_delivery::store::EntryRow;
 use conclave_engine::outcome::Event;
+use conclave_mls::content::MessageId;
 use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq};
 
 use crate::{
@@ -28,6 +31,8 @@ pub(crate) struct Slot {
     pub(crate) successor: Option<usize>,
     /// The entry that names the successor.
     pub(crate) chosen: Option<Seq>,
+    /// Only such clients went on here as the server shows another log of the group before.
+    pub(crate) orphan: bool,
 }
 
 /// Something that was said: its intent became durable.
@@ -44,6 +49,12 @@ pub(crate) struct Said {
     pub(crate) excused: bool,
     /// It was said again, after what was said later may have been.
     pub(crate) again: bool,
+    /// Its name.
+    pub(crate) id: MessageId,
+    /// What its author knew of when it said it, by number.
+    pub(crate) knew: BTreeSet<usize>,
+    /// Its author broke the rules by sending it once more as if it were new.
+    pub(crate) repeated: bool,
 }
 
 /// What the members say of a change.
@@ -101,6 +112,8 @@ pub(crate) enum Alarm {
     Refusal,
     /// Somebody is in another branch of the group.
     Branch,
+    /// What the server has signed for is not shown.
+    Withheld,
 }
 
 impl Deed {
@@ -110,6 +123,8 @@ impl Deed {
         match self {
             // Who lives in another log may meet with anything.
             Self::Lied(lie) if lie.is_another_log() => true,
+            Self::Lied(Lie::Stall) => matches!(alarm, A::Withheld | A::Refusal | A::Refused),
+            Self::Tampered(Tamper::Rewritten) => alarm == A::Branch,
             Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck),
             Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
             Self::Tampered(Tamper::NoBlob) => matches!(alarm, A::Invitation | A::Stuck),
@@ -180,6 +195,14 @@ pub(crate) struct Ledger {
     pub(crate) recoveries: Recoveries,
     /// Clients that have changed their signature key.
     pub(crate) rotated: BTreeSet<usize>,
+    /// Clients that are shown nothing more of a group's log.
+    pub(crate) stalled: BTreeSet<(usize, usize)>,
+    /// What the server has signed for, by client and group.
+    pub(crate) signed: BTreeSet<(usize, usize, Seq)>,
+    /// What clients were told to be hidden of that.
+    pub(crate) withheld: BTreeSet<(usize, usize, Seq)>,
+    /// What clients were told of, by number, in a group or what it goes on from.
+    pub(crate) told: BTreeMap<(usize, usize), BTreeSet<usize>>,
     /// Messages that say nothing to people, by group.
     pub(crate) silent: BTreeSet<(usize, Seq)>,
     /// What each key of a client encrypted, by the epoch's authenticator and the generation.
@@ -229,14 +252,27 @@ impl Ledger {
         }
     }
 
+    /// Who lives in another log comes to a successor, be it that of all others or not. Gives its slot.
+    pub(crate) fn succeed_apart(&mut self, made: Slot) -> usize {
+        if let Some(at) = self.slot_of(&made.group) {
+            return at;
+        }
+        self.slots.push(Some(Slot { orphan: true, ..made }));
+        self.slots.len() - 1
+    }
+
     /// Somebody comes to the successor of a group. Gives its slot.
     pub(crate) fn succeed(&mut self, slot: usize, made: Slot) -> Result<usize, Stop> {
         let Some(known) = self.slot(slot).and_then(|old| old.successor) else {
-            let at = self.slots.len();
+            let first = self.slot_of(&made.group);
+            let at = first.unwrap_or(self.slots.len());
             // Whose Welcome was no good is a member that knows nothing of it.
             let ghosts: Vec<_> = self.uninvited.iter().filter(|(_, of)| *of == slot).map(|(index, _)| *index).collect();
             self.uninvited.extend(ghosts.into_iter().map(|index| (index, at)));
-            self.slots.push(Some(made));
+            match first.and_then(|at| self.slots.get_mut(at)) {
+                Some(place) => *place = Some(made),
+                None => self.slots.push(Some(made)),
+            }
             if let Some(old) = self.slots.get_mut(slot).and_then(Option::as_mut) {
                 old.successor = Some(at);
             }
@@ -316,7 +352,7 @@ impl Ledger {
 
     /// Whether a client lives in another log than the others.
     pub(crate) fn is_victim(&self, client: usize, slot: usize) -> bool {
-        self.victims.contains(&(client, slot))
+        self.victims.contains(&(client, slot)) || self.slot(slot).is_some_and(|known| known.orphan)
     }
 
     /// Whether anybody lives in another log than the others, or did.
@@ -328,6 +364,7 @@ impl Ledger {
     pub(crate) fn heal(&mut self, client: usize, slot: usize, had: impl IntoIterator<Item = (Seq, [u8; 32])>) {
         self.tell(format!("    client {client} is in the log of group {slot} again"));
         self.victims.remove(&(client, slot));
+        self.forget_signatures_in(client, slot);
         self.missed.insert((client, slot));
         self.recoveries.healed += 1;
         self.apart.entry((client, slot)).or_default().extend(had);
@@ -364,6 +401,18 @@ impl Ledger {
         let mut changes: BTreeMap<Epoch, Change> = BTreeMap::new();
         for event in events {
             let (alarm, what) = match event {
+                Event::Message { text, .. } => {
+                    self.told_of(client, slot, text.as_deref().unwrap_or_default())?;
+                    continue;
+                }
+                Event::Replayed { seq, id, .. } => {
+                    self.replayed(client, slot, *seq, id)?;
+                    continue;
+                }
+                Event::Withheld { seq, .. } => {
+                    self.withheld.insert((client, slot, *seq));
+                    (Alarm::Withheld, format!("entry {seq} is signed for and not shown"))
+                }
                 Event::Added { members, epoch, .. } => {
                     changes.entry(*epoch).or_default().added.extend(members.iter().cloned());
                     continue;
@@ -421,6 +470,17 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// Somebody takes a message for one that was there before. Only what was sent again is.
+    fn replayed(&mut self, client: usize, slot: usize, seq: Seq, id: &MessageId) -> Result<(), Stop> {
+        let again = |said: &Said| said.again || said.repeated || self.missed.contains(&(said.actor, slot));
+        let known = self.said.iter().find(|said| said.id == *id);
+        if self.has_victims(slot) || known.is_none_or(again) {
+            self.tell(format!("    client {client} has what entry {seq} says"));
+            return Ok(());
+        }
+        Err(Stop::violation(format!("client {client} takes entry {seq} of group {slot} for a repetition")))
     }
 
     /// A client encrypted something that is about to leave it. No key does so twice (RFC 9420, section 9.1), whether or not

@@ -10,8 +10,10 @@
 //! - each message in the channel was read once by everybody who was a member then, in per-sender order, and by nobody
 //!   who came later or was gone;
 //! - what was said is there, once, unless its sender was told otherwise; an acknowledged message is there always;
-//! - no key was used for two messages or proposals, whether they arrived or not;
+//! - what was said comes after what its author knew when it said it, for everybody who has both;
+//! - no key was used for two messages, proposals or commits, whether they arrived or not;
 //! - no intent is open, no client is stuck, and no wish came to nothing without need;
+//! - nobody misses what the server has signed for without knowing of it;
 //! - the service's running hash is that of its entries, and the commits that stand are those of the law;
 //! - each misdeed did no harm, or was noticed; and nobody is alarmed without a misdeed that explains it.
 //!
@@ -30,11 +32,11 @@ mod check;
 mod dice;
 mod disk;
 mod hostile;
+mod keys;
 mod ledger;
 mod network;
 mod plan;
 mod program;
-mod rotations;
 mod sabotage;
 mod server;
 mod shrink;

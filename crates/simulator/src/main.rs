@@ -149,7 +149,7 @@ fn main() -> ExitCode {
         eprintln!();
     }
     println!(
-        "{} seeds, {} failed, in {:.1} s: {} epochs, {} messages sent and {} read, {} keys watched, {} wishes given up \
+        "{} seeds, {} failed, in {:.1} s: {} epochs, {} messages sent and {} read, {} keys watched and {} of commits, {} wishes given up \
          with a reason, {} commits annulled, {} rejoined, {} knocks, {} let in again, {} back from another branch, {} in successors, {} misdeeds, \
          {} alarms",
         done.load(Ordering::Relaxed),
@@ -159,6 +159,7 @@ fn main() -> ExitCode {
         sums.sent,
         sums.read,
         sums.witnessed,
+        sums.handshakes,
         sums.wishes,
         sums.void,
         sums.rejoined,

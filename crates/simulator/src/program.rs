@@ -1,6 +1,9 @@
 //! Programs of random actions: explicit lists, which can be cut. A program is a function of its plan alone: what
 //! happens to the clients changes what a step comes to, never which step is next.
 
+mod extras;
+mod rotations;
+
 use std::{collections::BTreeSet, fmt};
 
 use crate::{
@@ -40,6 +43,8 @@ pub(crate) enum Action {
     Submit,
     /// Catches up with everything and carries out what there is to do, as the client's `sync`.
     Sync,
+    /// Is brought a part of the group's channel by a stream.
+    Stream(Delivery),
     /// Does nothing: the faults of the step may still kill it.
     Nothing,
     /// Is cut off for so many milliseconds.
@@ -48,6 +53,25 @@ pub(crate) enum Action {
     Lie(Lie),
     /// The server keeps one log of the group again, for everybody.
     Unite,
+}
+
+/// In which order a stream brings what it brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Straight,
+    Backwards,
+    /// Each entry twice.
+    Twice,
+}
+
+/// What a stream brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// Entries before our place that come once more.
+    pub(crate) back: u8,
+    /// Entries after our place that do not come.
+    pub(crate) skip: u8,
+    pub(crate) order: Order,
 }
 
 /// One step.
@@ -134,13 +158,10 @@ pub(crate) struct Program {
 
 const MINUTE: u64 = 60_000;
 
-/// Of a hundred seeds, those in which groups are made anew.
-const REINIT_SEEDS: u64 = 40;
-
 impl Program {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut program = Writer::new(plan).write();
-        program.insert_reinits(plan);
+        program.insert_extras(plan);
         program.insert_rotations(plan);
         program.cut(&plan.cut);
         program
@@ -149,26 +170,6 @@ impl Program {
     /// Clients that any step is about.
     pub(crate) fn mentioned(&self) -> BTreeSet<usize> {
         self.steps.iter().flat_map(Step::clients).collect()
-    }
-
-    /// In some seeds, groups are made anew at times. Dice of their own throw for that, and the steps are numbered after all
-    /// others: whatever else a seed means does not depend on it.
-    fn insert_reinits(&mut self, plan: &Plan) {
-        let mut dice = Dice::new(plan.seed ^ 0x5265_496E_6974);
-        if plan.hostile.server() || !dice.percent(REINIT_SEEDS) {
-            return;
-        }
-        let from = self.steps.len() / 4;
-        for _ in 0..=dice.index(3) {
-            let at = from + dice.index(self.steps.len() - from);
-            let (actor, slot) = (dice.index(self.clients.len()), dice.index(self.slots));
-            let number = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
-            let action = Action::ReInit { switch: dice.percent(50) };
-            let death = dice.percent(plan.fault_percent).then(|| dice.below(24));
-            let weather = Weather { death, ..Weather::default() };
-            let (pause, drive) = (dice.below(5_000), dice.percent(70));
-            self.steps.insert(at, Step { number, pause, actor, slot, action, drive, offence: None, weather });
-        }
     }
 
     fn cut(&mut self, cut: &Cut) {

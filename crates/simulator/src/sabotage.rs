@@ -50,11 +50,17 @@ pub enum Sabotage {
     NeverSucceed,
     /// Everybody goes on in the successor that it made itself, whichever came first.
     OwnSuccessor,
+    /// The same commit is made anew, with a key that was used, whenever its reply is lost.
+    ReuseCommitKey,
+    /// What comes together is told by author.
+    Scramble,
+    /// What the server has signed for and does not show is not missed.
+    Incurious,
 }
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -75,6 +81,9 @@ impl Sabotage {
         Self::NeverAnswer,
         Self::NeverSucceed,
         Self::OwnSuccessor,
+        Self::ReuseCommitKey,
+        Self::Scramble,
+        Self::Incurious,
     ];
 
     /// Who must break the rules for the fault to show.
@@ -82,7 +91,9 @@ impl Sabotage {
     pub const fn needs(self) -> Hostile {
         match self {
             Self::NeverDispute | Self::SayAnew => Hostile::Members,
-            Self::Trusting | Self::KeepBranch | Self::NeverKnock | Self::NeverAnswer => Hostile::Server,
+            Self::Trusting | Self::KeepBranch | Self::NeverKnock | Self::NeverAnswer | Self::Incurious => {
+                Hostile::Server
+            }
             _ => Hostile::Nobody,
         }
     }
@@ -110,6 +121,9 @@ impl Sabotage {
             Self::NeverAnswer => "never-answer",
             Self::NeverSucceed => "never-succeed",
             Self::OwnSuccessor => "own-successor",
+            Self::ReuseCommitKey => "reuse-commit-key",
+            Self::Scramble => "scramble",
+            Self::Incurious => "incurious",
         }
     }
 }

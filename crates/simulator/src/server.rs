@@ -60,6 +60,8 @@ pub(crate) struct Server {
     welcomes: BTreeMap<ChannelId, Vec<Vec<u8>>>,
     /// What it says to some clients to be the first entry that it keeps.
     kept: BTreeMap<(usize, ChannelId), Seq>,
+    /// Where the log ends that it shows to some clients.
+    stalled: BTreeMap<(usize, ChannelId), Seq>,
     /// What it lies about the way back into groups.
     ways_back: BTreeMap<ChannelId, BTreeSet<Lie>>,
     /// The GroupInfos that it was given.
@@ -163,6 +165,7 @@ impl Server {
             views: BTreeMap::new(),
             welcomes: BTreeMap::new(),
             kept: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             ways_back: BTreeMap::new(),
             infos: BTreeMap::new(),
         })
@@ -403,6 +406,15 @@ impl Server {
             let refusal = Refusal::new(Code::PositionGone, "what comes after that place is no longer kept");
             return Err(refusal.with("oldest", oldest.0.to_string()));
         }
+        let mut page = self.shown(session, after, limit)?;
+        if let Some(end) = self.stalled.get(&(self.serving, session.channel)) {
+            page.retain(|entry| entry.seq <= end.0);
+        }
+        Ok(page)
+    }
+
+    /// Of the log that the client is to see.
+    fn shown(&mut self, session: &mut Session, after: Seq, limit: u32) -> Result<Vec<v1::LoggedEntry>, Refusal> {
         let Some(mut view) = self.views.remove(&(self.serving, session.channel)) else {
             return self.fetch_truth(session, after, limit);
         };

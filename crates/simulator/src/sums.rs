@@ -21,6 +21,8 @@ pub struct Sums {
     pub alarms: usize,
     /// Messages and proposals whose keys were watched.
     pub witnessed: u64,
+    /// Commits whose keys were watched.
+    pub handshakes: u64,
     /// How often somebody came back by a commit from outside.
     pub rejoined: usize,
     /// How often a member was asked to let somebody in again.
@@ -48,6 +50,7 @@ impl Sums {
             misdeeds: report.misdeeds,
             alarms: report.alarms,
             witnessed: report.witnessed,
+            handshakes: report.handshakes,
             rejoined: report.rejoined,
             knocks: report.knocks,
             readmitted: report.readmitted,
@@ -68,6 +71,7 @@ impl std::ops::AddAssign for Sums {
         self.misdeeds += other.misdeeds;
         self.alarms += other.alarms;
         self.witnessed += other.witnessed;
+        self.handshakes += other.handshakes;
         self.rejoined += other.rejoined;
         self.knocks += other.knocks;
         self.readmitted += other.readmitted;

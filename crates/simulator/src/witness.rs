@@ -3,7 +3,7 @@
 //!
 //! A receiver deletes a message's key once it has read the message, so it refuses another under the same key (epoch,
 //! leaf, generation). Witnesses are copies of members, made when these come to an epoch, that never leave it. What
-//! they cannot see is keys of commits, which would end their epoch.
+//! they cannot see is keys of commits, which would end their epoch: see `keys`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

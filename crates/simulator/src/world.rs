@@ -18,6 +18,7 @@ use crate::{
     actor::{Actor, Surroundings, random},
     check,
     hostile::{Lie, Offence},
+    keys::Keys,
     ledger::{Deed, Ledger, Misdeed},
     network::{Stop, Weather},
     plan::Plan,
@@ -31,7 +32,10 @@ use crate::{
 ///
 /// mls-rs judges by the system's clock whether a KeyPackage of a group that is made anew is within its lifetime. So it must be
 /// after the end of a program, and before the first KeyPackages of it expire.
-const BEFORE: Duration = Duration::from_secs(limits::KEY_PACKAGE_LIFETIME / 2);
+const BEFORE: Duration = Duration::from_secs(limits::KEY_PACKAGE_LIFETIME - 2 * 86_400);
+
+/// How long after its beginning a program may wish that a group be made anew, in milliseconds: the rest is for carrying it out.
+pub(crate) const REINIT_UNTIL_MS: u64 = (limits::KEY_PACKAGE_LIFETIME / 86_400 - 27) * 86_400_000;
 
 /// When programs begin: the same time for all of this process, at the start of a day.
 fn start() -> Timestamp {
@@ -68,6 +72,8 @@ pub struct Report {
     pub alarms: usize,
     /// Messages and proposals of which it was checked that their keys were never used before.
     pub witnessed: u64,
+    /// Commits and other bundles of which that was checked.
+    pub handshakes: u64,
     /// Commits that were annulled.
     pub void: usize,
     /// How often somebody came back by a commit from outside.
@@ -145,6 +151,7 @@ impl World {
             ledger: Ledger { slots: vec![None; program.slots], ..Ledger::default() },
             weather: Weather::default(),
             witnesses: Witnesses::default(),
+            keys: Keys::watch(),
         };
         let mut world = Self {
             around,
@@ -206,6 +213,7 @@ impl World {
         self.around.weather = Weather::default();
         self.around.server.crash = None;
         self.around.server.end_forks();
+        self.around.ledger.stalled.clear();
         self.rest()?;
         check::all(self)
     }
@@ -259,6 +267,7 @@ impl World {
                 (Action::Read, _) => actor.read_group(around, slot)?,
                 (Action::Submit, _) => actor.submit(around, slot).map(drop)?,
                 (Action::Sync, _) => actor.sync(around)?,
+                (Action::Stream(delivery), _) => actor.stream(around, slot, delivery)?,
                 _ => {}
             }
             if step.drive {
@@ -275,6 +284,7 @@ impl World {
         match done {
             Err(Stop::Death) => {
                 around.ledger.tell(format!("    {} dies", actor.name()));
+                around.ledger.forget_signatures(step.actor);
                 actor.die(&around.ledger)
             }
             Err(Stop::Unreachable) => {
@@ -287,6 +297,7 @@ impl World {
             done => {
                 if step.action == Action::Nothing && around.weather.dies() {
                     around.ledger.tell(format!("    {} dies", actor.name()));
+                    around.ledger.forget_signatures(step.actor);
                     actor.die(&around.ledger)?;
                 }
                 done
@@ -315,11 +326,14 @@ impl World {
             _ => {
                 let Some(group) = actor.group(slot).filter(|_| actor.is_active(slot)) else { return Ok(()) };
                 let (channel, place) = (group.profile().channel, group.position().seq);
-                if lie == Lie::Gone && self.around.ledger.is_victim(client, slot) {
+                if matches!(lie, Lie::Gone | Lie::Stall) && self.around.ledger.is_lied_to(client, slot) {
                     return Ok(());
                 }
                 if !server.lie(client, channel, place, lie).map_err(Stop::Refused)? {
                     return Ok(());
+                }
+                if lie == Lie::Stall {
+                    self.around.ledger.stalled.insert((client, slot));
                 }
                 if lie.is_another_log() {
                     self.around.ledger.victims.insert((client, slot));
@@ -337,6 +351,7 @@ impl World {
     /// The server keeps one log of a group again.
     fn unite(&mut self, slot: usize) {
         let Some(channel) = self.around.ledger.slot(slot).map(|known| known.channel) else { return };
+        self.around.ledger.stalled.retain(|(_, of)| *of != slot);
         if self.around.server.unite(&channel) {
             self.around.ledger.tell(format!("    there is one log of group {slot} again"));
             self.actors.values_mut().for_each(|actor| actor.hang_up(slot));
@@ -386,13 +401,15 @@ impl World {
         Err(Stop::violation(format!("somebody's wishes never come to an end: {}", self.open().join(", "))))
     }
 
-    /// Whether a client made a commit that nobody can apply, in a group in which nobody else is, who could dispute it.
+    /// Whether a client made a commit that nobody can apply, in a group in which nobody else is, who could dispute it: or only such as the
+    /// server keeps in another log.
     pub(crate) fn is_alone_with_its_offence(&self, client: usize, slot: usize) -> bool {
         let offends = |misdeed: &Misdeed| {
             misdeed.client == client && matches!(misdeed.deed, Deed::Offended(offence) if offence.is_void())
         };
         let present = |actor: &Actor| actor.group(slot).is_some_and(|group| *group.status() != Status::Removed);
-        let others = |actor: &&Actor| actor.index() != client && present(actor);
+        let others =
+            |actor: &&Actor| actor.index() != client && present(actor) && !self.is_held_apart(actor.index(), slot);
         self.around.ledger.misdeeds_in(slot).any(offends) && self.actors.values().find(others).is_none()
     }
 
@@ -432,6 +449,18 @@ impl World {
         !self.actors.values().any(|actor| helps(&actor))
     }
 
+    /// Whether a client could not follow a group, or lives in another log of it, that the others have left for another one. A member must
+    /// add it there anew.
+    pub(crate) fn is_left_behind(&self, actor: &Actor, slot: usize) -> bool {
+        let ledger = &self.around.ledger;
+        let lost = |earlier: usize| {
+            let stuck = |group: &Group| matches!(group.status(), Status::Stuck { .. });
+            let gone = ledger.slot(earlier).is_some_and(|known| known.successor.is_some());
+            gone && (ledger.is_victim(actor.index(), earlier) || actor.group(earlier).is_some_and(stuck))
+        };
+        (actor.group(slot).is_none() || lost(slot)) && ledger.line_to(slot).into_iter().any(lost)
+    }
+
     /// Whether anybody has something to do, of those whom the server does not lie to.
     fn is_busy(&self) -> bool {
         let ledger = &self.around.ledger;
@@ -443,6 +472,8 @@ impl World {
                 && !self.is_alone_with_its_offence(actor.index(), slot)
                 && !self.is_among_ghosts(actor.index(), slot)
                 && !self.is_helpless(actor.index(), slot)
+                && !self.is_left_behind(actor, slot)
+                && !ledger.slot(slot).is_some_and(|known| known.orphan)
         };
         self.actors.values().any(|actor| (0..ledger.slots.len()).any(|slot| busy(actor, slot)))
     }

@@ -52,9 +52,10 @@ impl From<LoadError<StoreError>> for OpenError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// An invitation waits until the channel has decided about a commit that this client could not apply. Transient.
+    /// An invitation waits until the channel has decided about a commit that this client could not apply, or shows the one that invites it.
+    /// Transient.
     #[error(
-        "a commit that this client could not apply may yet be annulled, and with it the invitation: it is tried again"
+        "this client has yet to read, or to see decided, a commit on which an invitation depends: it is tried again"
     )]
     Undecided,
     /// The store failed. Nothing was changed.

@@ -51,8 +51,10 @@ pub(super) struct Branches {
     broken: u32,
     /// When silence was a reason last.
     silence: Option<Timestamp>,
-    /// The entry that did not follow on what our invitation says.
+    /// The entry that did not follow on what we have.
     refused: Option<(Seq, Hash)>,
+    /// Whether nothing of what we have could be read once more: our keys open only what comes after it.
+    unreadable: bool,
 }
 
 impl Group {
@@ -157,10 +159,11 @@ impl Group {
     }
 
     /// An entry cannot follow on those that we have. Until the commit that added us is settled, we know of what was open before it by our
-    /// inviter's word only: if it is the same entry once more, the inviter had another log than the server gives out.
+    /// inviter's word only: if it is the same entry once more, the inviter had another log than the server gives out. And so have we, if that
+    /// is not to be seen in what we have, as the server gives out nothing of that any more.
     pub(super) fn doubt_invitation(&mut self, incoming: &Incoming, fault: &ProcessError, events: &mut Vec<Event>) {
         let by_word = self.joined_by.is_some() && self.joined > self.ledger.settled();
-        if !by_word || !matches!(fault, ProcessError::Law { .. }) {
+        if !(by_word || self.branches.unreadable) || !matches!(fault, ProcessError::Law { .. }) {
             return;
         }
         let seen = (incoming.seq, chain::entry_hash(&incoming.entry));
@@ -184,6 +187,7 @@ impl Group {
     pub fn audit(&mut self, batch: &[Incoming], events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(mut place) = self.branches.audit.take() else { return Ok(()) };
         let end = self.window.position().seq;
+        self.branches.unreadable = batch.first().is_some_and(|first| first.seq > end);
         // The place that we joined from is before what our key may read.
         let first =
             batch.first().and_then(|first| Some(Seq(first.seq.0.checked_sub(1)?))).filter(|seq| *seq > place.seq);

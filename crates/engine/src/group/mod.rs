@@ -132,6 +132,8 @@ pub struct Group {
     /// Hash of the commit's entry that added us, and its place once it was read.
     joined_by: Option<Hash>,
     joined_at: Option<Seq>,
+    /// Hashes of all commits by which we came, as far as they are remembered, the newest last.
+    came_by: Vec<Hash>,
     /// Whether we were members by an invitation that is void.
     void: bool,
     /// The epoch of the MLS state in the store.

@@ -491,6 +491,7 @@ impl Group {
         self.writes = writes;
         self.refreshed = super::refresh::Refreshed::new(now);
         self.joined_by = None;
+        self.came_by.clear();
         self.offers_whole_tree = true;
         self.predecessor = Some(old.name.clone());
         self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });

@@ -523,6 +523,8 @@ impl Group {
         self.past.clear();
         self.joined = began;
         self.joined_by = Some(hash);
+        self.came_by.push(hash);
+        self.forget_ways();
         self.joined_at = Some(seq);
         if next.strangers {
             self.last_added = began;

@@ -111,6 +111,7 @@ struct Row {
     returned: Option<Seq>,
     joined_by: Option<Hash>,
     joined_at: Option<Seq>,
+    came_by: Vec<Hash>,
     void: bool,
     past: Vec<Past>,
     emptied: bool,
@@ -174,6 +175,10 @@ pub(super) fn entry_named(prefix: &[u8], key: &[u8]) -> Result<(Epoch, Hash), Re
 pub(crate) struct Incarnation {
     pub(crate) number: u64,
     pub(crate) status: Status,
+    /// How far its channel was read.
+    pub(crate) place: Seq,
+    /// The commits by which it was come to: no invitation of theirs is taken up again.
+    pub(crate) came_by: Vec<Hash>,
     /// The epoch that an invitation must be newer than.
     pub(crate) epoch: Epoch,
     /// Whether it could not apply a commit of which it is not decided yet whether it stands.
@@ -189,16 +194,36 @@ pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<I
     // The epochs of a void invitation may begin anew, by another commit: that which added us, and those before it that were
     // annulled with it.
     // Whose place is in another branch of the group, or whose epoch is void without its knowing, is let in again in an epoch that it may have
-    // been in, but not in one before it joined: that would be an old invitation once more.
+    // been in; also in the one in which it joined, or one before that, if what added it may have been annulled.
     let status = summary::from_code(row.status, &row.reason)?;
     let epoch = match status {
         _ if row.void => row.ledger.settled(),
+        Status::Stuck { .. } if row.joined_by.is_some() => row.joined.min(row.ledger.settled()),
         Status::Stuck { .. } => row.joined,
         _ => row.epoch,
     };
     let open = |lost: &LostRow| lost.certain && !lost.settled && row.ledger.find(lost.commit).is_some();
     let undecided = row.lost.as_ref().is_some_and(open);
-    Ok(Some(Incarnation { number: row.incarnation, status, epoch, undecided, void: row.void }))
+    let (place, came_by) = (row.position.seq, row.came_by.clone());
+    Ok(Some(Incarnation { number: row.incarnation, status, place, came_by, epoch, undecided, void: row.void }))
+}
+
+/// Commits by which we came that are remembered: an invitation of an earlier one is too old by its epoch.
+const WAYS_REMEMBERED: usize = 32;
+
+impl Group {
+    /// Remembers by which commits earlier incarnations came.
+    pub(crate) fn came_before(&mut self, mut earlier: Vec<Hash>) {
+        earlier.append(&mut self.came_by);
+        self.came_by = earlier;
+        self.forget_ways();
+    }
+
+    /// Keeps the newest ways only.
+    pub(super) fn forget_ways(&mut self) {
+        let over = self.came_by.len().saturating_sub(WAYS_REMEMBERED);
+        self.came_by.drain(..over);
+    }
 }
 
 /// Deletes every row of an earlier incarnation, whose keys are of no use any more, but for changes under way of kinds that this version
@@ -339,6 +364,7 @@ impl Group {
             removed_at: row.removed_at,
             joined_by: row.joined_by,
             joined_at: row.joined_at,
+            came_by: row.came_by.clone(),
             void: row.void,
             past: row.past.clone(),
             emptied: false,
@@ -520,6 +546,7 @@ impl Group {
             returned: self.returned,
             joined_by: self.joined_by,
             joined_at: self.joined_at,
+            came_by: self.came_by.clone(),
             void: self.void,
             past: self.past.clone(),
             emptied: self.emptied,

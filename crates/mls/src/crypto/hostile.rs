@@ -1,6 +1,8 @@
 //! Cryptography of a member that breaks the rules, for simulations and tests (feature `hostile`): everything is computed as it should
 //! be, but for what a [`Meddle`] changes. The provider that all of Conclave uses then seals path secrets wrong where a thread asks for it
-//! ([`with_bad_path_secrets`]).
+//! ([`with_bad_path_secrets`]), and tells who watches over keys what is sealed ([`SealWatch`]).
+
+mod watch;
 
 use std::{borrow::Cow, cell::Cell};
 
@@ -8,6 +10,7 @@ use mls_rs_core::crypto::{CipherSuite, CryptoProvider as Provider};
 
 use super::library;
 pub use super::meddled::{Meddle, Meddled};
+pub use watch::{SealWatch, Sealed};
 
 /// Label of a path secret's encryption (RFC 9420, section 7.6).
 const PATH_LABEL: &[u8] = b"MLS 1.0 UpdatePathNode";
@@ -66,6 +69,10 @@ impl Meddle for BadPathSecrets {
         let mut wrong = plaintext.to_vec();
         wrong.iter_mut().take(1).for_each(|byte| *byte ^= 1);
         wrong.into()
+    }
+
+    fn sealed(&self, key: &[u8], plaintext: &[u8], ciphertext: &[u8]) {
+        watch::note(key, plaintext, ciphertext);
     }
 }
 

@@ -27,6 +27,11 @@ pub trait Meddle: Clone + Send + Sync {
         plaintext.into()
     }
 
+    /// Something was sealed by an AEAD.
+    fn sealed(&self, key: &[u8], plaintext: &[u8], ciphertext: &[u8]) {
+        let _ = (key, plaintext, ciphertext);
+    }
+
     /// What is about to be sealed to an HPKE key.
     fn hpke_plaintext<'a>(&self, info: &[u8], plaintext: &'a [u8]) -> Cow<'a, [u8]> {
         let _ = info;
@@ -101,7 +106,10 @@ impl<M: Meddle> CipherSuiteProvider for Meddled<M> {
     }
 
     fn aead_seal(&self, key: &[u8], data: &[u8], aad: Option<&[u8]>, nonce: &[u8]) -> Result<Vec<u8>> {
-        self.inner.aead_seal(key, &self.meddle.plaintext(data), aad, nonce)
+        let plaintext = self.meddle.plaintext(data);
+        let sealed = self.inner.aead_seal(key, &plaintext, aad, nonce)?;
+        self.meddle.sealed(key, &plaintext, &sealed);
+        Ok(sealed)
     }
 
     fn aead_open(&self, key: &[u8], ciphertext: &[u8], aad: Option<&[u8]>, nonce: &[u8]) -> Result<Bytes> {

@@ -109,7 +109,10 @@ impl Actor {
             let served = around.call(|server| server.group_info(&mut session))?;
             Ok((session, served))
         };
-        let served = self.session(around, slot).and_then(|session| read(around, session));
+        let session = self.session(around, slot);
+        // Its counter moves on, whether or not the reply comes.
+        self.close_session(slot);
+        let served = session.and_then(|session| read(around, session));
         if !matches!(&served, Err(Stop::Refused(refusal)) if refusal.code == Code::AccessRefused) {
             return served;
         }

@@ -58,7 +58,7 @@ impl Actor {
             // What was submitted before may stand in the channel, and the service have forgotten that it took it.
             self.read_group(around, slot)?;
         }
-        let before = (self.sabotage == Sabotage::ReuseKey).then(|| self.disk.clone());
+        let before = matches!(self.sabotage, Sabotage::ReuseKey | Sabotage::ReuseCommitKey).then(|| self.disk.clone());
         let now = self.now(&around.server);
         let persist = self.sabotage != Sabotage::SkipPersist;
         let lazy = self.sabotage == Sabotage::NeverCommit;
@@ -117,6 +117,11 @@ impl Actor {
                     Sabotage::Trusting => Vec::new(),
                     _ => self.member(slot).map(|group| group.accepted(&reply)).unwrap_or_default(),
                 };
+                if !told.iter().any(|event| matches!(event, Event::ReceiptInvalid { .. }))
+                    && self.sabotage != Sabotage::Trusting
+                {
+                    around.ledger.signed_for(self.index, slot, seq);
+                }
                 self.hear(around, slot, &told, &[])?;
                 around.ledger.tell(format!("    {} submits entry {seq} of group {slot}: {wish}", self.name()));
                 around.ledger.acknowledged(submission.intent, seq);
@@ -140,12 +145,15 @@ impl Actor {
                     return Ok(Submitted::Refused);
                 }
                 // The channel does not show why: the same is sent again another time, and people see that it waits.
-                if around.ledger.is_victim(self.index, slot) {
+                if around.ledger.is_lied_to(self.index, slot) {
                     self.notice(around, slot, Alarm::Refusal, &format!("the service refuses: {}", refusal.code))?;
                 }
                 Ok(Submitted::Nothing)
             }
-            Err(Stop::Unreachable) if before.is_some() && matches!(submission.body, SubmissionBody::Entry(_)) => {
+            Err(Stop::Unreachable)
+                if before.is_some()
+                    && matches!(submission.body, SubmissionBody::Entry(_)) == (self.sabotage == Sabotage::ReuseKey) =>
+            {
                 self.disk = before.unwrap_or_default();
                 self.die(&around.ledger)?;
                 Err(Stop::Unreachable)
@@ -215,6 +223,7 @@ impl Actor {
             }
             None => self.session(around, slot)?,
         };
+        around.keys.leaves(self.index, body, blobs)?;
         let staged = blobs.iter().try_for_each(|blob| around.call(|server| server.stage(&mut session, blob)));
         let fault = around.weather.fault();
         if let (Ok(()), Some(spoilt)) = (&staged, self.spoil(slot, body)) {

@@ -7,6 +7,7 @@ mod offend;
 mod read;
 mod reinit;
 mod rotate;
+mod stream;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
-    group::{Group, Status},
+    group::{Group, Incoming, Status},
     invitation::load_key_packages,
     writes::{Room, Rows as _, Write},
 };
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::{
     disk::Disk,
     hostile::Offence,
+    keys::Keys,
     ledger::{Alarm, Ledger},
     network::{NetworkFault, Stop, Weather},
     program::ClientSpec,
@@ -42,6 +44,7 @@ pub(crate) struct Surroundings {
     pub(crate) ledger: Ledger,
     pub(crate) weather: Weather,
     pub(crate) witnesses: Witnesses,
+    pub(crate) keys: Keys,
 }
 
 impl Surroundings {
@@ -100,6 +103,10 @@ pub(crate) struct Actor {
     groups: Vec<Option<Group>>,
     sessions: Vec<Option<(Epoch, Session)>>,
     inbox: Option<Session>,
+    /// What streams brought before its turn, by group.
+    early: BTreeMap<usize, BTreeMap<Seq, Incoming>>,
+    /// The newest entries that it has read, by group.
+    lately: BTreeMap<usize, BTreeMap<Seq, Incoming>>,
 }
 
 /// Key material, which no decision depends on.
@@ -165,6 +172,8 @@ impl Actor {
             groups,
             sessions,
             inbox: None,
+            early: BTreeMap::new(),
+            lately: BTreeMap::new(),
         };
         actor.refill(around)?;
         Ok(actor)
@@ -240,6 +249,8 @@ impl Actor {
 
     fn put_group(&mut self, slot: usize, group: Group) {
         self.make_room(slot + 1, self.caught_up.first().copied().unwrap_or_default());
+        self.lately.remove(&slot);
+        self.early.remove(&slot);
         if let Some(place) = self.groups.get_mut(slot) {
             *place = Some(group);
         }
@@ -302,6 +313,8 @@ impl Actor {
         self.groups.iter_mut().for_each(|group| *group = None);
         self.sessions.iter_mut().for_each(|session| *session = None);
         self.inbox = None;
+        self.early.clear();
+        self.lately.clear();
         let rows = self.disk.scan(Room::ACCOUNT, b"").unwrap_or_default();
         let (_, row) = rows.first().ok_or_else(|| Stop::violation("the account is not on the disk"))?;
         self.account = Account::from_row(row).map_err(Stop::violation)?;

@@ -3,6 +3,7 @@
 use conclave_channel::{Body, Entry, EntryKind, Position, access::ChannelKey, chain, verdict::Verdict};
 use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_engine::group::{Status, SubmissionBody};
+use conclave_mls::content::MessageId;
 use conclave_names::{IdempotencyKey, Seq};
 
 use conclave_protocol::{
@@ -97,6 +98,9 @@ impl Actor {
     /// Breaks the rules by something that is no commit.
     pub(crate) fn offend(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let Some(offence) = self.offence.take().filter(|offence| !offence.is_commit()) else { return Ok(()) };
+        if offence == Offence::Repeat {
+            return self.repeat(around, slot);
+        }
         let Some((entry, about)) = self.bad_entry(around, slot, offence)? else { return Ok(()) };
         let mut session = match self.session(around, slot) {
             // Its epoch may be void, as it has yet to read.
@@ -118,6 +122,23 @@ impl Actor {
             Err(refusal) => around.ledger.tell(format!("    the service refuses it: {}", refusal.code)),
         }
         Ok(())
+    }
+
+    /// Says again under its name what it said last.
+    fn repeat(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let Some(known) = around.ledger.slot(slot).cloned() else { return Ok(()) };
+        let own = self.client.to_string();
+        let said = self.disk.messages(&known.group.to_string()).filter(|stored| stored.sender == own).last().cloned();
+        let (Some(said), Some(group)) = (said, self.active(slot)) else { return Ok(()) };
+        let id = MessageId::new(said.id);
+        let epoch = group.epoch();
+        if group.wish_again(said.body, id, epoch).is_err() {
+            return Ok(());
+        }
+        around.ledger.said.iter_mut().filter(|of| of.id == id).for_each(|of| of.repeated = true);
+        around.ledger.misdeed(Deed::Offended(Offence::Repeat), slot, self.index, None);
+        self.save(around, slot)?;
+        self.drive(around, slot)
     }
 
     fn bad_entry(

@@ -23,8 +23,17 @@ use crate::{
     witness::commits,
 };
 
+/// Where entries come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Fetched after our place: in order, without gaps.
+    Fetched,
+    /// A stream.
+    Stream,
+}
+
 /// What is done after a part of a page.
-enum Next {
+pub(super) enum Next {
     /// The later part of the page.
     Later,
     /// The next page.
@@ -56,7 +65,7 @@ impl Actor {
 
     /// A refusal of what is right is a lie, and nobody meets with it who lives in the true log.
     pub(crate) fn refused(&self, around: &mut Surroundings, slot: usize, refusal: Refusal) -> Result<(), Stop> {
-        if !around.ledger.is_victim(self.index, slot) {
+        if !around.ledger.is_lied_to(self.index, slot) {
             return Err(Stop::Refused(refusal));
         }
         self.notice(around, slot, Alarm::Refusal, &format!("the service refuses: {}", refusal.code))
@@ -170,6 +179,7 @@ impl Actor {
             Ok(group) => {
                 around.ledger.tell(format!("    {} joins group {slot} in epoch {}", self.name(), group.epoch()));
                 around.ledger.uninvited.remove(&(self.index, slot));
+                around.ledger.forget_signatures_in(self.index, slot);
                 around.server.forget_view(self.index, &group.profile().channel);
                 self.put_group(slot, group);
                 self.close_session(slot);
@@ -184,7 +194,8 @@ impl Actor {
             // A last resort's invitation is ours for ever: we died after joining by it.
             Err(JoinError::Member | JoinError::Old) => return Ok(()),
             // It waits.
-            Err(JoinError::Undecided) => return Err(Stop::Alarmed),
+            Err(JoinError::Undecided) if self.sabotage != Sabotage::InboxFirst => return Err(Stop::Alarmed),
+            Err(JoinError::Undecided) => return Ok(()),
             Err(error) => return self.drop_invitation(around, Some(slot), &error.to_string()),
         }
         match self.read_group(around, slot) {
@@ -247,6 +258,7 @@ impl Actor {
                 if let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) {
                     group.caught_up(now).map_err(Stop::violation)?;
                 }
+                self.tell_withheld(around, slot)?;
                 self.save(around, slot)?;
                 return self.audit(around, slot);
             }
@@ -258,6 +270,16 @@ impl Actor {
                 return Ok(());
             }
         }
+    }
+
+    /// Tells what the server has signed for and does not show, and looks whether that is all.
+    fn tell_withheld(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let end = group.position().seq;
+        let stays_behind = *group.status() != Status::Active;
+        let told = if self.sabotage == Sabotage::Incurious { Vec::new() } else { group.withheld() };
+        self.hear(around, slot, &told, &[])?;
+        if stays_behind { Ok(()) } else { around.ledger.must_know_of_silence(self.index, slot, end) }
     }
 
     /// The service takes none of our keys. Where it follows the rules, that never is.
@@ -279,7 +301,7 @@ impl Actor {
     }
 
     /// Reads the log once more, if somebody seems to be in another branch of the group.
-    fn audit(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+    pub(super) fn audit(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let mut events = Vec::new();
         while let Some(after) = self.group(slot).and_then(Group::wants_audit) {
             let page = match self.page_once_more(around, slot, after) {
@@ -312,7 +334,12 @@ impl Actor {
     }
 
     /// The entries after a place that we have seen.
-    fn page_after(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
+    pub(super) fn page_after(
+        &mut self,
+        around: &mut Surroundings,
+        slot: usize,
+        after: Seq,
+    ) -> Result<Vec<LoggedEntry>, Stop> {
         let mut page = match self.honest_page(around, slot, after) {
             Err(Stop::Refused(refusal)) if refusal.code == Code::SessionUnknown => {
                 self.close_session(slot);
@@ -412,14 +439,7 @@ impl Actor {
 
     /// Says whether to read on.
     fn process(&mut self, around: &mut Surroundings, slot: usize, page: Vec<LoggedEntry>) -> Result<bool, Stop> {
-        let mut batch = Vec::with_capacity(page.len());
-        for logged in page {
-            let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
-                Ok(Body::Staged { hash, .. }) => Some(around.call(|server| server.blob(&hash))?),
-                _ => None,
-            };
-            batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });
-        }
+        let mut batch = self.with_blobs(around, slot, page)?;
         if self.sabotage == Sabotage::DropEntry && batch.len() > 1 {
             batch.remove(0);
         }
@@ -433,7 +453,7 @@ impl Actor {
                 commit.is_some_and(|commit| !epochs.insert(commit.epoch))
             });
             let (now, later) = rest.split_at(end.unwrap_or(rest.len()));
-            match self.process_batch(around, slot, now)? {
+            match self.process_batch(around, slot, now, Source::Fetched)? {
                 Next::Later => rest = later,
                 Next::Page => break,
                 Next::Nothing => return Ok(false),
@@ -442,16 +462,74 @@ impl Actor {
         Ok(true)
     }
 
-    fn process_batch(&mut self, around: &mut Surroundings, slot: usize, batch: &[Incoming]) -> Result<Next, Stop> {
+    /// Entries with the blobs that they name, but for those that are of our own making.
+    pub(super) fn with_blobs(
+        &self,
+        around: &mut Surroundings,
+        slot: usize,
+        page: Vec<LoggedEntry>,
+    ) -> Result<Vec<Incoming>, Stop> {
+        let mut batch = Vec::with_capacity(page.len());
+        for logged in page {
+            let wanted = self.group(slot).is_none_or(|group| group.wants_blob(&logged.entry));
+            let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
+                Ok(Body::Staged { hash, .. }) if wanted => match around.call(|server| server.blob(&hash)) {
+                    Err(Stop::Refused(refusal)) if refusal.code == Code::BlobUnknown => None,
+                    blob => Some(blob?),
+                },
+                _ => None,
+            };
+            batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });
+        }
+        Ok(batch)
+    }
+
+    /// The groups, by name, whose history goes on in this one.
+    fn lineage(&self, around: &Surroundings, slot: usize) -> Vec<String> {
+        let line = around.ledger.line_to(slot);
+        line.into_iter().filter_map(|slot| Some(around.ledger.slot(slot)?.group.to_string())).collect()
+    }
+
+    pub(super) fn process_batch(
+        &mut self,
+        around: &mut Surroundings,
+        slot: usize,
+        batch: &[Incoming],
+        source: Source,
+    ) -> Result<Next, Stop> {
+        let (now, lineage) = (self.now(&around.server), self.lineage(around, slot));
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Next::Nothing) };
         let before = group.position();
-        let done = group.process(batch);
+        let disk = &self.disk;
+        let known = |id: &MessageId| lineage.iter().any(|group| disk.knows(group, id.as_bytes()));
+        let done = match source {
+            Source::Fetched => group.process_with(batch, known),
+            Source::Stream => group.take_in(batch, now, known),
+        };
         let after = group.position();
         let moved = after != before || group.wants_refetch();
         let whole = batch.last().is_some_and(|last| last.seq == after.seq);
+        // What waited was read with what came now.
+        let early = self.early.entry(slot).or_default();
+        let mut come = early.clone();
+        come.extend(batch.iter().map(|incoming| (incoming.seq, incoming.clone())));
+        let waits = |seq: &Seq| done.outcomes.iter().any(|(of, outcome)| of == seq && *outcome == Outcome::Buffered);
+        early.extend(come.iter().filter(|(seq, _)| waits(seq)).map(|(seq, incoming)| (*seq, incoming.clone())));
+        early.retain(|seq, _| *seq > after.seq);
+        let tried = |seq: &Seq| *seq > before.seq && done.outcomes.iter().any(|(of, _)| of == seq) && !waits(seq);
+        let batch: Vec<_> = come.into_iter().filter(|(seq, _)| tried(seq)).map(|(_, incoming)| incoming).collect();
+        let batch = batch.as_slice();
         self.weigh(around, slot, batch, &done)?;
+        let read: Vec<_> = batch.iter().filter(|incoming| incoming.seq <= after.seq).cloned().collect();
+        self.remember(slot, &read);
         self.say_again(around, slot, &done.events);
         let mut told = done.events.clone();
+        if self.sabotage == Sabotage::Scramble {
+            told.sort_by_key(|event| match event {
+                Event::Message { sender, .. } => sender.to_string(),
+                _ => String::new(),
+            });
+        }
         if self.sabotage == Sabotage::Trusting {
             told.retain(|event| !matches!(event, Event::LogsDiffer { .. } | Event::ReceiptBroken { .. }));
         }
@@ -467,7 +545,11 @@ impl Actor {
             self.notice(around, slot, Alarm::Fault, &fault.to_string())?;
             return Err(Stop::Alarmed);
         }
-        if !moved && self.group(slot).is_some_and(Group::wants_rejoin) {
+        if source == Source::Stream {
+            return Ok(Next::Page);
+        }
+        let behind = around.ledger.is_victim(self.index, slot) || self.group(slot).is_some_and(Group::wants_rejoin);
+        if !moved && behind {
             // What follows is not for who is in the wrong log.
             return Ok(Next::Nothing);
         }
@@ -482,7 +564,8 @@ impl Actor {
         if around.ledger.is_victim(self.index, slot) {
             return Ok(());
         }
-        for (incoming, (seq, outcome)) in batch.iter().zip(&done.outcomes) {
+        for incoming in batch {
+            let Some((seq, outcome)) = done.outcomes.iter().find(|(seq, _)| *seq == incoming.seq) else { continue };
             let read = matches!(outcome, Outcome::Applied | Outcome::Confirmed);
             let is = |kind| Entry::parse(&incoming.entry).is_ok_and(|entry| entry.kind == kind);
             if read && is(EntryKind::Successor) {
@@ -496,6 +579,7 @@ impl Actor {
                 Event::Message { seq: of, id, .. } => of == seq && !self.disk.has_message(id.as_bytes(), *seq),
                 _ => false,
             });
+            let read = read || *outcome == Outcome::Duplicate;
             if read && is(EntryKind::Message) && !told {
                 around.ledger.silent.insert((slot, *seq));
             }
@@ -546,6 +630,8 @@ impl Actor {
     ) -> Result<(), Stop> {
         around.ledger.hear(self.index, slot, events, &commits(batch))?;
         if events.iter().any(|event| matches!(event, Event::Missed { .. })) {
+            self.lately.remove(&slot);
+            around.ledger.forget_signatures_in(self.index, slot);
             around.ledger.missed.insert((self.index, slot));
         }
         if events.iter().any(|event| matches!(event, Event::IntentFailed { .. })) {

@@ -126,7 +126,7 @@ impl Actor {
         let entered = match next {
             Some(mut next) => {
                 writes.extend(next.take_writes().map_err(Stop::violation)?);
-                Some((register(around, slot, &mut next)?, next))
+                Some((register(around, (self.index, slot), &mut next)?, next))
             }
             None => None,
         };
@@ -208,7 +208,7 @@ impl Actor {
 }
 
 /// The successor as the world knows it. All who come to one come to the same.
-fn register(around: &mut Surroundings, slot: usize, next: &mut Group) -> Result<usize, Stop> {
+fn register(around: &mut Surroundings, (client, slot): (usize, usize), next: &mut Group) -> Result<usize, Stop> {
     let members = next.members().map_err(Stop::violation)?.into_iter().map(|member| member.client).collect();
     let made = Slot {
         group: next.name().clone(),
@@ -218,6 +218,10 @@ fn register(around: &mut Surroundings, slot: usize, next: &mut Group) -> Result<
         epoch: next.epoch(),
         successor: None,
         chosen: None,
+        orphan: false,
     };
+    if around.ledger.is_victim(client, slot) {
+        return Ok(around.ledger.succeed_apart(made));
+    }
     around.ledger.succeed(slot, made)
 }

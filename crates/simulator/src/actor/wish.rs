@@ -57,6 +57,7 @@ impl Actor {
             epoch: Epoch(0),
             successor: None,
             chosen: None,
+            orphan: false,
         };
         self.put_group(slot, group);
         // The world knows of it from the moment that it is durable.
@@ -127,10 +128,12 @@ impl Actor {
         let text = format!("{} by {}", around.ledger.said.len(), self.name());
         let actor = self.index;
         let Some(group) = self.wisher(slot) else { return Ok(()) };
-        let (intent, _) = group.wish_text(&text).map_err(Stop::violation)?;
+        let (intent, id) = group.wish_text(&text).map_err(Stop::violation)?;
         around.weather.moment()?;
         // Whether it is durable shows below: who dies before has said nothing.
-        let said = Said { text, actor, slot, intent, acknowledged: None, excused: false, again: false };
+        let knew = around.ledger.known_to(actor, slot);
+        let (acknowledged, excused, again, repeated) = (None, false, false, false);
+        let said = Said { text, actor, slot, intent, acknowledged, excused, again, id, knew, repeated };
         around.ledger.said.push(said);
         let saved = self.save(around, slot);
         if saved.is_err() {

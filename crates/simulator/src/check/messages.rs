@@ -11,7 +11,7 @@ use super::Scene;
 use crate::{
     actor::Actor,
     hostile::Lie,
-    ledger::Deed,
+    ledger::{Deed, Misdeed},
     network::Stop,
     world::{Report, World},
 };
@@ -47,6 +47,15 @@ fn text_of(message: &StoredMessage) -> String {
 }
 
 impl Scene<'_> {
+    /// Whether a client has a message in a group that this one goes on from: there it was in an epoch that was annulled.
+    fn had_before(&self, actor: &Actor, text: &str) -> bool {
+        let line = self.ledger().line_to(self.slot).into_iter().skip(1);
+        let groups = line.filter_map(|slot| self.ledger().slot(slot));
+        groups
+            .into_iter()
+            .any(|known| actor.disk.messages(&known.group.to_string()).any(|message| text_of(message) == text))
+    }
+
     /// What a client has of the group's messages, in order.
     fn history(&self, actor: &Actor) -> Vec<Read> {
         let group = self.known.group.to_string();
@@ -103,7 +112,9 @@ impl Scene<'_> {
         for row in self.entries.iter().filter(|row| row.kind == EntryKind::Message) {
             // What a victim sends may be of an epoch of another log; a heartbeat is no message.
             let known = self.is_no_text(row.seq) || texts.contains_key(&row.seq) || self.truth.void.contains(&row.seq);
-            if !known && !self.ledger().has_victims(self.slot) && !self.said_by_who_is_gone() {
+            // What was hidden from its sender may have been sent twice: the second is nobody's.
+            let copy = self.entries.iter().any(|first| first.seq < row.seq && first.bytes == row.bytes);
+            if !known && !copy && !self.ledger().has_victims(self.slot) && !self.ledger().hides_entries(self.slot) {
                 return Err(Stop::violation(format!("nobody can read the message at {}", row.seq)));
             }
         }
@@ -113,7 +124,7 @@ impl Scene<'_> {
     /// Whether somebody said something again, because it came back past the place where it had been: nobody reads it twice.
     fn may_be_there_twice(&self, text: &str) -> bool {
         let mut said = self.ledger().said.iter().filter(|said| said.text == text);
-        said.any(|said| self.ledger().missed.contains(&(said.actor, said.slot)))
+        said.any(|said| said.repeated || self.ledger().missed.contains(&(said.actor, said.slot)))
     }
 
     /// Whether the message at a place is nobody's words: a heartbeat, or what somebody sent who breaks the rules.
@@ -137,14 +148,16 @@ impl Scene<'_> {
             let said = self.ledger().said.iter().position(|said| said.text == read.text);
             let said = said.ok_or_else(|| Stop::violation(format!("\"{}\" was never said", read.text)))?;
             // What is said again comes after what was said meanwhile.
-            let again = self.ledger().said.get(said).is_some_and(|said| said.again);
+            let again = self.ledger().said.get(said).is_some_and(|said| said.again || said.repeated);
             if !again && last.insert(&read.sender, said).is_some_and(|before| before > said) {
                 return Err(Stop::violation(format!("\"{}\" comes after what {} said later", read.text, read.sender)));
             }
         }
+        self.in_causal_order(&name, &history)?;
         for (seq, text) in texts.iter().filter(|(seq, _)| !self.truth.void.contains(seq)) {
             if self.readers(*seq)?.is_some_and(|readers| readers.contains(client))
                 && !had.contains(text.text.as_str())
+                && !self.had_before(actor, &text.text)
                 && !self.came_late(actor)
             {
                 return Err(Stop::violation(format!("{name} was a member then and has not the message at {seq}")));
@@ -153,15 +166,30 @@ impl Scene<'_> {
         Ok(history.len())
     }
 
+    /// Everything comes after what its author knew of when it said it.
+    fn in_causal_order(&self, name: &str, history: &[Read]) -> Result<(), Stop> {
+        let numbers: Vec<_> = history.iter().filter_map(|read| self.ledger().number_of(&read.text)).collect();
+        for (place, later) in numbers.iter().enumerate() {
+            let mut after = numbers.iter().skip(place + 1);
+            if let Some(earlier) = after.find(|earlier| self.ledger().must_follow(*later, **earlier)) {
+                return Err(Stop::violation(format!(
+                    "{name} has what was said as number {later} before number {earlier}, which its author knew"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a client could not take up an invitation, or not follow, at some time: what was said then it cannot read.
     fn came_late(&self, actor: &Actor) -> bool {
         let place = (actor.index(), self.slot);
         self.ledger().missed.contains(&place) || (self.ledger().stuck.contains(&place) && !actor.is_active(self.slot))
     }
 
-    /// Whether a client was told that entries are gone, and does not know of what it has said itself; there may be nobody else.
-    fn said_by_who_is_gone(&self) -> bool {
-        self.ledger().misdeeds_in(self.slot).any(|misdeed| misdeed.deed == Deed::Lied(Lie::Gone))
+    /// Whether a client was not shown at some time what it had sent.
+    fn could_not_see(&self, client: usize) -> bool {
+        let stalled = |misdeed: &Misdeed| misdeed.client == client && misdeed.deed == Deed::Lied(Lie::Stall);
+        self.ledger().missed.contains(&(client, self.slot)) || self.ledger().misdeeds_in(self.slot).any(stalled)
     }
 
     /// Whether all who were members at a place have a message, wherever they read it.
@@ -193,11 +221,13 @@ impl Scene<'_> {
             }
             match (places.get(said.text.as_str()), said.acknowledged) {
                 // What is said again under its name stays where it was read first.
-                // So does what was sent again by who came back and could not read that it was there.
+                // So does what was sent again by who came back and could not read that it was there, or from whom it was hidden for longer than
+                // the service remembers what it took.
                 (Some(place), Some(acknowledged))
                     if *place != acknowledged
                         && !said.again
-                        && !(*place < acknowledged && self.ledger().missed.contains(&(said.actor, self.slot))) =>
+                        && !said.repeated
+                        && !(*place < acknowledged && self.could_not_see(said.actor)) =>
                 {
                     return Err(Stop::violation(format!("\"{}\" is not where it was acknowledged", said.text)));
                 }

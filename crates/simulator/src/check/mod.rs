@@ -39,6 +39,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         misdeeds: world.around.ledger.misdeeds.len(),
         alarms: world.around.ledger.alarms.len(),
         witnessed: world.around.witnesses.heard,
+        handshakes: world.around.keys.handshakes,
         void: 0,
         rejoined: world.around.ledger.recoveries.rejoined,
         knocks: world.around.ledger.recoveries.knocks,
@@ -50,7 +51,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
     };
     let mut heads = BTreeMap::new();
     for slot in 0..world.around.ledger.slots.len() {
-        let Some(known) = world.around.ledger.slot(slot).cloned() else { continue };
+        let Some(known) = world.around.ledger.slot(slot).cloned().filter(|known| !known.orphan) else { continue };
         let (row, entries) = world.around.server.log(&known.channel).map_err(Stop::Refused)?;
         truth::chain_recomputes(&known, &entries, row.head, &row.head_hash)?;
         world.around.ledger.find_partial(slot, &entries);
@@ -89,7 +90,7 @@ impl Scene<'_> {
     }
 
     fn is_victim(&self, actor: &Actor) -> bool {
-        self.ledger().is_victim(actor.index(), self.slot)
+        self.ledger().is_victim(actor.index(), self.slot) || self.world.is_left_behind(actor, self.slot)
     }
 
     /// Every commit stands, but those that nobody could apply, what followed them, and what was disputed without need.
@@ -258,6 +259,7 @@ fn misdeeds_are_noticed(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<C
         let by_client = |wanted: Alarm| since.contains(&(client, slot, wanted));
         let noticed = match deed {
             Deed::Tampered(Tamper::Unsigned) => by_client(Alarm::Receipt),
+            Deed::Tampered(Tamper::Rewritten) => by_client(Alarm::Branch),
             Deed::Tampered(tamper) if tamper.is_about_pages() => by_client(Alarm::Fault),
             Deed::Lied(lie) if lie.is_another_log() => {
                 // Who saw nothing of it, or is no member any more, or is alone, was not harmed.

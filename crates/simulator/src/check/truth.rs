@@ -154,6 +154,7 @@ impl Truth {
             match ledger.changes.get(&(slot, at.seq)) {
                 Some(change) => changes.push(change),
                 None if ledger.has_victims(slot)
+                    || ledger.hides_entries(slot)
                     || ledger.is_bad_commit(slot, at.seq)
                     || ledger.is_partial_commit(slot, at.seq) =>
                 {

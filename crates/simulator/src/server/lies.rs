@@ -73,6 +73,9 @@ impl Server {
             }
             return Ok(differs);
         }
+        if lie == Lie::Stall {
+            return Ok(self.stalled.insert((client, channel), place).is_none());
+        }
         if lie != Lie::Fork {
             let view = self.views.entry((client, channel)).or_insert_with(|| View::new(place));
             view.next.push(lie);
@@ -136,6 +139,7 @@ impl Server {
 
     /// There is one log of a channel again.
     pub(crate) fn unite(&mut self, channel: &ChannelId) -> bool {
+        self.stalled.retain(|(_, of), _| of != channel);
         self.forks.remove(channel).is_some()
     }
 
@@ -147,6 +151,7 @@ impl Server {
     /// There is one log of each channel again.
     pub(crate) fn end_forks(&mut self) {
         self.forks.clear();
+        self.stalled.clear();
     }
 
     /// Keeps what an inbox was given.
