@@ -158,8 +158,7 @@ fn who_cannot_read_that_its_invitation_was_annulled_takes_up_the_next_one_and_no
     let mut world = World::new();
     let [mut alice, _bob, mut carol] = trio(&mut world);
     let mut dave = world.person("dave");
-    let fresh =
-        key_packages::generate(&dave.account, &dave.mls, dave.suite, &world.address_key, 0, true, NOW).unwrap();
+    let fresh = key_packages::generate(&dave.account, &dave.mls, dave.suite, &world.address_key, 0, true, NOW).unwrap();
     dave.store.apply(fresh.writes);
     let last_resort = fresh.last_resort.unwrap();
     let access = carol.group().access().unwrap();
