@@ -191,11 +191,10 @@ impl Actor {
                 self.hear(around, slot, &events, &[])?;
                 self.judge_place(around, slot)?;
             }
-            // A last resort's invitation is ours for ever: we died after joining by it.
-            Err(JoinError::Member | JoinError::Old) => return Ok(()),
             // It waits.
             Err(JoinError::Undecided) if self.sabotage != Sabotage::InboxFirst => return Err(Stop::Alarmed),
-            Err(JoinError::Undecided) => return Ok(()),
+            // A last resort's invitation is ours for ever: we died after joining by it.
+            Err(JoinError::Member | JoinError::Old | JoinError::Undecided) => return Ok(()),
             Err(error) => return self.drop_invitation(around, Some(slot), &error.to_string()),
         }
         match self.read_group(around, slot) {
@@ -485,7 +484,7 @@ impl Actor {
     }
 
     /// The groups, by name, whose history goes on in this one.
-    fn lineage(&self, around: &Surroundings, slot: usize) -> Vec<String> {
+    fn lineage(around: &Surroundings, slot: usize) -> Vec<String> {
         let line = around.ledger.line_to(slot);
         line.into_iter().filter_map(|slot| Some(around.ledger.slot(slot)?.group.to_string())).collect()
     }
@@ -497,7 +496,7 @@ impl Actor {
         batch: &[Incoming],
         source: Source,
     ) -> Result<Next, Stop> {
-        let (now, lineage) = (self.now(&around.server), self.lineage(around, slot));
+        let (now, lineage) = (self.now(&around.server), Self::lineage(around, slot));
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Next::Nothing) };
         let before = group.position();
         let disk = &self.disk;

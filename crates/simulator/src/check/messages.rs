@@ -11,7 +11,7 @@ use super::Scene;
 use crate::{
     actor::Actor,
     hostile::Lie,
-    ledger::{Deed, Misdeed},
+    ledger::{Deed, Misdeed, Said},
     network::Stop,
     world::{Report, World},
 };
@@ -186,6 +186,11 @@ impl Scene<'_> {
         self.ledger().missed.contains(&place) || (self.ledger().stuck.contains(&place) && !actor.is_active(self.slot))
     }
 
+    /// Whether something that was said may stand at another place than was acknowledged last.
+    fn may_stand_elsewhere(&self, said: &Said, place: Seq, acknowledged: Seq) -> bool {
+        said.again || said.repeated || (place < acknowledged && self.could_not_see(said.actor))
+    }
+
     /// Whether a client was not shown at some time what it had sent.
     fn could_not_see(&self, client: usize) -> bool {
         let stalled = |misdeed: &Misdeed| misdeed.client == client && misdeed.deed == Deed::Lied(Lie::Stall);
@@ -224,10 +229,7 @@ impl Scene<'_> {
                 // So does what was sent again by who came back and could not read that it was there, or from whom it was hidden for longer than
                 // the service remembers what it took.
                 (Some(place), Some(acknowledged))
-                    if *place != acknowledged
-                        && !said.again
-                        && !said.repeated
-                        && !(*place < acknowledged && self.could_not_see(said.actor)) =>
+                    if *place != acknowledged && !self.may_stand_elsewhere(said, *place, acknowledged) =>
                 {
                     return Err(Stop::violation(format!("\"{}\" is not where it was acknowledged", said.text)));
                 }

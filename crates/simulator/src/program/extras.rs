@@ -136,7 +136,7 @@ impl Program {
         if !plan.hostile.members() {
             return;
         }
-        for _ in 0..1 + dice.index(4) {
+        for _ in 0..=dice.index(4) {
             let (at, who) = self.somewhere(&mut dice, 4);
             let pause = dice.below(5_000);
             if let Some(step) = self.insert(at, pause, who, Action::Read) {
