@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
-use super::{Refused, VerdictError, admit};
+use super::{PROPOSALS_MAX, PROPOSAL_UNIT, Refused, VerdictError, admit};
 use crate::{Body, Entry, EntryError, EntryKind, access::ChannelKey, chain, verdict::Verdict};
 
 /// How long a disputed commit waits for an Ack, in milliseconds of channel time: 15 minutes.
@@ -60,6 +60,8 @@ pub struct OpenCommit {
     nacks: Vec<ChannelKey>,
     /// Since when it is disputed.
     disputed: Option<Timestamp>,
+    /// What the proposals of the epoch that it ended took of [`PROPOSALS_MAX`].
+    proposals: u32,
 }
 
 impl OpenCommit {
@@ -112,13 +114,15 @@ pub struct Ledger {
     since: Timestamp,
     /// Commits after it, in order; the first ended it.
     open: Vec<OpenCommit>,
+    /// What the proposals of the epoch that the group is in take of [`PROPOSALS_MAX`].
+    proposals: u32,
 }
 
 impl Ledger {
     /// Of a channel whose epoch began beyond all doubt: a group's first, with its creator alone.
     #[must_use]
     pub fn new(epoch: Epoch, key_root: Hash, members: u32) -> Self {
-        Self { settled: epoch, key_root, members, since: Timestamp(0), open: Vec::new() }
+        Self { settled: epoch, key_root, members, since: Timestamp(0), open: Vec::new(), proposals: 0 }
     }
 
     /// Encodes it, for a store.
@@ -203,6 +207,7 @@ impl Ledger {
         let lost = |open: &OpenCommit| open.disputed.is_some_and(|since| since.plus_ms(DISPUTE_MS) < now);
         if let Some(index) = self.open.iter().position(lost) {
             let epoch = self.ended(index);
+            self.proposals = self.open.get(index).map_or(0, |open| open.proposals);
             let commits = self.open.drain(index..).map(|open| open.seq).collect();
             changes.push(Change::Annulled { commits, epoch });
         }
@@ -243,6 +248,9 @@ impl Ledger {
         hash: Hash,
     ) -> Result<Vec<Change>, Refused> {
         admit(entry.kind, entry.epoch, self.epoch())?;
+        if entry.body.staged() > entry.kind.body_max(self.members()) {
+            return Err(Refused::Body);
+        }
         match (entry.kind, &entry.commit, &entry.verdict) {
             (EntryKind::Commit, Some(header), _) => {
                 // Who is alone, or is left alone, has nobody to dispute it.
@@ -260,6 +268,7 @@ impl Ledger {
                     removed: header.removed,
                     nacks: Vec::new(),
                     disputed: None,
+                    proposals: std::mem::take(&mut self.proposals),
                 });
                 let mut changes = Vec::new();
                 while alone && !self.open.is_empty() {
@@ -280,7 +289,16 @@ impl Ledger {
             (EntryKind::Message, ..) if entry.epoch < self.epoch() && self.began().plus_ms(LATE_MS) < time => {
                 Err(Refused::Epoch { found: entry.epoch, current: self.epoch() })
             }
-            (EntryKind::Message | EntryKind::Proposal | EntryKind::Successor, ..) => Ok(Vec::new()),
+            (EntryKind::Proposal, ..) => {
+                let units = entry.body.size().div_ceil(PROPOSAL_UNIT).max(1);
+                let proposals = u64::from(self.proposals).saturating_add(units);
+                self.proposals = u32::try_from(proposals)
+                    .ok()
+                    .filter(|proposals| *proposals <= PROPOSALS_MAX)
+                    .ok_or(Refused::Proposals)?;
+                Ok(Vec::new())
+            }
+            (EntryKind::Message | EntryKind::Successor, ..) => Ok(Vec::new()),
             _ => Err(Refused::Kind),
         }
     }

@@ -229,6 +229,51 @@ fn who_is_alone_settles_at_once_and_others_wait_for_an_ack() {
 }
 
 #[test]
+fn an_epoch_takes_so_many_proposals_and_one_that_comes_back_remembers_its_own() {
+    let propose = |log: &mut Log, time: u64, bytes: usize| {
+        let epoch = log.ledger.at(Timestamp(time)).epoch();
+        log.submit(time, Entry::new(EntryKind::Proposal, epoch, Body::Inline(vec![0; bytes])))
+    };
+    let unit = usize::try_from(PROPOSAL_UNIT).unwrap();
+    let mut log = Log::new(&[1, 2]);
+    for _ in 0..PROPOSALS_MAX / 2 {
+        propose(&mut log, 0, unit + 1).unwrap();
+    }
+    assert_eq!(propose(&mut log, 0, 0), Err(Refused::Proposals));
+    log.message(0).unwrap();
+    // Another epoch takes as many.
+    log.commit(1, 1, &[1, 2]).unwrap();
+    let commit = log.seq;
+    for _ in 0..PROPOSALS_MAX {
+        propose(&mut log, 1, unit).unwrap();
+    }
+    assert_eq!(propose(&mut log, 1, 1), Err(Refused::Proposals));
+    log.nack(2, 2, commit).unwrap();
+    let later = 3 + DISPUTE_MS;
+    assert_eq!(propose(&mut log, later, 1), Err(Refused::Proposals), "they are those of before the void commit");
+    assert_eq!(log.commit(later, 1, &[1, 2]), Ok(vec![annulled(&[commit], 0)]));
+    propose(&mut log, later, 1).unwrap();
+}
+
+#[test]
+fn only_what_grows_with_the_group_may_be_large() {
+    let mut log = Log::new(&[1, 2]);
+    let staged = |kind, size| Entry::new(kind, Epoch(0), Body::Staged { hash: Hash::new([1; 32]), size });
+    let commit = |size| {
+        let header = CommitHeader { committer: key(1), removed: 0, members: 2, key_root: tree(&[1, 2]).root() };
+        Entry::commit(Epoch(0), header, Body::Staged { hash: Hash::new([1; 32]), size })
+    };
+    log.submit(0, staged(EntryKind::Message, limits::STAGED_BODY)).unwrap();
+    assert_eq!(log.submit(0, staged(EntryKind::Successor, limits::BLOB)), Err(Refused::Body));
+    log.submit(0, staged(EntryKind::Successor, limits::STAGED_BODY + 2 * limits::KEY_PACKAGE as u64)).unwrap();
+    assert_eq!(log.submit(0, commit(limits::HANDSHAKE + 257)), Err(Refused::Body));
+    log.submit(0, commit(limits::HANDSHAKE + 256)).unwrap();
+    // What is too large in any group is no entry.
+    let (large, never) = (staged(EntryKind::Message, limits::STAGED_BODY + 1), staged(EntryKind::Proposal, 1));
+    assert_eq!((large.to_bytes(), never.to_bytes()), (Err(EntryError::TooLarge), Err(EntryError::Kind)));
+}
+
+#[test]
 fn a_verdict_about_other_bytes_another_epoch_or_kind_does_not_count() {
     let mut log = Log::new(&[1, 2]);
     log.commit(0, 1, &[1, 2]).unwrap();
