@@ -13,10 +13,15 @@
 //! What one member can do by false words: its Nack alone annuls a commit only if no other member (the committer apart)
 //! is online within the window; a member that a commit removes cannot dispute it by itself at all ([`Ledger::admit`]).
 //! A false Ack takes a second member beside the committer; who could not follow must rejoin then.
+//!
+//! Of the members, the law knows what the headers of commits say. A header that has members vanish whom it does not remove is not
+//! believed: they count on ([`Ledger::members`]). It is not refused either: the count before may be a false one that
+//! stands, and would then shut out every true commit. So who says falsely to leave nobody else has to say that it
+//! removes all of them; whom it could remove in truth, with the same effect.
 
 use std::collections::VecDeque;
 
-use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp};
+use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp, limits};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
 use super::{PROPOSALS_MAX, PROPOSAL_UNIT, Refused, VerdictError, admit};
@@ -52,7 +57,7 @@ pub struct OpenCommit {
     pub committer: ChannelKey,
     /// Root of the key tree of the epoch that it began.
     pub key_root: Hash,
-    /// Members of that epoch.
+    /// Members of that epoch, as they are counted ([`Ledger::members`]).
     pub members: u32,
     /// Members that it removed.
     pub removed: u32,
@@ -178,7 +183,8 @@ impl Ledger {
         &self.key_root
     }
 
-    /// Members of the epoch that the group is in, by the word of who committed it.
+    /// Members of the epoch that the group is in, by the word of who committed it; but no fewer than those before it
+    /// whom that commit does not say to remove.
     #[must_use]
     pub fn members(&self) -> u32 {
         self.open.last().map_or(self.members, |commit| commit.members)
@@ -253,8 +259,12 @@ impl Ledger {
         }
         match (entry.kind, &entry.commit, &entry.verdict) {
             (EntryKind::Commit, Some(header), _) => {
+                if header.members == 0 || u64::from(header.members) > limits::MEMBERS {
+                    return Err(Refused::Counts);
+                }
+                let members = self.members().saturating_sub(header.removed).max(header.members);
                 // Who is alone, or is left alone, has nobody to dispute it.
-                let alone = (self.members == 1 && self.open.is_empty()) || header.members == 1;
+                let alone = (self.members == 1 && self.open.is_empty()) || members == 1;
                 if self.open.len() >= OPEN_MAX {
                     return Err(Refused::Unsettled);
                 }
@@ -264,7 +274,7 @@ impl Ledger {
                     hash,
                     committer: header.committer,
                     key_root: header.key_root,
-                    members: header.members,
+                    members,
                     removed: header.removed,
                     nacks: Vec::new(),
                     disputed: None,

@@ -228,6 +228,48 @@ fn who_is_alone_settles_at_once_and_others_wait_for_an_ack() {
     log.commit(102, 1, &[1, 2]).unwrap();
 }
 
+impl Log {
+    /// A commit that says what it likes of the epoch that it begins.
+    fn claim(&mut self, time: u64, removed: u32, members: u32) -> Result<Vec<Change>, Refused> {
+        let epoch = self.ledger.at(Timestamp(time)).epoch();
+        let header = CommitHeader { committer: key(1), removed, members, key_root: tree(&[1]).root() };
+        let done = self.submit(time, Entry::commit(epoch, header, Body::Inline(time.to_be_bytes().to_vec())));
+        if done.is_ok() {
+            self.rosters.push(vec![1]);
+        }
+        done
+    }
+}
+
+#[test]
+fn who_vanishes_without_being_removed_counts_on() {
+    let mut log = Log::new(&[1, 2, 3, 4]);
+    assert_eq!(log.claim(0, 0, 1), Ok(vec![]), "three others can say what it is");
+    assert_eq!(log.ledger.members(), 4);
+    assert_eq!(log.nack(1, 2, 1), Ok(vec![Change::Disputed { commit: Seq(1) }]));
+    // Nor step by step, nor by saying to remove fewer than it has vanish.
+    assert_eq!(log.claim(2, 0, 2), Ok(vec![]));
+    assert_eq!(log.claim(3, 2, 1), Ok(vec![]));
+    assert_eq!(log.ledger.members(), 2);
+    assert_eq!(log.message(2 + DISPUTE_MS), Ok(vec![annulled(&[1, 3, 4], 0)]));
+    assert_eq!((log.ledger.epoch(), log.ledger.members()), (Epoch(0), 4));
+    // Who says to remove all others could do so in truth: nobody is left who could acknowledge it.
+    assert_eq!(log.claim(3 + DISPUTE_MS, 3, 1), Ok(vec![settled(6, 1)]));
+    assert_eq!(log.ledger.members(), 1);
+}
+
+#[test]
+fn a_false_count_that_stands_shuts_out_no_true_commit() {
+    let mut log = Log::new(&[1, 2, 3]);
+    log.claim(0, 0, 900).unwrap();
+    log.ack(1, 2, 1).unwrap();
+    assert_eq!(log.ledger.members(), 900);
+    assert_eq!(log.commit(2, 1, &[1, 2, 3]), Ok(vec![]));
+    assert_eq!(log.claim(3, 0, 0), Err(Refused::Counts));
+    assert_eq!(log.claim(3, 0, u32::MAX), Err(Refused::Counts));
+    assert_eq!(log.ledger.open().len(), 1, "what is refused leaves no trace");
+}
+
 #[test]
 fn an_epoch_takes_so_many_proposals_and_one_that_comes_back_remembers_its_own() {
     let propose = |log: &mut Log, time: u64, bytes: usize| {

@@ -3,7 +3,7 @@
 
 mod ledger;
 
-use conclave_names::Epoch;
+use conclave_names::{Epoch, limits};
 
 use crate::EntryKind;
 
@@ -41,6 +41,9 @@ pub enum Refused {
     /// Too many commits in a row that no other member has acknowledged.
     #[error("{OPEN_MAX} commits wait for another member to acknowledge them: try again when one is online")]
     Unsettled,
+    /// A commit whose counts cannot be true of any group.
+    #[error("the commit says to leave no members, or more than {} of them", limits::MEMBERS)]
+    Counts,
     /// The body is longer than one of this kind can be in a group of so many members.
     #[error("the entry's body is longer than one of its kind can be in this group")]
     Body,
