@@ -11,6 +11,10 @@ const VERSION: u8 = 1;
 /// Longest encoded entry: an inline body and what stands around it (of a verdict, a path in a tree of all members).
 pub(crate) const ENTRY_MAX: usize = limits::INLINE_BODY + 1024;
 
+/// Most members, which no tree has more of.
+#[allow(clippy::cast_possible_truncation)]
+const MEMBERS: u32 = limits::MEMBERS as u32;
+
 /// Why bytes are no entry, or an entry cannot be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -25,7 +29,10 @@ pub enum EntryError {
     #[error("the entry is of a kind that this program does not know, or not of the form of its kind")]
     Kind,
     /// The body is over its bound.
-    #[error("the entry's body is longer than {} bytes: stage it as a blob", limits::INLINE_BODY)]
+    #[error(
+        "the entry's body is too long: up to {} bytes it is inline, and a staged one has the bound of its kind",
+        limits::INLINE_BODY
+    )]
     TooLarge,
 }
 
@@ -79,6 +86,21 @@ impl EntryKind {
         })
     }
 
+    /// Longest staged body of an entry of this kind, in bytes, in a group of so many members. Readers hold it in memory:
+    /// so only what grows with the group may be long. 0: none may be staged.
+    #[must_use]
+    pub fn body_max(self, members: u32) -> u64 {
+        let each = |bytes: u64| u64::from(members).saturating_mul(bytes);
+        match self {
+            Self::Message => limits::STAGED_BODY,
+            // A path secret for each member at worst, and KeyPackages of those it adds.
+            Self::Commit => limits::HANDSHAKE.saturating_add(each(128)).min(limits::BLOB),
+            // The group's tree.
+            Self::Successor => limits::STAGED_BODY.saturating_add(each(limits::KEY_PACKAGE as u64)).min(limits::BLOB),
+            Self::Proposal | Self::Welcome | Self::Nack | Self::Ack | Self::Knock => 0,
+        }
+    }
+
     /// Whether it is a member's word about a commit.
     #[must_use]
     pub const fn is_verdict(self) -> bool {
@@ -98,6 +120,26 @@ pub enum Body {
         /// Its length in bytes.
         size: u64,
     },
+}
+
+impl Body {
+    /// Its length in bytes, here or in the blob.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Staged { size, .. } => *size,
+        }
+    }
+
+    /// Length of the blob in bytes; 0 if there is none.
+    #[must_use]
+    pub fn staged(&self) -> u64 {
+        match self {
+            Self::Inline(_) => 0,
+            Self::Staged { size, .. } => *size,
+        }
+    }
 }
 
 impl std::fmt::Debug for Body {
@@ -237,7 +279,9 @@ impl Entry {
     fn check(&self) -> Result<(), EntryError> {
         match &self.body {
             Body::Inline(body) if body.len() > limits::INLINE_BODY => return Err(EntryError::TooLarge),
-            Body::Staged { size, .. } if *size > limits::BLOB => return Err(EntryError::TooLarge),
+            Body::Staged { size, .. } if *size > self.kind.body_max(MEMBERS) => {
+                return Err(if self.kind.body_max(MEMBERS) == 0 { EntryError::Kind } else { EntryError::TooLarge });
+            }
             _ => {}
         }
         if self.commit.is_some() != (self.kind == EntryKind::Commit) || self.verdict.is_some() != self.kind.is_verdict()
@@ -267,7 +311,8 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = Entry> {
         let body = prop_oneof![
             prop::collection::vec(any::<u8>(), 0..2000).prop_map(Body::Inline),
-            (any::<[u8; 32]>(), 0..=limits::BLOB).prop_map(|(hash, size)| Body::Staged { hash: Hash::new(hash), size }),
+            (any::<[u8; 32]>(), 0..=limits::STAGED_BODY)
+                .prop_map(|(hash, size)| Body::Staged { hash: Hash::new(hash), size }),
         ];
         (1..=6u8, any::<u64>(), any::<u32>(), body).prop_map(|(kind, epoch, removed, body)| {
             let kind = EntryKind::from_code(kind).unwrap();
@@ -277,7 +322,7 @@ mod tests {
             let path = KeyPath { index: 1, leaves: epoch, siblings: vec![hash; (removed % 21) as usize] };
             let verdict = Verdict { commit: Seq(epoch), key: committer, path, signature: Signature([7; 64]) };
             let body = match body {
-                Body::Staged { .. } if kind.is_verdict() => Body::Inline(vec![]),
+                Body::Staged { .. } if kind.body_max(2) == 0 => Body::Inline(vec![]),
                 body => body,
             };
             Entry {

@@ -338,7 +338,7 @@ fn a_successor_that_was_made_with_key_packages_of_the_old_key_is_gone_on_in() {
     }
     let views: Vec<_> = next.iter().map(|group| group.epoch_authenticator().unwrap()).collect();
     assert!(views.iter().all(|view| *view == views[0]));
-    assert_eq!(next.iter().map(|group| group.owes_rotation()).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(next.iter().map(conclave_engine::group::Group::owes_rotation).collect::<Vec<_>>(), [false, true, false]);
     assert!(next[1].refresh_due().is_some());
 }
 

@@ -3,6 +3,12 @@
 /// Longest inline body of an entry, in bytes. What is longer is staged as a blob and named by its hash.
 pub const INLINE_BODY: usize = 64 * 1024;
 
+/// Longest staged body of an entry whose kind does not grow with the group, in bytes: 256 KiB.
+pub const STAGED_BODY: u64 = 256 * 1024;
+
+/// Longest handshake message, in bytes: 16 MiB. In private groups 128 more for each member, whose path secret it may have to carry.
+pub const HANDSHAKE: u64 = 16 * 1024 * 1024;
+
 /// Largest staged blob, in bytes (a tree of 100,000 members is about 80 MB with certificates).
 pub const BLOB: u64 = 256 * 1024 * 1024;
 

@@ -100,6 +100,8 @@ pub(crate) enum Offence {
     Flags,
     /// Its commit says that the group will have more members.
     Members,
+    /// Its commit says that the group will have no other member, though it removes none.
+    Alone,
     /// Its commit is changed after it was sealed.
     Body,
     /// Its commit is no commit at all.
@@ -130,10 +132,11 @@ pub(crate) enum Offence {
 
 impl Offence {
     /// All but the repetition of messages.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Root,
         Self::Flags,
         Self::Members,
+        Self::Alone,
         Self::Body,
         Self::Garbage,
         Self::PathSecret,
@@ -155,6 +158,7 @@ impl Offence {
             Self::Root
                 | Self::Flags
                 | Self::Members
+                | Self::Alone
                 | Self::Body
                 | Self::Garbage
                 | Self::PathSecret
@@ -176,6 +180,6 @@ impl Offence {
 
     /// Whether nobody can apply the commit.
     pub(crate) const fn is_void(self) -> bool {
-        matches!(self, Self::Root | Self::Flags | Self::Members | Self::Body | Self::Garbage)
+        matches!(self, Self::Root | Self::Flags | Self::Members | Self::Alone | Self::Body | Self::Garbage)
     }
 }

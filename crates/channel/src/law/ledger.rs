@@ -13,13 +13,18 @@
 //! What one member can do by false words: its Nack alone annuls a commit only if no other member (the committer apart)
 //! is online within the window; a member that a commit removes cannot dispute it by itself at all ([`Ledger::admit`]).
 //! A false Ack takes a second member beside the committer; who could not follow must rejoin then.
+//!
+//! Of the members, the law knows what the headers of commits say. A header that has members vanish whom it does not remove is not
+//! believed: they count on ([`Ledger::members`]). It is not refused either: the count before may be a false one that
+//! stands, and would then shut out every true commit. So who says falsely to leave nobody else has to say that it
+//! removes all of them; whom it could remove in truth, with the same effect.
 
 use std::collections::VecDeque;
 
-use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp};
+use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp, limits};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
-use super::{Refused, VerdictError, admit};
+use super::{PROPOSAL_UNIT, PROPOSALS_MAX, Refused, VerdictError, admit};
 use crate::{Body, Entry, EntryError, EntryKind, access::ChannelKey, chain, verdict::Verdict};
 
 /// How long a disputed commit waits for an Ack, in milliseconds of channel time: 15 minutes.
@@ -52,7 +57,7 @@ pub struct OpenCommit {
     pub committer: ChannelKey,
     /// Root of the key tree of the epoch that it began.
     pub key_root: Hash,
-    /// Members of that epoch.
+    /// Members of that epoch, as they are counted ([`Ledger::members`]).
     pub members: u32,
     /// Members that it removed.
     pub removed: u32,
@@ -60,6 +65,8 @@ pub struct OpenCommit {
     nacks: Vec<ChannelKey>,
     /// Since when it is disputed.
     disputed: Option<Timestamp>,
+    /// What the proposals of the epoch that it ended took of [`PROPOSALS_MAX`].
+    proposals: u32,
 }
 
 impl OpenCommit {
@@ -112,13 +119,15 @@ pub struct Ledger {
     since: Timestamp,
     /// Commits after it, in order; the first ended it.
     open: Vec<OpenCommit>,
+    /// What the proposals of the epoch that the group is in take of [`PROPOSALS_MAX`].
+    proposals: u32,
 }
 
 impl Ledger {
     /// Of a channel whose epoch began beyond all doubt: a group's first, with its creator alone.
     #[must_use]
     pub fn new(epoch: Epoch, key_root: Hash, members: u32) -> Self {
-        Self { settled: epoch, key_root, members, since: Timestamp(0), open: Vec::new() }
+        Self { settled: epoch, key_root, members, since: Timestamp(0), open: Vec::new(), proposals: 0 }
     }
 
     /// Encodes it, for a store.
@@ -174,7 +183,8 @@ impl Ledger {
         &self.key_root
     }
 
-    /// Members of the epoch that the group is in, by the word of who committed it.
+    /// Members of the epoch that the group is in, by the word of who committed it; but no fewer than those before it
+    /// whom that commit does not say to remove.
     #[must_use]
     pub fn members(&self) -> u32 {
         self.open.last().map_or(self.members, |commit| commit.members)
@@ -203,6 +213,7 @@ impl Ledger {
         let lost = |open: &OpenCommit| open.disputed.is_some_and(|since| since.plus_ms(DISPUTE_MS) < now);
         if let Some(index) = self.open.iter().position(lost) {
             let epoch = self.ended(index);
+            self.proposals = self.open.get(index).map_or(0, |open| open.proposals);
             let commits = self.open.drain(index..).map(|open| open.seq).collect();
             changes.push(Change::Annulled { commits, epoch });
         }
@@ -243,10 +254,17 @@ impl Ledger {
         hash: Hash,
     ) -> Result<Vec<Change>, Refused> {
         admit(entry.kind, entry.epoch, self.epoch())?;
+        if entry.body.staged() > entry.kind.body_max(self.members()) {
+            return Err(Refused::Body);
+        }
         match (entry.kind, &entry.commit, &entry.verdict) {
             (EntryKind::Commit, Some(header), _) => {
+                if header.members == 0 || u64::from(header.members) > limits::MEMBERS {
+                    return Err(Refused::Counts);
+                }
+                let members = self.members().saturating_sub(header.removed).max(header.members);
                 // Who is alone, or is left alone, has nobody to dispute it.
-                let alone = (self.members == 1 && self.open.is_empty()) || header.members == 1;
+                let alone = (self.members == 1 && self.open.is_empty()) || members == 1;
                 if self.open.len() >= OPEN_MAX {
                     return Err(Refused::Unsettled);
                 }
@@ -256,10 +274,11 @@ impl Ledger {
                     hash,
                     committer: header.committer,
                     key_root: header.key_root,
-                    members: header.members,
+                    members,
                     removed: header.removed,
                     nacks: Vec::new(),
                     disputed: None,
+                    proposals: std::mem::take(&mut self.proposals),
                 });
                 let mut changes = Vec::new();
                 while alone && !self.open.is_empty() {
@@ -280,7 +299,16 @@ impl Ledger {
             (EntryKind::Message, ..) if entry.epoch < self.epoch() && self.began().plus_ms(LATE_MS) < time => {
                 Err(Refused::Epoch { found: entry.epoch, current: self.epoch() })
             }
-            (EntryKind::Message | EntryKind::Proposal | EntryKind::Successor, ..) => Ok(Vec::new()),
+            (EntryKind::Proposal, ..) => {
+                let units = entry.body.size().div_ceil(PROPOSAL_UNIT).max(1);
+                let proposals = u64::from(self.proposals).saturating_add(units);
+                self.proposals = u32::try_from(proposals)
+                    .ok()
+                    .filter(|proposals| *proposals <= PROPOSALS_MAX)
+                    .ok_or(Refused::Proposals)?;
+                Ok(Vec::new())
+            }
+            (EntryKind::Message | EntryKind::Successor, ..) => Ok(Vec::new()),
             _ => Err(Refused::Kind),
         }
     }

@@ -228,6 +228,93 @@ fn who_is_alone_settles_at_once_and_others_wait_for_an_ack() {
     log.commit(102, 1, &[1, 2]).unwrap();
 }
 
+impl Log {
+    /// A commit that says what it likes of the epoch that it begins.
+    fn claim(&mut self, time: u64, removed: u32, members: u32) -> Result<Vec<Change>, Refused> {
+        let epoch = self.ledger.at(Timestamp(time)).epoch();
+        let header = CommitHeader { committer: key(1), removed, members, key_root: tree(&[1]).root() };
+        let done = self.submit(time, Entry::commit(epoch, header, Body::Inline(time.to_be_bytes().to_vec())));
+        if done.is_ok() {
+            self.rosters.push(vec![1]);
+        }
+        done
+    }
+}
+
+#[test]
+fn who_vanishes_without_being_removed_counts_on() {
+    let mut log = Log::new(&[1, 2, 3, 4]);
+    assert_eq!(log.claim(0, 0, 1), Ok(vec![]), "three others can say what it is");
+    assert_eq!(log.ledger.members(), 4);
+    assert_eq!(log.nack(1, 2, 1), Ok(vec![Change::Disputed { commit: Seq(1) }]));
+    // Nor step by step, nor by saying to remove fewer than it has vanish.
+    assert_eq!(log.claim(2, 0, 2), Ok(vec![]));
+    assert_eq!(log.claim(3, 2, 1), Ok(vec![]));
+    assert_eq!(log.ledger.members(), 2);
+    assert_eq!(log.message(2 + DISPUTE_MS), Ok(vec![annulled(&[1, 3, 4], 0)]));
+    assert_eq!((log.ledger.epoch(), log.ledger.members()), (Epoch(0), 4));
+    // Who says to remove all others could do so in truth: nobody is left who could acknowledge it.
+    assert_eq!(log.claim(3 + DISPUTE_MS, 3, 1), Ok(vec![settled(6, 1)]));
+    assert_eq!(log.ledger.members(), 1);
+}
+
+#[test]
+fn a_false_count_that_stands_shuts_out_no_true_commit() {
+    let mut log = Log::new(&[1, 2, 3]);
+    log.claim(0, 0, 900).unwrap();
+    log.ack(1, 2, 1).unwrap();
+    assert_eq!(log.ledger.members(), 900);
+    assert_eq!(log.commit(2, 1, &[1, 2, 3]), Ok(vec![]));
+    assert_eq!(log.claim(3, 0, 0), Err(Refused::Counts));
+    assert_eq!(log.claim(3, 0, u32::MAX), Err(Refused::Counts));
+    assert_eq!(log.ledger.open().len(), 1, "what is refused leaves no trace");
+}
+
+#[test]
+fn an_epoch_takes_so_many_proposals_and_one_that_comes_back_remembers_its_own() {
+    let propose = |log: &mut Log, time: u64, bytes: usize| {
+        let epoch = log.ledger.at(Timestamp(time)).epoch();
+        log.submit(time, Entry::new(EntryKind::Proposal, epoch, Body::Inline(vec![0; bytes])))
+    };
+    let unit = usize::try_from(PROPOSAL_UNIT).unwrap();
+    let mut log = Log::new(&[1, 2]);
+    for _ in 0..PROPOSALS_MAX / 2 {
+        propose(&mut log, 0, unit + 1).unwrap();
+    }
+    assert_eq!(propose(&mut log, 0, 0), Err(Refused::Proposals));
+    log.message(0).unwrap();
+    // Another epoch takes as many.
+    log.commit(1, 1, &[1, 2]).unwrap();
+    let commit = log.seq;
+    for _ in 0..PROPOSALS_MAX {
+        propose(&mut log, 1, unit).unwrap();
+    }
+    assert_eq!(propose(&mut log, 1, 1), Err(Refused::Proposals));
+    log.nack(2, 2, commit).unwrap();
+    let later = 3 + DISPUTE_MS;
+    assert_eq!(propose(&mut log, later, 1), Err(Refused::Proposals), "they are those of before the void commit");
+    assert_eq!(log.commit(later, 1, &[1, 2]), Ok(vec![annulled(&[commit], 0)]));
+    propose(&mut log, later, 1).unwrap();
+}
+
+#[test]
+fn only_what_grows_with_the_group_may_be_large() {
+    let mut log = Log::new(&[1, 2]);
+    let staged = |kind, size| Entry::new(kind, Epoch(0), Body::Staged { hash: Hash::new([1; 32]), size });
+    let commit = |size| {
+        let header = CommitHeader { committer: key(1), removed: 0, members: 2, key_root: tree(&[1, 2]).root() };
+        Entry::commit(Epoch(0), header, Body::Staged { hash: Hash::new([1; 32]), size })
+    };
+    log.submit(0, staged(EntryKind::Message, limits::STAGED_BODY)).unwrap();
+    assert_eq!(log.submit(0, staged(EntryKind::Successor, limits::BLOB)), Err(Refused::Body));
+    log.submit(0, staged(EntryKind::Successor, limits::STAGED_BODY + 2 * limits::KEY_PACKAGE as u64)).unwrap();
+    assert_eq!(log.submit(0, commit(limits::HANDSHAKE + 257)), Err(Refused::Body));
+    log.submit(0, commit(limits::HANDSHAKE + 256)).unwrap();
+    // What is too large in any group is no entry.
+    let (large, never) = (staged(EntryKind::Message, limits::STAGED_BODY + 1), staged(EntryKind::Proposal, 1));
+    assert_eq!((large.to_bytes(), never.to_bytes()), (Err(EntryError::TooLarge), Err(EntryError::Kind)));
+}
+
 #[test]
 fn a_verdict_about_other_bytes_another_epoch_or_kind_does_not_count() {
     let mut log = Log::new(&[1, 2]);

@@ -3,11 +3,17 @@
 
 mod ledger;
 
-use conclave_names::Epoch;
+use conclave_names::{Epoch, limits};
 
 use crate::EntryKind;
 
 pub use ledger::{Change, DISPUTE_MS, LATE_MS, Ledger, OPEN_MAX, OpenCommit, SETTLED_MS};
+
+/// Proposals that one epoch takes: members keep them until a commit comes. One of more than [`PROPOSAL_UNIT`] bytes counts as several.
+pub const PROPOSALS_MAX: u32 = 512;
+
+/// Bytes of a proposal's body that count as one: 8 KiB.
+pub const PROPOSAL_UNIT: u64 = 8 * 1024;
 
 /// Why an entry may not follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +41,17 @@ pub enum Refused {
     /// Too many commits in a row that no other member has acknowledged.
     #[error("{OPEN_MAX} commits wait for another member to acknowledge them: try again when one is online")]
     Unsettled,
+    /// A commit whose counts cannot be true of any group.
+    #[error("the commit says to leave no members, or more than {} of them", limits::MEMBERS)]
+    Counts,
+    /// The body is longer than one of this kind can be in a group of so many members.
+    #[error("the entry's body is longer than one of its kind can be in this group")]
+    Body,
+    /// The epoch has as many proposals as it takes.
+    #[error(
+        "so many proposals wait for a commit that no more are taken ({PROPOSALS_MAX}, those over {PROPOSAL_UNIT} bytes counted as several): commit some first"
+    )]
+    Proposals,
     /// A member's word about a commit does not count.
     #[error(transparent)]
     Verdict(#[from] VerdictError),

@@ -1,6 +1,7 @@
 //! A client: one device of one user, with its account, its groups and its keying material.
 
 mod asking;
+mod batch;
 mod devices;
 mod error;
 mod external;

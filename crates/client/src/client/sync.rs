@@ -1,6 +1,5 @@
 //! Catching up: the inbox, the groups, the keying material.
 
-use conclave_channel::{Body, Entry};
 use conclave_engine::{
     group::{GroupSummary, Incoming, KIND_MESSAGE, Status, list_readable},
     invitation::{Invitation, JoinError, TreeFetch},
@@ -22,7 +21,7 @@ const DOWNLOADS: usize = 8;
 
 /// Where entries come from.
 #[derive(Clone, Copy)]
-enum Source {
+pub(super) enum Source {
     /// Fetched after our place: in order, without gaps.
     Fetched,
     /// A stream.
@@ -505,42 +504,6 @@ impl Client {
         Err(refused.into())
     }
 
-    /// Processes entries that follow our place in a group's channel.
-    pub(super) async fn process(
-        &mut self,
-        name: &GroupUri,
-        entries: Vec<v1::LoggedEntry>,
-    ) -> Result<Vec<ClientEvent>, ClientError> {
-        let batch = self.with_blobs(name, entries).await?;
-        self.take(name, &batch, Source::Fetched)
-    }
-
-    /// Entries with the blobs that they name, but for those that are of our own making.
-    async fn with_blobs(
-        &mut self,
-        name: &GroupUri,
-        entries: Vec<v1::LoggedEntry>,
-    ) -> Result<Vec<Incoming>, ClientError> {
-        self.group(name)?;
-        let group = self.groups.get(name);
-        let wanted = |entry: &[u8]| group.is_none_or(|group| group.wants_blob(entry));
-        let mut batch = Vec::with_capacity(entries.len());
-        for logged in entries {
-            let blob = match Entry::parse(&logged.entry).map(|entry| entry.body) {
-                Ok(Body::Staged { hash, size }) if wanted(&logged.entry) => {
-                    match self.delivery.download_blob(hash, size).await {
-                        Ok(blob) => Some(blob),
-                        Err(CallError::Refused(refusal)) if refusal.code == Code::BlobUnknown => None,
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                _ => None,
-            };
-            batch.push(Incoming { seq: Seq(logged.seq), time: Timestamp(logged.time_ms), entry: logged.entry, blob });
-        }
-        Ok(batch)
-    }
-
     /// Takes what a stream brought, in whatever order; then reads what is missing before it.
     pub(super) async fn process_stream(
         &mut self,
@@ -558,10 +521,11 @@ impl Client {
         entries: Vec<v1::LoggedEntry>,
         events: &mut Vec<ClientEvent>,
     ) -> Result<(), ClientError> {
-        let batch = self.with_blobs(name, entries).await?;
+        let last = entries.last().map_or(Seq(0), |last| Seq(last.seq));
+        // What is left of them is fetched.
+        let batch = self.next_batch(name, &mut entries.into(), Source::Stream).await?;
         events.extend(self.take(name, &batch, Source::Stream)?);
-        let place = self.group(name)?.position().seq;
-        if batch.last().is_some_and(|last| last.seq > place) {
+        if last > self.group(name)?.position().seq {
             events.extend(self.sync_group(name).await?);
             events.extend(self.take(name, &[], Source::Stream)?);
         }
@@ -570,7 +534,12 @@ impl Client {
     }
 
     /// Processes a batch, and makes it durable.
-    fn take(&mut self, name: &GroupUri, batch: &[Incoming], source: Source) -> Result<Vec<ClientEvent>, ClientError> {
+    pub(super) fn take(
+        &mut self,
+        name: &GroupUri,
+        batch: &[Incoming],
+        source: Source,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
         self.group(name)?;
         let (now, mut failed) = (self.delivery.now(), None);
         // What was in a void epoch before the group was made anew is said again after.

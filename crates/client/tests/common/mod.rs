@@ -83,11 +83,14 @@ impl World {
 
     /// Alice and Bob, in a group that she has made.
     pub async fn pair(&self) -> (Client, Client, GroupUri) {
-        let (mut alice, mut bob) = (self.person("alice").await, self.person("bob").await);
-        let club = alice.create_group("The Club").await.unwrap();
-        alice.add(&club, &[user("bob")]).await.unwrap();
-        bob.sync().await.unwrap();
-        (alice, bob, club)
+        let set_up = async {
+            let (mut alice, mut bob) = (self.person("alice").await, self.person("bob").await);
+            let club = alice.create_group("The Club").await.unwrap();
+            alice.add(&club, &[user("bob")]).await.unwrap();
+            bob.sync().await.unwrap();
+            (alice, bob, club)
+        };
+        Box::pin(set_up).await
     }
 
     pub async fn person_in(&self, store: Box<dyn ProfileStore>, name: &str) -> Client {

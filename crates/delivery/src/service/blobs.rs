@@ -13,7 +13,7 @@ use crate::store::{BlobRow, KeyedHash, Read, StoreError, Tx};
 /// How long a blob stays that nothing names, in milliseconds: a day.
 pub(super) const UNNAMED_MS: u64 = 24 * 3600 * 1000;
 
-/// Longest blob that stays for those who were invited, in bytes: it has 126 for each of 64 open commits, and their Nacks.
+/// Longest blob that stays for those who were invited, in bytes: it has 130 for each of 64 open commits, and their Nacks.
 const PROMISED_BYTES: u64 = 256 * 1024;
 
 /// The answer where a blob is wanted that is not there.
@@ -29,6 +29,18 @@ pub(super) fn pin(tx: &mut dyn Tx, hash: &Hash, size: Option<u64>) -> Result<(),
     }
     // What is named counts for the channel's retention, no longer for what it has staged.
     Ok(tx.put_blob(&BlobRow { pins: row.pins.saturating_add(1), scope: None, ..row })?)
+}
+
+/// Notes that an entry names a blob. One that is named already is refused: each entry's body is sealed anew, so it is nobody's
+/// but who would have its bytes count, and be read, again and again.
+pub(super) fn name(tx: &mut dyn Tx, hash: &Hash, size: u64) -> Result<(), Refusal> {
+    if tx.blob(hash)?.is_some_and(|row| row.pins > 0) {
+        return Err(Refusal::new(
+            Code::BlobInvalid,
+            "another entry or a tree has this blob already: seal the body anew",
+        ));
+    }
+    pin(tx, hash, Some(size))
 }
 
 /// Has a blob stay until a time, whether something names it or not.

@@ -22,9 +22,6 @@ use crate::{
     visible::{Followed, Handshake, Source, Tip, is_outside},
 };
 
-/// Longest handshake message of a visible group, in bytes.
-const HANDSHAKE: u64 = 16 * 1024 * 1024;
-
 /// What the server knows of a group with visible handshakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FollowedGroup {
@@ -233,8 +230,8 @@ fn message(read: &mut dyn Read, entry: &Entry) -> Result<Vec<u8>, Refusal> {
         Body::Inline(body) => return Ok(body.clone()),
         Body::Staged { hash, size } => (hash, *size),
     };
-    if size > HANDSHAKE {
-        return Err(too_large("a visible group's handshake message", HANDSHAKE));
+    if size > limits::HANDSHAKE {
+        return Err(too_large("a visible group's handshake message", limits::HANDSHAKE));
     }
     let row = read.blob(hash)?.ok_or_else(blobs::unknown)?;
     if row.size != size {

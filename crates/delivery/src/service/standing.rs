@@ -63,7 +63,8 @@ pub(super) fn admit(row: &ChannelRow, entry: &Entry, bytes: &[u8], now: Timestam
             return Refusal::new(Code::EpochStale, refused.to_string()).with("epoch", current);
         }
         let code = match refused {
-            Refused::Unsettled => Code::QuotaExceeded,
+            Refused::Unsettled | Refused::Proposals => Code::QuotaExceeded,
+            Refused::Body => Code::TooLarge,
             Refused::Verdict(_) => Code::VerdictRefused,
             _ => Code::EntryInvalid,
         };

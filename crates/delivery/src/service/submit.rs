@@ -81,11 +81,7 @@ pub(super) fn append(
     bytes: Vec<u8>,
     now: Timestamp,
 ) -> Result<SubmitResponse, Refusal> {
-    let staged = match &entry.body {
-        Body::Staged { size, .. } => *size,
-        Body::Inline(_) => 0,
-    };
-    let kept = channel.bytes.saturating_add(bytes.len() as u64).saturating_add(staged);
+    let kept = channel.bytes.saturating_add(bytes.len() as u64).saturating_add(entry.body.staged());
     let seq = channel.head.next();
     let time = channel.head_time.max(now);
     let head_hash = chain::next(&channel.head_hash, seq, entry.kind, time, &chain::entry_hash(&bytes));
@@ -94,7 +90,7 @@ pub(super) fn append(
     }
     // It refuses or writes; nothing refuses after it.
     if let Body::Staged { hash, size } = &entry.body {
-        blobs::pin(tx, hash, Some(*size))?;
+        blobs::name(tx, hash, *size)?;
     }
     tx.append_entry(&EntryRow {
         channel: channel.id,

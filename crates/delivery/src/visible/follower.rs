@@ -90,8 +90,6 @@ pub(crate) enum Source {
 pub(crate) struct Followed {
     pub(super) group: ExternalGroup<Config>,
     pub(super) tip: Tip,
-    /// Proposals that wait for a commit.
-    pub(super) proposals: usize,
     /// Commits and bytes of handshakes since the newest checkpoint.
     pub(super) commits: u32,
     pub(super) bytes: usize,
@@ -113,7 +111,7 @@ pub(super) fn mls_time(time: Timestamp) -> MlsTime {
 impl Followed {
     pub(super) fn new(group: ExternalGroup<Config>, tip: Tip) -> Self {
         let tree_size = group.exported_tree().byte_size();
-        Self { group, tip, proposals: 0, commits: 0, bytes: 0, tree_size, tree: OnceLock::new() }
+        Self { group, tip, commits: 0, bytes: 0, tree_size, tree: OnceLock::new() }
     }
 
     /// Gives the last handshake the place that it got.
@@ -264,10 +262,8 @@ impl Follower {
             let message = MlsMessage::from_bytes(&row.message)?;
             if row.kind == EntryKind::Proposal {
                 followed.group.insert_proposal_from_message(message)?;
-                followed.proposals += 1;
             } else {
                 followed.group.process_incoming_message_with_time(message, mls_time(row.time))?;
-                followed.proposals = 0;
                 followed.commits += 1;
             }
             followed.advance(row.seq, &row.message);

@@ -21,7 +21,7 @@ use mls_rs_codec::MlsEncode;
 
 use super::{
     follower::{Config, Followed, Follower, Handshake, Source, mls_time},
-    refused::{HandshakeError, PROPOSALS_MAX},
+    refused::HandshakeError,
     trust::Awake,
 };
 
@@ -128,9 +128,6 @@ impl Follower {
                 return Err(HandshakeError::Sender("this call is for proposals of the group's external senders"));
             }
         }
-        if followed.proposals >= PROPOSALS_MAX {
-            return Err(HandshakeError::TooManyProposals);
-        }
         let received = followed.group.process_incoming_message_with_time(message, mls_time(handshake.time))?;
         let ExternalReceivedMessage::Proposal(description) = received else {
             return Err(HandshakeError::Format("Proposal"));
@@ -140,7 +137,6 @@ impl Follower {
         }
         self.judge(followed, &description, sender, handshake.time)?;
         followed.group.insert_proposal(description.cached_proposal());
-        followed.proposals += 1;
         followed.advance(handshake.seq, handshake.message);
         Ok(())
     }

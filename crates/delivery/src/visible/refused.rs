@@ -9,9 +9,6 @@ use conclave_names::Epoch;
 use conclave_protocol::{Code, Refusal};
 use mls_rs::error::MlsError;
 
-/// Most proposals that wait for a commit in one epoch.
-pub(crate) const PROPOSALS_MAX: usize = 512;
-
 /// Why a handshake message, or the beginning of a group, is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
@@ -38,9 +35,6 @@ pub(crate) enum HandshakeError {
     /// It commits a proposal that is not in the log of its epoch.
     #[error("it commits the proposal {0}, which is not in the channel before it: submit that first")]
     UnknownProposal(String),
-    /// Too many proposals wait.
-    #[error("{PROPOSALS_MAX} proposals wait for a commit: commit them first")]
-    TooManyProposals,
     /// MLS refused for any other reason.
     #[error("MLS refuses it: {0}")]
     Mls(String),
@@ -69,7 +63,6 @@ impl HandshakeError {
             Self::Policy(_) => "policy",
             Self::Credential(_) => "credential",
             Self::UnknownProposal(_) => "unknown-proposal",
-            Self::TooManyProposals => "too-many-proposals",
             Self::Mls(_) => "mls",
             Self::AuthenticatedData(_) => "authenticated-data",
             Self::Header(_) => "header",

@@ -202,6 +202,33 @@ fn what_nothing_names_goes_after_a_day_and_what_an_entry_names_stays() {
     assert_eq!(stage(&mut world, &session, entry_hash(&partial), &partial, 5, 10).unwrap(), 0);
 }
 
+#[test]
+fn one_entry_names_a_blob_and_only_commits_and_successors_name_large_ones() {
+    let (mut world, session) = group();
+    let blob = vec![1; 1000];
+    let hash = world.stage(&session, &blob);
+    let first = staged(1, hash, 1000);
+    let reply = world.submit(&session, &first).unwrap().reply;
+    let refusal = refused(world.submit(&session, &staged(2, hash, 1000)), Code::BlobInvalid);
+    assert!(refusal.message.contains("already"), "{refusal}");
+    assert_eq!(world.submit(&session, &first).unwrap().reply, reply, "the same submission is no other entry");
+    // Also where it is announced and nothing of it is here.
+    let parse = |n: u8, size: u64| {
+        let mut request = staged(n, Hash::new([n; 32]), limits::STAGED_BODY);
+        let at = request.entry.len() - 8;
+        request.entry[at..].copy_from_slice(&size.to_be_bytes());
+        request
+    };
+    refused(world.submit(&session, &parse(3, limits::STAGED_BODY)), Code::BlobUnknown);
+    refused(world.submit(&session, &parse(4, limits::STAGED_BODY + 1)), Code::TooLarge);
+    let successor = |size| {
+        let body = Body::Staged { hash: Hash::new([9; 32]), size };
+        submission(5, Entry::new(EntryKind::Successor, Epoch(0), body).to_bytes().unwrap())
+    };
+    refused(world.submit(&session, &successor(limits::BLOB)), Code::TooLarge);
+    refused(world.submit(&session, &successor(limits::STAGED_BODY)), Code::BlobUnknown);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

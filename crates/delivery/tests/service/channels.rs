@@ -222,3 +222,33 @@ fn a_full_store_changes_nothing_and_says_so() {
     world.store.set_full(false);
     assert_eq!(world.send(&session, 1, 0).unwrap(), 1);
 }
+
+#[test]
+fn an_epoch_takes_so_many_proposals_and_the_next_as_many() {
+    let (mut world, session) = two();
+    let propose = |world: &mut World, session: &Session, n: u64, epoch: u64| {
+        let entry = entry(EntryKind::Proposal, epoch, &n.to_be_bytes());
+        let key = u128::from(n).to_be_bytes().to_vec();
+        world.submit(session, &v1::SubmitRequest { idempotency_key: key, entry })
+    };
+    for n in 0..512 {
+        propose(&mut world, &session, n, 1).unwrap();
+    }
+    let refusal = refused(propose(&mut world, &session, 512, 1), Code::QuotaExceeded);
+    assert!(refusal.message.contains("commit some first"), "{refusal}");
+    world.send(&session, 200, 1).unwrap();
+    let head = world.fetch(&session, 0).unwrap().head;
+    world.commit(&session, &bundle(201, 1, &[1, 2], head)).unwrap();
+    let session = world.open(1, 2, &[1, 2]).unwrap();
+    propose(&mut world, &session, 513, 2).unwrap();
+}
+
+/// A group of 1 and 2 in epoch 1, and a session of 1.
+fn two() -> (World, Session) {
+    let mut world = World::new();
+    world.create(GROUP, 1).unwrap();
+    let first = world.open(1, 0, &[1]).unwrap();
+    world.commit(&first, &bundle(1, 0, &[1, 2], 0)).unwrap();
+    let session = world.open(1, 1, &[1, 2]).unwrap();
+    (world, session)
+}

@@ -98,6 +98,27 @@ fn a_commit_that_nobody_acknowledges_is_annulled_and_the_epoch_takes_another() {
     assert_eq!(world.seqs(&carol, 4), [5, 6]);
 }
 
+/// The server knows no members: but it knows how many there were, and how many the commit says to remove.
+#[test]
+fn a_commit_that_falsely_leaves_one_member_can_be_disputed() {
+    let (mut world, sessions) = group();
+    let [alice, bob, _] = sessions.as_slice() else { panic!() };
+    // Not a removal, but a tree of her key alone.
+    world.commit(alice, &bundle(2, 1, &[1], 1)).unwrap();
+    let nack = verdict(&mut world, EntryKind::Nack, 2, bob, 2);
+    world.submit(bob, &nack).unwrap();
+    world.now = world.now.plus_ms(DISPUTE_MS + 1);
+    let bob = bob_again(&mut world);
+    assert_eq!(world.commit(&bob, &bundle(3, 1, &[1, 2, 3], 3)).unwrap().reply.seq, 4);
+    // And what no group has is refused.
+    let mut none = bundle(4, 2, &[1, 2, 3], 4);
+    let mut entry = Entry::parse(&none.entry).unwrap();
+    entry.commit.as_mut().unwrap().members = 0;
+    none.entry = entry.to_bytes().unwrap();
+    let alice = world.open(1, 2, &[1, 2, 3]).unwrap();
+    refused(world.commit(&alice, &none), Code::EntryInvalid);
+}
+
 #[test]
 fn an_annulled_removal_gives_the_access_back() {
     let (mut world, sessions) = group();

@@ -9,7 +9,7 @@ use conclave_mls::{
     frame::{Frame, HEARTBEAT},
     seal::{Purpose, entry_context},
 };
-use conclave_names::{ClientUri, Epoch, Hash, Seq, Timestamp};
+use conclave_names::{ClientUri, Epoch, Hash, Seq, Timestamp, limits};
 use mls_rs::{
     MlsMessage, MlsMessageDescription,
     group::{ContentType, ProposalMessageDescription, ProposalSender, ReceivedMessage, Sender, proposal::Proposal},
@@ -17,7 +17,7 @@ use mls_rs::{
 
 use super::{Group, Status, journal::Used, step::Step, submit::is_message};
 use crate::{
-    intent::Wish,
+    intent::{Intent, Wish},
     mls_client::{MlsError, MlsGroup, mls_time, suite},
     outcome::{Event, Outcome, ProcessError, Rejection},
     writes::{StoredMessage, Write},
@@ -103,10 +103,22 @@ pub(super) fn body_of<'a>(entry: &'a Entry, incoming: &'a Incoming) -> Result<&'
 }
 
 impl Group {
-    /// Whether an entry's blob is needed to process it, if it names one: not that of one of ours.
+    /// Whether an entry's blob is needed to process it at our place, if it names one: not that of one of ours, nor one that says
+    /// nothing to us whatever is in it. Of what is not small ([`limits::STAGED_BODY`]) that can be said of the entry after our place only.
     #[must_use]
     pub fn wants_blob(&self, entry: &[u8]) -> bool {
-        !self.intents.values().any(|intent| intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == entry))
+        let Ok(parsed) = Entry::parse(entry) else { return false };
+        if parsed.kind == EntryKind::Successor {
+            // Also of ours.
+            return self.frozen.is_some() && parsed.body.size() <= parsed.kind.body_max(self.ledger.members());
+        }
+        let is_ours = |intent: &Intent| intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == entry);
+        if self.intents.values().any(is_ours) {
+            return false;
+        }
+        let follows = parsed.epoch <= self.epoch() && self.status != Status::Removed;
+        parsed.body.size() <= limits::STAGED_BODY
+            || (follows && parsed.body.size() <= parsed.kind.body_max(self.ledger.members()))
     }
 
     /// Processes entries that follow our place in the channel. Nothing is lost by calling it again with the same ones:
@@ -198,7 +210,7 @@ impl Group {
         self.ledger = ledger;
         if !passed.is_empty() {
             *checkpoint = None;
-            self.take_changes(&passed, events).map_err(state)?;
+            self.take_changes(&passed, None, events).map_err(state)?;
         }
         let stays_open = admitted.find(incoming.seq).is_some() && ahead.may_annul(incoming.time);
         let outcome = self.outcome_of(&entry, incoming, stays_open, checkpoint, events);
@@ -220,11 +232,13 @@ impl Group {
             }
             _ => {}
         }
+        let alone = entry.commit.map(|header| self.lost_committer().unwrap_or(header.committer));
         self.ledger = admitted;
         if self.joined_by == Some(hash) {
             self.joined_at.get_or_insert(incoming.seq);
         }
-        self.take_changes(&decided, events).map_err(state)?;
+        // What settles with a commit settles by it: it leaves nobody else.
+        self.take_changes(&decided, alone, events).map_err(state)?;
         if matches!(outcome, Outcome::NeedsRecovery(_)) {
             self.dispute().map_err(state)?;
         }

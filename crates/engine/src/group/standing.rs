@@ -238,7 +238,7 @@ impl Group {
         }
         self.ledger = ledger;
         let (told, removed_at) = (events.len(), self.removed_at);
-        self.take_changes(&changes, events)?;
+        self.take_changes(&changes, None, events)?;
         // Others may have acknowledged the commit behind our removal, where we cannot read.
         self.returned = removed_at.filter(|_| self.status == Status::Active);
         self.touched = true;
@@ -273,19 +273,30 @@ impl Group {
         (self.status == Status::Active).then(|| front.time.plus_ms(SETTLED_MS + 1 + BLIND_MS))
     }
 
-    /// Carries out what the log has decided.
-    pub(super) fn take_changes(&mut self, changes: &[Change], events: &mut Vec<Event>) -> Result<(), MlsError> {
+    /// Whose commit we could not apply, if it is open.
+    pub(super) fn lost_committer(&self) -> Option<ChannelKey> {
+        let lost = self.lost.as_ref()?;
+        self.ledger.find(lost.commit).map(|(_, open)| open.committer)
+    }
+
+    /// Carries out what the log has decided. `alone`: by the commit of whom, if it was one.
+    pub(super) fn take_changes(
+        &mut self,
+        changes: &[Change],
+        alone: Option<ChannelKey>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MlsError> {
         for change in changes {
             match change {
                 Change::Disputed { commit } => events.push(Event::Disputed { commit: *commit }),
-                Change::Settled { commit, .. } => self.settled(*commit, events),
+                Change::Settled { commit, .. } => self.settled(*commit, alone.as_ref(), events),
                 Change::Annulled { commits, epoch } => self.annulled(commits, *epoch, events)?,
             }
         }
         Ok(())
     }
 
-    fn settled(&mut self, commit: Seq, events: &mut Vec<Event>) {
+    fn settled(&mut self, commit: Seq, alone: Option<&ChannelKey>, events: &mut Vec<Event>) {
         let (done, open) = std::mem::take(&mut self.parents).into_iter().partition(|parent| parent.commit <= commit);
         self.parents = open;
         self.forget_states(done);
@@ -298,12 +309,23 @@ impl Group {
         self.prune_overtaken();
         self.prune_seeds();
         self.forget_old_leaves();
+        let by = alone.map(|key| self.member_with(key));
         if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
             lost.settled = true;
-            let reason = format!(
-                "other members could apply the commit that this client could not ({}): {COMES_BACK}",
-                lost.reason
-            );
+            let reason = match by {
+                Some(by) => {
+                    let by = by.map_or_else(|| "a member".to_owned(), |by| by.to_string());
+                    format!(
+                        "{by} says that it removed all other members, by a commit that this client could not apply ({}). That ends the group for \
+                         them as a true removal does: make a new group without that member",
+                        lost.reason
+                    )
+                }
+                None => format!(
+                    "other members could apply the commit that this client could not ({}): {COMES_BACK}",
+                    lost.reason
+                ),
+            };
             events.push(Event::Stuck { seq: commit, reason: reason.clone() });
             self.status = Status::Stuck { reason };
         }

@@ -108,6 +108,13 @@ impl Ds {
         ChannelEnd { place: Position { seq: Seq(self.entries.len() as u64), hash }, ledger }
     }
 
+    /// Orders what somebody made by hand.
+    pub fn put(&mut self, entry: Entry) -> Seq {
+        let request = SubmitRequest { idempotency_key: vec![7; 16], entry: entry.to_bytes().unwrap() };
+        let (intent, body) = (IdempotencyKey::new([7; 16]), SubmissionBody::Entry(request));
+        self.submit(&Submission { intent, join: None, blobs: Vec::new(), body }).unwrap()
+    }
+
     pub fn now(&self) -> Timestamp {
         NOW.plus_ms(self.entries.len() as u64 + self.ahead)
     }
@@ -482,9 +489,7 @@ pub fn dispute(world: &mut World, access: &Access, open: usize) {
     let about = Position { seq: open.seq, hash: open.hash };
     let path = access.path.clone();
     let nack = Verdict::sign(&access.channel, EntryKind::Nack, access.epoch, &about, &access.key, path, vec![0; 16]);
-    let request = SubmitRequest { idempotency_key: vec![7; 16], entry: nack.to_bytes().unwrap() };
-    let (intent, body) = (IdempotencyKey::new([7; 16]), SubmissionBody::Entry(request));
-    world.ds.submit(&Submission { intent, join: None, blobs: Vec::new(), body }).unwrap();
+    world.ds.put(nack);
 }
 
 /// Has `member` take a knock of `knocker`. Says what came of it.

@@ -197,6 +197,7 @@ fn spoil_entry(bundle: &mut SubmitBundleRequest, offence: Offence, members: usiz
         Offence::Root => header.key_root = chain::entry_hash(&bundle.entry),
         Offence::Flags => header.removed += 1,
         Offence::Members => header.members += 1,
+        Offence::Alone => header.members = 1,
         Offence::Body => match &mut entry.body {
             Body::Inline(body) => body.last_mut().into_iter().for_each(|byte| *byte ^= 1),
             Body::Staged { .. } => return None,

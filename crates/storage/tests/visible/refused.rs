@@ -348,7 +348,7 @@ fn proposals_that_nobody_could_commit() {
         submit(&mut stage, &message).unwrap();
     }
     let message = stage.mallory.group().clone().propose_remove(1, aad).unwrap();
-    not_ordered(submit(&mut stage, &message), "too-many-proposals");
+    refused(submit(&mut stage, &message), Code::QuotaExceeded);
     stage.alice.drive(&mut stage.world);
     stage.bob.sync(&mut stage.world);
     assert_eq!(*stage.bob.group().status(), Status::Removed);

@@ -1,0 +1,94 @@
+use std::collections::VecDeque;
+
+use conclave_channel::{Entry, EntryKind};
+use conclave_names::{Domain, IdempotencyKey, UserUri};
+use conclave_server::{Config, Running, Server};
+
+use super::*;
+use crate::{Event, Registration, Services, store::MemoryStore, transport::Endpoint};
+
+fn domain() -> Domain {
+    "example.com".parse().unwrap()
+}
+
+async fn person(server: &Running, name: &str) -> Client {
+    let mut endpoint = Endpoint::new(format!("https://{}", server.addr()), domain());
+    endpoint.ca_pem = server.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    let services = Services { delivery: endpoint, authentication: None };
+    let registration = Registration { user: name.into(), device: "laptop".into(), invite: None };
+    Client::register(Box::new(MemoryStore::new()), &services, registration).await.unwrap()
+}
+
+/// Alice has many messages name blobs, of which nothing can be read.
+async fn flood(alice: &mut Client, group: &GroupUri, count: u8, size: usize) {
+    let (session, epoch) = (alice.session(group).unwrap(), alice.group(group).unwrap().epoch());
+    for n in 0..count {
+        let blob = vec![n; size];
+        let hash = session.upload_blob(&blob).await.unwrap();
+        let entry = Entry::new(EntryKind::Message, epoch, Body::Staged { hash, size: size as u64 });
+        let request = v1::SubmitRequest {
+            idempotency_key: IdempotencyKey::new([n; 16]).to_vec(),
+            entry: entry.to_bytes().unwrap(),
+        };
+        session.submit(&request).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_held_at_once_than_one_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::for_tests(directory.path(), domain())).await.unwrap();
+    let (mut alice, mut bob) = (person(&server, "alice").await, person(&server, "bob").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[UserUri::new(domain(), "bob").unwrap()]).await.unwrap();
+    bob.sync().await.unwrap();
+    let size = usize::try_from(limits::STAGED_BODY).unwrap();
+    flood(&mut alice, &club, 20, size).await;
+    alice.send(&club, "and this").await.unwrap();
+
+    let after = bob.group(&club).unwrap().position().seq;
+    let page = bob.session(&club).unwrap().fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await.unwrap();
+    let all = page.entries.len();
+    let mut entries: VecDeque<_> = page.entries.into();
+    let (mut taken, mut batches) = (0, 0);
+    while !entries.is_empty() {
+        let batch = bob.next_batch(&club, &mut entries, Source::Fetched).await.unwrap();
+        let held: usize = batch.iter().map(|incoming| incoming.blob.as_ref().map_or(0, Vec::len)).sum();
+        assert!(held as u64 <= BATCH_BYTES && !batch.is_empty(), "{held}");
+        taken += batch.len();
+        batches += 1;
+    }
+    assert_eq!((taken, batches), (all, 2), "20 of 256 KiB, 16 at a time");
+
+    let events = bob.sync().await.unwrap();
+    let refused = |event: &ClientEvent| matches!(event.event, Event::Refused { .. });
+    assert_eq!(events.iter().filter(|event| refused(event)).count(), 20);
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(&event.event, Event::Message { text: Some(text), .. } if text == "and this"))
+    );
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_leaves_what_is_too_much_to_be_fetched() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::for_tests(directory.path(), domain())).await.unwrap();
+    let (mut alice, mut bob) = (person(&server, "alice").await, person(&server, "bob").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[UserUri::new(domain(), "bob").unwrap()]).await.unwrap();
+    bob.sync().await.unwrap();
+    flood(&mut alice, &club, 20, usize::try_from(limits::STAGED_BODY).unwrap()).await;
+    alice.send(&club, "and this").await.unwrap();
+    let after = bob.group(&club).unwrap().position().seq;
+    let page = bob.session(&club).unwrap().fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await.unwrap();
+    // As if all had come at once.
+    let events = bob.process_stream(&club, page.entries).await.unwrap();
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(&event.event, Event::Message { text: Some(text), .. } if text == "and this"))
+    );
+    server.shutdown().await;
+}

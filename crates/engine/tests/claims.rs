@@ -1,0 +1,108 @@
+//! What stands in the clear of entries, where it is not true: counts of members, and lengths of what is to be fetched.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::*;
+use conclave_channel::{Body, CommitHeader, Entry, EntryKind, law::DISPUTE_MS};
+use conclave_engine::{group::Status, outcome::Event};
+use conclave_names::{Epoch, Hash, limits};
+
+/// Alice says something else of the members than her commit does, and than is so.
+fn claim(world: &mut World, alice: &mut Person, removed: u32, members: u32) {
+    bad_commit(world, alice, |entry| {
+        let header = entry.commit.as_mut().unwrap();
+        (header.removed, header.members) = (removed, members);
+    });
+}
+
+fn reason(person: &mut Person) -> String {
+    match person.group().status() {
+        Status::Stuck { reason } => reason.clone(),
+        status => panic!("{status:?}"),
+    }
+}
+
+#[test]
+fn who_says_to_be_alone_without_having_removed_anybody_is_disputed_like_others() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let settled = bob.group().settled_epoch();
+    claim(&mut world, &mut alice, 0, 1);
+    assert_eq!(world.ds.ledger.as_ref().unwrap().open().len(), 1, "nobody has said that it applies");
+    bob.drive_now(&mut world);
+    carol.sync(&world.ds);
+    assert_eq!(carol.group().settled_epoch(), settled);
+    assert!(carol.events.iter().any(|event| matches!(event, Event::Disputed { .. })));
+    world.ds.ahead += DISPUTE_MS + 60_001;
+    bob.say("we go on");
+    bob.drive_now(&mut world);
+    for person in [&mut alice, &mut carol] {
+        person.sync(&world.ds);
+        assert!(person.events.iter().any(|event| matches!(event, Event::Annulled { .. })));
+        assert_eq!(*person.group().status(), Status::Active);
+        assert_eq!(person.texts(), ["we go on"]);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+    carol.wish(conclave_engine::intent::Wish::Update);
+    carol.drive_now(&mut world);
+    bob.sync(&world.ds);
+    agree(&mut [&mut bob, &mut carol]);
+}
+
+/// Any member may remove all others; so it may say that it does. Those are told who, and what is left to do.
+#[test]
+fn a_false_removal_of_all_others_is_told_as_what_it_is() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    // One that is open already, and that nobody can apply either.
+    claim(&mut world, &mut alice, 0, 2);
+    bob.sync(&world.ds);
+    reason(&mut bob);
+    let claimed = world.ds.ledger.as_ref().unwrap().open()[0].clone();
+    let header = CommitHeader { committer: claimed.committer, removed: 2, members: 1, key_root: claimed.key_root };
+    let epoch = Epoch(alice.group().epoch().0 + 1);
+    world.ds.put(Entry::commit(epoch, header, Body::Inline(vec![1; 256])));
+    told_who_it_was(&world, &mut [&mut bob, &mut carol]);
+}
+
+#[test]
+fn so_is_one_that_comes_alone() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    claim(&mut world, &mut alice, 2, 1);
+    told_who_it_was(&world, &mut [&mut bob, &mut carol]);
+    bob.drive_now(&mut world);
+    told_who_it_was(&world, &mut [&mut bob]);
+}
+
+fn told_who_it_was(world: &World, people: &mut [&mut Person]) {
+    for person in people {
+        person.sync(&world.ds);
+        let reason = reason(person);
+        assert!(reason.contains("alice/laptop says that it removed all other members"), "{reason}");
+        assert!(reason.contains("make a new group without that member"), "{reason}");
+    }
+}
+
+#[test]
+fn only_what_may_be_of_use_is_fetched() {
+    let mut world = World::new();
+    let [_, mut bob, _] = trio(&mut world);
+    let bob = bob.group();
+    let epoch = bob.epoch();
+    let staged = |size| Body::Staged { hash: Hash::new([1; 32]), size };
+    let wants = |entry: Entry| bob.wants_blob(&entry.to_bytes().unwrap());
+    let commit = |epoch, size| {
+        let key = conclave_channel::access::ChannelKey([1; 32]);
+        let header = CommitHeader { committer: key, removed: 0, members: 3, key_root: Hash::new([1; 32]) };
+        Entry::commit(epoch, header, staged(size))
+    };
+    assert!(wants(Entry::new(EntryKind::Message, epoch, staged(limits::STAGED_BODY))));
+    assert!(wants(commit(epoch, limits::HANDSHAKE)));
+    assert!(!wants(commit(epoch.next(), limits::HANDSHAKE)), "it cannot be followed");
+    assert!(!wants(commit(epoch, limits::HANDSHAKE + 3 * 128 + 1)), "a group of three has none so large");
+    // Nothing goes on here.
+    assert!(!wants(Entry::new(EntryKind::Successor, epoch, staged(1000))));
+    assert!(!bob.wants_blob(&[1, 2, 3]));
+}
