@@ -1,4 +1,4 @@
-//! What becomes of what waits in the store for a succession.
+//! What becomes of a member that a successor's Welcome does not let in, and of what waits in the store for a succession.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -7,9 +7,14 @@ mod anew;
 mod common;
 
 use anew::*;
-use common::{Person, World};
-use conclave_engine::writes::Room;
+use common::{Person, World, agree};
+use conclave_engine::{
+    group::{Group, Status},
+    outcome::Event,
+    writes::Room,
+};
 use conclave_names::GroupUri;
+use mls_rs::CipherSuite;
 
 /// Keys of the rows of a group.
 fn rows_of(person: &Person, group: &GroupUri) -> Vec<(Room, String)> {
@@ -44,4 +49,77 @@ fn nothing_that_waited_for_a_succession_stays_in_the_store_after_a_crash() {
         assert!(left.is_empty(), "{left:?}");
     }
     assert_eq!(people[0].group().epoch_authenticator().unwrap(), people[1].group().epoch_authenticator().unwrap());
+}
+
+/// Bob has lost the private part of the KeyPackage by which he is to come into the successor.
+fn bob_is_left_out(world: &mut World) -> (Vec<Person>, Group) {
+    let mut people = frozen(world);
+    people[1].say("what Bob says meanwhile");
+    make(world, 0, &mut people);
+    let bob = &mut people[1];
+    bob.store.rows.retain(|(room, _), _| *room != Room::KEY_PACKAGE);
+    bob.restart();
+    people[0].drive(world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        person.restart();
+    }
+    for at in [0, 2] {
+        go_on(&mut people[at], world);
+        people[at].restart();
+    }
+    found(world, &mut people[0]);
+    let bob = &mut people[1];
+    let mut old = bob.group.take().unwrap();
+    let refused = old.succeed(&bob.store, world.ds.now(), &mut bob.events).unwrap_err();
+    let told = old.left_out(&refused.to_string());
+    assert!(matches!(told.as_slice(), [Event::Stuck { .. }]), "{told:?}");
+    bob.events.extend(told);
+    (people, old)
+}
+
+#[test]
+fn a_member_that_the_successors_welcome_does_not_let_in_knocks_and_is_let_in() {
+    let mut world = World::new();
+    let (mut people, old) = bob_is_left_out(&mut world);
+    let bob = &mut people[1];
+    let name = old.name().clone();
+    bob.group = Some(old);
+    bob.save();
+    let left = rows_of(bob, &name);
+    assert!(!left.iter().any(|(room, _)| *room == Room::BLOB), "what does not open is of no use: {left:?}");
+    bob.restart();
+    assert!(matches!(bob.group().status(), Status::Stuck { .. }), "it is a member still");
+    assert!(bob.group().knock_due().unwrap() <= world.ds.now());
+    assert_eq!(bob.group().whom_to_ask().unwrap().len(), 2);
+    // What he is told to say now waits.
+    bob.say("and after that");
+    bob.suite = CipherSuite::from(bob.group().cipher_suite());
+    let suite = bob.suite;
+    people[0].suite = suite;
+    let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
+    let knocked = knock(&world, bob, alice);
+    bob.suite = NEW;
+    let package = bob.key_package(&world);
+    let fresh = knocked.with_key_package(&alice.mls, package, world.ds.now()).unwrap();
+    alice.group().answer(&fresh, world.ds.now()).unwrap();
+    alice.drive_now(&mut world);
+    carol.sync(&world.ds);
+    let mut old = bob.group.take().unwrap();
+    bob.join(&world);
+    let next = bob.group.as_mut().unwrap();
+    assert!(old.is_continued_by(next, &alice.account.client));
+    let mut events = Vec::new();
+    old.continued_by(next, world.ds.now(), &mut events);
+    let mut writes = old.take_writes().unwrap();
+    writes.extend(next.take_writes().unwrap());
+    bob.store.apply(writes);
+    assert!(events.contains(&Event::Succeeded { group: bob.group().name().clone() }), "{events:?}");
+    bob.drive_now(&mut world);
+    for person in [alice, carol] {
+        person.sync(&world.ds);
+        assert_eq!(person.texts(), ["what Bob says meanwhile", "and after that"]);
+    }
+    let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
+    agree(&mut [alice, bob, carol]);
 }
