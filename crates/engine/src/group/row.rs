@@ -369,6 +369,7 @@ impl Group {
             summary: Vec::new(),
             heard: std::collections::BTreeSet::new(),
             speakers: super::speakers::Speakers::default(),
+            left_out: super::left_out::LeftOut::default(),
             overtaken,
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
