@@ -1,13 +1,13 @@
 //! The mls-rs client of an account, and what it is made of.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use conclave_channel::access::ChannelKey;
 use conclave_mls::{
     components::{AppDataDictionary, ChannelKeyExtension},
     crypto::{self, CryptoProvider, SuiteProvider},
     identity::{Identities, signing_identity},
-    rules::Rules,
+    rules::{LeavingOut, Rules},
 };
 use conclave_names::{Timestamp, code_points, limits};
 use ed25519_dalek::SigningKey;
@@ -31,7 +31,7 @@ use crate::{
 
 /// What mls-rs is configured with.
 pub(crate) type Config = WithMlsRules<
-    Rules,
+    LeavingOut<Rules>,
     WithPskStore<
         Psks,
         WithKeyPackageRepo<
@@ -64,6 +64,7 @@ pub struct Mls {
     pub(crate) groups: GroupStates,
     pub(crate) key_packages: KeyPackages,
     pub(crate) psks: Psks,
+    pub(crate) rules: LeavingOut<Rules>,
 }
 
 impl Mls {
@@ -75,6 +76,7 @@ impl Mls {
             groups: GroupStates::default(),
             key_packages: KeyPackages::default(),
             psks: Psks::default(),
+            rules: LeavingOut::new(Rules),
         }
     }
 
@@ -85,6 +87,7 @@ impl Mls {
             groups: GroupStates::default(),
             key_packages: KeyPackages::default(),
             psks: Psks::default(),
+            rules: LeavingOut::new(Rules),
         }
     }
 
@@ -92,6 +95,14 @@ impl Mls {
     #[must_use]
     pub fn identities(&self) -> &Identities {
         &self.identities
+    }
+
+    /// Does something meanwhile, as building a commit, that leaves these proposals out.
+    pub(crate) fn leaving_out<T>(&self, references: &BTreeSet<Vec<u8>>, build: impl FnOnce() -> T) -> T {
+        self.rules.leave_out(references);
+        let built = build();
+        self.rules.take_in(references);
+        built
     }
 
     pub(crate) fn client(&self, account: &Account, suite: CipherSuite) -> Client<Config> {
@@ -113,7 +124,7 @@ impl Mls {
             .group_state_storage(self.groups.clone())
             .key_package_repo(self.key_packages.clone())
             .psk_store(self.psks.clone())
-            .mls_rules(Rules)
+            .mls_rules(self.rules.clone())
             .extension_types(extensions.map(ExtensionType::new))
             .key_package_lifetime(Duration::from_secs(limits::KEY_PACKAGE_LIFETIME - 3600))
             .signing_identity(identity, signature_secret(key), suite)

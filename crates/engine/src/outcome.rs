@@ -68,6 +68,9 @@ pub enum Rejection {
     /// A member that it admits has no valid credential at the entry's time.
     #[error("it admits a member whose credential is not valid: {0}")]
     Credential(String),
+    /// A proposal that no commit can carry out, as every member can tell.
+    #[error("no commit can carry it out: {0}")]
+    Policy(String),
     /// A successor of the group, before it was sure that the group was made anew.
     #[error("it comes before the commit is settled that froze the group")]
     Early,
@@ -153,6 +156,14 @@ pub enum Event {
         sender: Option<ClientUri>,
         /// What.
         proposal: ProposedChange,
+    },
+    /// What others have proposed is left out of a commit of ours, which could not be made or was refused with it. It is not
+    /// proposed again by itself, but a request to leave.
+    ProposalsLeftOut {
+        /// What.
+        proposals: Vec<ProposedChange>,
+        /// Why.
+        reason: String,
     },
     /// We joined.
     Joined {

@@ -1,10 +1,16 @@
 //! What mls-rs asks about proposals and commits: the group's policy hook (RFC 9750, sections 3.5 and 6.1).
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use conclave_channel::access::ChannelKey;
 use conclave_names::GroupUri;
 use mls_rs::{
     MlsRules, ProtocolVersion,
     group::{
-        GroupContext, Roster,
+        GroupContext, Roster, Sender,
         proposal::{Proposal, ReInitProposal},
     },
     mls_rules::{CommitDirection, CommitOptions, CommitSource, EncryptionOptions, ProposalBundle},
@@ -38,8 +44,11 @@ pub enum PolicyError {
     #[error("the leaf of an Add or Update has no channel key")]
     ChannelKey,
     /// A KeyPackage that says not where its Welcome goes.
-    #[error("the KeyPackage of an Add has no delivery address")]
+    #[error("the KeyPackage of an Add has no delivery address, or one at no provider")]
     Address,
+    /// No two leaves have the same channel key: a commit could not say which keys show that somebody is a member.
+    #[error("the channel key in the leaf of an Add or Update is another leaf's")]
+    SharedKey,
 }
 
 impl IntoAnyError for PolicyError {
@@ -74,7 +83,8 @@ pub fn judge(proposal: &Proposal) -> Result<(), PolicyError> {
     let leaf = match proposal {
         Proposal::Add(add) => {
             // Without an address nobody could commit it: there would be nowhere to send the Welcome.
-            DeliveryAddress::of(&add.key_package_extensions()).map_err(|_| PolicyError::Address)?;
+            let address = DeliveryAddress::of(&add.key_package_extensions());
+            address.and_then(|address| address.domain()).map_err(|_| PolicyError::Address)?;
             add.leaf_node_extensions()
         }
         Proposal::Update(update) => update.leaf_node_extensions(),
@@ -82,6 +92,69 @@ pub fn judge(proposal: &Proposal) -> Result<(), PolicyError> {
         _ => return Err(PolicyError::ProposalType),
     };
     ChannelKeyExtension::of(&leaf).map(drop).map_err(|_| PolicyError::ChannelKey)
+}
+
+/// The channel key that a proposal brings into the group.
+fn key_in(proposal: &Proposal) -> Option<ChannelKey> {
+    let leaf = match proposal {
+        Proposal::Add(add) => add.leaf_node_extensions(),
+        Proposal::Update(update) => update.leaf_node_extensions(),
+        _ => return None,
+    };
+    ChannelKeyExtension::of(&leaf).ok()
+}
+
+/// What the policy says to the channel key that a proposal brings, of the member at a leaf if one sent it. `holder` says which
+/// leaf of the group has a key. Gives whether it is that of the leaf already.
+///
+/// # Errors
+/// [`PolicyError::SharedKey`].
+pub fn judge_key(
+    proposal: &Proposal,
+    sender: Option<u32>,
+    holder: impl FnOnce(&ChannelKey) -> Option<u32>,
+) -> Result<bool, PolicyError> {
+    let own = sender.filter(|_| matches!(proposal, Proposal::Update(_)));
+    match key_in(proposal).and_then(|key| holder(&key)) {
+        Some(leaf) if Some(leaf) != own => Err(PolicyError::SharedKey),
+        held => Ok(held.is_some()),
+    }
+}
+
+/// Whether two proposals bring the same channel key.
+#[must_use]
+pub fn share_key(one: &Proposal, other: &Proposal) -> bool {
+    key_in(one).is_some_and(|key| key_in(other) == Some(key))
+}
+
+/// Leaves out what others proposed by which two leaves would have one channel key: of such proposals the first by reference stays, if none is
+/// the committer's own. So it is the same however often the commit is made.
+fn leave_out_shared_keys(roster: &Roster<'_>, proposals: &mut ProposalBundle) -> Result<(), PolicyError> {
+    let mut bring: BTreeMap<ChannelKey, Option<Vec<u8>>> = BTreeMap::new();
+    for info in proposals.iter_proposals() {
+        let Some(key) = key_in(&info.proposal.clone().into()) else { continue };
+        let named = info.proposal_ref().map(|reference| reference.as_slice().to_vec());
+        bring.entry(key).and_modify(|first| *first = first.take().min(named.clone())).or_insert(named);
+    }
+    if bring.values().all(Option::is_none) {
+        return Ok(());
+    }
+    // mls-rs copies each member for this.
+    let taken: BTreeMap<ChannelKey, u32> = roster
+        .members_iter()
+        .filter_map(|member| Some((ChannelKeyExtension::of(&member.extensions).ok()?, member.index)))
+        .collect();
+    proposals.retain(|info| {
+        let Some(reference) = info.proposal_ref() else { return Ok(true) };
+        let proposal = info.proposal.clone().into();
+        let sender = match info.sender {
+            Sender::Member(index) => Some(index),
+            _ => None,
+        };
+        let first = |key| bring.get(&key).and_then(Option::as_deref) == Some(reference.as_slice());
+        let keeps = judge_key(&proposal, sender, |key| taken.get(key).copied());
+        Ok(keeps.is_ok_and(|keeps| keeps || key_in(&proposal).is_none_or(first)))
+    })
 }
 
 /// What the policy says to making a group anew, by the member that commits it: with another suite of ours and in another
@@ -128,6 +201,9 @@ impl MlsRules for Rules {
                 verdict => verdict.map(|()| true),
             }
         })?;
+        if drop_refused {
+            leave_out_shared_keys(roster, &mut proposals)?;
+        }
         Ok(proposals)
     }
 
@@ -150,5 +226,70 @@ impl MlsRules for Rules {
         let private = GroupProfile::of(&context.extensions)?.mode == HandshakeMode::Private;
         // The seal pads to size classes, so MLS need not.
         Ok(EncryptionOptions::new(private, mls_rs::client_builder::PaddingMode::None))
+    }
+}
+
+/// Rules by which commits of ours leave out proposals, be they valid. Clones leave out the same.
+#[derive(Debug, Clone, Default)]
+pub struct LeavingOut<R> {
+    rules: R,
+    /// References (RFC 9420, section 5.2), which no two proposals of any groups share.
+    references: Arc<Mutex<BTreeSet<Vec<u8>>>>,
+}
+
+impl<R> LeavingOut<R> {
+    /// Rules that leave out nothing yet.
+    pub fn new(rules: R) -> Self {
+        Self { rules, references: Arc::default() }
+    }
+
+    fn references(&self) -> MutexGuard<'_, BTreeSet<Vec<u8>>> {
+        // Nothing panics while it holds the lock half-way through a change.
+        self.references.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on, commits are made without these proposals.
+    pub fn leave_out(&self, references: &BTreeSet<Vec<u8>>) {
+        self.references().extend(references.iter().cloned());
+    }
+
+    /// From here on, commits are made with these again.
+    pub fn take_in(&self, references: &BTreeSet<Vec<u8>>) {
+        self.references().retain(|reference| !references.contains(reference));
+    }
+}
+
+impl<R: MlsRules> MlsRules for LeavingOut<R> {
+    type Error = R::Error;
+
+    fn filter_proposals(
+        &self,
+        direction: CommitDirection,
+        source: CommitSource,
+        roster: &Roster<'_>,
+        context: &GroupContext,
+        mut proposals: ProposalBundle,
+    ) -> Result<ProposalBundle, R::Error> {
+        if direction == CommitDirection::Send {
+            let left_out = self.references();
+            proposals.retain(|info| {
+                let goes = info.proposal_ref().is_some_and(|reference| left_out.contains(reference.as_slice()));
+                Ok::<_, R::Error>(!goes)
+            })?;
+        }
+        self.rules.filter_proposals(direction, source, roster, context, proposals)
+    }
+
+    fn commit_options(
+        &self,
+        roster: &Roster<'_>,
+        context: &GroupContext,
+        proposals: &ProposalBundle,
+    ) -> Result<CommitOptions, R::Error> {
+        self.rules.commit_options(roster, context, proposals)
+    }
+
+    fn encryption_options(&self, roster: &Roster<'_>, context: &GroupContext) -> Result<EncryptionOptions, R::Error> {
+        self.rules.encryption_options(roster, context)
     }
 }

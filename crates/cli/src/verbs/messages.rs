@@ -105,6 +105,11 @@ fn sentence(event: &Event) -> String {
     };
     let maybe = |who: &Option<ClientUri>| who.as_ref().map_or_else(|| "somebody".to_owned(), name);
     let names = |all: &[ClientUri]| all.iter().map(name).collect::<Vec<_>>().join(", ");
+    let change = |proposed: &ProposedChange| match proposed {
+        ProposedChange::Add(added) => format!("to add {}", name(added)),
+        ProposedChange::Remove(removed) => format!("to remove {}", name(removed)),
+        ProposedChange::Other => "a change".to_owned(),
+    };
     match event {
         Event::Message { sender, text, .. } => {
             let text = text.as_deref().map_or_else(|| "(something that is not text)".to_owned(), clean_line);
@@ -123,12 +128,11 @@ fn sentence(event: &Event) -> String {
         Event::SuccessorWaits { reason } => format!("the group cannot go on yet: {}", clean_line(reason)),
         Event::LeaveRequested { member } => format!("{} asks to leave", name(member)),
         Event::ExternalProposal { sender, proposal } => {
-            let what = match proposal {
-                ProposedChange::Add(added) => format!("to add {}", name(added)),
-                ProposedChange::Remove(removed) => format!("to remove {}", name(removed)),
-                ProposedChange::Other => "a change".to_owned(),
-            };
-            format!("{}, who is no member, proposes {what}", maybe(sender))
+            format!("{}, who is no member, proposes {}", maybe(sender), change(proposal))
+        }
+        Event::ProposalsLeftOut { proposals, reason } => {
+            let what: Vec<_> = proposals.iter().map(change).collect();
+            format!("what was proposed ({}) is left out: {}", what.join(", "), clean_line(reason))
         }
         Event::Joined { by, .. } => format!("you joined, added by {}", name(by)),
         Event::Rejoined { member, .. } => format!("{} is back", name(member)),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use conclave_channel::{Body, CommitHeader, Entry, Position};
+use conclave_mls::address::DeliveryAddress;
 use conclave_names::{ChannelId, Epoch, Hash, Timestamp, limits};
 use conclave_protocol::{
     Code, Refusal, session,
@@ -17,7 +18,7 @@ use super::{
     request::{malformed, too_large},
 };
 use crate::{
-    keyed::random,
+    keyed::{Keyed, random},
     store::{BlobRow, ChannelKind, ChannelRow, CheckpointRow, FollowedRow, Read, StoreError, Tx},
     visible::{Followed, Handshake, Source, Tip, is_outside},
 };
@@ -119,7 +120,7 @@ impl DeliveryService {
     /// nothing is written.
     pub(super) fn follow_proposal(
         &self,
-        read: &mut dyn Read,
+        read: &mut dyn Tx,
         row: &ChannelRow,
         entry: &Entry,
         source: Source,
@@ -130,9 +131,27 @@ impl DeliveryService {
         // Out of the cache, a large group need not be copied for a proposal.
         self.visible.forget(&row.id);
         let mut followed = Arc::unwrap_or_clone(found);
-        let judged = self.follower.propose(&mut followed, &next_of(row, entry, &message, now), source);
+        let keyed = Keyed::of(read)?;
+        let mut failed = None;
+        // A Welcome that goes nowhere would have the commit refused.
+        let mut reaches = |address: &DeliveryAddress| {
+            let Ok(domain) = address.domain() else { return Err("names no provider") };
+            let good = self.good_address(read, &keyed, (domain.as_str(), &address.sealed), None, now);
+            good.map_or_else(
+                |refusal| {
+                    failed = Some(refusal);
+                    Err("could not be looked up")
+                },
+                |good| good.map(drop),
+            )
+        };
+        let handshake = next_of(row, entry, &message, now);
+        let judged = self.follower.propose(&mut followed, &handshake, source, &mut reaches);
         let (seq, link) = (followed.tip().seq, followed.tip().link);
         self.visible.put(row.id, None, Arc::new(followed));
+        if let Some(refusal) = failed {
+            return Err(refusal);
+        }
         judged?;
         let time = row.head_time.max(now);
         Ok(Some(FollowedRow { channel: row.id, seq, kind: entry.kind, time, link, message }))

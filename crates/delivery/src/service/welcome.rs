@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     keyed::{Keyed, Purpose},
-    store::{ChannelKind, Tx},
+    store::{ChannelKind, KeyedHash, Read, Tx},
 };
 
 /// Bytes of all Welcomes of a bundle together, as they go into inboxes.
@@ -88,36 +88,51 @@ impl DeliveryService {
         &self,
         tx: &mut dyn Tx,
         keyed: &Keyed,
-        (domain, address): (&str, &[u8]),
+        address: (&str, &[u8]),
         opened: Option<&Opened>,
         now: Timestamp,
     ) -> Result<Result<ChannelId, &'static str>, Refusal> {
+        let good = self.good_address(tx, keyed, address, opened, now)?;
+        let (token, nonce, used) = match good {
+            Ok(good) => good,
+            Err(why) => return Ok(Err(why)),
+        };
+        tx.put_drop_uses(&nonce, used.saturating_add(1), token.expires())?;
+        Ok(Ok(*token.inbox()))
+    }
+
+    /// Opens a delivery address. Gives its token, the name under which its uses are counted, and how many there were; or why
+    /// there is none to use.
+    pub(super) fn good_address(
+        &self,
+        read: &mut dyn Read,
+        keyed: &Keyed,
+        (domain, address): (&str, &[u8]),
+        opened: Option<&Opened>,
+        now: Timestamp,
+    ) -> Result<Result<(DropToken, KeyedHash, u32), &'static str>, Refusal> {
         if domain != self.domain.as_str() {
             return Ok(Err("is at another provider, to which this server does not deliver"));
         }
-        let Some(token) = self.open_address(tx, address, opened, now)? else { return Ok(Err("does not open")) };
+        let Some(token) = self.open_address(read, address, opened, now)? else { return Ok(Err("does not open")) };
         if token.expires() <= now {
             return Ok(Err("has expired"));
         }
         let nonce = keyed.hash(Purpose::Drop, &[token.inbox().as_bytes(), token.nonce()]);
-        let used = tx.drop_uses(&nonce)?;
-        if used >= token.uses() {
-            return Ok(Err("was used up"));
-        }
-        tx.put_drop_uses(&nonce, used.saturating_add(1), token.expires())?;
-        Ok(Ok(*token.inbox()))
+        let used = read.drop_uses(&nonce)?;
+        Ok(if used >= token.uses() { Err("was used up") } else { Ok((token, nonce, used)) })
     }
 
     /// The token in an address, if it was sealed to a key of ours and minted by the owner of an inbox here.
     fn open_address(
         &self,
-        tx: &mut dyn Tx,
+        read: &mut dyn Read,
         bytes: &[u8],
         opened: Option<&Opened>,
         now: Timestamp,
     ) -> Result<Option<DropToken>, Refusal> {
         let Ok(address) = SealedAddress::parse(bytes) else { return Ok(None) };
-        let Some(key) = tx.address_key(address.key_id())?.filter(|key| key.expires > now) else { return Ok(None) };
+        let Some(key) = read.address_key(address.key_id())?.filter(|key| key.expires > now) else { return Ok(None) };
         let token = if let Some(token) = opened.and_then(|opened| opened.get(bytes)) {
             token.clone()
         } else {
@@ -125,7 +140,7 @@ impl DeliveryService {
             let Ok(token) = address.open(&self.suite, &secret, &public) else { return Ok(None) };
             token
         };
-        let kind = tx.channel(token.inbox())?.map(|row| row.kind);
+        let kind = read.channel(token.inbox())?.map(|row| row.kind);
         let Some(ChannelKind::Inbox { drop_key, .. }) = kind else { return Ok(None) };
         Ok(token.verify(&drop_key).is_ok().then_some(token))
     }

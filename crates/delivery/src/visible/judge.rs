@@ -1,11 +1,12 @@
 //! What may come next in a followed group.
 
-use conclave_channel::{CommitHeader, EntryKind, Position};
+use conclave_channel::{CommitHeader, EntryKind, Position, access::ChannelKey};
 use conclave_mls::{
+    address::DeliveryAddress,
     components::{ChannelKeyExtension, HandshakeAad, roster_keys},
     crypto,
     proposal::{check_sender, check_update},
-    rules::judge,
+    rules::{PolicyError, judge, judge_key, share_key},
 };
 use conclave_names::Timestamp;
 use mls_rs::{
@@ -14,7 +15,8 @@ use mls_rs::{
     extension::ExtensionType,
     external_client::{ExternalGroup, ExternalReceivedMessage},
     group::{
-        CommitEffect, CommitMessageDescription, ContentType, ProposalMessageDescription, Sender, proposal::Proposal,
+        CachedProposal, CommitEffect, CommitMessageDescription, ContentType, Member, ProposalMessageDescription,
+        Sender, proposal::Proposal,
     },
 };
 use mls_rs_codec::MlsEncode;
@@ -102,12 +104,14 @@ impl Followed {
 }
 
 impl Follower {
-    /// Judges a proposal, and keeps it for the commit that names it. Nothing has changed if it is refused.
+    /// Judges a proposal, and keeps it for the commit that names it. Nothing has changed if it is refused. `reaches` says whether a
+    /// Welcome could go to an address, or why not.
     pub(crate) fn propose(
         &self,
         followed: &mut Followed,
         handshake: &Handshake<'_>,
         source: Source,
+        reaches: &mut dyn FnMut(&DeliveryAddress) -> Result<(), &'static str>,
     ) -> Result<(), HandshakeError> {
         let (message, sender) = followed.parse(handshake, EntryKind::Proposal)?;
         match (source, sender) {
@@ -136,6 +140,10 @@ impl Follower {
             check_position(&HandshakeAad::of_proposal(&description.authenticated_data)?.position, &handshake.head)?;
         }
         self.judge(followed, &description, sender, handshake.time)?;
+        if let Proposal::Add(add) = &description.proposal {
+            let address = DeliveryAddress::of(&add.key_package_extensions()).map_err(|_| PolicyError::Address)?;
+            reaches(&address).map_err(HandshakeError::Address)?;
+        }
         followed.group.insert_proposal(description.cached_proposal());
         followed.advance(handshake.seq, handshake.message);
         Ok(())
@@ -152,6 +160,20 @@ impl Follower {
         check_sender(&sender, &description.proposal)?;
         judge(&description.proposal)?;
         let group = &followed.group;
+        let own = match sender {
+            Sender::Member(index) => Some(index),
+            _ => None,
+        };
+        let holds =
+            |member: &Member, key: &ChannelKey| ChannelKeyExtension::of(&member.extensions).is_ok_and(|of| of == *key);
+        let keeps = judge_key(&description.proposal, own, |key| {
+            group.roster().members_iter().find(|member| holds(member, key)).map(|member| member.index)
+        })?;
+        // The first of two that bring one key is the one to commit.
+        let shares = |cached: &CachedProposal| share_key(cached.proposal(), &description.proposal);
+        if !keeps && group.get_cached_proposals().iter().any(shares) {
+            return Err(PolicyError::SharedKey.into());
+        }
         match (&description.proposal, sender) {
             (Proposal::Add(add), _) => {
                 // MLSMessage: version mls10, wire format mls_key_package (RFC 9420, section 6).

@@ -38,6 +38,9 @@ pub(crate) enum HandshakeError {
     /// MLS refused for any other reason.
     #[error("MLS refuses it: {0}")]
     Mls(String),
+    /// The Welcome of a client that it adds would go nowhere.
+    #[error("the delivery address of the KeyPackage {0}: claim another KeyPackage of that client")]
+    Address(&'static str),
     /// Its authenticated data is not what our groups require.
     #[error("its authenticated data is wrong: {0}")]
     AuthenticatedData(String),
@@ -64,6 +67,7 @@ impl HandshakeError {
             Self::Credential(_) => "credential",
             Self::UnknownProposal(_) => "unknown-proposal",
             Self::Mls(_) => "mls",
+            Self::Address(_) => "address",
             Self::AuthenticatedData(_) => "authenticated-data",
             Self::Header(_) => "header",
             Self::KeyRoot => "key-root",
@@ -115,8 +119,10 @@ impl From<RosterKeysError> for HandshakeError {
 
 impl From<HandshakeError> for Refusal {
     fn from(error: HandshakeError) -> Self {
-        let refusal = Self::new(Code::HandshakeRefused, format!("the handshake message was not ordered: {error}"))
-            .with("reason", error.reason());
+        let code =
+            if matches!(error, HandshakeError::Address(_)) { Code::AddressInvalid } else { Code::HandshakeRefused };
+        let refusal =
+            Self::new(code, format!("the handshake message was not ordered: {error}")).with("reason", error.reason());
         match error {
             HandshakeError::UnknownProposal(reference) => refusal.with("proposal", reference),
             _ => refusal,

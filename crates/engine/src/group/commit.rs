@@ -125,6 +125,9 @@ impl Group {
             // A proposal of somebody else was filtered out: say what is really so.
             foretold = built.actual;
             built = self.build(change, channel_key.as_ref(), foretold, &provider, now)?;
+            if built.actual != foretold {
+                return Err(fault("a commit of the same proposals leads to another group each time"));
+            }
         }
         let epoch = self.epoch();
         let next_epoch = epoch.next();
@@ -212,7 +215,9 @@ impl Group {
         // What becomes of leaves; none: it goes.
         let mut leaves: BTreeMap<u32, Option<ChannelKey>> = change.remove.iter().map(|index| (*index, None)).collect();
         let mut added: Vec<ChannelKey> = Vec::new();
-        for cached in self.mls.get_cached_proposals() {
+        let left_out = self.not_to_commit();
+        let cached = self.mls.get_cached_proposals();
+        for cached in cached.iter().filter(|cached| !left_out.contains(cached.proposal_ref().as_slice())) {
             // A proposal of somebody else may have no valid key; the commit will leave it out.
             match (cached.proposal(), cached.sender()) {
                 // Nobody commits its own removal: MLS leaves it out.
@@ -244,8 +249,15 @@ impl Group {
             added.extend(key);
             removed += u32::from(key.is_none());
         }
-        let tree = self.keys()?.tree.changed(&before, &added).map_err(fault)?;
-        Ok(Foretold { key_root: tree.root(), members: tree.len(), removed })
+        let keys = &self.keys()?.tree;
+        match keys.changed(&before, &added) {
+            Ok(tree) => Ok(Foretold { key_root: tree.root(), members: tree.len(), removed }),
+            // Two leaves would have one key. Whose proposal is left out for that is known once the commit is built.
+            Err(_) if self.mls.commit_required() => {
+                Ok(Foretold { key_root: keys.root(), members: keys.len(), removed })
+            }
+            Err(error) => Err(fault(error)),
+        }
     }
 
     fn build(
@@ -266,6 +278,7 @@ impl Group {
             }),
         };
         let aad = aad.in_epoch(self.epoch_tag()?).map_err(fault)?;
+        let left_out = self.not_to_commit();
         // Whatever comes of it, a key of the handshake ratchet may have been used: no other commit may use it in this epoch.
         self.note_handshake();
         let mut builder = self
@@ -290,7 +303,7 @@ impl Group {
                 self.account.signing_identity(),
             );
         }
-        let (output, secrets) = builder.build_detached()?;
+        let (output, secrets) = self.shared.leaving_out(&left_out, || builder.build_detached())?;
         if !self.mls.commit_required() && !foretold.removes() {
             // What we propose ourselves is committed as it is, or refused.
             return Ok(Built { output, secrets, next: None, actual: foretold, joiner_key });

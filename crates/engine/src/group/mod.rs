@@ -16,6 +16,7 @@ mod hashes;
 mod journal;
 mod knock;
 mod late;
+mod left_out;
 mod overtaken;
 mod place;
 mod presence;
@@ -174,6 +175,8 @@ pub struct Group {
     overtaken: overtaken::Overtaken,
     /// When somebody's proposal was ordered that nobody has committed.
     proposed_at: Option<Timestamp>,
+    /// What others proposed and commits of ours leave out.
+    left_out: left_out::LeftOut,
     /// When our keys here were made.
     refreshed: refresh::Refreshed,
     /// What is still to be acknowledged.

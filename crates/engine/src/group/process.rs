@@ -480,11 +480,20 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
+        let before = (!self.is_stored()).then(|| Checkpoint { mls: self.mls.clone(), notes: self.notes() });
         let description: ProposalMessageDescription = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::Proposal(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
             Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
         };
+        let proposer = match description.sender {
+            ProposalSender::Member(index) => Some(index),
+            ProposalSender::External(_) | ProposalSender::NewMember => None,
+        };
+        if let Err(refused) = self.judge(&description.proposal, proposer) {
+            self.fall_back(before.as_ref());
+            return Outcome::Rejected(Rejection::Policy(refused.to_string()));
+        }
         self.proposed_at.get_or_insert(incoming.time);
         self.unsaved_proposals = true;
         let index = match description.sender {

@@ -42,7 +42,7 @@ use super::{
     create::{dated_back, export_key},
     process::{Incoming, body_of},
     row,
-    standing::BLIND_MS,
+    standing::{BLIND_MS, Branch, Lost},
     submit::JOINED_SINCE,
     tree::TREE_KEY_LABEL,
 };
@@ -409,8 +409,7 @@ impl Group {
     /// already: it was removed from it meanwhile and added again. This group has ended then.
     ///
     /// # Errors
-    /// [`JoinError::Store`] is transient. By any other this client is no member of the successor: it was left out by whoever made
-    /// it, and has to be added again.
+    /// [`JoinError::Store`] is transient. By any other this client does not get into the successor by itself ([`Group::left_out`]).
     pub fn succeed<R: Rows>(
         &mut self,
         rows: &R,
@@ -536,25 +535,38 @@ impl Group {
         for order in self.intents.keys().copied().collect::<Vec<_>>() {
             self.drop_intent(order);
         }
-        for key in [CONTINUATION, ATTEMPT] {
-            self.writes.push(Write::Delete { room: Room::BLOB, key: row::key(&self.name, key) });
-        }
+        self.drop_continuation();
         self.successor = Some(name);
         self.frozen = None;
         self.status = Status::Removed;
         self.forget_all();
     }
 
-    /// Takes note that we cannot go on in the successor: whoever made it left us out.
+    /// Takes note that we cannot go on in the successor: by what whoever made it sent, we do not get in. Its tree has a leaf for us, of
+    /// which we have no key: as after a succession that we could not follow, its members are asked to replace it (`anew`).
     pub fn left_out(&mut self, reason: &str) -> Vec<Event> {
-        let reason = format!("the group goes on without this client ({reason}): ask a member to add it again");
+        let reason = format!(
+            "the group goes on without this client ({reason}): it asks members to let it into the group that it has become; if none does \
+             within a day, have a member remove this client there and add it again"
+        );
         let seq = self.window.position().seq;
+        let chosen = self.frozen.take().and_then(|frozen| frozen.chosen).unwrap_or(seq);
+        let lost = Lost::settled(chosen, Hash::new([0; 32]), reason.clone(), Branch::None);
+        self.lost = Some(Lost { anew: Some(self.ledger.epoch()), ..lost });
+        self.status = Status::Stuck { reason: reason.clone() };
+        self.touched = true;
+        self.drop_continuation();
+        self.knock_soon();
         let stuck = Event::Stuck { seq, reason };
         self.note(&stuck, seq, self.window.time());
-        let failed = self.end();
-        self.note_here(&failed);
-        self.frozen = None;
-        [vec![stuck], failed].concat()
+        vec![stuck]
+    }
+
+    /// Deletes what waited for the succession.
+    fn drop_continuation(&mut self) {
+        for key in [CONTINUATION, ATTEMPT] {
+            self.writes.push(Write::Delete { room: Room::BLOB, key: row::key(&self.name, key) });
+        }
     }
 
     /// By what the DS makes this group's channel, if it may not have done so yet. All members say the same.

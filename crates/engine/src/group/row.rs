@@ -148,7 +148,7 @@ const META: &[u8] = b"meta";
 pub(crate) const META_END: &[u8] = b"\0meta";
 
 /// Rooms with rows that may be long.
-const PIECED: [Room; 3] = [Room::GROUP, Room::EPOCH, Room::INTENT];
+const PIECED: [Room; 4] = [Room::GROUP, Room::EPOCH, Room::INTENT, Room::BLOB];
 
 /// What the keys of a group's rows begin with.
 pub(super) fn prefix(group: &GroupUri) -> Vec<u8> {
@@ -238,7 +238,7 @@ pub(crate) fn delete_rows<R: Rows>(
         // What is damaged goes with the rest.
         found => found.unwrap_or_default(),
     };
-    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT, Room::USED, Room::SUMMARY] {
+    for room in [Room::GROUP, Room::EPOCH, Room::LOG, Room::INTENT, Room::USED, Room::SUMMARY, Room::BLOB] {
         for (key, _) in rows.scan(room, &key(name, b"")).map_err(LoadError::Store)? {
             writes.push(Write::Delete { room, key });
         }
@@ -395,6 +395,7 @@ impl Group {
             summary: Vec::new(),
             heard: std::collections::BTreeSet::new(),
             speakers: super::speakers::Speakers::default(),
+            left_out: super::left_out::LeftOut::default(),
             overtaken,
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,

@@ -186,7 +186,8 @@ impl Group {
         let before = self.rank(COMMIT_DELAY_RANKS);
         // Who leaves itself comes after everybody else: it is there for the case that all leave.
         let last = if self.own_removal_proposed() { COMMIT_DELAY_RANKS + 1 } else { 0 };
-        Some(self.proposed_at?.plus_ms((last + before) * COMMIT_DELAY_MS))
+        let turn = self.proposed_at?.plus_ms((last + before) * COMMIT_DELAY_MS);
+        Some(self.put_off().map_or(turn, |until| turn.max(until)))
     }
 
     /// When there is something to do that time alone brings: a proposal to commit, a commit to acknowledge, an epoch
@@ -243,6 +244,7 @@ impl Group {
         self.tell_silence(now, events);
         self.note_time(now);
         self.time_decides(events)?;
+        self.note_put_off(now);
         self.drop_early(now);
         // Who cannot go on may still say so.
         let active = self.is_active(now);
@@ -259,6 +261,7 @@ impl Group {
                     Ok(Some(prepared)) => {
                         let prepared = Arc::new(prepared);
                         self.acknowledged_by_us();
+                        self.tell_left_out(now, events);
                         if let Some(stored) = self.intents.get_mut(&order) {
                             stored.prepared = Some(Arc::clone(&prepared));
                         }
@@ -276,8 +279,10 @@ impl Group {
                         self.drop_intent(order);
                         continue;
                     }
+                    // What others proposed must keep nobody from it.
+                    Err(error) if intent.wish.is_commit() && self.leave_out_all(&error.to_string()) => continue,
                     Err(error) => {
-                        self.fail_intent(order, intent.id, error.to_string(), now, events);
+                        self.give_up(order, intent.id, error.to_string(), now, events);
                         return Err(error);
                     }
                 },
@@ -335,6 +340,9 @@ impl Group {
             (*order, (is_message(&intent.wish) || intent.wish.is_reinit()) && intent.prepared.is_none())
         });
         let may_commit = self.may_commit();
+        if may_commit && matches!(next, Some((_, true))) && self.put_off().is_some_and(|until| until > now) {
+            return Ok(self.change_instead());
+        }
         match next {
             // MLS forbids messages while proposals wait: commit them first.
             Some((_, true)) if may_commit && !self.own_removal_proposed() => {}
@@ -547,7 +555,9 @@ impl Group {
             }
             _ if refusal.retry() == Retry::Never => {
                 let time = self.window.time();
-                self.fail_intent(order, id, refusal.to_string(), time, events);
+                if let Err(reason) = self.goes_without(order, refusal) {
+                    self.give_up(order, id, reason, time, events);
+                }
                 Ok(())
             }
             _ => Err(refusal.clone()),

@@ -37,12 +37,12 @@ fn send(
     Ok(world.write(move |service, tx, now| service.submit_external_proposal(tx, &request, now))?.reply)
 }
 
-fn target(person: &mut Person, sender: u32) -> Target {
+pub(crate) fn target(person: &mut Person, sender: u32) -> Target {
     Target { group: person.group().name().clone(), epoch: person.group().epoch(), sender }
 }
 
 /// Proposes by the key of an account.
-fn ask(
+pub(crate) fn ask(
     world: &mut World,
     channel: ChannelId,
     account: &Account,

@@ -13,4 +13,6 @@ mod refused;
 #[cfg(test)]
 mod state;
 #[cfg(test)]
+mod uncommittable;
+#[cfg(test)]
 mod world;

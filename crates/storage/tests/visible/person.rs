@@ -134,6 +134,11 @@ impl Person {
         access.channel
     }
 
+    /// Makes something durable that is no group's.
+    pub(crate) fn keep(&mut self, writes: Vec<Write>) {
+        self.disk.apply(writes);
+    }
+
     pub(crate) fn key_package(&mut self, world: &mut World) -> Vec<u8> {
         let (suite, key, now) = (crypto::DEFAULT_SUITE, world.address_key(), world.now);
         let fresh = key_packages::generate(&self.account, &self.mls, suite, &key, 1, false, now).unwrap();
@@ -203,6 +208,9 @@ impl Person {
             self.events.append(&mut done.events);
             self.save();
             if batch.is_empty() {
+                let now = world.now;
+                self.group().caught_up(now).unwrap();
+                self.save();
                 return;
             }
         }

@@ -106,19 +106,35 @@ impl Raw {
         leaf
     }
 
-    /// A KeyPackage with these leaf extensions, with an address if it is to have one.
-    pub(crate) fn key_package_with(&self, world: &mut World, leaf: ExtensionList, address: bool) -> Vec<u8> {
+    /// Where a Welcome reaches it, once.
+    pub(crate) fn address(&self, world: &mut World) -> DeliveryAddress {
         let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
         let expires = world.now.plus_ms(86_400_000);
         let token = DropToken::mint(&self.account.inbox.drop_key, self.account.inbox.id, random(), 1, expires);
         let key = world.address_key();
-        let sealed = SealedAddress::seal(&suite, &key.public.into(), key.id, &token).unwrap();
+        DeliveryAddress::new(&domain(), &SealedAddress::seal(&suite, &key.public.into(), key.id, &token).unwrap())
+            .unwrap()
+    }
+
+    /// A KeyPackage with these leaf extensions and this address.
+    pub(crate) fn key_package_at(
+        &self,
+        world: &World,
+        leaf: ExtensionList,
+        address: Option<DeliveryAddress>,
+    ) -> Vec<u8> {
         let mut extensions = ExtensionList::new();
-        if address {
-            extensions.set_from(DeliveryAddress::new(&domain(), &sealed).unwrap()).unwrap();
+        if let Some(address) = address {
+            extensions.set_from(address).unwrap();
         }
         let message = self.client.generate_key_package_message(extensions, leaf, Some(mls_time(world))).unwrap();
         message.to_bytes().unwrap()
+    }
+
+    /// A KeyPackage with these leaf extensions, with an address if it is to have one.
+    pub(crate) fn key_package_with(&self, world: &mut World, leaf: ExtensionList, address: bool) -> Vec<u8> {
+        let address = address.then(|| self.address(world));
+        self.key_package_at(world, leaf, address)
     }
 
     pub(crate) fn key_package(&self, world: &mut World) -> Vec<u8> {
@@ -248,6 +264,17 @@ impl Raw {
         let epoch = Epoch(self.group.as_ref().unwrap().current_epoch());
         let body = Body::Inline(message.to_bytes().unwrap());
         let entry = Entry::new(EntryKind::Proposal, epoch, body).to_bytes().unwrap();
+        v1::SubmitRequest { idempotency_key: random::<16>().to_vec(), entry }
+    }
+
+    /// The same, sealed, as those of private groups are.
+    pub(crate) fn sealed_proposal(&self, message: &MlsMessage) -> v1::SubmitRequest {
+        let epoch = Epoch(self.group.as_ref().unwrap().current_epoch());
+        let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
+        let context = entry_context(&self.channel.unwrap(), EntryKind::Proposal.code(), epoch);
+        let seed = self.seed.as_ref().unwrap();
+        let sealed = seed.seal(&suite, Purpose::Entry, &context, message.to_bytes().unwrap()).unwrap();
+        let entry = Entry::new(EntryKind::Proposal, epoch, Body::Inline(sealed)).to_bytes().unwrap();
         v1::SubmitRequest { idempotency_key: random::<16>().to_vec(), entry }
     }
 

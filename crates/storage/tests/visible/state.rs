@@ -129,7 +129,7 @@ fn checkpoints_take_the_place_of_handshakes() {
 }
 
 /// Has a member say that it could not apply a commit.
-fn nack(person: &mut Person, world: &mut World, commit: &v1::SubmitResponse, entry: &[u8]) {
+pub(crate) fn nack(person: &mut Person, world: &mut World, commit: &v1::SubmitResponse, entry: &[u8]) {
     // By the key of the epoch that it ended, which the member is still in.
     let access = person.group().access().unwrap();
     let epoch = Entry::parse(entry).unwrap().epoch;
