@@ -63,7 +63,11 @@ fn a_seed_is_the_same_program_with_the_same_end_each_time() {
 
 fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
     // That a key is used twice must be seen as such: what comes of it would be seen by others, too.
-    let word = if sabotage == Sabotage::ReuseKey { "uses a key" } else { "" };
+    let word = match sabotage {
+        Sabotage::ReuseKey => "uses a key",
+        Sabotage::SayToReturned => "was no member when",
+        _ => "",
+    };
     let caught = |seed| simulate(&Plan { sabotage, hostile: sabotage.needs(), ..Plan::new(seed) }).err();
     (0..600).find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
 }
@@ -108,6 +112,7 @@ planted! {
     believing_the_server_is_caught: Trusting;
     a_wrong_branch_that_is_kept_is_caught: KeepBranch;
     a_message_said_anew_after_an_annulment_is_caught: SayAnew;
+    a_message_said_to_who_is_back_by_an_annulment_is_caught: SayToReturned;
     finding_no_way_back_and_asking_nobody_is_caught: NeverKnock;
     a_knock_never_answered_is_caught: NeverAnswer;
     a_frozen_group_that_nobody_continues_is_caught: NeverSucceed;
