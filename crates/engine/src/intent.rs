@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use conclave_channel::access::ChannelKey;
 use conclave_mls::content::MessageId;
-use conclave_names::{Epoch, IdempotencyKey, Seq, UserUri};
+use conclave_names::{ClientUri, Epoch, IdempotencyKey, Seq, UserUri};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -112,6 +112,21 @@ impl Wish {
         }
     }
 
+    /// Whether it is to be done once more if the commit is annulled by which it was done, and by what everybody else does not do anyway.
+    pub(crate) fn is_a_change(&self) -> bool {
+        match self {
+            Self::Add { .. } | Self::Remove { .. } | Self::Update | Self::ReInit { .. } | Self::Readmit { .. } => true,
+            Self::Send { .. }
+            | Self::Leave
+            | Self::CommitProposals
+            | Self::Heartbeat
+            | Self::Rejoin
+            | Self::Succeed
+            | Self::Nack { .. }
+            | Self::Ack { .. } => false,
+        }
+    }
+
     /// The commit that it is a word about.
     pub(crate) fn about(&self) -> Option<Seq> {
         match self {
@@ -160,6 +175,10 @@ pub struct Intent {
     pub(crate) prepared: Option<Arc<Prepared>>,
     /// Whether the channel showed it: a proposal waits for its commit.
     pub(crate) ordered: bool,
+    /// Who was no member any more when the user wished it, but may be one again, because the removal was annulled.
+    pub(crate) not_to: Vec<ClientUri>,
+    /// Whether no user wished it, but what the group needs.
+    pub(crate) automatic: bool,
 }
 
 impl std::fmt::Debug for Intent {
@@ -234,6 +253,8 @@ struct Row<'a> {
     wished: Epoch,
     prepared: Option<PreparedRow<'a>>,
     ordered: bool,
+    not_to: Vec<Text>,
+    automatic: bool,
 }
 
 impl Intent {
@@ -297,6 +318,8 @@ impl Intent {
             wished: self.wished,
             prepared,
             ordered: self.ordered,
+            not_to: self.not_to.iter().map(Text::new).collect(),
+            automatic: self.automatic,
         })
     }
 
@@ -345,6 +368,8 @@ impl Intent {
                 secrets: Zeroizing::new(std::mem::take(&mut prepared.secrets).into_owned()),
             })
         });
-        Ok(Some(Self { id: row.id, wish, wished: row.wished, prepared, ordered: row.ordered }))
+        let not_to = row.not_to.iter().map(Text::parse).collect::<Result<_, _>>()?;
+        let (wished, ordered, automatic) = (row.wished, row.ordered, row.automatic);
+        Ok(Some(Self { id: row.id, wish, wished, prepared, ordered, not_to, automatic }))
     }
 }

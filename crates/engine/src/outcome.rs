@@ -268,7 +268,8 @@ pub enum Event {
     },
     /// A commit and everything that followed it are void: the group is in an earlier epoch again.
     Annulled {
-        /// The first void commit. Messages after it are read by nobody else, unless they are sent again.
+        /// The first void commit. What members said and changed after it is done again by their clients, or told of
+        /// ([`Event::IntentFailed`]).
         commit: Seq,
         /// The epoch that the group is in.
         epoch: Epoch,
@@ -378,7 +379,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A change of ours cannot be made any more.
+    /// A change of ours cannot be made any more, or was annulled and is not made again; a message is not sent.
     IntentFailed {
         /// Which.
         intent: IdempotencyKey,

@@ -169,28 +169,6 @@ fn an_invitation_is_proven_once_its_commit_is_settled() {
     assert!(!dave.group().is_unproven());
 }
 
-#[test]
-fn what_is_said_again_is_said_to_those_who_were_members_then() {
-    let mut world = World::new();
-    let [mut alice, mut bob, _] = trio(&mut world);
-    let before = alice.group().epoch();
-    let mut dave = world.person("dave");
-    let package = dave.key_package(&world);
-    bob.wish(Wish::Add { key_packages: vec![package] });
-    bob.drive_now(&mut world);
-    alice.sync(&world.ds);
-    let (_, id) = alice.group().wish_text("to all").unwrap();
-    let content = alice.group().intents().find_map(|intent| match &intent.wish {
-        Wish::Send { content, .. } => Some(content.clone()),
-        _ => None,
-    });
-    alice.drive_now(&mut world);
-    alice.group().wish_again(content.unwrap(), id, before).unwrap();
-    alice.drive_now(&mut world);
-    let failed = |event: &&Event| matches!(event, Event::IntentFailed { reason, .. } if reason.contains("joined"));
-    assert_eq!(alice.events.iter().filter(failed).count(), 1, "{:?}", alice.events);
-}
-
 /// Their part of the ledger comes in a blob beside the tree, and the Welcome stays short.
 #[test]
 fn who_joins_while_commits_are_open_knows_which_and_by_a_welcome_of_a_kibibyte() {

@@ -103,7 +103,8 @@ fn outcomes(person: &mut Person, store: Store, world: &World) -> Vec<Outcome> {
     let mut thief = Person {
         account: person.account.clone(),
         mls: conclave_engine::Mls::new(&person.account),
-        store,
+        // It wants to read what the history has.
+        store: Store { messages: Vec::new(), ..store },
         group: None,
         events: Vec::new(),
         handshakes: person.handshakes.clone(),

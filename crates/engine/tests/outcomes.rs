@@ -7,7 +7,7 @@ mod common;
 use common::*;
 use conclave_channel::Entry;
 use conclave_engine::{
-    group::{EARLY_ENTRIES, EARLY_MS, Incoming, KIND_MESSAGE, Status, SubmissionBody},
+    group::{EARLY_ENTRIES, EARLY_MS, Incoming, KIND_MESSAGE, Known, Status, SubmissionBody},
     intent::Wish,
     outcome::{Event, Outcome, Rejection},
 };
@@ -29,7 +29,7 @@ fn said(person: &mut Person, world: &mut World, texts: &[&str]) {
 }
 
 fn take_in(person: &mut Person, batch: &[Incoming]) -> Vec<(Seq, Outcome)> {
-    let done = person.group().take_in(batch, NOW, |_| false);
+    let done = person.group().take_in(batch, NOW, |_| Known::No);
     assert_eq!(done.fault, None);
     person.events.extend(done.events);
     person.save();
@@ -134,8 +134,7 @@ fn what_is_said_again_under_the_same_name_is_shown_once() {
     again(&mut alice, &mut world);
     let batch = world.ds.after(bob.group().position().seq);
     let store = bob.store.clone();
-    let known = |id: &MessageId| store.messages.iter().any(|stored| stored.id == *id.as_bytes());
-    let done = bob.group().process_with(&batch, known);
+    let done = bob.group().process_with(&batch, |id| store.known(id));
     assert_eq!(done.outcomes[0].1, Outcome::Duplicate);
     bob.save();
     assert_eq!(bob.texts(), ["pay 10"]);

@@ -106,7 +106,7 @@ fn what_is_annulled_renewed_nothing() {
     alice.drive_now(&mut world);
     let after = alice.group().refresh_due().unwrap();
     assert!(after.0 - before.0 >= HOUR * 24);
-    alice.wish(Wish::Update);
+    let update = alice.wish(Wish::Update);
     alice.drive_now(&mut world);
     bob.drive_now(&mut world);
     pass(&mut world, DISPUTE_MS + 60_001);
@@ -114,6 +114,18 @@ fn what_is_annulled_renewed_nothing() {
     alice.restart();
     alice.sync(&world.ds);
     assert!(alice.events.iter().any(|event| matches!(event, Event::Annulled { .. })));
+    // What its user wished is done again. Bob disputes that, too.
+    assert!(alice.group().is_pending(update));
+    let access = bob.group().access().unwrap();
+    alice.drive_now(&mut world);
+    assert!(alice.group().refresh_due().unwrap() > before);
+    false_nack(&mut world, &access);
+    // Clocks differ.
+    pass(&mut world, DISPUTE_MS + 10 * 60_000);
+    bob.say("nobody answers");
+    bob.drive_now(&mut world);
+    alice.sync(&world.ds);
+    assert!(!alice.group().is_pending(update));
     assert_eq!(alice.group().refresh_due(), Some(before));
 }
 

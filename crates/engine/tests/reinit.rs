@@ -80,7 +80,7 @@ fn a_freeze_that_is_annulled_is_over_and_what_waited_is_said() {
     let mut people = trio(&mut world);
     let access = people[2].group().access().unwrap();
     let before = people[0].group().epoch();
-    people[0].wish(reinit());
+    let freeze = people[0].wish(reinit());
     people[0].drive_now(&mut world);
     for person in &mut people {
         person.sync(&world.ds);
@@ -95,7 +95,9 @@ fn a_freeze_that_is_annulled_is_over_and_what_waited_is_said() {
     world.ds.ahead += DISPUTE_MS + 600_000;
     for person in &mut people {
         person.sync(&world.ds);
-        person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap();
+        let mut events = Vec::new();
+        person.group().next_submission(world.ds.now(), &mut events).unwrap();
+        person.events.append(&mut events);
         person.save();
         person.restart();
         let group = person.group();
@@ -109,6 +111,9 @@ fn a_freeze_that_is_annulled_is_over_and_what_waited_is_said() {
     for person in &people {
         assert_eq!(person.texts(), ["while it was frozen"]);
     }
+    // Who wanted it is told that it was not done: it was disputed.
+    let told = |event: &Event| matches!(event, Event::IntentFailed { intent, .. } if *intent == freeze);
+    assert!(people[0].events.iter().any(told), "{:?}", people[0].events);
     people[2].wish(Wish::Update);
     people[2].drive_now(&mut world);
     // It can be made anew later.

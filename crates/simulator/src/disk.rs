@@ -6,7 +6,7 @@ use conclave_engine::{
     group::KIND_MESSAGE,
     writes::{Room, Rows, StoredMessage, Write},
 };
-use conclave_names::Seq;
+use conclave_names::{Epoch, Seq};
 use zeroize::Zeroizing;
 
 /// Rows and messages, as a client's store keeps them.
@@ -49,9 +49,10 @@ impl Disk {
         self.messages.values().any(|message| message.id == *id && message.seq != other_than.0)
     }
 
-    /// Whether a message of a group is there under this name.
-    pub(crate) fn knows(&self, group: &str, id: &[u8; 32]) -> bool {
-        self.messages(group).any(|message| message.id == *id)
+    /// The place and the epoch of a message of a group, by its name.
+    pub(crate) fn place_of(&self, group: &str, id: &[u8; 32]) -> Option<(Seq, Epoch)> {
+        let found = self.messages(group).find(|message| message.id == *id)?;
+        Some((Seq(found.seq), Epoch(found.epoch)))
     }
 
     /// For planted faults only.

@@ -41,7 +41,9 @@ pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) actor: usize,
     pub(crate) slot: usize,
-    /// What carries it; another after it was in a void epoch.
+    /// Whom it was written for: the members that its writer saw, and whom he had wished to add before.
+    pub(crate) readers: BTreeSet<ClientUri>,
+    /// What carries it.
     pub(crate) intent: IdempotencyKey,
     /// The place that the service acknowledged.
     pub(crate) acknowledged: Option<Seq>,
@@ -218,6 +220,8 @@ const GOOD_REASONS: &[&str] = &[
     "members joined since this message was written",
     "this client is no member of the group any more",
     "another member has made the group anew meanwhile",
+    "the commit that did it was annulled",
+    "and the removal was annulled",
 ];
 
 impl Ledger {
@@ -526,14 +530,10 @@ impl Ledger {
     }
 
     /// What was in a void epoch is said again.
-    pub(crate) fn said_again(&mut self, text: &str, intent: Option<IdempotencyKey>) {
+    pub(crate) fn said_again(&mut self, text: &str) {
         for said in self.said.iter_mut().filter(|said| said.text == text) {
             said.acknowledged = None;
             said.again = true;
-            match intent {
-                Some(intent) => said.intent = intent,
-                None => said.excused = true,
-            }
         }
     }
 

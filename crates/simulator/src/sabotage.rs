@@ -42,6 +42,8 @@ pub enum Sabotage {
     KeepBranch,
     /// What was said in an epoch that was annulled is said again under another name.
     SayAnew,
+    /// What was said after a removal that was annulled is said to who is back.
+    SayToReturned,
     /// Who finds no way back asks nobody.
     NeverKnock,
     /// Who is asked lets nobody in.
@@ -60,7 +62,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -77,6 +79,7 @@ impl Sabotage {
         Self::Trusting,
         Self::KeepBranch,
         Self::SayAnew,
+        Self::SayToReturned,
         Self::NeverKnock,
         Self::NeverAnswer,
         Self::NeverSucceed,
@@ -90,7 +93,7 @@ impl Sabotage {
     #[must_use]
     pub const fn needs(self) -> Hostile {
         match self {
-            Self::NeverDispute | Self::SayAnew => Hostile::Members,
+            Self::NeverDispute | Self::SayAnew | Self::SayToReturned => Hostile::Members,
             Self::Trusting | Self::KeepBranch | Self::NeverKnock | Self::NeverAnswer | Self::Incurious => {
                 Hostile::Server
             }
@@ -117,6 +120,7 @@ impl Sabotage {
             Self::Trusting => "trusting",
             Self::KeepBranch => "keep-branch",
             Self::SayAnew => "say-anew",
+            Self::SayToReturned => "say-to-returned",
             Self::NeverKnock => "never-knock",
             Self::NeverAnswer => "never-answer",
             Self::NeverSucceed => "never-succeed",

@@ -67,6 +67,7 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
         Sabotage::ReuseKey | Sabotage::ReuseCommitKey => "uses a key",
         Sabotage::Scramble => "which its author knew",
         Sabotage::Incurious => "is not told that the server hides",
+        Sabotage::SayToReturned => "was no member when",
         _ => "",
     };
     let caught = |seed| simulate(&Plan { sabotage, hostile: sabotage.needs(), ..Plan::new(seed) }).err();
@@ -114,6 +115,7 @@ planted! {
     believing_the_server_is_caught: Trusting;
     a_wrong_branch_that_is_kept_is_caught: KeepBranch;
     a_message_said_anew_after_an_annulment_is_caught: SayAnew;
+    a_message_said_to_who_is_back_by_an_annulment_is_caught: SayToReturned;
     finding_no_way_back_and_asking_nobody_is_caught: NeverKnock;
     a_knock_never_answered_is_caught: NeverAnswer;
     a_frozen_group_that_nobody_continues_is_caught: NeverSucceed;

@@ -3,8 +3,8 @@
 use std::{error::Error, time::Instant};
 
 use conclave_client::store::ProfileStore as _;
-use conclave_engine::group::Incoming;
-use conclave_names::limits;
+use conclave_engine::group::{Incoming, Known};
+use conclave_names::{Epoch, Seq, limits};
 use mls_rs::{ExtensionList, MlsMessage};
 
 use super::{
@@ -112,11 +112,13 @@ fn catch_up(bob: &mut ours::Client, page: &[Incoming], last: bool) -> ours::Resu
     let start = Instant::now();
     let group = bob.group.as_mut().ok_or("no group")?;
     let (name, mut failed) = (group.name().to_string(), None);
-    let done = group.process_with(page, |id| {
-        bob.store.has_message(&name, id.as_bytes()).unwrap_or_else(|error| {
+    let done = group.process_with(page, |id| match bob.store.message_place(&name, id.as_bytes()) {
+        Ok(Some((seq, epoch))) => Known::At { seq: Seq(seq), epoch: Epoch(epoch) },
+        Ok(None) => Known::No,
+        Err(error) => {
             failed = Some(error);
-            false
-        })
+            Known::No
+        }
     });
     done.fault.map_or(Ok(()), Err)?;
     failed.map_or(Ok(()), Err)?;

@@ -467,11 +467,6 @@ impl Client {
             let now = self.delivery.now();
             let mut events = Vec::new();
             let next = self.group(name)?.next_submission(now, &mut events);
-            for event in &events {
-                if let Event::Annulled { commit, epoch } = event {
-                    self.send_again(name, *commit, *epoch)?;
-                }
-            }
             all.extend(ClientEvent::all_of(name, events));
             self.save(name)?;
             let submission = match next {

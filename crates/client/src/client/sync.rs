@@ -1,11 +1,11 @@
 //! Catching up: the inbox, the groups, the keying material.
 
 use conclave_engine::{
-    group::{GroupSummary, Incoming, KIND_MESSAGE, Status, list_readable},
+    group::{GroupSummary, Incoming, Known, Status, list_readable},
     invitation::{Invitation, JoinError, TreeFetch},
     knock::Knocked,
     outcome::Event,
-    writes::{Room, StoredMessage, Write},
+    writes::{Room, Write},
 };
 use conclave_mls::content::MessageId;
 use conclave_names::{Epoch, GroupUri, Seq, Timestamp};
@@ -551,12 +551,17 @@ impl Client {
         let store = &self.store;
         // Sent again after it had been in a void epoch, or replayed: it was told of before.
         let known = |id: &MessageId| {
-            lineage.iter().any(|group| {
-                store.has_message(group, id.as_bytes()).unwrap_or_else(|error| {
-                    failed = Some(error);
-                    false
-                })
-            })
+            for (generation, group) in lineage.iter().enumerate() {
+                match store.message_place(group, id.as_bytes()) {
+                    Ok(Some((seq, epoch))) if generation == 0 => {
+                        return Known::At { seq: Seq(seq), epoch: Epoch(epoch) };
+                    }
+                    Ok(Some(_)) => return Known::Before,
+                    Ok(None) => {}
+                    Err(error) => failed = Some(error),
+                }
+            }
+            Known::No
         };
         let group = self.groups.get_mut(name).ok_or_else(|| ClientError::NoSuchGroup(name.clone()))?;
         let done = match source {
@@ -568,37 +573,11 @@ impl Client {
             self.groups.remove(name);
             return Err(error.into());
         }
-        let mut events = Vec::with_capacity(done.events.len());
-        for event in done.events {
-            if let Event::Annulled { commit, epoch } = &event {
-                self.send_again(name, *commit, *epoch)?;
-            }
-            events.push(ClientEvent::of(name, event));
-        }
+        let mut events: Vec<_> = done.events.into_iter().map(|event| ClientEvent::of(name, event)).collect();
         let watched = self.watch_identities(name, &mut events);
         self.save(name)?;
         let done = watched.and(done.fault.map_or(Ok(()), |fault| Err(fault.into())));
         self.told(done, events)
-    }
-
-    /// What we said after a commit that was annulled was read in void epochs only, if at all: it is said again, under
-    /// its name, so that nobody reads it twice. What was ordered later but said in the epoch that came back was read.
-    pub(super) fn send_again(&mut self, name: &GroupUri, commit: Seq, epoch: Epoch) -> Result<(), ClientError> {
-        let own = self.account.client.to_string();
-        let mut stored = self.store.messages(&name.to_string(), commit.0, usize::MAX)?;
-        let group = self.group(name)?;
-        // What was read with the entry that annuls it is not in the store yet.
-        stored.extend(group.unsaved_messages().cloned());
-        let void = |stored: &StoredMessage| stored.epoch > epoch.0 && stored.seq > commit.0;
-        let ours =
-            stored.into_iter().filter(|stored| stored.kind == KIND_MESSAGE && stored.sender == own && void(stored));
-        for stored in ours {
-            // Who is no member any more has nobody to say it to.
-            if group.wish_again(stored.body, MessageId::new(stored.id), epoch).is_err() {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Remembers the identity keys of new members, and tells of one that is another than before.

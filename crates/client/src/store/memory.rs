@@ -93,9 +93,10 @@ impl ProfileStore for MemoryStore {
         Ok(last)
     }
 
-    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
-        let same = |known: &StoredMessage| known.id == *id && known.kind == KIND_MESSAGE;
-        Ok(self.messages.get(group).is_some_and(|messages| messages.values().any(same)))
+    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
+        let same = |known: &&StoredMessage| known.id == *id && known.kind == KIND_MESSAGE;
+        let found = self.messages.get(group).and_then(|messages| messages.values().find(same));
+        Ok(found.map(|message| (message.seq, message.epoch)))
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {

@@ -51,7 +51,15 @@ pub trait ProfileStore: Send {
     fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError>;
 
     /// Whether a message of this name is kept. One that comes again, in whatever place, is not kept twice.
-    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError>;
+    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
+        Ok(self.message_place(group, id)?.is_some())
+    }
+
+    /// The place and the epoch of the message of this name, if there is one.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError>;
 
     /// How many messages of a group there are.
     fn message_count(&self, group: &str) -> Result<u64, StoreError>;

@@ -165,9 +165,8 @@ const PAGE: &str = "
 const LAST: &str = "
     SELECT ?1, seq, id, sender, time_ms, kind, body, epoch FROM messages
     WHERE grp = (SELECT number FROM groups WHERE name = ?1) ORDER BY seq DESC, id DESC LIMIT ?2";
-const HAS: &str = "
-    SELECT EXISTS (SELECT 1 FROM messages
-                   WHERE grp = (SELECT number FROM groups WHERE name = ?1) AND id = ?2 AND kind = 1)";
+const PLACE: &str = "
+    SELECT seq, epoch FROM messages WHERE grp = (SELECT number FROM groups WHERE name = ?1) AND id = ?2 AND kind = 1";
 const COUNT: &str = "SELECT count(*) FROM messages WHERE grp = (SELECT number FROM groups WHERE name = ?1)";
 
 fn put_message(statement: &mut Statement<'_>, m: &StoredMessage) -> Result<(), StoreError> {
@@ -250,8 +249,10 @@ impl ProfileStore for Store {
         Ok(messages)
     }
 
-    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
-        Ok(self.connection.prepare_cached(HAS)?.query_row(params![group, id], |row| row.get(0))?)
+    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
+        let mut statement = self.connection.prepare_cached(PLACE)?;
+        let place = statement.query_row(params![group, id], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)));
+        Ok(place.optional()?)
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {

@@ -223,8 +223,8 @@ impl ProfileStore for SharedStore {
         self.0.lock().unwrap().last_messages(group, limit)
     }
 
-    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
-        self.0.lock().unwrap().has_message(group, id)
+    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
+        self.0.lock().unwrap().message_place(group, id)
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {

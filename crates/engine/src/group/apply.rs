@@ -22,6 +22,7 @@ use super::{
     view::client_in,
 };
 use crate::{
+    intent::Wish,
     mls_client::{MlsError, MlsGroup, mls_time},
     outcome::{Event, Outcome, Rejection},
 };
@@ -193,6 +194,12 @@ impl Group {
         let by = by.map_err(|_| Rejection::Mismatch)?;
         self.compare(&position, &by, incoming.time, events);
         if removed_us {
+            // Should the commit be annulled, we still want to leave.
+            let leaves = self.intents.iter().find(|(_, intent)| intent.wish == Wish::Leave);
+            if let Some((order, intent)) = leaves.map(|(order, intent)| (*order, intent.clone())).filter(|_| stays_open)
+            {
+                self.keep_done(order, &intent, entry.epoch.next(), None);
+            }
             let failed = self.end();
             self.removed_at = stays_open.then_some(incoming.seq);
             events.push(Event::RemovedFromGroup { by });
@@ -214,7 +221,9 @@ impl Group {
         let seed = aad.renews_seed.then(|| export(EXPORTER_LABEL)).transpose()?;
         let tree_key = aad.renews_tree_key.then(|| export(TREE_KEY_LABEL)).transpose()?;
         if stays_open {
-            self.keep_parent(incoming.seq, entry.epoch).map_err(|error| Rejection::Mls(error.to_string()))?;
+            let gone = removed.iter().filter(|client| !back.contains(client)).cloned().collect();
+            self.keep_parent((incoming.seq, entry.epoch), &added, gone)
+                .map_err(|error| Rejection::Mls(error.to_string()))?;
         }
         if let Some(seed) = seed {
             self.add_seed(new_epoch, seed);

@@ -10,7 +10,7 @@ use conclave_channel::{Claim, Entry, Position, chain};
 use conclave_mls::content::MessageId;
 use conclave_names::{Seq, Timestamp};
 
-use super::{Group, Incoming, Processed};
+use super::{Group, Incoming, Known, Processed};
 use crate::outcome::{Event, Outcome};
 
 /// Entries that wait at most.
@@ -64,7 +64,7 @@ impl Group {
     /// Processes what a stream brought, in whatever order. What is early is [`Outcome::Buffered`], or [`Outcome::Overflow`] if there is
     /// no room for it, what was processed before [`Outcome::Duplicate`]. Whether something waits says [`Group::early_due`]: then
     /// the channel is to be read from our place, and this to be called again, also with nothing.
-    pub fn take_in(&mut self, batch: &[Incoming], now: Timestamp, known: impl FnMut(&MessageId) -> bool) -> Processed {
+    pub fn take_in(&mut self, batch: &[Incoming], now: Timestamp, known: impl FnMut(&MessageId) -> Known) -> Processed {
         let mut told = Processed::default();
         for incoming in batch {
             let place = self.window.position().seq;

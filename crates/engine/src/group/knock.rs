@@ -6,7 +6,7 @@
 //! one of the channel keys that the knock names: by one commit that removes that leaf and adds the knocker's KeyPackage. Whoever answers
 //! second finds no such leaf any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::access::ChannelKey;
 use conclave_mls::{
@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use super::{
     Group, Status, WishError,
     access::{each_member, fault, own_channel_key},
+    again::Done,
     commit::as_add,
     confirmed::key_of_client,
     row,
@@ -173,8 +174,10 @@ pub(crate) struct Heritage {
     /// Channel keys of its leaves, if it has asked members to replace them.
     old_leaves: Vec<ChannelKey>,
     members: BTreeSet<ClientUri>,
-    /// What was still to be said and changed.
-    wishes: Vec<Intent>,
+    /// What was still to be said and changed, in order, and whether members were added since whom its writer did not know.
+    wishes: BTreeMap<u64, (Intent, bool)>,
+    /// What would have to be said and changed once more if it were annulled.
+    done: BTreeMap<u64, Done>,
     /// The first entry that was not read.
     unread: Seq,
 }
@@ -488,23 +491,34 @@ impl Group {
     }
 
     /// What the next incarnation takes over from one that could not be followed.
-    pub(crate) fn heritage(self) -> Heritage {
+    pub(crate) fn heritage(mut self) -> Heritage {
         let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
-        let wishes = self.intents.into_values().filter(|intent| intent.wish.outlives_incarnation()).collect();
-        Heritage { old_leaves, members, wishes, unread }
+        let mut done = self.take_done();
+        done.retain(|_, done| done.outlives_incarnation());
+        let last_added = self.last_added;
+        let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
+        let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
+        Heritage { old_leaves, members, wishes, done, unread }
     }
 
     /// Takes it over: what was wished is done now, but nothing is said if there are members that its writer does not know.
-    pub(crate) fn inherit(&mut self, heritage: Heritage, now: Timestamp, events: &mut Vec<Event>) {
+    pub(crate) fn inherit(&mut self, mut heritage: Heritage, now: Timestamp, events: &mut Vec<Event>) {
         let strangers = self
             .members()
             .map_or(true, |members| members.iter().any(|member| !heritage.members.contains(&member.client)));
-        let wished = if strangers { Epoch(self.joined.0.saturating_sub(1)) } else { self.joined };
-        for intent in heritage.wishes {
-            self.take_over(self.free_order(false), intent, wished);
+        let wished = |unknown| if unknown { Epoch(self.joined.0.saturating_sub(1)) } else { self.joined };
+        let (before, known) = (wished(true), wished(strangers));
+        let orders: BTreeSet<u64> = heritage.wishes.keys().chain(heritage.done.keys()).copied().collect();
+        for order in orders {
+            if let Some(done) = heritage.done.remove(&order) {
+                self.inherit_done(done, known);
+            }
+            if let Some((intent, unknown)) = heritage.wishes.remove(&order) {
+                self.take_over(self.free_order(false), intent, if unknown { before } else { known });
+            }
         }
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);

@@ -1,6 +1,7 @@
 //! A group as one of its members sees it.
 
 mod access;
+mod again;
 mod anew;
 mod apply;
 mod commit;
@@ -66,6 +67,7 @@ pub use prune::PAST_MS;
 pub use refresh::{REFRESH_MS, REFRESH_MS_A_MEMBER, REFRESH_SPREAD_MS};
 pub use reinit::Founding;
 pub use rejoin::{JoinAccess, RejoinError, WayBack};
+pub use repeated::Known;
 pub use row::LoadError;
 pub use submit::{Submission, SubmissionBody, WishError};
 pub use summary::{GroupSummary, Listed, list, list_readable};
@@ -169,6 +171,10 @@ pub struct Group {
     early: early::Early,
     /// Places of those whose kind this version does not know.
     foreign_intents: BTreeSet<u64>,
+    /// Wishes that were carried out in epochs that are open, by their places among the others.
+    done: BTreeMap<u64, again::Done>,
+    /// The newest ones.
+    annulments: Vec<again::Annulment>,
     /// Commits of ours that were made anew but may be ordered yet.
     withdrawn: withdrawn::Withdrawn,
     /// The same of messages and proposals.

@@ -144,6 +144,7 @@ impl Group {
                     if let Some(prepared) = &intent.prepared {
                         self.overtake(&intent.wish, prepared, false);
                     }
+                    self.keep_done(order, &intent, entry.epoch, None);
                     self.drop_intent(order);
                 }
             }

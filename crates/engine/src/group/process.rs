@@ -15,7 +15,7 @@ use mls_rs::{
     group::{ContentType, ProposalMessageDescription, ProposalSender, ReceivedMessage, Sender, proposal::Proposal},
 };
 
-use super::{Group, Status, journal::Used, step::Step, submit::is_message};
+use super::{Group, Known, Status, journal::Used, step::Step, submit::is_message};
 use crate::{
     intent::{Intent, Wish},
     mls_client::{MlsError, MlsGroup, mls_time, suite},
@@ -124,12 +124,12 @@ impl Group {
     /// Processes entries that follow our place in the channel. Nothing is lost by calling it again with the same ones:
     /// what was processed before is a gap, and changes nothing.
     pub fn process(&mut self, batch: &[Incoming]) -> Processed {
-        self.process_with(batch, |_| false)
+        self.process_with(batch, |_| Known::No)
     }
 
     /// The same; and messages that the history has under their names are [`Outcome::Duplicate`]: whoever sends again what was said, be it
     /// its own, says nothing new by it.
-    pub fn process_with(&mut self, batch: &[Incoming], mut known: impl FnMut(&MessageId) -> bool) -> Processed {
+    pub fn process_with(&mut self, batch: &[Incoming], mut known: impl FnMut(&MessageId) -> Known) -> Processed {
         let mut done = Processed::default();
         let mut checkpoint = None;
         let next = self.window.position().seq.next();
@@ -542,6 +542,7 @@ impl Group {
                     let sender = self.account.client.clone();
                     self.store_message(incoming, entry.epoch, sender, &parsed, content.clone(), events);
                 }
+                self.keep_done(order, &intent, entry.epoch, None);
                 self.drop_intent(order);
                 Outcome::Confirmed
             }
@@ -591,6 +592,7 @@ impl Group {
                         if !self.has_step() {
                             self.drop_intent(order);
                         }
+                        self.keep_done(order, &intent, entry.epoch.next(), Some(incoming.seq));
                         Outcome::Confirmed
                     }
                     Err(rejection) => {

@@ -18,7 +18,7 @@ use conclave_channel::law::{Change, LATE_MS};
 use conclave_names::{Epoch, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
-use super::{Group, Status};
+use super::{Group, Status, standing::Parent};
 use crate::{
     mls_client::MlsError,
     writes::{Room, Write},
@@ -130,6 +130,7 @@ impl Group {
         self.past.clear();
         // Without parents, nothing can be annulled.
         self.forget_withdrawn();
+        self.forget_all_done();
         self.seeds = BTreeMap::new();
         self.tree_keys = BTreeMap::new();
         self.channel_keys.clear();
@@ -137,6 +138,15 @@ impl Group {
         // The MLS state in memory is written no more.
         self.dirty = false;
         self.touched = true;
+    }
+
+    /// Forgets states before commits that nobody goes back to.
+    pub(super) fn forget_states(&mut self, parents: Vec<Parent>) {
+        for parent in parents {
+            if self.saved != Some(parent.at) {
+                self.delete_state(parent.at);
+            }
+        }
     }
 
     pub(super) fn delete_state(&mut self, epoch: Epoch) {

@@ -5,7 +5,7 @@
 //! it. In it is the epoch's join key, by which the DS takes one commit without learning whose it is. What the GroupInfo
 //! and the tree say is believed only where it agrees with what this client knew and with what the channel shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::{
     CommitHeader, Entry, EntryKind,
@@ -42,6 +42,7 @@ use super::{
     standing::Parent,
     submit::TO_ALL,
     tree::Known,
+    view::clients_of,
 };
 use crate::{
     intent::{Intent, Prepared, Wish},
@@ -498,6 +499,10 @@ impl Group {
             self.delete_epoch(Epoch(epoch));
         }
         if let (true, Some(state)) = (stays_open, old.filter(|_| self.saved == Some(before))) {
+            let now: BTreeSet<_> = clients_of(&mls).collect();
+            let removed = clients_of(&self.mls).filter(|client| !now.contains(client)).collect();
+            let was_removed = |client: &ClientUri| self.parents.iter().any(|parent| parent.removed.contains(client));
+            let added = now.into_iter().filter(was_removed).collect();
             // If the commit is annulled, we are where we were.
             self.parents.push(Parent {
                 commit: seq,
@@ -509,6 +514,9 @@ impl Group {
                 signs_since: self.signs_since,
                 spent: self.spent_keys(),
                 late: Vec::new(),
+                proposed_at: self.proposed_at,
+                removed,
+                added,
             });
         }
         let place = self.own_place();
@@ -546,7 +554,7 @@ impl Group {
         Ok(())
     }
 
-    /// What was wished was wished before this epoch, but for what is to be said to whoever is a member then.
+    /// What was wished, and is done or is not, was wished before this epoch, but for what is to be said to whoever is a member then.
     fn seen_before(&mut self, epoch: Epoch) {
         let newer = |intent: &Intent| intent.wished >= epoch && intent.wished != TO_ALL;
         let changed: Vec<_> =
@@ -557,6 +565,7 @@ impl Group {
             }
             self.save_intent(order);
         }
+        self.done_before(epoch);
     }
 
     /// Opens the body of a commit from outside.

@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 
 use super::{
     Group, Status,
+    again::{self, Annulment, DONE},
     confirmed::{UNCONFIRMED, client_of_key},
     hashes,
     journal::Journal,
@@ -63,6 +64,9 @@ struct ParentRow {
     joined: Epoch,
     signs_since: Epoch,
     spent: u32,
+    proposed_at: Option<Timestamp>,
+    added: Vec<Text>,
+    removed: Vec<Text>,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -105,6 +109,7 @@ struct Row {
     former_leaves: Vec<ChannelKey>,
     ledger: Ledger,
     parents: Vec<ParentRow>,
+    annulments: Vec<Annulment>,
     lost: Option<LostRow>,
     receipts: Vec<Receipt>,
     removed_at: Option<Seq>,
@@ -281,9 +286,21 @@ impl Group {
         let state = state_of(row.state)?;
         let mut parents = Vec::new();
         for parent in &row.parents {
-            let ParentRow { commit, ended, at, last_added, joined, signs_since, spent } = *parent;
-            let (state, late) = (state_of(at)?, Vec::new());
-            parents.push(Parent { commit, ended, at, state, last_added, joined, signs_since, spent, late });
+            let clients = |rows: &[Text]| rows.iter().map(Text::parse).collect::<Result<_, _>>();
+            parents.push(Parent {
+                commit: parent.commit,
+                ended: parent.ended,
+                at: parent.at,
+                state: state_of(parent.at)?,
+                last_added: parent.last_added,
+                joined: parent.joined,
+                signs_since: parent.signs_since,
+                spent: parent.spent,
+                late: Vec::new(),
+                proposed_at: parent.proposed_at,
+                added: clients(&parent.added)?,
+                removed: clients(&parent.removed)?,
+            });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
         for (key, value) in scan(Room::EPOCH, &key(name, &row.incarnation.to_be_bytes()))? {
@@ -309,6 +326,14 @@ impl Group {
                 None => {
                     foreign_intents.insert(order);
                 }
+            }
+        }
+        let mut done = std::collections::BTreeMap::new();
+        for (key, value) in scan(Room::GROUP, &key(name, DONE))? {
+            let (order, wish) = again::load(&key, &value)?;
+            match wish {
+                Some(wish) => drop(done.insert(order, wish)),
+                None => drop(foreign_intents.insert(order)),
             }
         }
         let mut unconfirmed = std::collections::BTreeSet::new();
@@ -391,6 +416,8 @@ impl Group {
             branches: super::fork::Branches::default(),
             early: super::early::Early::default(),
             foreign_intents,
+            done,
+            annulments: row.annulments.clone(),
             withdrawn,
             summary: Vec::new(),
             heard: std::collections::BTreeSet::new(),
@@ -524,8 +551,12 @@ impl Group {
                     joined: parent.joined,
                     signs_since: parent.signs_since,
                     spent: parent.spent,
+                    proposed_at: parent.proposed_at,
+                    added: parent.added.iter().map(Text::new).collect(),
+                    removed: parent.removed.iter().map(Text::new).collect(),
                 })
                 .collect(),
+            annulments: self.annulments.clone(),
             lost: self.lost.as_ref().map(|lost| LostRow {
                 commit: lost.commit,
                 hash: lost.hash,

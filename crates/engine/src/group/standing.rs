@@ -13,7 +13,7 @@ use conclave_channel::{
     verdict::Verdict,
 };
 use conclave_mls::seal::{Purpose, entry_context};
-use conclave_names::{Epoch, Hash, IdempotencyKey, Seq, Timestamp};
+use conclave_names::{ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp};
 use zeroize::Zeroizing;
 
 use super::{
@@ -66,6 +66,12 @@ pub(super) struct Parent {
     pub(super) spent: u32,
     /// Keys of others' messages, the same; only until the next transaction (`late`).
     pub(super) late: Vec<Used>,
+    /// When somebody's proposal was ordered that nobody had committed.
+    pub(super) proposed_at: Option<Timestamp>,
+    /// Whom the commit removed.
+    pub(super) removed: Vec<ClientUri>,
+    /// And added, of those whom a commit had removed that was open then.
+    pub(super) added: Vec<ClientUri>,
 }
 
 impl Parent {
@@ -199,15 +205,23 @@ impl Group {
     fn end_invitation(&mut self) -> Vec<Event> {
         self.void = true;
         self.removed_at = None;
-        if let Some(event) = self.locked_out_again() {
-            return vec![Event::InvitationAnnulled {}, event];
+        let mut events = vec![Event::InvitationAnnulled {}];
+        // What we did since came to nothing, too: it is done once we are back, or told of.
+        self.revive(None, Epoch(self.joined.0.saturating_sub(1)), &mut events);
+        match self.locked_out_again() {
+            Some(event) => events.push(event),
+            None => events.extend(self.end()),
         }
-        let failed = self.end();
-        [vec![Event::InvitationAnnulled {}], failed].concat()
+        events
     }
 
-    /// Keeps the state of the epoch that a commit ends which stays open.
-    pub(super) fn keep_parent(&mut self, commit: Seq, ended: Epoch) -> Result<(), MlsError> {
+    /// Keeps the state of the epoch that a commit ends which stays open, and whom it adds and removes.
+    pub(super) fn keep_parent(
+        &mut self,
+        (commit, ended): (Seq, Epoch),
+        added: &[ClientUri],
+        removed: Vec<ClientUri>,
+    ) -> Result<(), MlsError> {
         let group_id = self.mls.group_id().to_vec();
         // Where the commit was applied to the group itself, the store has the state before.
         if self.epoch() == ended && self.lags() {
@@ -215,10 +229,23 @@ impl Group {
         }
         let state = self.shared.groups.state_of(&group_id).ok_or_else(|| fault("the state was not written"))?;
         let (last_added, joined, spent) = (self.last_added, self.joined, self.spent_keys());
-        let signs_since = self.signs_since;
-        let parent =
-            Parent { commit, ended, at: ended, state, last_added, joined, signs_since, spent, late: Vec::new() };
-        self.parents.push(parent);
+        let was_removed = |client: &&ClientUri| self.parents.iter().any(|parent| parent.removed.contains(client));
+        let added = added.iter().filter(was_removed).cloned().collect();
+        let (late, proposed_at) = (Vec::new(), self.proposed_at);
+        self.parents.push(Parent {
+            commit,
+            ended,
+            at: ended,
+            state,
+            last_added,
+            joined,
+            signs_since: self.signs_since,
+            spent,
+            late,
+            proposed_at,
+            added,
+            removed,
+        });
         Ok(())
     }
 
@@ -305,6 +332,7 @@ impl Group {
             self.removed_at = None;
         }
         self.prune_channel_keys();
+        self.forget_settled();
         self.forget_withdrawn();
         self.prune_overtaken();
         self.prune_seeds();
@@ -331,9 +359,11 @@ impl Group {
         }
     }
 
-    fn annulled(&mut self, commits: &[Seq], epoch: Epoch, events: &mut Vec<Event>) -> Result<(), MlsError> {
+    /// Goes back to the state before commits that are void, if we have gone on by them. Says whether we did.
+    pub(super) fn go_back(&mut self, commits: &[Seq], epoch: Epoch, events: &mut Vec<Event>) -> Result<bool, MlsError> {
         self.drop_verdicts(commits);
         if let Some(first) = commits.first() {
+            self.note_annulment(*first, epoch);
             events.push(Event::Annulled { commit: *first, epoch });
             self.refresh_annulled(*first);
             self.forget_void_answers();
@@ -351,12 +381,13 @@ impl Group {
         // What came before the commit that added us is none of ours.
         let before_us = self.joined_by.is_some() && self.joined_at.is_none_or(|at| commits.last() < Some(&at));
         if self.epoch() <= epoch || before_us {
-            return Ok(());
+            return Ok(false);
         }
         let Some(index) = self.parents.iter().position(|parent| parent.ended == epoch) else {
-            // What added us was annulled with the rest.
+            // What added us was annulled with the rest, and what we did before, if we were let in again.
+            self.revive(commits.first().copied(), epoch, events);
             events.extend(self.end_invitation());
-            return Ok(());
+            return Ok(false);
         };
         let mut void = self.parents.split_off(index);
         let newest = self.epoch();
@@ -372,7 +403,9 @@ impl Group {
         self.last_added = parent.last_added;
         self.joined = parent.joined;
         self.signs_since = parent.signs_since;
-        self.proposed_at = None;
+        // What was proposed is to be committed again, by one after the other from now on.
+        let now = self.window.time().max(self.read_to_end.unwrap_or(Timestamp(0)));
+        self.proposed_at = parent.proposed_at.map(|at| at.max(now));
         self.dirty = true;
         self.recount_generations();
         self.forget_states(void);
@@ -389,7 +422,7 @@ impl Group {
         }
         self.overtaken_void(epoch);
         self.unprepare(|prepared| prepared.epoch > epoch || prepared.bundle.is_some());
-        Ok(())
+        Ok(true)
     }
 
     /// The group as it was before an open commit, apart from the one that is open, and its storage.
@@ -661,7 +694,9 @@ impl Group {
     pub(super) fn wish_first(&mut self, wish: Wish) -> Result<u64, MlsError> {
         let order = self.free_order(true);
         let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
-        self.intents.insert(order, Intent { id, wish, wished: self.epoch(), prepared: None, ordered: false });
+        let wished = self.epoch();
+        let intent = Intent { id, wish, wished, prepared: None, ordered: false, not_to: Vec::new(), automatic: true };
+        self.intents.insert(order, intent);
         self.save_intent(order);
         Ok(order)
     }
@@ -675,14 +710,6 @@ impl Group {
             self.intents.iter().filter(|(_, intent)| about(&intent.wish)).map(|(order, _)| *order).collect();
         for order in done {
             self.drop_intent(order);
-        }
-    }
-
-    fn forget_states(&mut self, parents: Vec<Parent>) {
-        for parent in parents {
-            if self.saved != Some(parent.at) {
-                self.delete_state(parent.at);
-            }
         }
     }
 }

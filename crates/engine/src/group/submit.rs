@@ -81,7 +81,8 @@ pub enum SubmissionBody {
 
 impl Group {
     /// Takes a wish: it is stored, and carried out by the submissions that follow. Who cannot follow the group now carries it out once
-    /// it can, or has come back; [`Event::IntentFailed`] tells of what cannot be carried out any more.
+    /// it can, or has come back, and once more if the epoch is annulled in which it was done; [`Event::IntentFailed`] tells of what cannot
+    /// be carried out any more.
     ///
     /// # Errors
     /// [`WishError`] if we are no member.
@@ -102,7 +103,8 @@ impl Group {
     fn wish_as_of(&mut self, wish: Wish, wished: Epoch) -> Result<IdempotencyKey, WishError> {
         let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
         let order = self.free_order(false);
-        self.intents.insert(order, Intent { id, wish, wished, prepared: None, ordered: false });
+        let intent = Intent { id, wish, wished, prepared: None, ordered: false, not_to: Vec::new(), automatic: false };
+        self.intents.insert(order, intent);
         self.save_intent(order);
         Ok(id)
     }
@@ -117,7 +119,8 @@ impl Group {
 
     /// A place for a new intent: after all others, or before them. Those of a later version's kinds keep theirs.
     pub(super) fn free_order(&self, first: bool) -> u64 {
-        let known = || self.intents.keys().chain(&self.foreign_intents).copied().chain(self.step_order());
+        let under_way = || self.intents.keys().chain(self.done.keys());
+        let known = || under_way().chain(&self.foreign_intents).copied().chain(self.step_order());
         let after = || known().max().map_or(u64::MAX / 2, |last| last.saturating_add(1));
         if first { known().min().and_then(|first| first.checked_sub(1)).unwrap_or_else(after) } else { after() }
     }
@@ -132,16 +135,6 @@ impl Group {
     #[must_use]
     pub fn foreign_intents(&self) -> usize {
         self.foreign_intents.len()
-    }
-
-    /// Says once more, under its name, what we said in an epoch that was annulled: the group is in this epoch again. To
-    /// members that were added since it is not said.
-    ///
-    /// # Errors
-    /// As [`Group::wish`].
-    pub fn wish_again(&mut self, content: Vec<u8>, id: MessageId, epoch: Epoch) -> Result<IdempotencyKey, WishError> {
-        self.writable()?;
-        self.wish_as_of(Wish::Send { content, id }, epoch)
     }
 
     /// Says something in plain text.
@@ -270,6 +263,10 @@ impl Group {
                     }
                     // Nothing is left to do.
                     Ok(None) => {
+                        // Others did it. If that is annulled, it is to be done.
+                        if intent.wish.is_a_change() {
+                            self.keep_done(order, &intent, self.epoch(), None);
+                        }
                         self.drop_intent(order);
                         continue;
                     }
@@ -385,6 +382,9 @@ impl Group {
             Wish::Send { content, .. } => {
                 if self.last_added > intent.wished {
                     return Err(fault(JOINED_SINCE));
+                }
+                if let Some(reason) = self.is_back(intent) {
+                    return Err(fault(reason));
                 }
                 self.prepare_message(MEDIA_TYPE, content).map(Some)
             }

@@ -44,6 +44,12 @@ pub(super) fn client_in(mls: &MlsGroup, index: u32) -> Result<ClientUri, MlsErro
     client_of(&member.signing_identity)
 }
 
+/// The members' clients.
+pub(super) fn clients_of(mls: &MlsGroup) -> impl Iterator<Item = ClientUri> {
+    // No admitted certificate fails to parse.
+    mls.roster().members().into_iter().filter_map(|member| client_of(&member.signing_identity).ok())
+}
+
 impl Group {
     /// The members of the present epoch, by leaf.
     ///

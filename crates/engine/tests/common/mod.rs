@@ -17,8 +17,8 @@ use conclave_engine::{
     Mls,
     account::{Account, Inbox},
     group::{
-        Access, ChannelEnd, Group, Handshakes, Incoming, KnockRefused, NewGroup, Processed, RejoinError, Submission,
-        SubmissionBody,
+        Access, ChannelEnd, Group, Handshakes, Incoming, KIND_MESSAGE, KnockRefused, Known, NewGroup, Processed,
+        RejoinError, Submission, SubmissionBody,
     },
     intent::Wish,
     invitation::{Invitation, TreeFetch, load_key_packages},
@@ -27,7 +27,7 @@ use conclave_engine::{
     outcome::Event,
     writes::{Room, Rows, StoredMessage, Write},
 };
-use conclave_mls::{credential::IdentityBinding, crypto, welcome::InboxWelcome};
+use conclave_mls::{content::MessageId, credential::IdentityBinding, crypto, welcome::InboxWelcome};
 use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 use conclave_protocol::{
     Code, Refusal, SigningKey,
@@ -153,6 +153,15 @@ pub struct Store {
 }
 
 impl Store {
+    /// As the client's store says it.
+    pub fn known(&self, id: &MessageId) -> Known {
+        let same = |stored: &&StoredMessage| stored.kind == KIND_MESSAGE && stored.id == *id.as_bytes();
+        self.messages
+            .iter()
+            .find(same)
+            .map_or(Known::No, |stored| Known::At { seq: Seq(stored.seq), epoch: Epoch(stored.epoch) })
+    }
+
     pub fn apply(&mut self, writes: Vec<Write>) {
         for write in writes {
             match write {
@@ -329,10 +338,10 @@ impl Person {
 
     /// Reads the channel to its end.
     pub fn sync(&mut self, ds: &Ds) -> Processed {
-        let group = self.group.as_mut().unwrap();
-        let mut done = group.process(&ds.after(group.position().seq));
+        let (group, store) = (self.group.as_mut().unwrap(), &self.store);
+        let mut done = group.process_with(&ds.after(group.position().seq), |id| store.known(id));
         if group.wants_refetch() {
-            let again = group.process(&ds.after(group.position().seq));
+            let again = group.process_with(&ds.after(group.position().seq), |id| store.known(id));
             done.outcomes.extend(again.outcomes);
             done.events.extend(again.events);
             done.fault = again.fault;

@@ -2,7 +2,10 @@
 
 use conclave_channel::{Body, Entry, EntryKind, Position, access::ChannelKey, chain, verdict::Verdict};
 use conclave_delivery::store::{ChannelKind, EntryRow};
-use conclave_engine::group::{Status, SubmissionBody};
+use conclave_engine::{
+    group::{Status, SubmissionBody},
+    intent::Wish,
+};
 use conclave_mls::content::MessageId;
 use conclave_names::{IdempotencyKey, Seq};
 
@@ -131,8 +134,7 @@ impl Actor {
         let said = self.disk.messages(&known.group.to_string()).filter(|stored| stored.sender == own).last().cloned();
         let (Some(said), Some(group)) = (said, self.active(slot)) else { return Ok(()) };
         let id = MessageId::new(said.id);
-        let epoch = group.epoch();
-        if group.wish_again(said.body, id, epoch).is_err() {
+        if group.wish(Wish::Send { content: said.body, id }).is_err() {
             return Ok(());
         }
         around.ledger.said.iter_mut().filter(|of| of.id == id).for_each(|of| of.repeated = true);

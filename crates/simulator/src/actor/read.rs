@@ -2,11 +2,12 @@
 
 use conclave_channel::{Body, Entry, EntryKind};
 use conclave_engine::{
-    group::{Group, Incoming, KIND_MESSAGE, Processed, Status},
+    group::{Group, Incoming, KIND_MESSAGE, Known, Processed, Status},
+    intent::Wish,
     invitation::{Invitation, InvitationError, JoinError},
     knock::Knocked,
     outcome::{Event, Outcome},
-    writes::{Room, Rows as _, Write},
+    writes::{Room, Rows as _, StoredMessage, Write},
 };
 use conclave_mls::content::{Content, MessageId};
 use conclave_names::{Epoch, Seq, Timestamp};
@@ -500,7 +501,16 @@ impl Actor {
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Next::Nothing) };
         let before = group.position();
         let disk = &self.disk;
-        let known = |id: &MessageId| lineage.iter().any(|group| disk.knows(group, id.as_bytes()));
+        let known = |id: &MessageId| {
+            let places = lineage.iter().enumerate();
+            let mut found =
+                places.filter_map(|(generation, group)| Some((generation, disk.place_of(group, id.as_bytes())?)));
+            match found.next() {
+                Some((0, (seq, epoch))) => Known::At { seq, epoch },
+                Some(_) => Known::Before,
+                None => Known::No,
+            }
+        };
         let done = match source {
             Source::Fetched => group.process_with(batch, known),
             Source::Stream => group.take_in(batch, now, known),
@@ -590,7 +600,7 @@ impl Actor {
         Ok(())
     }
 
-    /// What we said after a commit that was annulled is said again, as the client's shell does.
+    /// Notes what we said in epochs that were annulled: the engine says it again, or tells why not.
     pub(super) fn say_again(&mut self, around: &mut Surroundings, slot: usize, events: &[Event]) {
         for event in events {
             if let Event::Annulled { commit, epoch } = event {
@@ -602,7 +612,7 @@ impl Actor {
     fn say_again_after(&mut self, around: &mut Surroundings, slot: usize, commit: Seq, epoch: Epoch) {
         let Some(known) = around.ledger.slot(slot) else { return };
         let own = self.client.to_string();
-        let ours = |stored: &&conclave_engine::writes::StoredMessage| {
+        let ours = |stored: &&StoredMessage| {
             stored.kind == KIND_MESSAGE && stored.sender == own && stored.seq > commit.0 && stored.epoch > epoch.0
         };
         let mut stored: Vec<_> = self.disk.messages(&known.group.to_string()).filter(ours).cloned().collect();
@@ -611,11 +621,14 @@ impl Actor {
         stored.extend(group.unsaved_messages().filter(ours).cloned());
         for stored in stored {
             let text = Content::parse(&stored.body).ok().and_then(|content| content.as_text()).unwrap_or_default();
-            let intent = match self.sabotage {
-                Sabotage::SayAnew => group.wish_text(&text).ok().map(|(intent, _)| intent),
-                _ => group.wish_again(stored.body, MessageId::new(stored.id), epoch).ok(),
-            };
-            around.ledger.said_again(&text, intent);
+            match self.sabotage {
+                Sabotage::SayAnew => drop(group.wish_text(&text)),
+                Sabotage::SayToReturned => {
+                    drop(group.wish(Wish::Send { content: stored.body, id: MessageId::new(stored.id) }));
+                }
+                _ => {}
+            }
+            around.ledger.said_again(&text);
         }
     }
 

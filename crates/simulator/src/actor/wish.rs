@@ -1,12 +1,15 @@
 //! What people want.
 
+use std::collections::BTreeSet;
+
 use conclave_engine::{
     group::{Group, Handshakes, NewGroup},
     intent::Wish,
     key_packages,
 };
-use conclave_mls::crypto;
-use conclave_names::{Epoch, UserUri};
+use conclave_mls::{crypto, identity};
+use conclave_names::{ClientUri, Epoch, UserUri};
+use mls_rs::MlsMessage;
 
 use super::{Actor, Surroundings};
 use crate::{
@@ -17,6 +20,16 @@ use crate::{
 
 /// KeyPackages kept at the directory: few, so that the last resort is needed at times.
 const POOL: u64 = 4;
+
+/// Whom a wish adds.
+fn added_by(wish: &Wish) -> Vec<ClientUri> {
+    let Wish::Add { key_packages } = wish else { return Vec::new() };
+    let client = |bytes: &Vec<u8>| {
+        let message = MlsMessage::from_bytes(bytes).ok()?;
+        Some(identity::read(message.as_key_package()?.signing_identity()).ok()?.client().clone())
+    };
+    key_packages.iter().filter_map(client).collect()
+}
 
 impl Actor {
     /// Makes the group of a slot, unless there is one.
@@ -128,12 +141,15 @@ impl Actor {
         let text = format!("{} by {}", around.ledger.said.len(), self.name());
         let actor = self.index;
         let Some(group) = self.wisher(slot) else { return Ok(()) };
+        let mut readers: BTreeSet<_> =
+            group.members().map_err(Stop::violation)?.into_iter().map(|member| member.client).collect();
+        readers.extend(group.intents().flat_map(|intent| added_by(&intent.wish)));
         let (intent, id) = group.wish_text(&text).map_err(Stop::violation)?;
         around.weather.moment()?;
         // Whether it is durable shows below: who dies before has said nothing.
         let knew = around.ledger.known_to(actor, slot);
         let (acknowledged, excused, again, repeated) = (None, false, false, false);
-        let said = Said { text, actor, slot, intent, acknowledged, excused, again, id, knew, repeated };
+        let said = Said { text, actor, slot, readers, intent, acknowledged, excused, again, id, knew, repeated };
         around.ledger.said.push(said);
         let saved = self.save(around, slot);
         if saved.is_err() {

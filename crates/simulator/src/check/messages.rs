@@ -147,6 +147,14 @@ impl Scene<'_> {
             }
             let said = self.ledger().said.iter().position(|said| said.text == read.text);
             let said = said.ok_or_else(|| Stop::violation(format!("\"{}\" was never said", read.text)))?;
+            // Said again or not, it is for those who were there when it was written.
+            let written = self.ledger().said.get(said).filter(|said| !self.ledger().is_victim(said.actor, said.slot));
+            if written.is_some_and(|said| !said.readers.contains(client)) {
+                return Err(Stop::violation(format!(
+                    "{name} was no member when \"{}\" was written, and has it",
+                    read.text
+                )));
+            }
             // What is said again comes after what was said meanwhile.
             let again = self.ledger().said.get(said).is_some_and(|said| said.again || said.repeated);
             if !again && last.insert(&read.sender, said).is_some_and(|before| before > said) {

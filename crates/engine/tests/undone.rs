@@ -1,0 +1,353 @@
+//! What becomes of what was said and changed in epochs that are annulled.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::*;
+use conclave_channel::{Entry, EntryKind, law::DISPUTE_MS};
+use conclave_engine::{
+    group::{Access, Status},
+    intent::Wish,
+    outcome::Event,
+};
+use conclave_names::IdempotencyKey;
+
+const MINUTE: u64 = 60_000;
+
+/// Somebody disputes the oldest open commit, and nobody answers.
+fn annul(world: &mut World, disputants: &[&Access]) {
+    for access in disputants {
+        dispute(world, access, 0);
+    }
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+}
+
+/// Until nothing is left to do. What fails ends a round.
+fn settle(person: &mut Person, world: &mut World) {
+    for _ in 0..4 {
+        person.drive_now(world);
+    }
+}
+
+fn change(person: &mut Person, world: &mut World, wish: Wish) -> IdempotencyKey {
+    let id = person.wish(wish);
+    person.drive_now(world);
+    id
+}
+
+fn said(person: &mut Person, world: &mut World, text: &str) {
+    person.say(text);
+    person.drive_now(world);
+}
+
+fn removal(person: &Person) -> Wish {
+    Wish::Remove { users: vec![person.user()] }
+}
+
+fn failures(person: &Person) -> Vec<(IdempotencyKey, String)> {
+    let failed = |event: &Event| match event {
+        Event::IntentFailed { intent, reason } => Some((*intent, reason.clone())),
+        _ => None,
+    };
+    person.events.iter().filter_map(failed).collect()
+}
+
+/// Messages in the log, copies included.
+fn messages(world: &World) -> usize {
+    let is_message = |bytes: &[u8]| Entry::parse(bytes).unwrap().kind == EntryKind::Message;
+    world.ds.entries.iter().filter(|(_, entry)| is_message(entry)).count()
+}
+
+fn replays(person: &Person) -> usize {
+    person.events.iter().filter(|event| matches!(event, Event::Replayed { .. })).count()
+}
+
+/// Eve is removed behind a commit that she disputes. It needs a second word to dispute a removal, but not that commit.
+#[test]
+fn a_removal_of_ours_is_done_again_before_what_was_said_after_it() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut eve] = trio(&mut world);
+    let access = eve.group().access().unwrap();
+    let update = change(&mut alice, &mut world, Wish::Update);
+    said(&mut alice, &mut world, "Eve is still there");
+    let removed = change(&mut alice, &mut world, removal(&eve));
+    said(&mut alice, &mut world, "Eve is out, the code is 1234");
+    alice.say("and the door is 5");
+    annul(&mut world, &[&access]);
+    alice.restart();
+    alice.sync(&world.ds);
+    alice.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap();
+    assert!(alice.group().is_pending(removed), "it is under way again");
+    alice.save();
+    alice.restart();
+    assert!(alice.group().is_pending(removed), "also after a crash");
+    settle(&mut alice, &mut world);
+    for person in [&mut bob, &mut eve] {
+        person.sync(&world.ds);
+    }
+    assert_eq!(bob.texts(), ["Eve is still there", "Eve is out, the code is 1234", "and the door is 5"]);
+    assert_eq!(eve.texts(), ["Eve is still there"]);
+    assert_eq!(*eve.group().status(), Status::Removed);
+    agree(&mut [&mut alice, &mut bob]);
+    assert!(!failures(&alice).iter().any(|(id, _)| *id == removed), "{:?} of {update:?}", failures(&alice));
+    assert_eq!(alice.group().intents().count(), 0);
+}
+
+#[test]
+fn what_was_said_after_the_removal_by_somebody_else_goes_to_nobody_who_is_back_and_its_writer_is_told() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut eve] = trio(&mut world);
+    let access = eve.group().access().unwrap();
+    change(&mut bob, &mut world, Wish::Update);
+    alice.sync(&world.ds);
+    said(&mut alice, &mut world, "Eve is still there");
+    bob.sync(&world.ds);
+    change(&mut bob, &mut world, removal(&eve));
+    alice.sync(&world.ds);
+    said(&mut alice, &mut world, "Eve is out, the code is 1234");
+    alice.say("and the door is 5");
+    alice.group().wish_text_to_all("to whoever is there").unwrap();
+    annul(&mut world, &[&access]);
+    settle(&mut alice, &mut world);
+    settle(&mut alice, &mut world);
+    let told = failures(&alice);
+    let client = eve.account.client.to_string();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.iter().all(|(_, reason)| reason.contains(&client) && reason.contains("annulled")), "{told:?}");
+    assert_eq!(alice.group().intents().count(), 0);
+    eve.sync(&world.ds);
+    assert_eq!(*eve.group().status(), Status::Active);
+    // Bob's removal is done again as he comes.
+    settle(&mut bob, &mut world);
+    alice.sync(&world.ds);
+    said(&mut alice, &mut world, "later");
+    for person in [&mut bob, &mut eve] {
+        person.sync(&world.ds);
+    }
+    assert_eq!(*eve.group().status(), Status::Removed);
+    assert_eq!(eve.texts(), ["Eve is still there"]);
+    assert_eq!(bob.texts().last().unwrap(), "later");
+    agree(&mut [&mut alice, &mut bob]);
+}
+
+/// Epochs are counted anew after an annulment.
+#[test]
+fn what_was_written_in_a_void_epoch_does_not_go_to_who_joins_in_another_of_its_number() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    change(&mut bob, &mut world, Wish::Update);
+    alice.sync(&world.ds);
+    said(&mut alice, &mut world, "sent");
+    alice.say("waiting");
+    alice.group().wish_text_to_all("to whoever is there").unwrap();
+    alice.save();
+    annul(&mut world, &[&access]);
+    settle(&mut bob, &mut world);
+    let mut dave = world.person("dave");
+    let package = dave.key_package(&world);
+    change(&mut bob, &mut world, Wish::Add { key_packages: vec![package] });
+    dave.join(&world);
+    settle(&mut alice, &mut world);
+    for person in [&mut bob, &mut carol, &mut dave] {
+        person.sync(&world.ds);
+    }
+    assert_eq!(dave.texts(), ["to whoever is there"]);
+    let told = failures(&alice);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|(_, reason)| reason.contains("joined")), "{told:?}");
+    agree(&mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+}
+
+#[test]
+fn changes_behind_a_disputed_one_are_done_again_or_told_of() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    let update = change(&mut alice, &mut world, Wish::Update);
+    let mut dave = world.person("dave");
+    let package = dave.key_package(&world);
+    let add = change(&mut alice, &mut world, Wish::Add { key_packages: vec![package] });
+    said(&mut alice, &mut world, "hello");
+    let anew = change(&mut alice, &mut world, Wish::ReInit { cipher_suite: 3, visible: false });
+    assert!(alice.group().is_frozen());
+    annul(&mut world, &[&access]);
+    settle(&mut alice, &mut world);
+    let told = failures(&alice);
+    assert_eq!(told.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [update, add], "{told:?}");
+    assert!(told[0].1.contains("could not apply"), "what was disputed is not tried again: {told:?}");
+    assert!(told[1].1.contains(&dave.account.client.to_string()), "a KeyPackage serves once: {told:?}");
+    assert!(!alice.group().is_pending(anew) && alice.group().is_frozen(), "it is frozen again");
+    for person in [&mut bob, &mut carol] {
+        person.sync(&world.ds);
+        assert_eq!(person.texts(), ["hello"]);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+    assert_eq!(alice.group().members().unwrap().len(), 3);
+}
+
+#[test]
+fn what_others_had_done_is_done_by_us_if_theirs_is_annulled() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut eve] = trio(&mut world);
+    let access = eve.group().access().unwrap();
+    change(&mut bob, &mut world, Wish::Update);
+    change(&mut bob, &mut world, removal(&eve));
+    let removed = change(&mut alice, &mut world, removal(&eve));
+    assert!(!alice.group().is_pending(removed), "Bob has done it");
+    alice.restart();
+    annul(&mut world, &[&access]);
+    settle(&mut alice, &mut world);
+    eve.sync(&world.ds);
+    assert_eq!(*eve.group().status(), Status::Removed);
+    assert!(failures(&alice).is_empty());
+}
+
+#[test]
+fn what_is_void_twice_is_said_a_third_time() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    for round in 1..=2 {
+        change(&mut bob, &mut world, Wish::Update);
+        alice.sync(&world.ds);
+        if round == 1 {
+            alice.say("a word");
+        }
+        alice.drive_now(&mut world);
+        assert_eq!(messages(&world), round);
+        alice.restart();
+        annul(&mut world, &[&access]);
+        bob.drive_now(&mut world);
+    }
+    settle(&mut alice, &mut world);
+    assert_eq!(messages(&world), 3, "nobody reads void epochs who could not apply their commits");
+    for person in [&mut bob, &mut carol] {
+        person.sync(&world.ds);
+        assert_eq!(person.texts(), ["a word"]);
+        assert_eq!(replays(person), 0, "it is the sender's duty to say it again");
+    }
+    assert_eq!(alice.texts(), ["a word"]);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+    assert_eq!(alice.group().intents().count(), 0);
+}
+
+#[test]
+fn what_stands_is_said_once_and_kept_no_longer_than_its_epoch_is_open() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = trio(&mut world);
+    change(&mut alice, &mut world, Wish::Update);
+    said(&mut alice, &mut world, "a word");
+    let kept = |person: &Person| person.store.rows.keys().filter(|(_, key)| contains(key, b"\0done/")).count();
+    assert_eq!(kept(&alice), 2);
+    // An hour later, Bob acknowledges the commit.
+    world.ds.ahead += 3_700_000;
+    bob.drive_now(&mut world);
+    settle(&mut alice, &mut world);
+    assert_eq!((kept(&alice), messages(&world)), (0, 1));
+}
+
+fn contains(key: &[u8], part: &[u8]) -> bool {
+    key.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn a_void_message_said_again_is_no_replay_but_one_that_stands_is() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    change(&mut alice, &mut world, Wish::Update);
+    said(&mut alice, &mut world, "a word");
+    bob.sync(&world.ds);
+    annul(&mut world, &[&access]);
+    settle(&mut alice, &mut world);
+    bob.restart();
+    bob.sync(&world.ds);
+    // Carol reads all of it in one batch.
+    carol.sync(&world.ds);
+    for person in [&bob, &carol] {
+        assert_eq!((person.texts(), replays(person)), (vec!["a word".to_owned()], 0));
+    }
+    let (_, id) = alice.group().wish_text("once").unwrap();
+    let send = alice.group().intents().last().unwrap().wish.clone();
+    assert!(matches!(&send, Wish::Send { id: of, .. } if *of == id));
+    settle(&mut alice, &mut world);
+    change(&mut alice, &mut world, send);
+    bob.sync(&world.ds);
+    assert_eq!(replays(&bob), 1);
+}
+
+#[test]
+fn a_request_to_leave_whose_commit_is_annulled_is_committed_again() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let keys = [bob.group().access().unwrap(), carol.group().access().unwrap()];
+    bob.wish(Wish::Leave);
+    bob.drive_now(&mut world);
+    alice.drive(&mut world);
+    assert_eq!(alice.group().members().unwrap().len(), 2);
+    annul(&mut world, &[&keys[0], &keys[1]]);
+    for person in [&mut alice, &mut carol] {
+        person.sync(&world.ds);
+        let (now, mut events) = (world.ds.now(), Vec::new());
+        person.group().next_submission(now, &mut events).unwrap();
+        person.save();
+        person.restart();
+        assert_eq!(person.group().members().unwrap().len(), 3);
+        let due = person.group().commit_due().unwrap();
+        assert!(due.0 >= now.0 - MINUTE * 60 && due <= now.plus_ms(MINUTE), "{due:?}");
+    }
+    let dues = [alice.group().commit_due(), carol.group().commit_due()];
+    assert_ne!(dues[0], dues[1], "one after the other");
+    settle(&mut carol, &mut world);
+    settle(&mut bob, &mut world);
+    alice.sync(&world.ds);
+    assert_eq!(*bob.group().status(), Status::Removed);
+    assert_eq!(alice.group().members().unwrap().len(), 2);
+    agree(&mut [&mut alice, &mut carol]);
+}
+
+#[test]
+fn a_request_to_leave_that_is_void_itself_is_made_again() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    change(&mut alice, &mut world, Wish::Update);
+    bob.sync(&world.ds);
+    bob.wish(Wish::Leave);
+    bob.drive_now(&mut world);
+    alice.drive(&mut world);
+    bob.sync(&world.ds);
+    assert!(bob.group().may_return(), "the commit is open");
+    bob.restart();
+    annul(&mut world, &[&access]);
+    settle(&mut alice, &mut world);
+    settle(&mut bob, &mut world);
+    assert!(bob.group().is_asked_to_leave());
+    settle(&mut carol, &mut world);
+    settle(&mut bob, &mut world);
+    assert_eq!(*bob.group().status(), Status::Removed);
+    alice.sync(&world.ds);
+    agree(&mut [&mut alice, &mut carol]);
+}
+
+/// What we did came to nothing with the invitation.
+#[test]
+fn who_was_never_a_member_is_told_what_was_not_said() {
+    let mut world = World::new();
+    let [mut alice, _, mut carol] = trio(&mut world);
+    let access = carol.group().access().unwrap();
+    let mut dave = world.person("dave");
+    let package = dave.key_package(&world);
+    change(&mut alice, &mut world, Wish::Add { key_packages: vec![package] });
+    dave.join(&world);
+    said(&mut dave, &mut world, "hello");
+    let update = change(&mut dave, &mut world, Wish::Update);
+    dave.restart();
+    annul(&mut world, &[&access]);
+    settle(&mut dave, &mut world);
+    assert_eq!(*dave.group().status(), Status::Removed);
+    let told = failures(&dave);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].1.contains("was not sent") && told[1].0 == update, "{told:?}");
+}
