@@ -197,6 +197,8 @@ pub(crate) struct Ledger {
     pub(crate) recoveries: Recoveries,
     /// Clients that have changed their signature key.
     pub(crate) rotated: BTreeSet<usize>,
+    /// Successors that at first only such clients had come to as the server showed another log: what they knew then was not noted.
+    pub(crate) found_late: BTreeSet<usize>,
     /// Clients that are shown nothing more of a group's log.
     pub(crate) stalled: BTreeSet<(usize, usize)>,
     /// What the server has signed for, by client and group.
@@ -272,9 +274,13 @@ impl Ledger {
             let at = first.unwrap_or(self.slots.len());
             // Whose Welcome was no good is a member that knows nothing of it.
             let ghosts: Vec<_> = self.uninvited.iter().filter(|(_, of)| *of == slot).map(|(index, _)| *index).collect();
-            self.uninvited.extend(ghosts.into_iter().map(|index| (index, at)));
+            self.uninvited.extend(ghosts.iter().map(|index| (*index, at)));
+            self.missed.extend(ghosts.into_iter().map(|index| (index, at)));
             match first.and_then(|at| self.slots.get_mut(at)) {
-                Some(place) => *place = Some(made),
+                Some(place) => {
+                    *place = Some(made);
+                    self.found_late.insert(at);
+                }
                 None => self.slots.push(Some(made)),
             }
             if let Some(old) = self.slots.get_mut(slot).and_then(Option::as_mut) {
@@ -361,7 +367,7 @@ impl Ledger {
 
     /// Whether anybody lives in another log than the others, or did.
     pub(crate) fn has_victims(&self, slot: usize) -> bool {
-        self.victims.iter().chain(self.apart.keys()).any(|(_, of)| *of == slot)
+        self.victims.iter().chain(self.apart.keys()).any(|(_, of)| *of == slot) || self.found_late.contains(&slot)
     }
 
     /// A client is in the group's log again. What it has read in another is nobody's concern any more.
