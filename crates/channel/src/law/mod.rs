@@ -2,12 +2,14 @@
 //! is in the clear alone, the same way by the DS that orders and by the members that read.
 
 mod ledger;
+mod pause;
 
 use conclave_names::Epoch;
 
 use crate::EntryKind;
 
 pub use ledger::{Change, DISPUTE_MS, LATE_MS, Ledger, OPEN_MAX, OpenCommit, SETTLED_MS};
+pub use pause::DisputePause;
 
 /// Why an entry may not follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! GroupInfos of a member that lies: what they say of the channel, of the group's members, and what a commit from outside may do.
 
-use conclave_channel::{CommitHeader, Entry, EntryKind, law::Ledger};
+use conclave_channel::{CommitHeader, Entry, EntryKind, law::{DisputePause, Ledger}};
 use conclave_mls::{
     components::{CommitAad, HandshakeAad},
     seal::{Purpose, entry_context, epoch_context},
@@ -111,6 +111,11 @@ fn forgeries() -> Vec<Forgery> {
                 info.ledger = Ledger::new(info.ledger.epoch(), root, info.ledger.members());
             },
             NOT_ON,
+        ),
+        (
+            "another pause",
+            |_, info| info.ledger = info.ledger.clone().with_pause(DisputePause::MIN),
+            NOT_THERE,
         ),
         (
             "a later epoch",

@@ -375,6 +375,7 @@ impl Group {
             heard: std::collections::BTreeSet::new(),
             speakers: super::speakers::Speakers::default(),
             overtaken,
+            unread: super::proposals::Unread::default(),
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             presence: row.presence,

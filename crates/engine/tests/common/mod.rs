@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::{
     Body, Entry, EntryKind, Position, chain,
-    law::{self, Ledger},
+    law::{self, DisputePause, Ledger},
     receipt::ReceiptKey,
     size_class,
     verdict::Verdict,
@@ -187,6 +187,7 @@ pub struct Person {
     /// Of groups that it makes.
     pub handshakes: Handshakes,
     pub suite: CipherSuite,
+    pub dispute_pause: DisputePause,
 }
 
 pub struct World {
@@ -255,6 +256,7 @@ impl World {
             events: Vec::new(),
             handshakes: Handshakes::Private,
             suite: crypto::DEFAULT_SUITE,
+            dispute_pause: DisputePause::DEFAULT,
         }
     }
 }
@@ -291,10 +293,11 @@ impl Person {
             title: title.into(),
             cipher_suite: self.suite,
             handshakes: self.handshakes.clone(),
+            dispute_pause: self.dispute_pause,
         };
         let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
         world.ds.channel = Some(group.profile().channel);
-        world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1));
+        world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1).with_pause(self.dispute_pause));
         let name = group.name().clone();
         self.group = Some(group);
         self.save();
@@ -323,7 +326,10 @@ impl Person {
     pub fn sync(&mut self, ds: &Ds) -> Processed {
         let group = self.group.as_mut().unwrap();
         let mut done = group.process(&ds.after(group.position().seq));
-        if group.wants_refetch() {
+        for _ in 0..8 {
+            if !group.wants_refetch() {
+                break;
+            }
             let again = group.process(&ds.after(group.position().seq));
             done.outcomes.extend(again.outcomes);
             done.events.extend(again.events);
