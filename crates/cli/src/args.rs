@@ -228,6 +228,9 @@ pub(crate) enum Group {
         /// The cipher suite's number, 1 or 3 [else: 1]
         #[arg(long)]
         suite: Option<u16>,
+        /// Seconds that a commit which somebody cannot apply waits for another member's word until it is annulled, 10 to 86400 [else: 900]
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..=86_400))]
+        dispute_pause: Option<u64>,
     },
     /// Add users, with all their devices
     Add {

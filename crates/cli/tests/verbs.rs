@@ -97,6 +97,13 @@ fn a_group_with_visible_handshakes_says_so() {
     world.register("bob");
     assert_eq!(world.ok("alice", &["group", "create", "Open", "--visible"])["handshakes"], "visible");
     assert_eq!(world.ok("alice", &["group", "create", "Closed"])["handshakes"], "private");
+    world.ok("alice", &["group", "create", "Hasty", "--dispute-pause", "60"]);
+    for (title, pause) in [("Hasty", 60), ("Closed", 900)] {
+        assert_eq!(world.ok("alice", &["group", "info", title])["dispute_pause_s"], pause);
+    }
+    for beyond in ["9", "86401"] {
+        assert!(!world.run("alice", &["group", "create", "Never", "--dispute-pause", beyond]).status.success());
+    }
     for group in ["Open", "Closed"] {
         world.ok("alice", &["group", "add", group, "bob"]);
         world.ok("alice", &["send", group, "hello"]);

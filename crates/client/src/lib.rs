@@ -34,6 +34,7 @@ pub use client::{
     PendingLink, PendingRotation, Pinned, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, RegisterError, Registration,
     Rotated, Services, SuiteStock, Unable, Unasked, UserRecord,
 };
+pub use conclave_channel::law::DisputePause;
 pub use conclave_engine::{
     group::{GroupSummary, Handshakes, Member, Status},
     outcome::{Event, ProposedChange},

@@ -339,6 +339,9 @@ impl Invitation {
             Standing::Here(ledger) => ledger,
             Standing::Apart(_) => tree.ledger().ok_or(JoinError::Tree)?,
         };
+        if ledger.pause() != self.profile.dispute_pause {
+            return Err(fault("its ledger has another pause than the group").into());
+        }
         let tree = tree.finish().map_err(|_| JoinError::Tree)?;
         let tree = ExportedTree::from_bytes(&tree).map_err(|_| JoinError::Tree)?;
         shared.groups.forget(self.name.to_string().as_bytes());

@@ -47,6 +47,9 @@ pub enum Rejection {
     /// MLS refused it, and it says to be of another epoch with the same number.
     #[error("it is of another branch of the group: {0}")]
     Branch(String),
+    /// It commits a proposal that we do not have.
+    #[error("it commits a proposal that this client could not read")]
+    UnknownProposal,
     /// Its authenticated data is not what our groups require.
     #[error("its authenticated data is wrong: {0}")]
     AuthenticatedData(String),

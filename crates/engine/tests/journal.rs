@@ -109,6 +109,7 @@ fn outcomes(person: &mut Person, store: Store, world: &World) -> Vec<Outcome> {
         events: Vec::new(),
         handshakes: person.handshakes.clone(),
         suite: person.suite,
+        dispute_pause: person.dispute_pause,
     };
     let name = person.group().name().clone();
     thief.group = Group::load(&thief.account, &thief.mls, &thief.store, &name).unwrap();

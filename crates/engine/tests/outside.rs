@@ -88,6 +88,7 @@ fn scene() -> Scene<impl MlsConfig> {
         receipt_key: conclave_channel::receipt::ReceiptKey(receipt_signer().verifying_key().to_bytes()),
         mode: HandshakeMode::Visible,
         title: "Test".into(),
+        dispute_pause: conclave_channel::law::DisputePause::DEFAULT,
     };
     let mut context = ExtensionList::new();
     context.set(profile.to_dictionary().and_then(|dictionary| dictionary.to_extension()).unwrap());

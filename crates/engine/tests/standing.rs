@@ -5,7 +5,10 @@ mod common;
 
 use common::*;
 use conclave_authentication::CertificateAuthority;
-use conclave_channel::{Entry, law::DISPUTE_MS};
+use conclave_channel::{
+    Entry,
+    law::{DISPUTE_MS, DisputePause},
+};
 use conclave_engine::{
     group::{Status, SubmissionBody},
     intent::Wish,
@@ -24,6 +27,10 @@ struct Cast {
 }
 
 fn cast() -> Cast {
+    cast_with(DisputePause::DEFAULT)
+}
+
+fn cast_with(pause: DisputePause) -> Cast {
     let mut world = World::new();
     let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
     let both = [&world.ca, &other];
@@ -31,6 +38,7 @@ fn cast() -> Cast {
     let mut bob = world.person("bob");
     let mut carol = world.person_of("carol", &world.ca, &both);
     let dave = world.person_of("dave", &other, &both);
+    alice.dispute_pause = pause;
     group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol]);
     Cast { world, alice, bob, carol, dave }
 }
@@ -83,6 +91,37 @@ fn a_commit_that_some_applied_stands_and_the_victim_is_told_to_rejoin() {
     assert_eq!(annulled(&cast.alice) + annulled(&cast.carol), 0);
     let Status::Stuck { reason } = cast.bob.group().status() else { panic!() };
     assert!(reason.contains("comes back by itself"), "{reason}");
+}
+
+#[test]
+fn how_long_a_dispute_waits_is_the_groups_own() {
+    for pause in [DisputePause::MIN, DisputePause::DEFAULT, DisputePause::MAX] {
+        let mut cast = cast_with(pause);
+        assert_eq!(cast.carol.group().profile().dispute_pause, pause, "who joined knows it");
+        cast.add_dave();
+        cast.bob.drive_now(&mut cast.world);
+        assert!(is_stuck(&mut cast.bob));
+        // A second before its end, whatever that of others is.
+        cast.world.ds.ahead += pause.ms() - 1000;
+        cast.alice.say("nothing is decided");
+        // By the server's clock.
+        let now = cast.world.ds.now();
+        let said = cast.alice.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        cast.alice.save();
+        cast.world.ds.submit(&said).unwrap();
+        cast.alice.sync(&cast.world.ds);
+        cast.bob.sync(&cast.world.ds);
+        assert!(is_stuck(&mut cast.bob) && annulled(&cast.alice) + annulled(&cast.bob) == 0, "{pause:?}");
+        cast.bob.restart();
+        cast.world.ds.ahead += 61_001;
+        cast.bob.drive_now(&mut cast.world);
+        assert_eq!(*cast.bob.group().status(), Status::Active, "{pause:?}");
+        cast.carol.restart();
+        cast.carol.sync(&cast.world.ds);
+        cast.alice.sync(&cast.world.ds);
+        assert_eq!((annulled(&cast.alice), annulled(&cast.bob), annulled(&cast.carol)), (1, 1, 1), "{pause:?}");
+        agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_authentication::CertificateAuthority;
-use conclave_channel::{access::KeyPath, receipt::ReceiptKey};
+use conclave_channel::{access::KeyPath, law::DisputePause, receipt::ReceiptKey};
 use conclave_delivery::{
     Config, DeliveryService, FollowedGroup,
     limits::Limits,
@@ -279,11 +279,13 @@ impl Server {
         access: &Access,
         root: &Hash,
         group_info: Vec<u8>,
+        pause: DisputePause,
     ) -> Result<(), Refusal> {
         let message = v1::CreateChannelRequest {
             channel: access.channel.to_vec(),
             key_root: root.to_vec(),
             group_info,
+            dispute_ms: pause.ms(),
             ..v1::CreateChannelRequest::default()
         };
         let request = self.sign(skew, &access.key, &[], method::CREATE_CHANNEL, &message);
@@ -298,6 +300,7 @@ impl Server {
             group_info: founding.group_info.clone(),
             epoch: founding.epoch.0,
             path: Some(key_path(&founding.path)),
+            dispute_ms: founding.dispute_pause.ms(),
         };
         let request = self.sign(skew, &founding.key, &[], method::CREATE_CHANNEL, &message);
         self.write(None, |service, tx, now| service.create_channel(tx, &request, now)).map(drop)

@@ -4,7 +4,7 @@
 //! believes the group to be in an epoch that no member is in (RFC 9750, section 5.3). So a commit that was ordered is
 //! *open* at first. It is *settled* when a member other than the committer says that it applied it (an Ack), or when
 //! [`SETTLED_MS`] went by without a dispute. Members that cannot apply it say so (Nacks); that *disputes* it, and if no
-//! Ack comes within [`DISPUTE_MS`] of channel time, it is *annulled*, with every commit after it: the group is in the epoch again that
+//! Ack comes within the group's [`DisputePause`] of channel time, it is *annulled*, with every commit after it: the group is in the epoch again that
 //! it had ended, which takes another commit.
 //!
 //! Everything that counts stands in the clear: kinds, times, channel keys, and paths to the roots of key trees. So the DS, members that follow, members that cannot, and members that come online later all reach the same
@@ -24,10 +24,11 @@ use std::collections::VecDeque;
 use conclave_names::{ChannelId, Epoch, Hash, Seq, Timestamp, limits};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
-use super::{PROPOSAL_UNIT, PROPOSALS_MAX, Refused, VerdictError, admit};
+use super::{DisputePause, PROPOSAL_UNIT, PROPOSALS_MAX, Refused, VerdictError, admit};
 use crate::{Body, Entry, EntryError, EntryKind, access::ChannelKey, chain, verdict::Verdict};
 
-/// How long a disputed commit waits for an Ack, in milliseconds of channel time: 15 minutes.
+/// How long a disputed commit waits for an Ack unless the group has another pause ([`DisputePause`]), in milliseconds of channel time:
+/// 15 minutes.
 pub const DISPUTE_MS: u64 = 15 * 60 * 1000;
 
 /// How long a commit can be disputed that nobody acknowledged, in milliseconds of channel time: a week. Who comes later
@@ -117,6 +118,8 @@ pub struct Ledger {
     members: u32,
     /// When it began.
     since: Timestamp,
+    /// How long a disputed commit waits.
+    pause: DisputePause,
     /// Commits after it, in order; the first ended it.
     open: Vec<OpenCommit>,
     /// What the proposals of the epoch that the group is in take of [`PROPOSALS_MAX`].
@@ -127,7 +130,20 @@ impl Ledger {
     /// Of a channel whose epoch began beyond all doubt: a group's first, with its creator alone.
     #[must_use]
     pub fn new(epoch: Epoch, key_root: Hash, members: u32) -> Self {
-        Self { settled: epoch, key_root, members, since: Timestamp(0), open: Vec::new(), proposals: 0 }
+        let (since, pause) = (Timestamp(0), DisputePause::DEFAULT);
+        Self { settled: epoch, key_root, members, since, pause, open: Vec::new(), proposals: 0 }
+    }
+
+    /// The same in a group with this pause.
+    #[must_use]
+    pub fn with_pause(self, pause: DisputePause) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// How long a disputed commit waits for an Ack.
+    #[must_use]
+    pub fn pause(&self) -> DisputePause {
+        self.pause
     }
 
     /// Encodes it, for a store.
@@ -210,7 +226,8 @@ impl Ledger {
     /// What the passing of time decides. To be called with the time of an entry before it is admitted.
     pub fn advance(&mut self, now: Timestamp) -> Vec<Change> {
         let mut changes = Vec::new();
-        let lost = |open: &OpenCommit| open.disputed.is_some_and(|since| since.plus_ms(DISPUTE_MS) < now);
+        let pause = self.pause.ms();
+        let lost = |open: &OpenCommit| open.disputed.is_some_and(|since| since.plus_ms(pause) < now);
         if let Some(index) = self.open.iter().position(lost) {
             let epoch = self.ended(index);
             self.proposals = self.open.get(index).map_or(0, |open| open.proposals);

@@ -2,12 +2,14 @@
 //! is in the clear alone, the same way by the DS that orders and by the members that read.
 
 mod ledger;
+mod pause;
 
 use conclave_names::{Epoch, limits};
 
 use crate::EntryKind;
 
 pub use ledger::{Change, DISPUTE_MS, LATE_MS, Ledger, OPEN_MAX, OpenCommit, SETTLED_MS};
+pub use pause::DisputePause;
 
 /// Proposals that one epoch takes: members keep them until a commit comes. One of more than [`PROPOSAL_UNIT`] bytes counts as several.
 pub const PROPOSALS_MAX: u32 = 512;

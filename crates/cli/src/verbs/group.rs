@@ -1,6 +1,6 @@
 //! `group …` and `update`.
 
-use conclave_client::{Client, GroupSummary, Handshakes, Membership, MembershipChange, Status};
+use conclave_client::{Client, DisputePause, GroupSummary, Handshakes, Membership, MembershipChange, Status};
 use conclave_names::{GroupUri, Hash, UserUri};
 use serde::Serialize;
 use serde_json::json;
@@ -35,6 +35,7 @@ pub(super) struct Info {
     epoch_authenticator: String,
     cipher_suite: u16,
     handshakes: &'static str,
+    dispute_pause_s: u64,
     external_senders: Vec<String>,
     members: usize,
     position: u64,
@@ -77,13 +78,12 @@ fn at(client: &mut Client, group: &GroupUri) -> Result<u64, CliError> {
 pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> Result<(), CliError> {
     let client = context.client()?;
     match verb {
-        Group::Create { title, visible, suite } => {
+        Group::Create { title, visible, suite, dispute_pause } => {
             let handshakes =
                 if visible { Handshakes::Visible { external_senders: Vec::new() } } else { Handshakes::Private };
-            let group = match suite {
-                None => client.create_group_with(&title, handshakes).await?,
-                Some(suite) => client.create_group_in(&title, handshakes, suite).await?,
-            };
+            // The arguments' parser knows the bounds.
+            let pause = dispute_pause.and_then(|seconds| DisputePause::new(seconds.saturating_mul(1000)));
+            let group = client.create_group_as(&title, handshakes, suite, pause.unwrap_or_default()).await?;
             let (suite, mode) = (client.group(&group)?.cipher_suite(), handshakes_word(visible));
             let made = json!({ "group": group, "title": title, "epoch": 0, "handshakes": mode, "cipher_suite": suite });
             output.give(&made, |_| format!("made the group \"{}\": {group}", clean_line(&title)))
@@ -309,6 +309,7 @@ pub(super) fn info(client: &mut Client, name: &GroupUri) -> Result<Info, CliErro
         epoch_authenticator: hex(&group.epoch_authenticator().map_err(conclave_client::ClientError::from)?),
         cipher_suite: group.cipher_suite(),
         handshakes: handshakes_word(group.is_visible()),
+        dispute_pause_s: group.profile().dispute_pause.ms() / 1000,
         external_senders: group.external_senders().iter().map(ToString::to_string).collect(),
         members: group.members().map_err(conclave_client::ClientError::from)?.len(),
         position: group.position().seq.0,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use conclave_channel::{access::KeyPath, receipt::ReceiptKey};
+use conclave_channel::{access::KeyPath, law::DisputePause, receipt::ReceiptKey};
 use conclave_engine::{
     group::{Access, Group, Handshakes, JoinAccess, NewGroup, Status, SubmissionBody, WishError},
     intent::Wish,
@@ -123,7 +123,22 @@ impl Client {
         handshakes: Handshakes,
         cipher_suite: u16,
     ) -> Result<GroupUri, ClientError> {
-        let cipher_suite = crypto::suite_by_number(cipher_suite)?;
+        self.create_group_as(title, handshakes, Some(cipher_suite), DisputePause::DEFAULT).await
+    }
+
+    /// The same, of the default cipher suite if none is given, where a disputed commit waits for longer or shorter than the 15 minutes that are usual until it is annulled. It cannot be
+    /// changed later.
+    ///
+    /// # Errors
+    /// As [`Client::create_group_in`].
+    pub async fn create_group_as(
+        &mut self,
+        title: &str,
+        handshakes: Handshakes,
+        cipher_suite: Option<u16>,
+        dispute_pause: DisputePause,
+    ) -> Result<GroupUri, ClientError> {
+        let cipher_suite = cipher_suite.map_or(Ok(crypto::DEFAULT_SUITE), crypto::suite_by_number)?;
         let info = self.delivery.get_server_info().await?;
         let key = info.receipt_key.as_slice().try_into();
         let key = key.map_err(|_| ClientError::Answer("`receipt_key` is not 32 bytes".into()))?;
@@ -133,6 +148,7 @@ impl Client {
             title: title.to_owned(),
             cipher_suite,
             handshakes,
+            dispute_pause,
         };
         let group = Group::create(&self.account, &self.mls, new, self.delivery.now())?;
         let access = group.access()?;
@@ -145,6 +161,7 @@ impl Client {
                     group_info: group.first_group_info()?.unwrap_or_default(),
                     epoch: 0,
                     path: None,
+                    dispute_ms: dispute_pause.ms(),
                 },
             )
             .await?;

@@ -385,6 +385,7 @@ impl Client {
                     group_info: founding.group_info,
                     epoch: founding.epoch.0,
                     path: Some(key_path(&founding.path)),
+                    dispute_ms: founding.dispute_pause.ms(),
                 },
             )
             .await?;

@@ -1,7 +1,7 @@
 use conclave_channel::{
     access::{ChannelKey, KeyTree},
     chain,
-    law::Ledger,
+    law::{DisputePause, Ledger},
 };
 use conclave_names::{Epoch, Hash, Seq, Timestamp};
 use conclave_protocol::{
@@ -52,14 +52,19 @@ impl DeliveryService {
             }
             _ => return Err(malformed("a channel begins in epoch 0, or with a `path` in epoch 1")),
         };
-        if tx.channel(&id)?.is_some() {
+        let pause = match message.dispute_ms {
+            0 => DisputePause::DEFAULT,
+            ms => DisputePause::new(ms).ok_or_else(|| malformed("`dispute_ms` is not within 10 s and 24 h"))?,
+        };
+        if let Some(row) = tx.channel(&id)? {
+            let paused = matches!(&row.kind, ChannelKind::Group { ledger } if ledger.pause() == pause);
             // The root stands for the key.
-            let same = tx.epoch(&id, epoch)?.is_some_and(|first| first.key_root == key_root);
+            let same = paused && tx.epoch(&id, epoch)?.is_some_and(|first| first.key_root == key_root);
             return if same { Ok(Done::quiet(CreateChannelResponse {})) } else { Err(exists()) };
         }
         tx.put_channel(&ChannelRow {
             id,
-            kind: ChannelKind::Group { ledger: Ledger::new(epoch, key_root, members) },
+            kind: ChannelKind::Group { ledger: Ledger::new(epoch, key_root, members).with_pause(pause) },
             head: Seq(0),
             head_hash: chain::start(&id),
             head_time: now,
@@ -67,7 +72,7 @@ impl DeliveryService {
         })?;
         tx.put_epoch(&EpochRow { channel: id, epoch, key_root, base: Seq(0), started: Seq(0), closed: None })?;
         if !message.group_info.is_empty() {
-            self.follow_from(tx, &id, epoch, &key_root, &message.group_info, now)?;
+            self.follow_from(tx, (&id, epoch), pause, &key_root, &message.group_info, now)?;
             tx.put_group_info(&GroupInfoRow {
                 channel: id,
                 epoch,

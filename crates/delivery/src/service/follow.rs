@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use conclave_channel::{Body, CommitHeader, Entry, Position};
+use conclave_channel::{Body, CommitHeader, Entry, Position, law::DisputePause};
 use conclave_mls::address::DeliveryAddress;
 use conclave_names::{ChannelId, Epoch, Hash, Timestamp, limits};
 use conclave_protocol::{
@@ -101,8 +101,8 @@ impl DeliveryService {
     pub(super) fn follow_from(
         &self,
         tx: &mut dyn Tx,
-        channel: &ChannelId,
-        epoch: Epoch,
+        (channel, epoch): (&ChannelId, Epoch),
+        pause: DisputePause,
         key_root: &Hash,
         group_info: &[u8],
         now: Timestamp,
@@ -110,7 +110,7 @@ impl DeliveryService {
         if group_info.len() > limits::GROUP_INFO {
             return Err(too_large("`group_info`", limits::GROUP_INFO));
         }
-        let mut followed = self.follower.begin(group_info, &self.domain, (channel, epoch), key_root, now)?;
+        let mut followed = self.follower.begin(group_info, &self.domain, (channel, epoch, pause), key_root, now)?;
         tx.put_checkpoint(&snapshot(&mut followed, channel)?)?;
         self.visible.put(*channel, None, Arc::new(followed));
         Ok(())

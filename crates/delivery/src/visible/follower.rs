@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::OnceLock};
 
-use conclave_channel::{EntryKind, Position};
+use conclave_channel::{EntryKind, Position, law::DisputePause};
 use conclave_mls::{
     components::{GroupProfile, HandshakeMode, roster_keys},
     crypto::{self, CryptoProvider},
@@ -220,7 +220,7 @@ impl Follower {
         &self,
         group_info: &[u8],
         hub: &Domain,
-        (channel, epoch): (&ChannelId, Epoch),
+        (channel, epoch, pause): (&ChannelId, Epoch, DisputePause),
         key_root: &Hash,
         now: Timestamp,
     ) -> Result<Followed, HandshakeError> {
@@ -235,6 +235,9 @@ impl Follower {
         }
         if profile.hub != *hub || profile.channel != *channel || name.is_none_or(|name| name.domain() != hub) {
             return Err(wrong("it is of another server or channel"));
+        }
+        if profile.dispute_pause != pause {
+            return Err(wrong("it has another pause for disputed commits than `dispute_ms`"));
         }
         if !info.extensions().has_extension(ExtensionType::EXTERNAL_PUB) {
             return Err(wrong("it has no external key"));

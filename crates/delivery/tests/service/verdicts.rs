@@ -69,6 +69,40 @@ fn the_end_that_is_told_with_a_group_info_is_what_readers_come_to() {
 }
 
 #[test]
+fn a_group_has_its_own_pause_within_bounds() {
+    let create = |world: &mut World, dispute_ms: u64| {
+        let root = tree(&[1]).root().to_vec();
+        let message =
+            v1::CreateChannelRequest { channel: GROUP.to_vec(), key_root: root, dispute_ms, ..Default::default() };
+        let request = world.sign(&key(1), method::CREATE_CHANNEL, &message);
+        world.store.write(|tx| world.service.create_channel(tx, &request, world.now)).map(drop)
+    };
+    for pause in [10_000, 60_000, 24 * 3_600_000] {
+        let mut world = World::new();
+        for bad in [1, 9_999, 24 * 3_600_000 + 1, u64::MAX] {
+            refused(create(&mut world, bad), Code::Malformed);
+        }
+        create(&mut world, pause).unwrap();
+        create(&mut world, pause).unwrap();
+        // It is not changed by asking again.
+        refused(create(&mut world, 0), Code::ChannelExists);
+        refused(create(&mut world, pause - 1000 + 2000 * u64::from(pause == 10_000)), Code::ChannelExists);
+        let first = world.open(1, 0, &[1]).unwrap();
+        world.commit(&first, &bundle(1, 0, &[1, 2, 3], 0)).unwrap();
+        let (alice, bob) = (world.open(1, 1, &[1, 2, 3]).unwrap(), world.open(2, 1, &[1, 2, 3]).unwrap());
+        world.commit(&alice, &bundle(2, 1, &[1, 2, 3, 4], 1)).unwrap();
+        let nack = verdict(&mut world, EntryKind::Nack, 2, &bob, 2);
+        world.submit(&bob, &nack).unwrap();
+        world.now = world.now.plus_ms(pause);
+        // At the bound an Ack would still count.
+        let bob = world.open(2, 1, &[1, 2, 3]).unwrap();
+        refused(world.commit(&bob, &bundle(5, 1, &[1, 2, 3], 2)), Code::EpochConflict);
+        world.now = world.now.plus_ms(1);
+        world.commit(&bob, &bundle(6, 1, &[1, 2, 3], 3)).unwrap();
+    }
+}
+
+#[test]
 fn a_commit_that_nobody_acknowledges_is_annulled_and_the_epoch_takes_another() {
     let (mut world, sessions) = group();
     let [alice, bob, carol] = sessions.as_slice() else { panic!() };

@@ -61,6 +61,7 @@ impl Group {
         let process = |mls: &mut MlsGroup| match mls.process_incoming_message_with_time(message, time) {
             Ok(ReceivedMessage::Commit(description)) => Ok(description),
             Ok(_) => Err(Rejection::Mismatch),
+            Err(mls_rs::error::MlsError::ProposalNotFound) => Err(Rejection::UnknownProposal),
             Err(error) => Err(Rejection::Mls(error.to_string())),
         };
         *checkpoint = None;

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_channel::{HashWindow, Position, law::Ledger, receipt::ReceiptKey};
+use conclave_channel::{
+    HashWindow, Position,
+    law::{DisputePause, Ledger},
+    receipt::ReceiptKey,
+};
 use conclave_mls::{
     components::GroupProfile,
     credential::LeafCertificate,
@@ -50,6 +54,8 @@ pub struct NewGroup {
     pub cipher_suite: CipherSuite,
     /// Whether its DS reads commits and proposals; [`Handshakes::Private`] unless there is a reason.
     pub handshakes: Handshakes,
+    /// How long a disputed commit waits until it is annulled.
+    pub dispute_pause: DisputePause,
 }
 
 /// The group seed of an epoch that renews it.
@@ -107,6 +113,7 @@ impl Group {
             receipt_key: new.receipt_key,
             mode: new.handshakes.mode(),
             title: new.title,
+            dispute_pause: new.dispute_pause,
         };
         let channel_key = SigningKey::from_bytes(&random(&provider)?);
         let mut context = mls_rs::ExtensionList::new();
@@ -138,7 +145,7 @@ impl Group {
             status: Status::Active,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
             hashes_saved: Seq(0),
-            ledger: Ledger::new(Epoch(0), tree.root(), tree.len()),
+            ledger: Ledger::new(Epoch(0), tree.root(), tree.len()).with_pause(profile.dispute_pause),
             past: Vec::new(),
             emptied: false,
             frozen: None,
@@ -182,6 +189,7 @@ impl Group {
             annulments: Vec::new(),
             withdrawn: Withdrawn::default(),
             overtaken: super::overtaken::Overtaken::default(),
+            unread: super::proposals::Unread::default(),
             proposed_at: None,
             refreshed: Refreshed::new(now),
             presence: Presence::default(),
@@ -267,6 +275,7 @@ impl Group {
             annulments: Vec::new(),
             withdrawn: Withdrawn::default(),
             overtaken: super::overtaken::Overtaken::default(),
+            unread: super::proposals::Unread::default(),
             proposed_at: None,
             refreshed: Refreshed::new(Timestamp(0)),
             presence: Presence::default(),

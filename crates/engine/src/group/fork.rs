@@ -103,6 +103,9 @@ impl Group {
         match outcome {
             Outcome::Rejected(Rejection::Mls(reason)) => Outcome::Rejected(Rejection::Branch(reason)),
             Outcome::NeedsRecovery(Rejection::Mls(reason)) => Outcome::NeedsRecovery(Rejection::Branch(reason)),
+            Outcome::NeedsRecovery(unknown @ Rejection::UnknownProposal) => {
+                Outcome::NeedsRecovery(Rejection::Branch(unknown.to_string()))
+            }
             other => other,
         }
     }

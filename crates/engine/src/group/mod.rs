@@ -22,6 +22,7 @@ mod overtaken;
 mod place;
 mod presence;
 mod process;
+mod proposals;
 mod prune;
 mod rebase;
 mod receipts;
@@ -179,6 +180,8 @@ pub struct Group {
     withdrawn: withdrawn::Withdrawn,
     /// The same of messages and proposals.
     overtaken: overtaken::Overtaken,
+    /// What there is about proposals that we could not read.
+    unread: proposals::Unread,
     /// When somebody's proposal was ordered that nobody has committed.
     proposed_at: Option<Timestamp>,
     /// What others proposed and commits of ours leave out.

@@ -46,7 +46,8 @@ impl Group {
         };
         // It stood in the epoch that its commit ended. What time alone annuls may not have been carried out there.
         let ledger = &sealed.ledger;
-        if ledger.at(now).epoch() >= epoch || ledger.epoch().next() < epoch {
+        let possible = ledger.at(now).epoch() < epoch && ledger.epoch().next() >= epoch;
+        if !possible || ledger.pause() != self.profile.dispute_pause {
             return RejoinError::Contradicts("its committer cannot have stood where it says to have stood".into());
         }
         let from = self.lost.take().map_or(place.next(), |lost| lost.missed.unwrap_or(lost.commit));

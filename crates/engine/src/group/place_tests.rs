@@ -1,6 +1,9 @@
 //! GroupInfos of a member that lies: what they say of the channel, of the group's members, and what a commit from outside may do.
 
-use conclave_channel::{CommitHeader, Entry, EntryKind, law::Ledger};
+use conclave_channel::{
+    CommitHeader, Entry, EntryKind,
+    law::{DisputePause, Ledger},
+};
 use conclave_mls::{
     components::{CommitAad, HandshakeAad},
     seal::{Purpose, entry_context, epoch_context},
@@ -112,6 +115,7 @@ fn forgeries() -> Vec<Forgery> {
             },
             NOT_ON,
         ),
+        ("another pause", |_, info| info.ledger = info.ledger.clone().with_pause(DisputePause::MIN), NOT_THERE),
         (
             "a later epoch",
             |_, info| {

@@ -150,7 +150,8 @@ impl Group {
                         self.note(event, incoming.seq, incoming.time);
                     }
                     // It is read once more: it may have been changed on its way.
-                    if matches!(outcome, Outcome::NeedsRecovery(_)) && self.wants_refetch() {
+                    let unread = matches!(outcome, Outcome::NeedsRecovery(_) | Outcome::Rejected(_));
+                    if unread && self.wants_refetch() {
                         done.outcomes.push((incoming.seq, outcome));
                         break;
                     }
@@ -215,6 +216,9 @@ impl Group {
         let stays_open = admitted.find(incoming.seq).is_some() && ahead.may_annul(incoming.time);
         let outcome = self.outcome_of(&entry, incoming, stays_open, checkpoint, events);
         match &outcome {
+            Outcome::Rejected(rejection) if self.reads_once_more(&entry, rejection, incoming.seq, hash) => {
+                return Ok((entry.kind, hash, outcome));
+            }
             Outcome::Rejected(rejection) => {
                 events.push(Event::Refused { seq: incoming.seq, reason: rejection.to_string() });
             }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use conclave_channel::{
     Entry, EntryKind, HashWindow, Position,
     access::KeyPath,
-    law::{Ledger, SETTLED_MS},
+    law::{DisputePause, Ledger, SETTLED_MS},
 };
 use conclave_mls::{
     components::{GroupProfile, HandshakeMode},
@@ -142,6 +142,8 @@ pub struct Founding {
     pub path: KeyPath,
     /// Of a group with visible handshakes: the GroupInfo, with the tree.
     pub group_info: Vec<u8>,
+    /// How long a disputed commit waits there.
+    pub dispute_pause: DisputePause,
 }
 
 impl std::fmt::Debug for Founding {
@@ -470,8 +472,8 @@ impl Group {
             name: name.clone(),
             incarnation,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
+            ledger: Ledger::new(Epoch(1), tree.root(), tree.len()).with_pause(profile.dispute_pause),
             profile,
-            ledger: Ledger::new(Epoch(1), tree.root(), tree.len()),
             commit: Hash::new([0; 32]),
             epoch: Epoch(1),
             seeds,
@@ -578,7 +580,8 @@ impl Group {
         let access = self.access()?;
         let key_root = self.keys()?.tree.root();
         let (channel, epoch, group_info) = (access.channel, access.epoch, group_info.clone());
-        Ok(Some(Founding { channel, epoch, key_root, key: access.key, path: access.path, group_info }))
+        let dispute_pause = self.profile.dispute_pause;
+        Ok(Some(Founding { channel, epoch, key_root, key: access.key, path: access.path, group_info, dispute_pause }))
     }
 
     /// Takes note that the DS has the channel.

@@ -424,6 +424,7 @@ impl Group {
             speakers: super::speakers::Speakers::default(),
             left_out: super::left_out::LeftOut::default(),
             overtaken,
+            unread: super::proposals::Unread::default(),
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             presence: row.presence,

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use conclave_channel::{
     Entry, EntryKind, Position,
     access::ChannelKey,
-    law::{Change, DISPUTE_MS, OpenCommit, SETTLED_MS},
+    law::{Change, OpenCommit, SETTLED_MS},
     verdict::Verdict,
 };
 use conclave_mls::seal::{Purpose, entry_context};
@@ -166,7 +166,7 @@ impl Group {
     /// its way.
     #[must_use]
     pub fn wants_refetch(&self) -> bool {
-        self.lost.as_ref().is_some_and(|lost| !lost.certain)
+        self.lost.as_ref().is_some_and(|lost| !lost.certain) || self.reads_proposal_again()
     }
 
     /// Whether the group can be written to at this time: always, unless we could not apply a commit that may yet stand.
@@ -290,7 +290,7 @@ impl Group {
     /// When time alone annuls the epoch that we are in.
     pub(super) fn annulment_due(&self) -> Option<Timestamp> {
         let disputed = self.ledger.open().iter().filter_map(OpenCommit::disputed).min()?;
-        Some(disputed.plus_ms(DISPUTE_MS + 1 + BLIND_MS))
+        Some(disputed.plus_ms(self.ledger.pause().ms() + 1 + BLIND_MS))
     }
 
     /// When time alone settles the oldest open commit.
@@ -565,7 +565,7 @@ impl Group {
     pub(super) fn revival_due(&self) -> Option<Timestamp> {
         let lost = self.lost.as_ref().filter(|lost| !lost.settled)?;
         let (_, open) = self.ledger.find(lost.commit)?;
-        Some(open.disputed()?.plus_ms(DISPUTE_MS + 1 + self.rank(ACK_DELAY_RANKS) * ACK_DELAY_MS))
+        Some(open.disputed()?.plus_ms(self.ledger.pause().ms() + 1 + self.rank(ACK_DELAY_RANKS) * ACK_DELAY_MS))
     }
 
     /// Whether we cannot read how it is decided whether the commit that we could not apply stands: by its own word it removes members,
@@ -583,7 +583,7 @@ impl Group {
         self.ledger.find(lost.commit).filter(|(_, open)| open.disputed().is_none())?;
         let own = self.mls.current_member_index();
         let before = self.mls.roster().members_iter().take_while(|member| member.index < own).count() as u64;
-        Some(lost.nacked?.plus_ms(DISPUTE_MS + BLIND_MS + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))
+        Some(lost.nacked?.plus_ms(self.ledger.pause().ms() + BLIND_MS + before.min(ACK_DELAY_RANKS) * ACK_DELAY_MS))
     }
 
     /// Whether a refusal in the epoch before a commit that we could not apply says that others have acknowledged it: if we cannot read
@@ -593,7 +593,7 @@ impl Group {
             return false;
         }
         match self.lost.as_ref().and_then(|lost| self.ledger.find(lost.commit)?.1.disputed()) {
-            Some(since) => self.read_to_end >= Some(since.plus_ms(DISPUTE_MS + BLIND_MS)),
+            Some(since) => self.read_to_end >= Some(since.plus_ms(self.ledger.pause().ms() + BLIND_MS)),
             None => self.blind_due().is_some(),
         }
     }

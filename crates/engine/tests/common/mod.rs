@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::{
     Body, Entry, EntryKind, Position, chain,
-    law::{self, Ledger},
+    law::{self, DisputePause, Ledger},
     receipt::ReceiptKey,
     size_class,
     verdict::Verdict,
@@ -203,6 +203,7 @@ pub struct Person {
     /// Of groups that it makes.
     pub handshakes: Handshakes,
     pub suite: CipherSuite,
+    pub dispute_pause: DisputePause,
 }
 
 pub struct World {
@@ -272,6 +273,7 @@ impl World {
             events: Vec::new(),
             handshakes: Handshakes::Private,
             suite: crypto::DEFAULT_SUITE,
+            dispute_pause: DisputePause::DEFAULT,
         }
     }
 }
@@ -308,10 +310,11 @@ impl Person {
             title: title.into(),
             cipher_suite: self.suite,
             handshakes: self.handshakes.clone(),
+            dispute_pause: self.dispute_pause,
         };
         let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
         world.ds.channel = Some(group.profile().channel);
-        world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1));
+        world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1).with_pause(self.dispute_pause));
         let name = group.name().clone();
         self.group = Some(group);
         self.save();
@@ -340,7 +343,10 @@ impl Person {
     pub fn sync(&mut self, ds: &Ds) -> Processed {
         let (group, store) = (self.group.as_mut().unwrap(), &self.store);
         let mut done = group.process_with(&ds.after(group.position().seq), |id| store.known(id));
-        if group.wants_refetch() {
+        for _ in 0..8 {
+            if !group.wants_refetch() {
+                break;
+            }
             let again = group.process_with(&ds.after(group.position().seq), |id| store.known(id));
             done.outcomes.extend(again.outcomes);
             done.events.extend(again.events);
@@ -546,6 +552,7 @@ pub fn knock_for_all(world: &World, knocker: &Person, member: &mut Person) -> Re
         mls: Mls::new(&knocker.account),
         account: knocker.account.clone(),
         handshakes: Handshakes::Private,
+        dispute_pause: DisputePause::DEFAULT,
         suite: knocker.suite,
     };
     let ours = ours.key_package(world);

@@ -1,6 +1,6 @@
 //! The component of the GroupContext that says where a group lives and in which formats.
 
-use conclave_channel::receipt::ReceiptKey;
+use conclave_channel::{law::DisputePause, receipt::ReceiptKey};
 use conclave_names::{ChannelId, Domain, NameError, RoomUri, code_points, limits};
 use mls_rs::ExtensionList;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -56,6 +56,8 @@ pub struct GroupProfile {
     pub room: RoomUri,
     /// What people call it; at most 256 bytes.
     pub title: String,
+    /// How long a disputed commit waits.
+    pub dispute_pause: DisputePause,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -70,6 +72,7 @@ struct Wire {
     room: Vec<u8>,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     title: Vec<u8>,
+    dispute_pause: DisputePause,
     /// Versions of the seal of entries, of the frame in messages and of the running hash.
     seal_version: u8,
     frame_version: u8,
@@ -104,6 +107,7 @@ impl GroupProfile {
                 mode: self.mode,
                 room: self.room.to_string().into_bytes(),
                 title: self.title.clone().into_bytes(),
+                dispute_pause: self.dispute_pause,
                 seal_version: 1,
                 frame_version: 1,
                 chain_version: 1,
@@ -138,6 +142,7 @@ impl GroupProfile {
             mode: wire.mode,
             room: text(wire.room)?.parse()?,
             title: text(wire.title)?,
+            dispute_pause: wire.dispute_pause,
         })
     }
 
@@ -159,6 +164,21 @@ mod tests {
             mode: HandshakeMode::Private,
             room: "mimi://hub.example.com/r/club".parse().unwrap(),
             title: "The Club".into(),
+            dispute_pause: DisputePause::MAX,
+        }
+    }
+
+    #[test]
+    fn a_pause_beyond_its_bounds_is_no_profile() {
+        let mut dictionary = profile().to_dictionary().unwrap();
+        let raw = dictionary.get(code_points::COMPONENT_GROUP_PROFILE).unwrap().to_vec();
+        for (ms, good) in [(9_999, false), (10_000, true), (86_400_000, true), (86_400_001, false), (u64::MAX, false)] {
+            let mut changed = raw.clone();
+            let at = changed.len() - 3 - 8;
+            assert_eq!(changed[at..at + 8], DisputePause::MAX.ms().to_be_bytes());
+            changed[at..at + 8].copy_from_slice(&u64::to_be_bytes(ms));
+            dictionary.set(code_points::COMPONENT_GROUP_PROFILE, changed);
+            assert_eq!(GroupProfile::of(&with(&dictionary)).is_ok(), good, "{ms}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use conclave_channel::law::DisputePause;
 use conclave_engine::{
     group::{Group, Handshakes, NewGroup},
     intent::Wish,
@@ -43,6 +44,12 @@ impl Actor {
             0 => Handshakes::Private,
             _ => Handshakes::Visible { external_senders: Vec::new() },
         };
+        // And such that wait for longer or shorter with what is disputed.
+        let dispute_pause = match slot % 3 {
+            0 => DisputePause::DEFAULT,
+            1 => DisputePause::MIN,
+            _ => DisputePause::new(3_600_000).unwrap_or_default(),
+        };
         let receipt_key = around.call(Server::receipt_key)?;
         let new = NewGroup {
             hub,
@@ -50,6 +57,7 @@ impl Actor {
             title: format!("group {slot}"),
             cipher_suite: crypto::DEFAULT_SUITE,
             handshakes,
+            dispute_pause,
         };
         let now = self.now(&around.server);
         // What can wait is done at times that depend on the group's name.
@@ -59,7 +67,7 @@ impl Actor {
         let access = group.access().map_err(Stop::violation)?;
         let (root, skew) = (group.key_root().map_err(Stop::violation)?, self.skew);
         let info = group.first_group_info().map_err(Stop::violation)?.unwrap_or_default();
-        around.call(|server| server.create_channel(skew, &access, &root, info.clone()))?;
+        around.call(|server| server.create_channel(skew, &access, &root, info.clone(), dispute_pause))?;
         around.weather.moment()?;
         let (name, founder) = (group.name().clone(), self.client.clone());
         let made = Slot {

@@ -157,6 +157,37 @@ fn what_the_listed_may_not_propose() {
 }
 
 #[test]
+fn the_channel_has_the_pause_that_the_group_context_names() {
+    let mut world = World::memory();
+    let alice = Person::new(&mut world, "alice");
+    let new = conclave_engine::group::NewGroup {
+        hub: crate::world::domain(),
+        receipt_key: conclave_channel::receipt::ReceiptKey([0; 32]),
+        title: "Test".into(),
+        cipher_suite: crypto::DEFAULT_SUITE,
+        handshakes: Handshakes::Visible { external_senders: Vec::new() },
+        dispute_pause: conclave_channel::law::DisputePause::MIN,
+    };
+    let group = conclave_engine::group::Group::create(&alice.account, &alice.mls, new, world.now).unwrap();
+    let access = group.access().unwrap();
+    let mut create = |dispute_ms| {
+        let message = v1::CreateChannelRequest {
+            channel: access.channel.to_vec(),
+            key_root: group.key_root().unwrap().to_vec(),
+            group_info: group.first_group_info().unwrap().unwrap(),
+            dispute_ms,
+            ..Default::default()
+        };
+        world.create_channel(&access.key, &message)
+    };
+    for other in [0, 10_001, 900_000] {
+        let refusal = create(other).unwrap_err();
+        assert!(refusal.to_string().contains("pause"), "{refusal}");
+    }
+    create(10_000).unwrap();
+}
+
+#[test]
 fn who_is_not_certified_is_not_listed() {
     let mut world = World::memory();
     let mut alice = Person::new(&mut world, "alice");
@@ -168,6 +199,7 @@ fn who_is_not_certified_is_not_listed() {
         title: "Test".into(),
         cipher_suite: crypto::DEFAULT_SUITE,
         handshakes: Handshakes::Visible { external_senders: vec![bot.signing_identity()] },
+        dispute_pause: conclave_channel::law::DisputePause::DEFAULT,
     };
     let made = conclave_engine::group::Group::create(&alice.account, &alice.mls, new, world.now);
     assert!(made.unwrap_err().to_string().contains("signature key"));

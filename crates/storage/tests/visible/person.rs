@@ -119,6 +119,7 @@ impl Person {
             title: "Test".into(),
             cipher_suite: crypto::DEFAULT_SUITE,
             handshakes,
+            dispute_pause: conclave_channel::law::DisputePause::DEFAULT,
         };
         let group = Group::create(&self.account, &self.mls, new, world.now).unwrap();
         let access = group.access().unwrap();

@@ -98,6 +98,7 @@ impl Client {
             title: "Bench".into(),
             cipher_suite: crypto::DEFAULT_SUITE,
             handshakes: Handshakes::Private,
+            dispute_pause: conclave_channel::law::DisputePause::DEFAULT,
         };
         self.group = Some(Group::create(&self.account, &self.mls, new, NOW)?);
         self.save()

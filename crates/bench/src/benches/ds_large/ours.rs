@@ -129,6 +129,7 @@ impl Client {
             title: "Large".into(),
             cipher_suite: crypto::DEFAULT_SUITE,
             handshakes: Handshakes::Private,
+            dispute_pause: conclave_channel::law::DisputePause::DEFAULT,
         };
         let group = Group::create(&self.account, &self.mls, new, self.transport.now())?;
         let access = group.access()?;

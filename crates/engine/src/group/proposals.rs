@@ -1,0 +1,42 @@
+//! Proposals that we cannot read (RFC 9750, section 5.2.2).
+//!
+//! Who lacks a proposal cannot apply the commit that refers to it. The log has no gaps, so it is one that came damaged. It is read once
+//! more at once, before the place moves on behind it: what was changed on its way is there then, and the running hash is that of the
+//! others.
+
+use conclave_channel::{Entry, EntryKind};
+use conclave_names::{Hash, Seq};
+
+use super::Group;
+use crate::outcome::Rejection;
+
+/// What is known of unread proposals. Not stored: who starts anew reads again.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    /// The entry that is to be read once more, by its place and hash.
+    again: Option<(Seq, Hash)>,
+    /// Whether it is still to be.
+    due: bool,
+}
+
+impl Group {
+    /// Whether a proposal that is refused is read once more before our place moves on: it was not the same before.
+    pub(super) fn reads_once_more(&mut self, entry: &Entry, rejection: &Rejection, seq: Seq, hash: Hash) -> bool {
+        let damaged = match rejection {
+            Rejection::Seal | Rejection::Mismatch | Rejection::Mls(_) | Rejection::Blob => true,
+            // These say what they are.
+            _ => false,
+        };
+        if entry.kind != EntryKind::Proposal || entry.epoch != self.epoch() || !damaged {
+            return false;
+        }
+        let before = self.unread.again.replace((seq, hash));
+        self.unread.due = before != Some((seq, hash));
+        self.unread.due
+    }
+
+    /// Whether the entry after our place is one that is to be read once more.
+    pub(super) fn reads_proposal_again(&self) -> bool {
+        self.unread.due && self.unread.again.is_some_and(|(seq, _)| seq == self.window.position().seq.next())
+    }
+}
