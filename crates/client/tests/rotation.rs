@@ -56,8 +56,8 @@ impl ProfileStore for Dying {
         self.store.last_messages(group, limit)
     }
 
-    fn has_message(&self, group: &str, id: &[u8; 32]) -> Result<bool, StoreError> {
-        self.store.has_message(group, id)
+    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
+        self.store.message_place(group, id)
     }
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {

@@ -9,7 +9,6 @@ use conclave_engine::{
     group::{KIND_EVENT, Status, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, JoinError, load_key_packages},
-    outcome::Event,
     writes::StoredMessage,
 };
 use conclave_names::Hash;
