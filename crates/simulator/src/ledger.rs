@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_channel::chain;
+use conclave_channel::{chain, law::DisputePause};
 use conclave_delivery::store::EntryRow;
 use conclave_engine::outcome::Event;
 use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq};
@@ -24,6 +24,8 @@ pub(crate) struct Slot {
     pub(crate) key_root: Hash,
     /// The first epoch.
     pub(crate) epoch: Epoch,
+    /// How long a disputed commit waits.
+    pub(crate) pause: DisputePause,
     /// The slot of the group that it goes on in.
     pub(crate) successor: Option<usize>,
     /// The entry that names the successor.

@@ -356,7 +356,8 @@ impl Person {
         self.drive_at(world, now);
     }
 
-    fn drive_at(&mut self, world: &mut World, now: Timestamp) {
+    /// The same at a given time.
+    pub fn drive_at(&mut self, world: &mut World, now: Timestamp) {
         for _ in 0..50 {
             self.sync(&world.ds);
             let mut events = Vec::new();
