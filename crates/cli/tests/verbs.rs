@@ -100,6 +100,8 @@ fn a_group_with_visible_handshakes_says_so() {
     world.ok("alice", &["group", "create", "Hasty", "--dispute-pause", "60"]);
     for (title, pause) in [("Hasty", 60), ("Closed", 900)] {
         assert_eq!(world.ok("alice", &["group", "info", title])["dispute_pause_s"], pause);
+        let shown = String::from_utf8(world.run("alice", &["group", "info", title]).stdout).unwrap();
+        assert!(shown.contains(&format!("dispute pause  {pause} s")), "{shown}");
     }
     for beyond in ["9", "86401"] {
         assert!(!world.run("alice", &["group", "create", "Never", "--dispute-pause", beyond]).status.success());

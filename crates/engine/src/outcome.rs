@@ -255,7 +255,7 @@ pub enum Event {
         /// Its reason, if it can be read.
         reason: Option<String>,
     },
-    /// A commit is disputed. Unless a member acknowledges it within 15 minutes, it is annulled.
+    /// A commit is disputed. Unless a member acknowledges it within the group's pause, it is annulled.
     Disputed {
         /// Which.
         commit: Seq,

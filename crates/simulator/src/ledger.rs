@@ -5,7 +5,7 @@ mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_channel::chain;
+use conclave_channel::{chain, law::DisputePause};
 use conclave_delivery::store::EntryRow;
 use conclave_engine::outcome::Event;
 use conclave_mls::content::MessageId;
@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     pub(crate) key_root: Hash,
     /// The first epoch.
     pub(crate) epoch: Epoch,
+    /// How long a disputed commit waits.
+    pub(crate) pause: DisputePause,
     /// The slot of the group that it goes on in.
     pub(crate) successor: Option<usize>,
     /// The entry that names the successor.

@@ -243,7 +243,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                 format!(
                     "group          {}\ntitle          {}\nroom           {}\nhub            {}\nstatus         {}\n\
                      members        {}\nepoch          {}\nauthenticator  {}\ncipher suite   {}\nhandshakes     {}\n\
-                     place          entry {} ({})\nunder way      {}",
+                     dispute pause  {} s\nplace          entry {} ({})\nunder way      {}",
                     info.group,
                     clean_line(&info.title),
                     info.room,
@@ -254,6 +254,7 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                     info.epoch_authenticator,
                     info.cipher_suite,
                     info.handshakes,
+                    info.dispute_pause_s,
                     info.position,
                     info.chain,
                     info.pending

@@ -158,7 +158,7 @@ fn sentence(event: &Event) -> String {
         }
         Event::Disputed { commit } => {
             format!(
-                "a member cannot apply commit {commit}: unless another confirms it within 15 minutes, it is taken back"
+                "a member cannot apply commit {commit}: unless another confirms it within the group's pause (`group info`), it is taken back"
             )
         }
         Event::Acknowledged { commit, by, .. } => format!("{} confirms commit {commit}: it stands", maybe(by)),

@@ -89,6 +89,13 @@ impl Group {
         ours.is_some_and(|ours| ours != said) && !self.branches.void.contains(&said)
     }
 
+    /// Whether the commit that added us is yet to come, so that what is said in this epoch, as far as we have read, is said in one that
+    /// will be void. If that one is settled instead, it is another branch than that of who invited us.
+    pub(super) fn reads_before_joining(&self, epoch: Epoch) -> bool {
+        let invited = self.joined_by.is_some_and(|commit| commit != Hash::new([0; 32]));
+        invited && self.joined_at.is_none() && epoch == self.joined && self.ledger.settled() < epoch
+    }
+
     /// A member says that it is in another epoch with this number.
     pub(super) fn of_another_branch(
         &mut self,

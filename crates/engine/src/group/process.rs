@@ -302,6 +302,10 @@ impl Group {
             Opened::Refused(rejection) => Outcome::Rejected(rejection),
             Opened::Message(message, said) => {
                 let other = said.is_some_and(|said| self.is_of_another_branch(entry.epoch, said));
+                if other && self.reads_before_joining(entry.epoch) {
+                    // Of a void epoch with the number of the one that we joined in.
+                    return Outcome::Stale;
+                }
                 let outcome = match entry.kind {
                     EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
                     EntryKind::Message => self.read(*message, incoming, checkpoint, events),

@@ -3,6 +3,12 @@
 //! Who lacks a proposal cannot apply the commit that refers to it. The log has no gaps, so it is one that came damaged. It is read once
 //! more at once, before the place moves on behind it: what was changed on its way is there then, and the running hash is that of the
 //! others.
+//!
+//! Other members are not asked for what stays unread: nothing that they could answer saves the way back. If the server keeps giving out
+//! other bytes, this member's running hash is not the others', whatever proposal it has in hand: that is a fork. If it gives out the
+//! same bytes as to the others, those of another member do not decrypt either: a proposal in a PrivateMessage is opened with a key
+//! of its sender's ratchet, mls-rs lets a member cache a proposal by decrypting it only, and keys that are gone stay gone.
+//! Nor could it ask by ProposalRef: the commit is encrypted, and mls-rs does not tell which reference it did not find.
 
 use conclave_channel::{Entry, EntryKind};
 use conclave_names::{Hash, Seq};

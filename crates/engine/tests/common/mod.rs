@@ -373,6 +373,7 @@ impl Person {
         self.drive_at(world, now);
     }
 
+    /// The same at a given time.
     pub fn drive_at(&mut self, world: &mut World, now: Timestamp) {
         for _ in 0..50 {
             self.sync(&world.ds);

@@ -216,6 +216,7 @@ fn register(around: &mut Surroundings, (client, slot): (usize, usize), next: &mu
         founders: members,
         key_root: next.key_root().map_err(Stop::violation)?,
         epoch: next.epoch(),
+        pause: next.profile().dispute_pause,
         successor: None,
         chosen: None,
         orphan: false,

@@ -76,6 +76,7 @@ impl Actor {
             founders: [founder].into(),
             key_root: root,
             epoch: Epoch(0),
+            pause: dispute_pause,
             successor: None,
             chosen: None,
             orphan: false,

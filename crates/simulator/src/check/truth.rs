@@ -40,7 +40,7 @@ pub(super) struct Truth {
 impl Truth {
     pub(super) fn of(slot: &Slot, entries: &[EntryRow], now: Timestamp) -> Result<Self, Stop> {
         let members = u32::try_from(slot.founders.len()).map_err(Stop::violation)?;
-        let mut law = Law::new(slot.epoch, slot.key_root, members);
+        let mut law = Law::new(slot.epoch, slot.key_root, members).with_pause(slot.pause);
         let mut truth =
             Self { first: slot.epoch, commits: Vec::new(), tip: None, epochs: BTreeMap::new(), void: BTreeSet::new() };
         for row in entries {
