@@ -399,6 +399,7 @@ fn copy(of: &Person) -> Person {
     let name = of.group.as_ref().unwrap().name().clone();
     let mls = conclave_engine::Mls::new(&of.account);
     let mut thief = Person {
+        dispute_pause: of.dispute_pause,
         account: of.account.clone(),
         mls,
         store: of.store.clone(),
