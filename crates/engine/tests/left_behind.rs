@@ -90,7 +90,7 @@ fn a_member_that_the_successors_welcome_does_not_let_in_knocks_and_is_let_in() {
     assert!(!left.iter().any(|(room, _)| *room == Room::BLOB), "what does not open is of no use: {left:?}");
     bob.restart();
     assert!(matches!(bob.group().status(), Status::Stuck { .. }), "it is a member still");
-    assert!(bob.group().knock_due().unwrap() <= world.ds.now());
+    assert!(bob.group().knock_due(world.ds.now()).unwrap() <= world.ds.now());
     assert_eq!(bob.group().whom_to_ask().unwrap().len(), 2);
     // What he is told to say now waits.
     bob.say("and after that");
