@@ -71,8 +71,8 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
         _ => "",
     };
     let caught = |seed| simulate(&Plan { sabotage, hostile: sabotage.needs(), ..Plan::new(seed) }).err();
-    // The rarest shows in one seed of twenty.
-    (0..120).find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
+    // The rarest shows in one seed of sixty.
+    (0..300).find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
 }
 
 macro_rules! planted {

@@ -15,6 +15,9 @@ const MINUTE: u64 = 60_000;
 /// Of a hundred seeds, those in which groups are made anew.
 const REINIT_SEEDS: u64 = 40;
 
+/// The same where the server lies.
+const REINIT_SEEDS_OF_LIARS: u64 = 15;
+
 /// Of a hundred seeds, those in which somebody does not look for days after a reply was lost.
 const FORGETFUL_SEEDS: u64 = 50;
 
@@ -48,7 +51,9 @@ impl Program {
     /// In some seeds, groups are made anew at times.
     fn insert_reinits(&mut self, plan: &Plan) {
         let mut dice = Dice::new(plan.seed ^ 0x5265_496E_6974);
-        if !dice.percent(REINIT_SEEDS) {
+        // Whom a lying server keeps apart then is left behind, and what else it meets with is seen less.
+        let seeds = if plan.hostile.server() { REINIT_SEEDS_OF_LIARS } else { REINIT_SEEDS };
+        if !dice.percent(seeds) {
             return;
         }
         for _ in 0..=dice.index(3) {
