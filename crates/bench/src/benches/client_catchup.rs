@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn 
     let world = World::new(options.members.max(2))?;
     let text = "x".repeat(options.size);
     let mut figures = Figures::new(report, "client-catchup");
-    let [mut alice, mut bob] = ours::pair(&world)?;
+    let (mut alice, mut bob) = ours::pair(&world)?;
     let pages = pages(said(&mut alice, &text, messages)?);
     let mut bare = Bare::new(&world)?;
     let (mut read, mut store) = (0.0, 0.0);

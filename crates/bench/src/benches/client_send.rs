@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Result<(), Box<dyn 
 
 /// Times of messages, and of writing the MLS state.
 fn ours(world: &World, text: &str, messages: usize) -> ours::Result<(Vec<Duration>, Vec<Duration>)> {
-    let [mut alice, _bob] = ours::pair(world)?;
+    let (mut alice, _bob) = ours::pair(world)?;
     let (mut send, mut state) = (Vec::new(), Vec::new());
     for message in 0..messages {
         let start = Instant::now();

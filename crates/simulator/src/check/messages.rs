@@ -147,8 +147,9 @@ impl Scene<'_> {
             }
             let said = self.ledger().said.iter().position(|said| said.text == read.text);
             let said = said.ok_or_else(|| Stop::violation(format!("\"{}\" was never said", read.text)))?;
-            // Said again or not, it is for those who were there when it was written.
-            let written = self.ledger().said.get(said).filter(|said| !self.ledger().is_victim(said.actor, said.slot));
+            // Said again or not, it is for those who were there when it was written; but its author may repeat it to anybody.
+            let written = self.ledger().said.get(said).filter(|said| !said.repeated);
+            let written = written.filter(|said| !self.ledger().is_victim(said.actor, said.slot));
             if written.is_some_and(|said| !said.readers.contains(client)) {
                 return Err(Stop::violation(format!(
                     "{name} was no member when \"{}\" was written, and has it",

@@ -167,7 +167,7 @@ impl Client {
 }
 
 /// Makes a group of the world's size: Alice, who made it, Bob, and members that only have a leaf.
-pub(crate) fn pair(world: &World) -> Result<[Client; 2]> {
+pub(crate) fn pair(world: &World) -> Result<(Client, Client)> {
     let mut alice = Client::new(world, "alice")?;
     let mut bob = Client::new(world, "bob")?;
     alice.create(world)?;
@@ -179,7 +179,7 @@ pub(crate) fn pair(world: &World) -> Result<[Client; 2]> {
     let blobs = added.blobs.iter().map(|blob| (chain::entry_hash(blob), blob.clone())).collect();
     bob.join(added.welcome.as_ref().ok_or("no Welcome")?, &blobs)?;
     bob.read(&added.incoming)?;
-    Ok([alice, bob])
+    Ok((alice, bob))
 }
 
 /// Measures; gives sizes in bytes.
