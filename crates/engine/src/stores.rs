@@ -45,6 +45,12 @@ struct Inner {
     changes: GroupChanges,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often a test had a group made of its stored state.
+    pub(crate) static LOADED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// mls-rs's group storage: the rows of the groups that are open.
 #[derive(Clone, Default)]
 pub(crate) struct GroupStates(Arc<Mutex<BTreeMap<Vec<u8>, Inner>>>);
@@ -98,6 +104,8 @@ impl GroupStateStorage for GroupStates {
     type Error = Infallible;
 
     fn state(&self, group_id: &[u8]) -> Result<Option<Row>, Infallible> {
+        #[cfg(test)]
+        LOADED.set(LOADED.get() + 1);
         let rows = lock(&self.0);
         Ok(rows.get(group_id).map(|inner| inner.rows.state.clone()).filter(|state| !state.is_empty()))
     }

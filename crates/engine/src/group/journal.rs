@@ -11,7 +11,7 @@
 //! Until the state is written, the store still has what a key can be derived from: for [`STATE_MS`] at most while the client
 //! runs, and after a crash until as long after it was opened again.
 
-use conclave_names::Timestamp;
+use conclave_names::{Epoch, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
 use super::{Group, row, step::Step};
@@ -74,6 +74,16 @@ pub(super) struct Journal {
     unsaved: bool,
     /// Whether there are notes in the store.
     stored: bool,
+    /// How often notes were dropped.
+    dropped: u64,
+}
+
+/// On what notes build: since then, nothing but messages changed the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Basis {
+    epoch: Epoch,
+    dropped: u64,
+    handshakes: u32,
 }
 
 impl Journal {
@@ -196,6 +206,12 @@ impl Group {
         !self.is_stored() || self.journal.lags || self.has_step()
     }
 
+    /// On what the notes build.
+    pub(super) fn basis(&self) -> Basis {
+        let Journal { dropped, handshakes, .. } = self.journal;
+        Basis { epoch: self.epoch(), dropped, handshakes }
+    }
+
     /// How many messages are noted.
     pub(super) fn notes(&self) -> usize {
         self.journal.read.len()
@@ -244,7 +260,10 @@ impl Group {
         if self.journal.stored {
             self.writes.push(Write::Delete { room: Room::USED, key: row_key(self) });
         }
-        self.journal = Journal { next: self.journal.next, ..Journal::default() };
+        let Journal { next, dropped, .. } = self.journal;
+        self.journal = Journal { next, dropped: dropped.wrapping_add(1), ..Journal::default() };
+        // It has keys that the state has no more.
+        self.kept = None;
     }
 
     /// Adds the notes to what becomes durable.

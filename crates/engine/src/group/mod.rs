@@ -170,6 +170,8 @@ pub struct Group {
     generations: generations::Generations,
     branches: fork::Branches,
     early: early::Early,
+    /// What refused messages are undone by, if one came since the state was written.
+    kept: Option<process::Checkpoint>,
     /// Places of those whose kind this version does not know.
     foreign_intents: BTreeSet<u64>,
     /// Wishes that were carried out in epochs that are open, by their places among the others.

@@ -15,7 +15,12 @@ use mls_rs::{
     group::{ContentType, ProposalMessageDescription, ProposalSender, ReceivedMessage, Sender, proposal::Proposal},
 };
 
-use super::{Group, Known, Status, journal::Used, step::Step, submit::is_message};
+use super::{
+    Group, Known, Status,
+    journal::{Basis, Used},
+    step::Step,
+    submit::is_message,
+};
 use crate::{
     intent::{Intent, Wish},
     mls_client::{MlsError, MlsGroup, mls_time, suite},
@@ -78,10 +83,14 @@ impl Ahead {
     }
 }
 
-/// A copy of the group to fall back to where the store has none, and how many messages had been read.
+/// A copy of the group to fall back to: where the store has none, or since it was needed, as making the group anew of
+/// the store takes long where members are many.
 pub(super) struct Checkpoint {
     mls: MlsGroup,
+    /// How many messages had been read.
     notes: usize,
+    /// Of which state and handshake keys it is ([`Group::basis`]).
+    basis: Basis,
 }
 
 /// What an entry seals, opened.
@@ -131,12 +140,14 @@ impl Group {
     /// its own, says nothing new by it.
     pub fn process_with(&mut self, batch: &[Incoming], mut known: impl FnMut(&MessageId) -> Known) -> Processed {
         let mut done = Processed::default();
-        let mut checkpoint = None;
         let next = self.window.position().seq.next();
         if let Some(first) = batch.first().filter(|first| first.seq == next) {
             // If it fails, the keys stay a little longer. What comes out of turn says nothing about the time of what is due.
             let _ = self.prune_past(first.time);
         }
+        // Nothing but messages changed the group since.
+        let basis = self.basis();
+        let mut checkpoint = self.kept.take().filter(|kept| self.is_stored() && kept.basis == basis);
         let ahead = Ahead::of(batch);
         for incoming in batch {
             if self.is_in_wrong_log() {
@@ -181,6 +192,7 @@ impl Group {
                 }
             }
         }
+        self.kept = checkpoint.filter(|kept| self.is_stored() && kept.basis == self.basis());
         done
     }
 
@@ -373,7 +385,7 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
     ) -> Result<ReceivedMessage, mls_rs::error::MlsError> {
         if checkpoint.is_none() && !self.is_stored() {
-            *checkpoint = Some(Checkpoint { mls: self.mls.clone(), notes: self.notes() });
+            *checkpoint = Some(self.checkpoint());
         }
         let epoch = message.epoch().map(Epoch);
         match self.mls.process_incoming_message_with_time(message, mls_time(time)) {
@@ -398,9 +410,17 @@ impl Group {
             }
             Err(error) => {
                 self.fall_back(checkpoint.as_ref());
+                // Who sends one such message sends more.
+                if checkpoint.is_none() && !self.unusable {
+                    *checkpoint = Some(self.checkpoint());
+                }
                 Err(error)
             }
         }
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { mls: self.mls.clone(), notes: self.notes(), basis: self.basis() }
     }
 
     /// Undoes what a message or commit that was refused did to the group.
@@ -488,7 +508,7 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let before = (!self.is_stored()).then(|| Checkpoint { mls: self.mls.clone(), notes: self.notes() });
+        let before = (!self.is_stored()).then(|| self.checkpoint());
         let description: ProposalMessageDescription = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::Proposal(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),

@@ -78,6 +78,7 @@ impl Group {
         if !self.past.iter().any(over) {
             return Ok(());
         }
+        self.kept = None;
         // What mls-rs holds back would bring them back when it is written.
         if self.dirty || self.has_step() {
             self.write_state()?;

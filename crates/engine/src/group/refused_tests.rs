@@ -281,3 +281,65 @@ fn after_every_kind_of_refused_message_and_proposal_the_genuine_one_is_read() {
     assert_eq!(bob.group().members().unwrap().len(), 2, "and the genuine proposal was committed");
     agree(&mut [&mut bob, &mut carol]);
 }
+
+/// Where members are many, making the group anew of the store takes long: so it is done once, however many messages are refused.
+#[test]
+fn many_refused_messages_cost_one_reading_of_the_state() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = three(&mut world);
+    let bad = |alice: &mut Person, world: &mut World, count: usize| {
+        let mut evil = evil_group(alice, Evil::new(Fault::Signature(0)));
+        for _ in 0..count {
+            let aad = SafeAad::of_message(alice.group().epoch_tag().unwrap()).unwrap();
+            let message = evil.encrypt_application_message(b"no frame", aad).unwrap();
+            let entry = sealed(alice, EntryKind::Message, &message, None);
+            order(world, entry);
+        }
+    };
+    let loaded = |person: &mut Person, world: &World| {
+        let before = crate::stores::LOADED.get();
+        let refused = person.sync(&world.ds).outcomes.len();
+        (refused, crate::stores::LOADED.get() - before)
+    };
+    bob.group().write_state_next();
+    bob.save();
+    bad(&mut alice, &mut world, 20);
+    assert_eq!(loaded(&mut bob, &world), (20, 1));
+    // Also when each comes by itself, and messages that can be read come between.
+    carol.sync(&world.ds);
+    for round in 0..5 {
+        carol.say(&format!("genuine {round}"));
+        carol.drive_now(&mut world);
+        bad(&mut alice, &mut world, 1);
+        assert_eq!(loaded(&mut bob, &world), (2, 0));
+    }
+    // What is said of our own meanwhile is not said by the same key again.
+    bob.say("mine");
+    bob.drive_now(&mut world);
+    bad(&mut alice, &mut world, 1);
+    assert_eq!(loaded(&mut bob, &world), (1, 0));
+    bob.say("mine, too");
+    bob.drive_now(&mut world);
+    carol.sync(&world.ds);
+    assert_eq!(carol.texts()[5..], ["mine", "mine, too"]);
+    // Once the state is written, the copy has keys that are to be gone.
+    bob.group().write_state_next();
+    bob.save();
+    bad(&mut alice, &mut world, 2);
+    assert_eq!(loaded(&mut bob, &world), (2, 1));
+    // And another epoch is another group.
+    carol.wish(Wish::Update);
+    carol.drive_now(&mut world);
+    bob.sync(&world.ds);
+    alice.sync(&world.ds);
+    bob.group().write_state_next();
+    bob.save();
+    bad(&mut alice, &mut world, 3);
+    assert_eq!(loaded(&mut bob, &world), (3, 1));
+    bob.restart();
+    bob.say("after a restart");
+    bob.drive_now(&mut world);
+    carol.sync(&world.ds);
+    assert_eq!(carol.texts().last().unwrap(), "after a restart");
+    agree(&mut [&mut bob, &mut carol]);
+}

@@ -415,6 +415,7 @@ impl Group {
             generations: super::generations::Generations::default(),
             branches: super::fork::Branches::default(),
             early: super::early::Early::default(),
+            kept: None,
             foreign_intents,
             done,
             annulments: row.annulments.clone(),
