@@ -110,6 +110,9 @@ impl HashWindow {
         if time < self.time {
             return Err(LogFault::TimeBackwards { seq });
         }
+        if time.0 > limits::TIME_MAX {
+            return Err(LogFault::Time { seq, time });
+        }
         Ok(())
     }
 
@@ -162,6 +165,14 @@ pub enum LogFault {
         expected: Seq,
         /// What came.
         found: Seq,
+    },
+    /// A time after the year 9999.
+    #[error("the server gave entry {seq} the impossible time {time}")]
+    Time {
+        /// Where.
+        seq: Seq,
+        /// Which.
+        time: Timestamp,
     },
     /// A time before the entry's before it.
     #[error("the server's time runs backwards at entry {seq}")]

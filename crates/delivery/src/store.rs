@@ -12,7 +12,7 @@ use std::fmt;
 
 use conclave_channel::{EntryKind, law::Ledger};
 use conclave_mls::capabilities::Capabilities;
-use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
+use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, UserUri, limits};
 use conclave_protocol::{Code, Refusal};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -67,8 +67,27 @@ pub struct ChannelRow {
     pub head_hash: Hash,
     /// Time of the newest entry, or of the channel's creation. Times never run backwards.
     pub head_time: Timestamp,
+    /// What the clock showed then. The time is ahead of it if the clock was once.
+    pub head_clock: Timestamp,
     /// Bytes of the entries that are kept, with the blobs that they name.
     pub bytes: u64,
+}
+
+/// How far a channel's time may be ahead of the clock before it moves on with it, in milliseconds: an hour. If it is less, it waits for the clock.
+const AHEAD_MS: u64 = 3600 * 1000;
+
+impl ChannelRow {
+    /// The time of the entry that comes next, by what the clock shows: that, but never less than the newest entry's. Where a clock that was
+    /// wrong has put that far ahead, the channel's time moves on as the clock does, so that what time decides is decided.
+    #[must_use]
+    pub fn time(&self, now: Timestamp) -> Timestamp {
+        let now = Timestamp(now.0.min(limits::TIME_MAX));
+        if self.head_time.0.saturating_sub(now.0) <= AHEAD_MS {
+            return self.head_time.max(now);
+        }
+        let passed = now.0.saturating_sub(self.head_clock.0);
+        Timestamp(self.head_time.0.saturating_add(passed).min(limits::TIME_MAX))
+    }
 }
 
 /// Whose a channel is.

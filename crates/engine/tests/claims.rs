@@ -4,9 +4,12 @@
 mod common;
 
 use common::*;
-use conclave_channel::{Body, CommitHeader, Entry, EntryKind, law::DISPUTE_MS};
-use conclave_engine::{group::Status, outcome::Event};
-use conclave_names::{Epoch, Hash, limits};
+use conclave_channel::{Body, CommitHeader, Entry, EntryKind, LogFault, law::DISPUTE_MS};
+use conclave_engine::{
+    group::Status,
+    outcome::{Event, ProcessError},
+};
+use conclave_names::{Epoch, Hash, Timestamp, limits};
 
 /// Alice says something else of the members than her commit does, and than is so.
 fn claim(world: &mut World, alice: &mut Person, removed: u32, members: u32) {
@@ -105,4 +108,23 @@ fn only_what_may_be_of_use_is_fetched() {
     // Nothing goes on here.
     assert!(!wants(Entry::new(EntryKind::Successor, epoch, staged(1000))));
     assert!(!bob.wants_blob(&[1, 2, 3]));
+}
+
+/// Stores keep times as signed numbers. Of a server's lie one group is to suffer, not the store.
+#[test]
+fn a_time_that_nobody_will_see_is_no_time() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = trio(&mut world);
+    alice.say("hello");
+    alice.drive_now(&mut world);
+    let genuine = world.ds.after(bob.group().position().seq);
+    for time in [limits::TIME_MAX + 1, 1 << 63, u64::MAX] {
+        let mut forged = genuine.clone();
+        forged[0].time = Timestamp(time);
+        let done = bob.group().process(&forged);
+        assert!(matches!(done.fault, Some(ProcessError::Log(LogFault::Time { .. }))), "{time}: {:?}", done.fault);
+        assert!(done.events.is_empty());
+    }
+    bob.sync(&world.ds);
+    assert_eq!(bob.texts(), ["hello"]);
 }

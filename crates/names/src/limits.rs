@@ -73,5 +73,8 @@ pub const REQUEST_CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 /// Channel hashes that a member remembers to check what others claim to have seen (design, section 3).
 pub const HASH_WINDOW: usize = 4096;
 
+/// Latest time that an entry may have, in milliseconds since the Unix epoch: the end of the year 9999.
+pub const TIME_MAX: u64 = 253_402_300_799_999;
+
 /// Longest sender-chosen text, in bytes of UTF-8.
 pub const TEXT: usize = 16 * 1024;

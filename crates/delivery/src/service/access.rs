@@ -152,7 +152,7 @@ impl Access {
     fn is_back(&self, now: Timestamp) -> bool {
         let (Some(until), ChannelKind::Group { ledger }) = (self.range.until, &self.row.kind) else { return false };
         let void = |change: &Change| matches!(change, Change::Annulled { commits, .. } if commits.contains(&until));
-        ledger.clone().advance(self.row.head_time.max(now)).iter().any(void)
+        ledger.clone().advance(self.row.time(now)).iter().any(void)
     }
 
     /// Whether an entry of this kind and epoch may be written. A member whose access has ended is told what it can see

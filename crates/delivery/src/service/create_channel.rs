@@ -68,6 +68,7 @@ impl DeliveryService {
             head: Seq(0),
             head_hash: chain::start(&id),
             head_time: now,
+            head_clock: now,
             bytes: 0,
         })?;
         tx.put_epoch(&EpochRow { channel: id, epoch, key_root, base: Seq(0), started: Seq(0), closed: None })?;

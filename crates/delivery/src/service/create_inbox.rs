@@ -34,6 +34,7 @@ impl DeliveryService {
                 head: Seq(0),
                 head_hash: chain::start(&id),
                 head_time: now,
+                head_clock: now,
                 bytes: 0,
             })?,
             Some(ChannelKind::Inbox { owner: o, drop_key: k }) if o == owner && k.ct_eq(&drop_key).into() => {}

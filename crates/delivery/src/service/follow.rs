@@ -153,7 +153,7 @@ impl DeliveryService {
             return Err(refusal);
         }
         judged?;
-        let time = row.head_time.max(now);
+        let time = row.time(now);
         Ok(Some(FollowedRow { channel: row.id, seq, kind: entry.kind, time, link, message }))
     }
 
@@ -238,7 +238,7 @@ fn next_of<'a>(row: &ChannelRow, entry: &Entry, message: &'a [u8], now: Timestam
         message,
         epoch: entry.epoch,
         seq: row.head.next(),
-        time: row.head_time.max(now),
+        time: row.time(now),
         head: Position { seq: row.head, hash: row.head_hash },
     }
 }

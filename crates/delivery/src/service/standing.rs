@@ -21,8 +21,9 @@ fn ledger(row: &ChannelRow) -> Result<Ledger, Refusal> {
 /// Brings a group's channel to the time of the entry that comes next: what the passing of time has decided takes
 /// effect now. Says whether commits were annulled, so that access must be looked up anew.
 pub(super) fn advance(tx: &mut dyn Tx, row: &mut ChannelRow, now: Timestamp) -> Result<bool, Refusal> {
+    let time = row.time(now);
     let ChannelKind::Group { ledger } = &mut row.kind else { return Ok(false) };
-    let changes = ledger.advance(row.head_time.max(now));
+    let changes = ledger.advance(time);
     let annulled = changes.iter().any(|change| matches!(change, Change::Annulled { .. }));
     if annulled {
         let row = row.clone();
@@ -57,7 +58,7 @@ fn take_back(tx: &mut dyn Tx, row: &ChannelRow, change: &Change, now: Timestamp)
 /// stored.
 pub(super) fn admit(row: &ChannelRow, entry: &Entry, bytes: &[u8], now: Timestamp) -> Result<ChannelRow, Refusal> {
     let mut ledger = ledger(row)?;
-    let time = row.head_time.max(now);
+    let time = row.time(now);
     ledger.admit(&row.id, row.head.next(), time, entry, chain::entry_hash(bytes)).map_err(|refused| {
         if let Refused::Epoch { current, .. } = refused {
             return Refusal::new(Code::EpochStale, refused.to_string()).with("epoch", current);

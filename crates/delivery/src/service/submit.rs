@@ -83,7 +83,7 @@ pub(super) fn append(
 ) -> Result<SubmitResponse, Refusal> {
     let kept = channel.bytes.saturating_add(bytes.len() as u64).saturating_add(entry.body.staged());
     let seq = channel.head.next();
-    let time = channel.head_time.max(now);
+    let time = channel.time(now);
     let head_hash = chain::next(&channel.head_hash, seq, entry.kind, time, &chain::entry_hash(&bytes));
     if seq == channel.head {
         return Err(StoreError::Corrupt("a channel has no place left".to_owned()).into());
@@ -101,6 +101,6 @@ pub(super) fn append(
         time,
         bytes,
     })?;
-    tx.put_channel(&ChannelRow { head: seq, head_hash, head_time: time, bytes: kept, ..channel })?;
+    tx.put_channel(&ChannelRow { head: seq, head_hash, head_time: time, head_clock: now, bytes: kept, ..channel })?;
     Ok(SubmitResponse { seq: seq.0, time_ms: time.0, chain: head_hash.to_vec(), receipt: Vec::new() })
 }

@@ -192,7 +192,7 @@ fn append(tx: &mut dyn Tx, inbox: ChannelId, bytes: &[u8], now: conclave_names::
         kind: EntryKind::Welcome,
         epoch: Epoch(0),
         removes: false,
-        time: row.head_time.max(now),
+        time: row.time(now),
         bytes: bytes.to_vec(),
     };
     tx.append_entry(&entry)?;

@@ -38,6 +38,7 @@ const SERIES: [Series; 2] = [
             include_str!("migrations/ds_0002_retention.sql"),
             include_str!("migrations/ds_0003_idempotency.sql"),
             include_str!("migrations/ds_0004_followed_groups.sql"),
+            include_str!("migrations/ds_0005_clock.sql"),
         ],
     },
 ];

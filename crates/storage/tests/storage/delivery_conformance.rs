@@ -290,8 +290,16 @@ fn channel_row() -> impl Strategy<Value = ChannelRow> {
             .prop_map(|(epoch, root, members)| ChannelKind::Group { ledger: Ledger::new(epoch, root, members) }),
         (any_keyed(), any_keyed()).prop_map(|(owner, drop_key)| ChannelKind::Inbox { owner, drop_key }),
     ];
-    (any_channel(), kind, any_seq(), any_hash(), any_time(), 0..100_u64).prop_map(
-        |(id, kind, head, head_hash, head_time, bytes)| ChannelRow { id, kind, head, head_hash, head_time, bytes },
+    (any_channel(), kind, any_seq(), any_hash(), any_time(), any_time(), 0..100_u64).prop_map(
+        |(id, kind, head, head_hash, head_time, head_clock, bytes)| ChannelRow {
+            id,
+            kind,
+            head,
+            head_hash,
+            head_time,
+            head_clock,
+            bytes,
+        },
     )
 }
 

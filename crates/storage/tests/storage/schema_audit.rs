@@ -85,6 +85,7 @@ const REASONS: &[(&str, &str, Columns)] = &[
             ("head", "the newest place, so that the next entry comes after it"),
             ("head_hash", "the running hash there, which goes on also when entries are deleted"),
             ("head_time", "times never run backwards"),
+            ("head_clock", "what the clock showed then, so that a time far ahead of it moves on all the same"),
             ("ledger", "of a group: which commits stand, from what is in the clear"),
             ("owner", "of an inbox: the public key that reads it, of this inbox alone"),
             ("drop_key_secret", "of an inbox: verifies the drop tokens in delivery addresses"),

@@ -10,7 +10,7 @@ use super::super::{
 };
 
 pub(super) fn channel(tx: &mut Transaction<'_>, id: &ChannelId) -> Result<Option<ChannelRow>, Failure> {
-    let sql = "SELECT head, head_hash, head_time, ledger, owner, drop_key_secret, bytes FROM ds_channels WHERE id = ?1";
+    let sql = "SELECT head, head_hash, head_time, ledger, owner, drop_key_secret, bytes, head_clock FROM ds_channels WHERE id = ?1";
     tx.first(sql, [id.as_bytes()], |row| {
         let kind = match row.get(4)? {
             Some(owner) => ChannelKind::Inbox { owner, drop_key: row.get(5)? },
@@ -22,6 +22,7 @@ pub(super) fn channel(tx: &mut Transaction<'_>, id: &ChannelId) -> Result<Option
             head: Seq(number(row, 0)?),
             head_hash: hash(row, 1)?,
             head_time: time(row, 2)?,
+            head_clock: time(row, 7)?,
             bytes: number(row, 6)?,
         })
     })
@@ -35,8 +36,8 @@ pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<
         ChannelKind::Inbox { owner, drop_key } => (None, Some(owner), Some(drop_key)),
     };
     tx.execute(
-        "INSERT INTO ds_channels (id, head, head_hash, head_time, ledger, owner, drop_key_secret, bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO ds_channels (id, head, head_hash, head_time, ledger, owner, drop_key_secret, bytes, head_clock)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (id) DO UPDATE SET
             head = excluded.head,
             head_hash = excluded.head_hash,
@@ -44,7 +45,8 @@ pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<
             ledger = excluded.ledger,
             owner = excluded.owner,
             drop_key_secret = excluded.drop_key_secret,
-            bytes = excluded.bytes",
+            bytes = excluded.bytes,
+            head_clock = excluded.head_clock",
         (
             row.id.as_bytes(),
             stored(row.head.0),
@@ -54,6 +56,7 @@ pub(super) fn put_channel(tx: &mut Transaction<'_>, row: &ChannelRow) -> Result<
             owner,
             drop_key,
             stored(row.bytes),
+            stored(row.head_clock.0),
         ),
     )?;
     Ok(())
