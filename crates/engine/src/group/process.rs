@@ -508,7 +508,7 @@ impl Group {
         checkpoint: &mut Option<Checkpoint>,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let before = (!self.is_stored()).then(|| Checkpoint { mls: self.mls.clone(), notes: self.notes() });
+        let before = (!self.is_stored()).then(|| self.checkpoint());
         let description: ProposalMessageDescription = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::Proposal(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
