@@ -407,7 +407,6 @@ fn copy(of: &Person) -> Person {
         events: Vec::new(),
         handshakes: of.handshakes.clone(),
         suite: of.suite,
-        dispute_pause: of.dispute_pause,
     };
     conclave_engine::invitation::load_key_packages(&thief.mls, &thief.store).unwrap();
     thief.group = conclave_engine::group::Group::load(&thief.account, &thief.mls, &thief.store, &name).unwrap();

@@ -70,9 +70,15 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
         Sabotage::SayToReturned => "was no member when",
         _ => "",
     };
-    let caught = |seed| simulate(&Plan { sabotage, hostile: sabotage.needs(), ..Plan::new(seed) }).err();
-    // The rarest shows in one seed of sixty.
-    (0..300).find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
+    let mut seeds = 0..300;
+    let mut plan = Plan { sabotage, hostile: sabotage.needs(), ..Plan::new(0) };
+    if sabotage == Sabotage::SayToReturned {
+        // A removal that is annulled after something was said, and by whom nobody misbehaves: one longer program of some 300.
+        (seeds, plan.steps) = (1000..1300, 200);
+    }
+    let caught = |seed| simulate(&Plan { seed, ..plan.clone() }).err();
+    // The rarest of the others shows in one seed of sixty.
+    seeds.find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
 }
 
 macro_rules! planted {
