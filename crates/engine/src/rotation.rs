@@ -2,7 +2,7 @@
 //! its user's identity key; what it signs with changes.
 //!
 //! 1. The new key and the identity key's word for it are stored ([`Account::begin_rotation`]), then the Authentication Service is asked.
-//! 2. With its certificate the new key takes the place of the old one, in one row ([`Account::rotated`]). From then on KeyPackages and
+//! 2. With its certificate the new key takes the place of the old one, in one row ([`Account::as_next`]). From then on KeyPackages and
 //!    requests are signed with it, and every group whose leaf has another key owes a commit that changes that
 //!    ([`crate::group::Group::refresh_due`]). Until that commit stands, the group signs with the key that its own MLS state holds.
 //! 3. The old key stays for Welcomes by KeyPackages that were made with it, and is forgotten once there are none
