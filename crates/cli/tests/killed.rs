@@ -5,10 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod common;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         Mutex,
@@ -17,9 +18,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use conclave_server::{Config, Running, Server};
+use common::World;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Random numbers that a seed determines.
 struct Dice(u64);
@@ -51,73 +51,35 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
-struct World {
-    directory: TempDir,
-    runtime: tokio::runtime::Runtime,
-    server: Option<Running>,
-    address: String,
+/// The program, for programs.
+fn command(world: &World, profile: &str) -> Command {
+    let mut command = world.command(profile);
+    command.arg("--json").stdout(Stdio::piped());
+    command
 }
 
-impl World {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let config = Config::for_tests(&directory.path().join("server"), "localhost".parse().unwrap());
-        let server = runtime.block_on(Server::start(config)).unwrap();
-        let address = format!("https://{}", server.addr());
-        Self { directory, runtime, server: Some(server), address }
-    }
-
-    fn command(&self, profile: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
-        command
-            .env("CONCLAVE_HOME", self.directory.path())
-            .env_remove("CONCLAVE_PROFILE")
-            .env_remove("CONCLAVE_PASSPHRASE")
-            .args(["--json", "--profile", profile])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        command
-    }
-
-    fn ok(&self, profile: &str, arguments: &[&str]) -> Value {
-        let output = self.command(profile).args(arguments).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{profile}: {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn register(&self, name: &str) -> Command {
-        let mut command = self.command(name);
-        let ca: PathBuf = self.directory.path().join("server/tls/ca.pem");
-        command.args(["register", &format!("{name}@localhost"), "--server", &self.address, "--ca"]).arg(ca);
-        command
-    }
-
-    fn history(&self, name: &str, group: &str) -> History {
-        let answer = self.ok(name, &["read", group, "--all", "--offline"]);
-        let mut history = History::default();
-        for item in answer["items"].as_array().unwrap() {
-            let seq = item["seq"].as_u64().unwrap();
-            match item["kind"].as_str().unwrap() {
-                "message" => history.messages.push(Message {
-                    seq,
-                    sender: item["sender"].as_str().unwrap().to_owned(),
-                    text: item["text"].as_str().unwrap().to_owned(),
-                }),
-                _ => history.changes.push((seq, item["change"].clone())),
-            }
-        }
-        history
-    }
+/// A registration, which can be killed and begun again.
+fn registration(world: &World, name: &str) -> Command {
+    let mut command = command(world, name);
+    command.args(["register", &format!("{name}@localhost")]).args(world.server_arguments());
+    command
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            self.runtime.block_on(server.shutdown());
+fn history(world: &World, name: &str, group: &str) -> History {
+    let answer = world.ok(name, &["read", group, "--all", "--offline"]);
+    let mut history = History::default();
+    for item in answer["items"].as_array().unwrap() {
+        let seq = item["seq"].as_u64().unwrap();
+        match item["kind"].as_str().unwrap() {
+            "message" => history.messages.push(Message {
+                seq,
+                sender: item["sender"].as_str().unwrap().to_owned(),
+                text: item["text"].as_str().unwrap().to_owned(),
+            }),
+            _ => history.changes.push((seq, item["change"].clone())),
         }
     }
+    history
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,7 +194,7 @@ impl<'a> Person<'a> {
         let mut lines: Vec<_> = (0..12).map(|_| self.line()).collect();
         // What another sent while this one was away is joined and read in the same life.
         lines.insert(0, ("sync".to_owned(), "sync", None));
-        let mut command = self.world.command(self.name);
+        let mut command = command(self.world, self.name);
         let child = command.arg("shell").stdin(Stdio::piped()).spawn().unwrap();
         let mut shell = Shell(child);
         let mut input = shell.0.stdin.take().unwrap();
@@ -299,14 +261,14 @@ fn next_answer(output: &mut BufReader<std::process::ChildStdout>) -> Option<Valu
 /// Kills registrations; the same command goes on each time.
 fn register(world: &World, name: &str, dice: &mut Dice, kills: u64) {
     for _ in 0..kills {
-        let mut child = Shell(world.register(name).stderr(Stdio::null()).spawn().unwrap());
+        let mut child = Shell(registration(world, name).stderr(Stdio::null()).spawn().unwrap());
         std::thread::sleep(Duration::from_micros(dice.below(120_000)));
         let _ = child.0.kill();
         if child.0.wait().unwrap().success() {
             break;
         }
     }
-    let output = world.register(name).output().unwrap();
+    let output = registration(world, name).output().unwrap();
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     // Unless it was done before.
     assert!(output.status.success() || answer["error"]["code"] == "REGISTRATION", "{name}: {answer}");
@@ -395,7 +357,7 @@ fn clients_that_are_killed_while_groups_are_made_anew_all_go_on_in_the_same() {
     }
     let info = calm(world, members, &group);
     assert_ne!(info["group"], Value::from(group.clone()), "it was never made anew");
-    let histories: Vec<_> = members.iter().map(|name| world.history(name, &group)).collect();
+    let histories: Vec<_> = members.iter().map(|name| history(world, name, &group)).collect();
     for (name, history) in members.iter().zip(&histories) {
         assert_eq!(history.messages, histories[0].messages, "{name} and alice");
         check_texts(history, &sent, &group, name);
@@ -421,7 +383,7 @@ fn who_is_killed_while_it_joins_joins_once_and_reads_everything_since() {
         world.ok("alice", &["send", group, &format!("alice {joined}")]);
         // Nothing but his invitation and the message waits for him. Each try is killed later, until one is through.
         for try_number in 1.. {
-            let mut child = Shell(world.command("bob").arg("sync").stdout(Stdio::null()).spawn().unwrap());
+            let mut child = Shell(command(&world, "bob").arg("sync").stdout(Stdio::null()).spawn().unwrap());
             let begun = Instant::now();
             std::thread::sleep(Duration::from_micros(dice.below(span * try_number / 2)));
             let ended = child.0.try_wait().unwrap();
@@ -436,7 +398,7 @@ fn who_is_killed_while_it_joins_joins_once_and_reads_everything_since() {
         }
         let last = calm(&world, &PEOPLE[..2], group);
         assert_eq!(last["members"], 2);
-        let read: Vec<_> = world.history("bob", group).messages.into_iter().map(|message| message.text).collect();
+        let read: Vec<_> = history(&world, "bob", group).messages.into_iter().map(|message| message.text).collect();
         assert_eq!(read, expected, "what was said while he was a member, once each");
         world.ok("alice", &["group", "remove", group, "bob"]);
         world.ok("alice", &["send", group, "not for bob"]);
@@ -502,7 +464,7 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
         }
         world.ok("dave", &["sync"]);
         calm(world, members, group);
-        let histories: Vec<_> = members.iter().map(|name| world.history(name, group)).collect();
+        let histories: Vec<_> = members.iter().map(|name| history(world, name, group)).collect();
         for (name, history) in members.iter().zip(&histories) {
             assert_eq!(history.messages, histories[0].messages, "{name} and alice");
             check_texts(history, &sent, group, name);
@@ -522,7 +484,7 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
             let names: Vec<_> = clients.map(|client| client.split('/').nth(4).unwrap()).collect();
             calm(world, &names, group);
             for name in &names {
-                let history = world.history(name, group);
+                let history = history(world, name, group);
                 let found = history.messages.iter().filter(|message| message.text == "made 1").count();
                 assert_eq!(found, 1, "{name} in {group}");
             }
@@ -544,7 +506,7 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
 /// Who was in and out has what was said while it was in. What others wrote before they knew of it, and the DS ordered
 /// after it was added, is not for it to read: the first of each sender, before the next commit.
 fn check_guest(world: &World, group: &str, all: &History) {
-    let (member, history) = ("mimi://localhost/d/dave/laptop", world.history("dave", group));
+    let (member, history) = ("mimi://localhost/d/dave/laptop", history(world, "dave", group));
     let mut out = all.places("removed", member);
     out.push(u64::MAX);
     let mut read = 0;

@@ -2,89 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod common;
+
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    path::Path,
-    process::{Command, Output, Stdio},
+    process::Stdio,
 };
 
-use conclave_server::{Config, Running, Server};
+use common::World;
+use conclave_server::{Config, Server};
 use serde_json::Value;
-use tempfile::TempDir;
-
-struct World {
-    directory: TempDir,
-    runtime: tokio::runtime::Runtime,
-    server: Option<Running>,
-}
-
-impl World {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let config = Config::for_tests(&directory.path().join("server"), "localhost".parse().unwrap());
-        let server = runtime.block_on(Server::start(config)).unwrap();
-        Self { directory, runtime, server: Some(server) }
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn command(&self, profile: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
-        command
-            .env("CONCLAVE_HOME", self.path())
-            .env_remove("CONCLAVE_PROFILE")
-            .env_remove("CONCLAVE_PASSPHRASE")
-            .args(["--profile", profile])
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, profile: &str, arguments: &[&str]) -> Output {
-        self.command(profile).args(arguments).output().unwrap()
-    }
-
-    /// A verb that must succeed, in JSON.
-    fn ok(&self, profile: &str, arguments: &[&str]) -> Value {
-        let output = self.command(profile).arg("--json").args(arguments).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// A verb that must fail: exit code, error code, message.
-    fn fails(&self, profile: &str, arguments: &[&str]) -> (i32, String, String) {
-        let output = self.command(profile).arg("--json").args(arguments).output().unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        (output.status.code().unwrap(), text(&answer["error"]["code"]), text(&answer["error"]["message"]))
-    }
-
-    fn server_arguments(&self) -> [String; 4] {
-        let server = self.server.as_ref().unwrap();
-        let ca = self.path().join("server/tls/ca.pem");
-        ["--server".into(), format!("https://{}", server.addr()), "--ca".into(), ca.display().to_string()]
-    }
-
-    fn register(&self, name: &str) {
-        let user = format!("{name}@localhost");
-        let server = self.server_arguments();
-        let mut arguments = vec!["register", &user];
-        arguments.extend(server.iter().map(String::as_str));
-        let answer = self.ok(name, &arguments);
-        assert_eq!(answer["client"], format!("mimi://localhost/d/{name}/laptop"));
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            self.runtime.block_on(server.shutdown());
-        }
-    }
-}
 
 fn texts(answer: &Value) -> Vec<&str> {
     answer["items"].as_array().unwrap().iter().filter_map(|item| item["text"].as_str()).collect()

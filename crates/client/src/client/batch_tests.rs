@@ -34,20 +34,30 @@ async fn flood(alice: &mut Client, group: &GroupUri, count: u8, size: usize) {
     }
 }
 
+/// Bob in a group where Alice has said something behind 20 messages as large as they may be, and the page that he has to read.
+async fn flooded(server: &Running) -> (Client, GroupUri, v1::FetchResponse) {
+    let (mut alice, mut bob) = (person(server, "alice").await, person(server, "bob").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[UserUri::new(domain(), "bob").unwrap()]).await.unwrap();
+    bob.sync().await.unwrap();
+    flood(&mut alice, &club, 20, usize::try_from(limits::STAGED_BODY).unwrap()).await;
+    alice.send(&club, "and this").await.unwrap();
+    let after = bob.group(&club).unwrap().position().seq;
+    let page = bob.session(&club).unwrap().fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await.unwrap();
+    (bob, club, page)
+}
+
+/// Whether it is told of what Alice said.
+fn is_heard(events: &[ClientEvent]) -> bool {
+    let said = |event: &Event| matches!(event, Event::Message { text: Some(text), .. } if text == "and this");
+    events.iter().any(|happened| said(&happened.event))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_is_held_at_once_than_one_batch() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(Config::for_tests(directory.path(), domain())).await.unwrap();
-    let (mut alice, mut bob) = (person(&server, "alice").await, person(&server, "bob").await);
-    let club = alice.create_group("The Club").await.unwrap();
-    alice.add(&club, &[UserUri::new(domain(), "bob").unwrap()]).await.unwrap();
-    bob.sync().await.unwrap();
-    let size = usize::try_from(limits::STAGED_BODY).unwrap();
-    flood(&mut alice, &club, 20, size).await;
-    alice.send(&club, "and this").await.unwrap();
-
-    let after = bob.group(&club).unwrap().position().seq;
-    let page = bob.session(&club).unwrap().fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await.unwrap();
+    let (mut bob, club, page) = Box::pin(flooded(&server)).await;
     let all = page.entries.len();
     let mut entries: VecDeque<_> = page.entries.into();
     let (mut taken, mut batches) = (0, 0);
@@ -63,11 +73,7 @@ async fn no_more_is_held_at_once_than_one_batch() {
     let events = bob.sync().await.unwrap();
     let refused = |event: &ClientEvent| matches!(event.event, Event::Refused { .. });
     assert_eq!(events.iter().filter(|event| refused(event)).count(), 20);
-    assert!(
-        events
-            .iter()
-            .any(|event| matches!(&event.event, Event::Message { text: Some(text), .. } if text == "and this"))
-    );
+    assert!(is_heard(&events), "{events:?}");
     server.shutdown().await;
 }
 
@@ -75,20 +81,9 @@ async fn no_more_is_held_at_once_than_one_batch() {
 async fn a_stream_leaves_what_is_too_much_to_be_fetched() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(Config::for_tests(directory.path(), domain())).await.unwrap();
-    let (mut alice, mut bob) = (person(&server, "alice").await, person(&server, "bob").await);
-    let club = alice.create_group("The Club").await.unwrap();
-    alice.add(&club, &[UserUri::new(domain(), "bob").unwrap()]).await.unwrap();
-    bob.sync().await.unwrap();
-    flood(&mut alice, &club, 20, usize::try_from(limits::STAGED_BODY).unwrap()).await;
-    alice.send(&club, "and this").await.unwrap();
-    let after = bob.group(&club).unwrap().position().seq;
-    let page = bob.session(&club).unwrap().fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await.unwrap();
+    let (mut bob, club, page) = Box::pin(flooded(&server)).await;
     // As if all had come at once.
     let events = bob.process_stream(&club, page.entries).await.unwrap();
-    assert!(
-        events
-            .iter()
-            .any(|event| matches!(&event.event, Event::Message { text: Some(text), .. } if text == "and this"))
-    );
+    assert!(is_heard(&events), "{events:?}");
     server.shutdown().await;
 }

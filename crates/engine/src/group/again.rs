@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use conclave_names::{ClientUri, Epoch, GroupUri, Seq};
 use mls_rs::MlsMessage;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use zeroize::Zeroize as _;
 
 use super::{Group, row, standing::Parent, submit::TO_ALL, view::client_of};
 use crate::{
@@ -50,6 +51,13 @@ struct Row {
     commit: Option<Seq>,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     intent: Vec<u8>,
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        // It has what was said.
+        self.intent.zeroize();
+    }
 }
 
 /// That epochs were annulled.
@@ -90,9 +98,9 @@ fn key(group: &GroupUri, order: u64) -> Vec<u8> {
 /// From its row: the place of the wish, and the wish, if its kind is known.
 pub(super) fn load(key: &[u8], value: &[u8]) -> Result<(u64, Option<Done>), RecordError> {
     let order = key.last_chunk().copied().map(u64::from_be_bytes).ok_or(RecordError::Damaged)?;
-    let Row { began, commit, intent } = record::decode(value)?;
-    let intent = Intent::from_row(&intent)?;
-    Ok((order, intent.map(|intent| Done { intent, began, commit })))
+    let row: Row = record::decode(value)?;
+    let intent = Intent::from_row(&row.intent)?;
+    Ok((order, intent.map(|intent| Done { intent, began: row.began, commit: row.commit })))
 }
 
 /// Clients by their KeyPackages, for people.
@@ -237,8 +245,8 @@ impl Group {
     /// Why a message cannot be said now: who was no member any more when it was written is one again.
     pub(super) fn is_back(&self, intent: &Intent) -> Option<String> {
         let member = |client: &&ClientUri| self.mls.member_with_identity(client.to_string().as_bytes()).is_ok();
-        let back = names(intent.not_to.iter().filter(member).cloned());
         let Wish::Send { id, .. } = &intent.wish else { return None };
+        let back = names(intent.not_to.iter().filter(member).cloned());
         (!back.is_empty()).then(|| {
             format!(
                 "message {id} was written after {back} had been removed, and the removal was annulled: remove who is to go, and send it \

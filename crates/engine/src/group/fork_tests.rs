@@ -2,8 +2,8 @@
 
 use super::{
     super::{
-        Handshakes, SubmissionBody,
-        process::audit_tests::common::{Person, World},
+        Handshakes,
+        process::audit_tests::common::{self, Person, World},
     },
     *,
 };
@@ -32,19 +32,7 @@ fn a_handshake_in_the_clear_tells_of_a_fork_too() {
         let mut world = World::new();
         let [mut alice, mut bob, mut carol] = ["alice", "bob", "carol"].map(|name| world.person(name));
         visible_group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol]);
-        let fork = world.ds.entries.len();
-        // Carol's commit for Bob; Alice's for the others.
-        carol.wish(Wish::Update);
-        let now = world.ds.now();
-        let withheld = carol.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
-        carol.save();
-        let SubmissionBody::Bundle(bundle) = &withheld.body else { panic!() };
-        let false_log = Incoming { seq: Seq(fork as u64 + 1), time: now, entry: bundle.entry.clone(), blob: None };
-        let done = bob.group().process(&[false_log]);
-        assert_eq!(done.outcomes[0].1, Outcome::Applied);
-        bob.save();
-        alice.wish(Wish::Update);
-        alice.drive_now(&mut world);
+        let place = common::fork(&mut world, &mut alice, &mut bob, &mut carol);
         let told = |event: &Event| matches!(event, Event::Forked { epoch: Epoch(2), .. });
         assert!(!alice.events.iter().any(told), "in one branch there is none");
 
@@ -62,7 +50,7 @@ fn a_handshake_in_the_clear_tells_of_a_fork_too() {
         let after = bob.group().wants_audit().unwrap();
         let mut events = Vec::new();
         bob.group().audit(&world.ds.after(after), &mut events).unwrap();
-        assert!(events.contains(&Event::LogRewritten { seq: Seq(fork as u64 + 1) }), "{events:?}");
+        assert!(events.contains(&Event::LogRewritten { seq: place }), "{events:?}");
         assert!(bob.group().wants_rejoin());
         // Who was shown the group's own log has nothing to tell of.
         carol.sync(&world.ds);

@@ -40,6 +40,7 @@ mod step;
 mod submit;
 mod summary;
 mod tree;
+mod verdicts;
 mod view;
 mod visible;
 mod withdrawn;

@@ -117,6 +117,17 @@ impl Group {
         self.save_intent(order);
     }
 
+    /// Puts a wish before all others.
+    pub(super) fn wish_first(&mut self, wish: Wish) -> Result<u64, MlsError> {
+        let order = self.free_order(true);
+        let id = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
+        let wished = self.epoch();
+        let intent = Intent { id, wish, wished, prepared: None, ordered: false, not_to: Vec::new(), automatic: true };
+        self.intents.insert(order, intent);
+        self.save_intent(order);
+        Ok(order)
+    }
+
     /// A place for a new intent: after all others, or before them. Those of a later version's kinds keep theirs.
     pub(super) fn free_order(&self, first: bool) -> u64 {
         let under_way = || self.intents.keys().chain(self.done.keys());

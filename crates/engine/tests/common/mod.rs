@@ -24,7 +24,7 @@ use conclave_engine::{
     invitation::{Invitation, TreeFetch, load_key_packages},
     key_packages::{self, AddressKey},
     knock::Knocked,
-    outcome::Event,
+    outcome::{Event, Outcome},
     writes::{Room, Rows, StoredMessage, Write},
 };
 use conclave_mls::{content::MessageId, credential::IdentityBinding, crypto, welcome::InboxWelcome};
@@ -479,6 +479,23 @@ pub fn trio(world: &mut World) -> [Person; 3] {
         person.sync(&world.ds);
     }
     people
+}
+
+/// The server shows Bob a commit of Carol's, and the others one of Alice's at its place. Gives the place.
+pub fn fork(world: &mut World, alice: &mut Person, bob: &mut Person, carol: &mut Person) -> Seq {
+    let seq = Seq(world.ds.entries.len() as u64 + 1);
+    carol.wish(Wish::Update);
+    let now = world.ds.now();
+    let withheld = carol.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    carol.save();
+    let SubmissionBody::Bundle(bundle) = &withheld.body else { panic!() };
+    let false_log = Incoming { seq, time: now, entry: bundle.entry.clone(), blob: None };
+    let done = bob.group().process(&[false_log]);
+    assert_eq!(done.outcomes[0].1, Outcome::Applied);
+    bob.save();
+    alice.wish(Wish::Update);
+    alice.drive_now(world);
+    seq
 }
 
 /// The next commit of somebody, changed on its way.
