@@ -6,7 +6,7 @@ use conclave_channel::{
 };
 use conclave_mls::{
     components::{CommitAad, HandshakeAad},
-    seal::{Purpose, entry_context, epoch_context},
+    seal::{Purpose, entry_context},
     tree_chunks::{self, Held, Keyed},
 };
 use conclave_names::{Hash, IdempotencyKey, Seq};
@@ -19,6 +19,7 @@ use super::{
         access::fault,
         commit::body_of,
         process::audit_tests::common::{Person, World, agree, group_of, knock, random},
+        rejoin::tests::{opened, serve},
     },
     *,
 };
@@ -64,24 +65,6 @@ fn come_back(world: &World, person: &mut Person) -> Result<(), RejoinError> {
         }
     }
     panic!("it goes round and round: {:?}", person.group())
-}
-
-fn opened(world: &World, group: &Group) -> SealedGroupInfo {
-    let provider = suite(group.mls.cipher_suite()).unwrap();
-    let (epoch, bytes) = &world.ds.group_info;
-    let context = epoch_context(&group.profile.channel, *epoch);
-    let seed = group.seed(*epoch).unwrap();
-    SealedGroupInfo::parse(&seed.open(&provider, Purpose::GroupInfo, &context, bytes).unwrap()).unwrap()
-}
-
-/// Has the DS serve this in place of what Alice's newest commit left.
-fn serve(world: &mut World, alice: &mut Person, forged: &SealedGroupInfo) {
-    let group = alice.group();
-    let provider = suite(group.mls.cipher_suite()).unwrap();
-    let epoch = world.ds.group_info.0;
-    let context = epoch_context(&group.profile.channel, epoch);
-    let plain = forged.to_bytes().unwrap().to_vec();
-    world.ds.group_info.1 = group.seed(epoch).unwrap().seal(&provider, Purpose::GroupInfo, &context, plain).unwrap();
 }
 
 /// What a member may make of an honest GroupInfo's place and ledger, and how the refusal is worded.
@@ -156,7 +139,7 @@ fn a_forged_place_or_ledger_is_refused_and_the_next_commit_leads_back() {
         let (mut world, [mut alice, mut bob, mut carol]) = away();
         let mut forged = opened(&world, alice.group());
         change(&world, &mut forged);
-        serve(&mut world, &mut alice, &forged);
+        serve(&mut world, alice.group(), &forged);
         for again in [false, true] {
             match come_back(&world, &mut bob) {
                 Err(RejoinError::Contradicts(reason)) => assert!(reason.contains(why), "{what}: {reason}"),
@@ -187,7 +170,7 @@ fn where_a_forged_place_or_ledger_is_all_there_is_a_member_lets_the_victim_in() 
         let (mut world, [mut alice, mut bob, mut carol]) = away();
         let mut forged = opened(&world, alice.group());
         change(&world, &mut forged);
-        serve(&mut world, &mut alice, &forged);
+        serve(&mut world, alice.group(), &forged);
         assert!(matches!(come_back(&world, &mut bob), Err(RejoinError::Contradicts(_))), "{what}");
         knock(&world, &mut bob, &mut carol).unwrap();
         carol.drive_now(&mut world);
@@ -229,7 +212,7 @@ fn serve_aside(world: &mut World, alice: &mut Person, aside: &MlsGroup) {
         world.ds.blobs.insert(name, chunk);
     }
     forged.group_info = aside.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
-    serve(world, alice, &forged);
+    serve(world, alice.group(), &forged);
 }
 
 /// That of the own leaf.

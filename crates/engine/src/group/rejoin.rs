@@ -595,4 +595,4 @@ impl Group {
 
 #[cfg(test)]
 #[path = "rejoin_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,7 +1,7 @@
 //! GroupInfos that somebody who has the group seed sealed well, and that lie all the same.
 
 use conclave_channel::EntryKind;
-use conclave_mls::{components::HandshakeMode, seal::SealError};
+use conclave_mls::components::HandshakeMode;
 
 use super::{
     super::{
@@ -31,20 +31,22 @@ fn cast(world: &mut World) -> [Person; 3] {
     people
 }
 
-/// What Alice's newest commit left at the server, changed and sealed again.
-fn forged(
-    world: &mut World,
-    alice: &mut Person,
-    change: impl FnOnce(&mut SealedGroupInfo),
-) -> Result<Vec<u8>, SealError> {
-    let group = alice.group();
+/// What the newest commit left at the server, as a member opens it.
+pub(in crate::group) fn opened(world: &World, group: &Group) -> SealedGroupInfo {
     let provider = suite(group.mls.cipher_suite()).unwrap();
-    let (epoch, bytes) = world.ds.group_info.clone();
+    let (epoch, bytes) = &world.ds.group_info;
+    let context = epoch_context(&group.profile.channel, *epoch);
+    let seed = group.seed(*epoch).unwrap();
+    SealedGroupInfo::parse(&seed.open(&provider, Purpose::GroupInfo, &context, bytes).unwrap()).unwrap()
+}
+
+/// Has the DS serve this in place of what the newest commit left.
+pub(in crate::group) fn serve(world: &mut World, group: &Group, forged: &SealedGroupInfo) {
+    let provider = suite(group.mls.cipher_suite()).unwrap();
+    let epoch = world.ds.group_info.0;
     let context = epoch_context(&group.profile.channel, epoch);
-    let seed = group.seed(epoch).unwrap();
-    let mut sealed = SealedGroupInfo::parse(&seed.open(&provider, Purpose::GroupInfo, &context, &bytes)?).unwrap();
-    change(&mut sealed);
-    seed.seal(&provider, Purpose::GroupInfo, &context, sealed.to_bytes().unwrap().to_vec())
+    let plain = forged.to_bytes().unwrap().to_vec();
+    world.ds.group_info.1 = group.seed(epoch).unwrap().seal(&provider, Purpose::GroupInfo, &context, plain).unwrap();
 }
 
 fn contradicts(result: Result<impl std::fmt::Debug, RejoinError>, what: &str) {
@@ -77,13 +79,14 @@ fn a_tree_that_is_not_the_one_of_the_newest_commit_is_refused() {
     let order = *bob.group().intents.keys().next().unwrap();
     bob.group().drop_intent(order);
     // The tree that an earlier commit of Alice's left: the server still has it.
-    let mut before = None;
-    forged(&mut world, &mut alice, |sealed| before = Some(sealed.tree)).unwrap();
+    let before = opened(&world, alice.group()).tree;
     alice.wish(Wish::Update);
     alice.drive(&mut world);
     read_on(&world, &mut bob);
     let genuine = world.ds.group_info.clone();
-    world.ds.group_info.1 = forged(&mut world, &mut alice, |sealed| sealed.tree = before.unwrap()).unwrap();
+    let mut forged = opened(&world, alice.group());
+    forged.tree = before;
+    serve(&mut world, alice.group(), &forged);
     contradicts(bob.begin_rejoin(&world, false), "its tree is not the one");
     assert!(bob.group().wants_rejoin(), "nothing has changed");
     world.ds.group_info = genuine;

@@ -11,6 +11,8 @@ mod raw;
 #[cfg(test)]
 mod refused;
 #[cfg(test)]
+mod stage;
+#[cfg(test)]
 mod state;
 #[cfg(test)]
 mod uncommittable;

@@ -17,35 +17,13 @@ use conclave_protocol::{Code, Refusal, SigningKey, v1};
 use mls_rs::MlsMessage;
 
 use crate::{
-    person::{Person, account, agree, group_of},
+    person::{Person, account, agree},
     raw::{Raw, Twist},
-    world::{NOW, Session, World, domain, not_ordered, random, refused},
+    stage::Stage,
+    world::{NOW, World, domain, not_ordered, random, refused},
 };
 
-/// Alice and Bob with engines, and a member that sends what it likes.
-struct Stage {
-    world: World,
-    alice: Person,
-    bob: Person,
-    mallory: Raw,
-    session: Session,
-}
-
 impl Stage {
-    fn new(private: bool) -> Self {
-        let mut world = World::memory();
-        let [mut alice, mut bob] = ["alice", "bob"].map(|name| Person::new(&mut world, name));
-        let mut mallory = Raw::new(&mut world, "mallory", private);
-        group_of(&mut world, &mut [&mut alice, &mut bob], Vec::new());
-        let key_packages = vec![mallory.key_package(&mut world)];
-        alice.wish(Wish::Add { key_packages });
-        alice.drive(&mut world);
-        mallory.join(&mut world);
-        agree(&mut world, &mut [&mut alice, &mut bob]);
-        let session = world.open(&mallory.access()).unwrap();
-        Self { world, alice, bob, mallory, session }
-    }
-
     fn commit(&mut self, bundle: &v1::SubmitBundleRequest) -> Result<v1::SubmitResponse, Refusal> {
         self.world.submit_bundle(&self.session, bundle)
     }
@@ -89,7 +67,7 @@ fn with_body(bundle: &v1::SubmitBundleRequest, change: impl FnOnce(&mut Vec<u8>)
 #[test]
 fn a_genuine_commit_of_a_bare_member_is_ordered() {
     // So that what follows is refused for what is wrong with it.
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let bundle = stage.mallory.commit(&stage.world, &Twist::default(), |builder| builder);
     stage.commit(&bundle).unwrap();
     agree(&mut stage.world, &mut [&mut stage.alice, &mut stage.bob]);
@@ -100,7 +78,7 @@ fn a_genuine_commit_of_a_bare_member_is_ordered() {
 
 #[test]
 fn what_is_changed_on_its_way_or_is_of_another_epoch_or_kind() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let good = stage.mallory.commit(&stage.world, &Twist::default(), |builder| builder);
     // From the end: membership tag and confirmation tag with their lengths (33 bytes each), then the signature.
     let spoilt = with_body(&good, |body| {
@@ -140,7 +118,7 @@ fn what_is_changed_on_its_way_or_is_of_another_epoch_or_kind() {
 
 #[test]
 fn an_encrypted_handshake() {
-    let mut stage = Stage::new(true);
+    let mut stage = Stage::visible(true);
     let bundle = stage.mallory.commit(&stage.world, &Twist::default(), |builder| builder);
     not_ordered(stage.commit(&bundle), "format");
     let aad = stage.mallory.proposal_aad();
@@ -152,7 +130,7 @@ fn an_encrypted_handshake() {
 
 #[test]
 fn what_the_policy_does_not_admit() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let twist = Twist::default();
     let context = stage.mallory.group().context().extensions.clone();
     let bundle =
@@ -186,7 +164,7 @@ fn what_the_policy_does_not_admit() {
 
 #[test]
 fn whom_no_believed_authority_certified() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     // Mallory believes another authority; the service and the others do not.
     let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
     let mut stranger = account(&mut stage.world, "stranger");
@@ -207,7 +185,7 @@ fn whom_no_believed_authority_certified() {
 
 #[test]
 fn a_header_authenticated_data_or_key_root_that_is_not_the_commits() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let commit = |stage: &mut Stage, twist: Twist| {
         let bundle = stage.mallory.commit(&stage.world, &twist, |builder| builder);
         stage.commit(&bundle)
@@ -252,7 +230,7 @@ fn a_header_authenticated_data_or_key_root_that_is_not_the_commits() {
 
 #[test]
 fn a_group_info_that_is_not_of_the_epoch_that_begins() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let stale = stage.mallory.group().group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
     let other = stage.mallory.commit(&stage.world, &Twist::default(), |builder| builder).group_info;
     let with_tree = {
@@ -289,7 +267,7 @@ fn a_group_info_that_is_not_of_the_epoch_that_begins() {
 
 #[test]
 fn a_commit_of_proposals_that_are_not_in_the_log() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let aad = stage.mallory.proposal_aad();
     let message = stage.mallory.group().propose_remove(1, aad).unwrap();
     let proposal = stage.mallory.proposal(&message);
@@ -307,7 +285,7 @@ fn a_commit_of_proposals_that_are_not_in_the_log() {
 
 #[test]
 fn proposals_that_nobody_could_commit() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let submit = |stage: &mut Stage, message: &MlsMessage| {
         let proposal = stage.mallory.proposal(message);
         stage.world.submit(&stage.session, &proposal)
@@ -357,7 +335,7 @@ fn proposals_that_nobody_could_commit() {
 
 #[test]
 fn updates_by_reference_are_committed_by_others() {
-    let mut stage = Stage::new(false);
+    let mut stage = Stage::visible(false);
     let aad = stage.mallory.proposal_aad();
     let message = stage.mallory.group().propose_update(aad).unwrap();
     let proposal = stage.mallory.proposal(&message);

@@ -1,12 +1,7 @@
 //! What somebody proposes and no commit can carry out stops nobody (RFC 9420, section 12.2; RFC 9750, section 5.2): it is refused by
 //! whoever can tell, and left out of commits where only the server can.
 
-use conclave_engine::{
-    group::{Handshakes, Status},
-    intent::Wish,
-    key_packages,
-    outcome::Event,
-};
+use conclave_engine::{group::Status, intent::Wish, key_packages, outcome::Event};
 use conclave_mls::{address::DeliveryAddress, crypto, external_sender::Request};
 use conclave_protocol::Code;
 use mls_rs::{ExtensionList, MlsMessage};
@@ -15,35 +10,12 @@ use crate::{
     external::{ask, target},
     person::{Person, account, agree, group_of},
     raw::Raw,
+    stage::Stage,
     state::nack,
-    world::{Session, World, not_ordered, on_both, refused},
+    world::{not_ordered, on_both, refused},
 };
 
-/// Alice and Bob with engines in a private group, and a member that proposes what it likes.
-struct Stage {
-    world: World,
-    alice: Person,
-    bob: Person,
-    mallory: Raw,
-    session: Session,
-}
-
 impl Stage {
-    fn new() -> Self {
-        let mut world = World::memory();
-        let [mut alice, mut bob] = ["alice", "bob"].map(|name| Person::new(&mut world, name));
-        let mut mallory = Raw::new(&mut world, "mallory", true);
-        alice.create(&mut world, Handshakes::Private);
-        alice.add(&mut world, &mut [&mut bob]);
-        let key_packages = vec![mallory.key_package(&mut world)];
-        alice.wish(Wish::Add { key_packages });
-        alice.drive(&mut world);
-        bob.sync(&mut world);
-        mallory.join(&mut world);
-        let session = world.open(&mallory.access()).unwrap();
-        Self { world, alice, bob, mallory, session }
-    }
-
     fn propose(&mut self, key_package: &[u8]) {
         let aad = self.mallory.proposal_aad();
         let message = MlsMessage::from_bytes(key_package).unwrap();
@@ -53,7 +25,7 @@ impl Stage {
     }
 
     /// What Alice says is said, and she removes Mallory; all agree, and are so many then.
-    fn goes_on(&mut self, members: usize) {
+    fn goes_on_without_mallory(&mut self, members: usize) {
         let Self { world, alice, bob, mallory, .. } = self;
         let users = vec![mallory.account.client.user().clone()];
         alice.sync(world);
@@ -92,7 +64,7 @@ fn leaf_of(raw: &Raw) -> ExtensionList {
 
 #[test]
 fn of_two_whose_leaves_have_one_channel_key_one_is_added() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::private();
     let [dave, eve] = ["dave", "eve"].map(|name| Raw::new(&mut stage.world, name, true));
     for joiner in [&dave, &eve] {
         let key_package = joiner.key_package_with(&mut stage.world, leaf_of(&dave), true);
@@ -101,13 +73,13 @@ fn of_two_whose_leaves_have_one_channel_key_one_is_added() {
     // Bob has less to do than to commit them, and does.
     stage.bob.drive(&mut stage.world);
     assert_eq!(stage.bob.group().members().unwrap().len(), 4);
-    stage.goes_on(3);
+    stage.goes_on_without_mallory(3);
     assert_eq!((refusals(&stage.alice), refusals(&stage.bob)), (0, 0));
 }
 
 #[test]
 fn whose_channel_key_is_a_members_is_refused_by_everybody() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::private();
     let dave = Raw::new(&mut stage.world, "dave", true);
     let mallorys = leaf_of(&stage.mallory);
     let key_package = dave.key_package_with(&mut stage.world, mallorys, true);
@@ -123,7 +95,7 @@ fn whose_channel_key_is_a_members_is_refused_by_everybody() {
         assert_eq!((refusals(person), person.group().epoch()), (2, before), "there is nothing to commit");
         assert_eq!(person.group().commit_due(), None);
     }
-    stage.goes_on(2);
+    stage.goes_on_without_mallory(2);
 }
 
 fn with_domain(address: &DeliveryAddress, domain: &[u8]) -> DeliveryAddress {
@@ -137,7 +109,7 @@ fn with_domain(address: &DeliveryAddress, domain: &[u8]) -> DeliveryAddress {
 /// Only the server knows what is wrong with these.
 #[test]
 fn who_cannot_be_reached_is_left_out_and_the_others_are_added() {
-    let mut stage = Stage::new();
+    let mut stage = Stage::private();
     let [dave, eve, frank] = ["dave", "eve", "frank"].map(|name| Raw::new(&mut stage.world, name, true));
     let mut good = Raw::new(&mut stage.world, "good", true);
     let once = dave.address(&mut stage.world);
