@@ -20,14 +20,14 @@ const SIDE_POOL: u64 = conclave_engine::key_packages::SIDE_POOL;
 /// With the last resorts.
 const ALL: u64 = POOL + 1 + SIDE_POOL + 1;
 
-async fn stocks(client: &Client) -> [SuiteStock; 2] {
+async fn stocks(client: &mut Client) -> [SuiteStock; 2] {
     let stocks: [SuiteStock; 2] = client.key_package_stock().await.unwrap().try_into().unwrap();
     assert_eq!(stocks.map(|stock| stock.cipher_suite), [1, 3]);
     stocks
 }
 
 /// Of the default suite.
-async fn stock(client: &Client) -> SuiteStock {
+async fn stock(client: &mut Client) -> SuiteStock {
     stocks(client).await[0]
 }
 
@@ -54,15 +54,15 @@ async fn after_its_last_resort_was_used_a_client_replaces_it_and_renews_its_leav
     let world = World::whole().await;
     let mut alice = world.person("alice").await;
     let mut bob = world.person("bob").await;
-    let full = stock(&bob).await;
+    let full = stock(&mut bob).await;
     assert!(full.available == POOL && full.last_resort && !full.last_resort_used);
     let before = on_disk(world.directories[0].path());
 
     let groups = groups_with(&mut alice, POOL + 2, "bob").await;
-    let empty = stock(&bob).await;
+    let empty = stock(&mut bob).await;
     assert!(empty.available == 0 && empty.last_resort_used, "{empty:?}");
     bob.sync().await.unwrap();
-    let refilled = stock(&bob).await;
+    let refilled = stock(&mut bob).await;
     assert!(refilled.available == POOL && refilled.last_resort && !refilled.last_resort_used, "{refilled:?}");
     let after = on_disk(world.directories[0].path());
     let kept = usize::try_from(ALL + SIDE_POOL + 1).unwrap();
@@ -92,7 +92,7 @@ async fn each_suite_has_a_pool_and_a_last_resort_of_its_own() {
     let mut alice = world.person("alice").await;
     let store = SharedStore::default();
     let mut bob = world.person_in(Box::new(store.clone()), "bob").await;
-    for (stock, pool) in stocks(&bob).await.into_iter().zip([POOL, SIDE_POOL]) {
+    for (stock, pool) in stocks(&mut bob).await.into_iter().zip([POOL, SIDE_POOL]) {
         assert_eq!((stock.available, stock.last_resort, stock.last_resort_used), (pool, true, false));
     }
     let mut join = async |count: u64| {
@@ -103,10 +103,10 @@ async fn each_suite_has_a_pool_and_a_last_resort_of_its_own() {
     };
     join(1).await;
     bob.sync().await.unwrap();
-    assert_eq!(stocks(&bob).await[1].available, SIDE_POOL - 1, "above its low-water mark");
+    assert_eq!(stocks(&mut bob).await[1].available, SIDE_POOL - 1, "above its low-water mark");
     let before = on_disk(world.directories[0].path());
     join(SIDE_POOL).await;
-    let empty = stocks(&bob).await;
+    let empty = stocks(&mut bob).await;
     assert!(empty[1].available == 0 && empty[1].last_resort_used, "{empty:?}");
     assert!(
         empty[0].available == POOL && !empty[0].last_resort_used,
@@ -118,7 +118,7 @@ async fn each_suite_has_a_pool_and_a_last_resort_of_its_own() {
     };
     let had = retired();
     bob.sync().await.unwrap();
-    let full = stocks(&bob).await;
+    let full = stocks(&mut bob).await;
     assert!(full[1].available == SIDE_POOL && full[1].last_resort && !full[1].last_resort_used, "{full:?}");
     let after = on_disk(world.directories[0].path());
     assert_eq!(
@@ -163,10 +163,10 @@ async fn the_pool_is_refilled_at_the_low_water_mark_and_not_before() {
     let used = POOL - conclave_engine::key_packages::LOW_WATER;
     groups_with(&mut alice, used - 1, "bob").await;
     bob.sync().await.unwrap();
-    assert_eq!(stock(&bob).await.available, POOL - used + 1);
+    assert_eq!(stock(&mut bob).await.available, POOL - used + 1);
     groups_with(&mut alice, 1, "bob").await;
     bob.sync().await.unwrap();
-    let refilled = stock(&bob).await;
+    let refilled = stock(&mut bob).await;
     assert!(refilled.available == POOL && refilled.last_resort && !refilled.last_resort_used);
     world.stop().await;
 }

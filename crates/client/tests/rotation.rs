@@ -256,7 +256,8 @@ async fn a_linked_device_has_its_new_key_approved() {
     let world = World::whole().await;
     let mut laptop = world.person("alice").await;
     let pending = Client::start_link(Box::new(MemoryStore::new()), &world.services(), "alice", "phone").await.unwrap();
-    laptop.approve_link(&laptop.link_request(pending.code()).await.unwrap()).await.unwrap();
+    let request = laptop.link_request(pending.code()).await.unwrap();
+    laptop.approve_link(&request).await.unwrap();
     let Approval::Linked(mut phone) = pending.poll().await.unwrap() else { panic!("it was approved") };
     let club = laptop.create_group("The Club").await.unwrap();
     laptop.add(&club, &[user("alice")]).await.unwrap();
@@ -291,7 +292,8 @@ async fn a_copied_store_reads_nothing_after_the_owners_rotation() {
     let mut laptop = world.person("bob").await;
     let store = SharedStore::default();
     let pending = Client::start_link(Box::new(store.clone()), &world.services(), "bob", "phone").await.unwrap();
-    laptop.approve_link(&laptop.link_request(pending.code()).await.unwrap()).await.unwrap();
+    let request = laptop.link_request(pending.code()).await.unwrap();
+    laptop.approve_link(&request).await.unwrap();
     let Approval::Linked(mut phone) = pending.poll().await.unwrap() else { panic!("it was approved") };
     let groups = groups(&mut alice, &mut phone).await;
     laptop.sync().await.unwrap();
@@ -303,7 +305,8 @@ async fn a_copied_store_reads_nothing_after_the_owners_rotation() {
     }
     phone.sync().await.unwrap();
     let asked = phone.ask_to_rotate().await.unwrap();
-    laptop.approve_link(&laptop.link_request(asked.code()).await.unwrap()).await.unwrap();
+    let request = laptop.link_request(asked.code()).await.unwrap();
+    laptop.approve_link(&request).await.unwrap();
     phone.rotate_if_approved(&asked).await.unwrap().unwrap();
     alice.sync().await.unwrap();
     talk(&mut alice, &mut phone, &groups, "after the rotation").await;

@@ -130,7 +130,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Answer`] if the server's answer was not made by who made the code.
-    pub async fn link_request(&self, code: &LinkCode) -> Result<LinkRequest, ClientError> {
+    pub async fn link_request(&mut self, code: &LinkCode) -> Result<LinkRequest, ClientError> {
         let answer = self
             .authentication
             .get_link(&Self::signer(&self.account), &v1::GetLinkRequest { link_id: code.id.to_vec() })
@@ -153,7 +153,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NoIdentityKey`] on a device that was itself linked.
-    pub async fn approve_link(&self, request: &LinkRequest) -> Result<(), ClientError> {
+    pub async fn approve_link(&mut self, request: &LinkRequest) -> Result<(), ClientError> {
         let identity = self.account.identity_secret.as_ref().ok_or(ClientError::NoIdentityKey)?;
         let binding = sign_binding(identity, &request.client, &request.signature_key, self.authentication.now());
         let mac = request.code.secret.approval_mac(&binding.identity_key, &binding.signature);

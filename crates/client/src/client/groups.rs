@@ -173,7 +173,7 @@ impl Client {
 
     /// Claims KeyPackages of a user or client, of the first of these cipher suites that it offers.
     pub(super) async fn claim(
-        &self,
+        &mut self,
         target: String,
         cipher_suites: Vec<u32>,
         required: Option<v1::Capabilities>,
@@ -497,7 +497,7 @@ impl Client {
                 None => self.session(name)?,
             };
             let sent = async {
-                let uploads = submission.blobs.iter().map(|blob| session.upload_blob(blob));
+                let uploads: Vec<_> = submission.blobs.iter().map(|blob| session.upload_blob(blob)).collect();
                 stream::iter(uploads).buffer_unordered(UPLOADS).try_collect::<Vec<_>>().await?;
                 match &submission.body {
                     SubmissionBody::Entry(request) => session.submit(request).await,

@@ -36,7 +36,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Call`] with `USER_UNKNOWN` if there is none.
-    pub async fn user_record(&self, user: &UserUri) -> Result<UserRecord, ClientError> {
+    pub async fn user_record(&mut self, user: &UserUri) -> Result<UserRecord, ClientError> {
         let answer = self
             .authentication
             .get_user(&Self::signer(&self.account), &v1::GetUserRequest { user: user.to_string() })

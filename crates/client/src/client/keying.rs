@@ -34,7 +34,7 @@ pub struct SuiteStock {
 
 impl Client {
     /// What the directory has of this client.
-    pub async fn key_package_stock(&self) -> Result<Vec<SuiteStock>, ClientError> {
+    pub async fn key_package_stock(&mut self) -> Result<Vec<SuiteStock>, ClientError> {
         let counted = self.delivery.count(&Self::signer(&self.account), &v1::CountRequest {}).await?;
         Ok(counted
             .suites
@@ -86,7 +86,8 @@ impl Client {
         }
         self.store.apply(&writes)?;
         let signer = Self::signer(&self.account);
-        try_join_all(uploads.iter().map(|upload| self.delivery.upload(&signer, upload))).await?;
+        let uploads: Vec<_> = uploads.iter().map(|upload| self.delivery.upload(&signer, upload)).collect();
+        try_join_all(uploads).await?;
         if renewed {
             let value = Zeroizing::new(certificate.to_vec());
             self.store.apply(&[Write::Put { room: Room::ACCOUNT, key: MADE_WITH.to_vec(), value }])?;

@@ -19,7 +19,7 @@ use crate::transport::Signer;
 
 impl Client {
     /// The provider's key to which delivery addresses are sealed.
-    pub(super) async fn address_key(&self) -> Result<AddressKey, ClientError> {
+    pub(super) async fn address_key(&mut self) -> Result<AddressKey, ClientError> {
         let info = self.delivery.get_server_info().await?;
         let id = info.address_key_id.as_slice().try_into();
         let id = id.map_err(|_| ClientError::Answer("`address_key_id` is not 8 bytes".into()))?;
@@ -77,7 +77,7 @@ impl Client {
         self.post_knock(post).await
     }
 
-    async fn post_knock(&self, post: KnockPost) -> Result<(), ClientError> {
+    async fn post_knock(&mut self, post: KnockPost) -> Result<(), ClientError> {
         // Nothing but the address admits: the signer is nobody.
         let nobody = SigningKey::from_bytes(&random()?);
         let request = v1::KnockRequest {

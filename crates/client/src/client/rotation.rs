@@ -86,7 +86,7 @@ impl Client {
     ///
     /// # Errors
     /// As the service says; [`ClientError::is_transient`].
-    pub async fn ask_to_rotate(&self) -> Result<PendingRotation, ClientError> {
+    pub async fn ask_to_rotate(&mut self) -> Result<PendingRotation, ClientError> {
         let (key, code) = (new_key()?, LinkCode::new()?);
         put_link(&self.authentication, self.client(), &key, &code).await?;
         Ok(PendingRotation { key, code })

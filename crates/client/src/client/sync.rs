@@ -323,12 +323,12 @@ impl Client {
     }
 
     /// Fetches the tree of a group that we were invited to, several chunks at a time.
-    async fn fetch_tree(&self, invitation: &Invitation) -> Result<TreeFetch, ClientError> {
+    async fn fetch_tree(&mut self, invitation: &Invitation) -> Result<TreeFetch, ClientError> {
         self.fetch_chunks(invitation.tree()?).await
     }
 
     /// Fetches what a tree wants, several chunks at a time.
-    pub(super) async fn fetch_chunks(&self, mut tree: TreeFetch) -> Result<TreeFetch, ClientError> {
+    pub(super) async fn fetch_chunks(&mut self, mut tree: TreeFetch) -> Result<TreeFetch, ClientError> {
         loop {
             let wanted = tree.wanted();
             if wanted.is_empty() {
@@ -336,7 +336,7 @@ impl Client {
             }
             let delivery = &self.delivery;
             let largest = tree.largest();
-            let downloads = wanted.into_iter().map(|name| delivery.download_blob(name, largest));
+            let downloads: Vec<_> = wanted.into_iter().map(|name| delivery.download_blob(name, largest)).collect();
             let mut chunks = stream::iter(downloads).buffer_unordered(DOWNLOADS);
             while let Some(chunk) = chunks.next().await {
                 // The hash was right: it is the committer who sealed something else.
