@@ -12,7 +12,7 @@ use common::{Person, World, agree, false_nack, group_of, trio};
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::{Body, Entry, EntryKind, law::DISPUTE_MS};
 use conclave_engine::{
-    group::{KnockRefused, RejoinError, Status},
+    group::{Incoming, KnockRefused, RejoinError, Status},
     intent::Wish,
     outcome::{Event, Outcome},
 };
@@ -327,11 +327,78 @@ fn what_is_no_successor_is_passed_over() {
     let (seq, time) = (world.ds.entries.len() as u64 + 1, world.ds.now());
     world.ds.entries.push((time, garbage));
     let done = people[0].sync(&world.ds);
-    assert!(matches!(done.outcomes.as_slice(), [(at, Outcome::Rejected(_))] if at.0 == seq));
+    // It is read once more, in case it was changed on its way.
+    assert!(matches!(done.outcomes.as_slice(), [(at, Outcome::Rejected(_)), (_, Outcome::Rejected(_))] if at.0 == seq));
     assert!(!people[0].group().has_successor());
     make(&world, 0, &mut people);
     people[0].drive(&mut world);
     all_go_on(&mut world, &mut people);
+}
+
+/// Alice and Bob, who make a group anew that has 100 more members, and Carol, who was away since before it was frozen.
+fn successor_of_many() -> (World, Vec<Person>) {
+    let mut world = World::new();
+    world.until = common::NOW.plus_ms(4 * 365 * 86_400_000);
+    let names = ["alice", "bob", "carol"].map(str::to_owned).into_iter();
+    let names = names.chain((0..100).map(|n| format!("member{n}")));
+    let mut people: Vec<_> = names.map(|name| world.person(&name)).collect();
+    let [alice, bob, carol] = &mut people[..3] else { panic!() };
+    group_of(&mut world, &mut [alice, bob, carol]);
+    let key_packages = people[3..].iter_mut().map(|person| person.key_package(&world)).collect();
+    people[0].wish(Wish::Add { key_packages });
+    people[0].drive(&mut world);
+    for person in &mut people[..3] {
+        person.sync(&world.ds);
+    }
+    freeze(&mut world, &mut people[..2], reinit());
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    people[1].sync(&world.ds);
+    assert!(people[..2].iter_mut().all(|person| person.group().has_successor()));
+    people.truncate(3);
+    (world, people)
+}
+
+/// What a shell fetches for somebody: the blobs that it needs as far as it knows before it processes any of it.
+fn page(world: &World, person: &mut Person) -> Vec<Incoming> {
+    let mut page = world.ds.after(person.group().position().seq);
+    for incoming in &mut page {
+        incoming.blob = incoming.blob.take().filter(|_| person.group().wants_blob(&incoming.entry));
+    }
+    page
+}
+
+#[test]
+fn who_reads_the_freezing_commit_and_a_large_successor_in_one_page_goes_on_with_the_others() {
+    let (world, mut people) = successor_of_many();
+    let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
+    let page = page(&world, carol);
+    let staged = |incoming: &&Incoming| {
+        let entry = Entry::parse(&incoming.entry).unwrap();
+        entry.kind == EntryKind::Successor && matches!(entry.body, Body::Staged { .. })
+    };
+    assert!(!carol.group().is_frozen() && page.iter().filter(staged).count() == 1, "it is to be large");
+    carol.group().process(&page);
+    carol.save();
+    assert!(carol.group().has_successor());
+    for person in [&mut *alice, &mut *bob, &mut *carol] {
+        go_on(person, &world);
+    }
+    assert_eq!(carol.group().key_root().unwrap(), alice.group().key_root().unwrap());
+    assert_eq!(carol.group().name(), bob.group().name());
+}
+
+#[test]
+fn a_successor_whose_blob_did_not_come_is_read_once_more() {
+    let (world, mut people) = successor_of_many();
+    let carol = &mut people[2];
+    let mut without = world.ds.after(carol.group().position().seq);
+    without.last_mut().unwrap().blob = None;
+    carol.group().process(&without);
+    assert!(carol.group().is_frozen() && !carol.group().has_successor() && carol.group().wants_refetch());
+    let refused = |event: &Event| matches!(event, Event::Refused { .. });
+    carol.sync(&world.ds);
+    assert!(carol.group().has_successor() && !carol.events.iter().any(refused));
 }
 
 #[test]

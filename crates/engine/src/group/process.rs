@@ -118,8 +118,9 @@ impl Group {
     pub fn wants_blob(&self, entry: &[u8]) -> bool {
         let Ok(parsed) = Entry::parse(entry) else { return false };
         if parsed.kind == EntryKind::Successor {
-            // Also of ours.
-            return self.frozen.is_some() && parsed.body.size() <= parsed.kind.body_max(self.ledger.members());
+            // Also of ours; and also before the group is frozen, as the freezing commit may come in the same batch.
+            return parsed.body.size() <= limits::STAGED_BODY
+                || (self.frozen.is_some() && parsed.body.size() <= parsed.kind.body_max(self.ledger.members()));
         }
         let is_ours = |intent: &Intent| intent.prepared.as_ref().is_some_and(|prepared| prepared.entry == entry);
         if self.intents.values().any(is_ours) {

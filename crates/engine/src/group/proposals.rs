@@ -1,6 +1,7 @@
-//! Proposals that we cannot read (RFC 9750, section 5.2.2).
+//! Proposals that we cannot read (RFC 9750, section 5.2.2), and successors.
 //!
-//! Who lacks a proposal cannot apply the commit that refers to it. The log has no gaps, so it is one that came damaged. It is read once
+//! Who lacks a proposal cannot apply the commit that refers to it; who passes over the successor of a group that is made anew goes on
+//! without the others. The log has no gaps, so it is one that came damaged, or without its blob. It is read once
 //! more at once, before the place moves on behind it: what was changed on its way is there then, and the running hash is that of the
 //! others.
 //!
@@ -16,7 +17,7 @@ use conclave_names::{Hash, Seq};
 use super::Group;
 use crate::outcome::Rejection;
 
-/// What is known of unread proposals. Not stored: who starts anew reads again.
+/// What is known of unread proposals and successors. Not stored: who starts anew reads again.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     /// The entry that is to be read once more, by its place and hash.
@@ -26,14 +27,15 @@ pub(super) struct Unread {
 }
 
 impl Group {
-    /// Whether a proposal that is refused is read once more before our place moves on: it was not the same before.
+    /// Whether a proposal, or a successor, that is refused is read once more before our place moves on: it was not the same before.
     pub(super) fn reads_once_more(&mut self, entry: &Entry, rejection: &Rejection, seq: Seq, hash: Hash) -> bool {
         let damaged = match rejection {
             Rejection::Seal | Rejection::Mismatch | Rejection::Mls(_) | Rejection::Blob => true,
             // These say what they are.
             _ => false,
         };
-        if entry.kind != EntryKind::Proposal || entry.epoch != self.epoch() || !damaged {
+        let matters = entry.kind == EntryKind::Proposal || (entry.kind == EntryKind::Successor && self.is_frozen());
+        if !matters || entry.epoch != self.epoch() || !damaged {
             return false;
         }
         let before = self.unread.again.replace((seq, hash));
