@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{World, texts, user};
 use conclave_client::{Client, ClientEvent, Event, Handshakes, Membership, Status};
 use conclave_names::GroupUri;
@@ -82,6 +84,33 @@ async fn let_in_again(handshakes: Handshakes, suite: u16) {
     let log = carol.membership_log(&club).unwrap();
     let last = log.last().unwrap();
     assert_eq!((last.change, &last.members), (Membership::Readmitted, &vec![bob.client().clone()]), "{log:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_server_cannot_give_out_what_a_way_back_needs_a_member_helps() {
+    let mut world = World::whole().await;
+    let (mut alice, mut bob, club) = world.pair().await;
+    for n in 0..20 {
+        alice.send(&club, &format!("message {n}")).await.unwrap();
+    }
+    alice.update(&club).await.unwrap();
+    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    // A disk that has gone bad: of the tree the server answers that it failed.
+    let tree = "SELECT chunks FROM ds_blobs WHERE hash IN (SELECT chunk FROM ds_tree_chunks)";
+    let gone = world.database().execute(&format!("DELETE FROM ds_chunks WHERE name IN ({tree})"), ()).unwrap();
+    assert!(gone > 0);
+    bob.set_deadline(Duration::from_millis(300));
+    let events = bob.sync().await.unwrap();
+    let blocked = |event: &Event| matches!(event, Event::RejoinBlocked { reason, .. } if reason.contains("failed"));
+    assert!(events.iter().any(|happened| blocked(&happened.event)), "{events:?}");
+    assert_eq!(knocked(&events), 1, "{events:?}");
+    alice.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
+    bob.send(&club, "here I am").await.unwrap();
+    alice.sync().await.unwrap();
+    assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
     world.stop().await;
 }
 

@@ -51,6 +51,8 @@ pub struct Inbox {
     pub drop_key: Zeroizing<[u8; 32]>,
     /// Entries up to here are done with.
     pub done: Seq,
+    /// And the server was told so up to here: it has none of them any more.
+    pub trimmed: Seq,
 }
 
 impl std::fmt::Debug for Account {
@@ -81,6 +83,7 @@ struct Row {
     inbox_key: [u8; 32],
     drop_key: [u8; 32],
     inbox_done: Seq,
+    inbox_trimmed: Seq,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -128,6 +131,7 @@ impl Account {
             inbox_key: self.inbox.key.to_bytes(),
             drop_key: *self.inbox.drop_key,
             inbox_done: self.inbox.done,
+            inbox_trimmed: self.inbox.trimmed,
         };
         Write::Put { room: Room::ACCOUNT, key: Self::KEY.to_vec(), value: record::encode(&row) }
     }
@@ -153,6 +157,7 @@ impl Account {
                 key: SigningKey::from_bytes(&row.inbox_key),
                 drop_key: Zeroizing::new(row.drop_key),
                 done: row.inbox_done,
+                trimmed: row.inbox_trimmed,
             },
         })
     }

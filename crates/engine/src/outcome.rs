@@ -376,6 +376,12 @@ pub enum Event {
         /// Since when.
         since: Timestamp,
     },
+    /// The server's copy of this client's inbox went back to an older state, as when a backup was put back. What came since then is read
+    /// again; invitations that the server lost with it have to be made again.
+    InboxWentBack {
+        /// The place behind which it is read again.
+        after: Seq,
+    },
     /// This client does not get on with the group: what it has stored of it is damaged, what the server gives out of it is no log, or the
     /// server takes nothing more of it for now. It is told once and tried again with each sync; other groups go on.
     GroupFailed {

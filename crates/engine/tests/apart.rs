@@ -262,3 +262,43 @@ fn who_can_read_nothing_once_more_judges_by_an_entry_that_cannot_follow() {
     carol.sync(&world.ds);
     agree(&mut [&mut alice, &mut bob, &mut carol]);
 }
+
+/// Nothing that time brings there may keep a listener busy.
+#[test]
+fn who_is_shut_out_has_nothing_to_do_for_ever() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = trio(&mut world);
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    // He has acknowledged it.
+    world.ds.ahead += 3_700_000;
+    bob.drive_now(&mut world);
+    bob.group().position_gone(None, &mut Vec::new());
+    bob.save();
+    let later = world.ds.now().plus_ms(2 * 3_600_000);
+    assert!(bob.group().due(later).is_some_and(|due| due <= later), "keys of the epoch before are to go");
+    bob.group().shut_out(later).unwrap();
+    bob.save();
+    for _ in 0..2 {
+        let due = bob.group().due(later);
+        assert!(due.is_none_or(|due| due > later), "{due:?}");
+        bob.restart();
+    }
+}
+
+/// Nobody sends anything to who was removed, not even that this was annulled.
+#[test]
+fn who_was_removed_looks_whether_it_is_a_member_again() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = trio(&mut world);
+    alice.wish(Wish::Remove { users: vec![bob.user()] });
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    assert!(*bob.group().status() == Status::Removed && bob.group().may_return());
+    let now = world.ds.now();
+    let due = bob.group().due(now).unwrap();
+    assert!(now < due && due <= now.plus_ms(600_000), "{due:?}");
+    bob.group().caught_up(due).unwrap();
+    assert!(bob.group().due(due).is_some_and(|next| next > due));
+}

@@ -211,6 +211,11 @@ fn sentence(event: &Event) -> String {
         Event::ServerSilent { since } => {
             format!("nothing was heard of the server since {} (UTC): new messages do not arrive", when(*since))
         }
+        Event::InboxWentBack { .. } => {
+            "the server lost part of this device's inbox, as when a backup was put back: who invited this device \
+                                        of late may have to remove and add it again"
+                .to_owned()
+        }
         Event::GroupFailed { reason } => {
             format!(
                 "this device does not get on with the group: {}; it is tried again with each sync",

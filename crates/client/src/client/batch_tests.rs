@@ -87,3 +87,29 @@ async fn a_stream_leaves_what_is_too_much_to_be_fetched() {
     assert!(is_heard(&events), "{events:?}");
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_off_in_one_group_stops_the_others_only_if_the_server_is_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::for_tests(directory.path(), domain())).await.unwrap();
+    let mut bob = person(&server, "bob").await;
+    let club = bob.create_group("The Club").await.unwrap();
+    let broken = || {
+        let cause = "the blob's stream ended early".to_owned();
+        Err(ClientError::Call(CallError::Unreachable { cause }))
+    };
+    let mut events = Vec::new();
+    bob.confine_call(&club, broken(), &mut events).await.unwrap();
+    let told = |happened: &ClientEvent| {
+        matches!(&happened.event, Event::GroupFailed { reason } if reason.contains("ended early"))
+            && happened.group.as_ref() == Some(&club)
+    };
+    assert!(matches!(events.as_slice(), [only] if told(only)), "{events:?}");
+    bob.sync().await.unwrap();
+    assert!(bob.failed.is_empty(), "it is as it was");
+    bob.set_deadline(std::time::Duration::from_millis(300));
+    server.shutdown().await;
+    let mut events = Vec::new();
+    let away = bob.confine_call(&club, broken(), &mut events).await.unwrap_err();
+    assert!(away.is_transient() && events.is_empty() && bob.failed.is_empty(), "{away} {events:?}");
+}

@@ -6,7 +6,7 @@ use conclave_engine::{
     writes::{Room, Write},
 };
 use conclave_mls::crypto;
-use conclave_protocol::v1;
+use conclave_protocol::{Code, v1};
 use futures::future::try_join_all;
 use mls_rs::CipherSuite;
 use serde::Serialize;
@@ -46,6 +46,20 @@ impl Client {
                 last_resort_used: suite.last_resort_used,
             })
             .collect())
+    }
+
+    /// As [`Client::refill_key_packages`], but what the server refuses for now is left for the next time: groups are read all the same.
+    ///
+    /// # Errors
+    /// Others.
+    pub(super) async fn refill_in_time(&mut self) -> Result<(), ClientError> {
+        match self.refill_key_packages().await {
+            Err(error) if error.is_transient() && error.code().is_some_and(|code| code != Code::Unavailable) => {
+                tracing::warn!(%error, "the directory takes no KeyPackages now");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Fills up each cipher suite's pool that is at its low-water mark or below, replaces last resorts that are missing or were used, and

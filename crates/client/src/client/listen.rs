@@ -30,6 +30,20 @@ pub struct Listener<'a> {
     tidied: Instant,
     /// When the certificate is to be renewed, if that was tried without success.
     renewal: Option<Instant>,
+    /// Until when groups rest in which a turn left something that was due already.
+    resting: HashMap<GroupUri, Timestamp>,
+}
+
+/// How long they rest, in milliseconds: whatever stands in the way there must not keep the server and the other groups busy.
+const REST_MS: u64 = 10_000;
+
+/// What became of the channel of a group that something came of.
+#[derive(Clone, Copy)]
+enum Attached {
+    /// It is attached as before.
+    Still,
+    /// Another is to be.
+    Anew,
 }
 
 /// How far ahead a listener looks.
@@ -62,6 +76,7 @@ impl Client {
             contact,
             tidied: Instant::now(),
             renewal: None,
+            resting: HashMap::new(),
         }
     }
 }
@@ -134,7 +149,7 @@ impl Listener<'_> {
                 let of = self.channels.get(&channel).cloned().flatten();
                 let done = self.reattach(channel).await;
                 match of {
-                    Some(name) => self.confine(&name, done),
+                    Some(name) => self.confine(&name, done).await,
                     None => done,
                 }
             }
@@ -174,11 +189,11 @@ impl Listener<'_> {
     }
 
     /// Takes what became of one group. One that fails for good is not attached until it succeeds again.
-    fn confine(&mut self, name: &GroupUri, done: Result<(), ClientError>) -> Result<(), ClientError> {
+    async fn confine(&mut self, name: &GroupUri, done: Result<(), ClientError>) -> Result<(), ClientError> {
         if done.as_ref().is_err_and(|error| !error.is_transient()) {
             self.channels.retain(|_, of| of.as_ref() != Some(name));
         }
-        self.client.confine(name, done, &mut self.ready)
+        self.client.confine_call(name, done, &mut self.ready).await
     }
 
     /// Entries of a group's channel.
@@ -187,7 +202,7 @@ impl Listener<'_> {
         name: &GroupUri,
         channel: ChannelId,
         entries: Vec<v1::LoggedEntry>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Attached, ClientError> {
         let epoch = self.client.group(name)?.epoch();
         // We may have read on by ourselves meanwhile.
         let events = self.client.process_stream(name, entries).await?;
@@ -201,24 +216,28 @@ impl Listener<'_> {
         if self.client.is_over(name)? {
             // It goes on in another channel, which is to be attached, or without us.
             self.channels.remove(&channel);
-            self.settled = false;
-            return Ok(());
+            return Ok(Attached::Anew);
         }
         if self.client.group(name)?.wants_rejoin() {
             self.ready.extend(self.client.come_back(name, false).await?);
         }
         if self.client.group(name)?.epoch() != epoch {
-            self.reattach(channel).await?;
+            self.attach_again(channel).await?;
         }
-        Ok(())
+        Ok(Attached::Still)
     }
 
     /// Entries of a channel.
     async fn take(&mut self, channel: ChannelId, entries: Vec<v1::LoggedEntry>) -> Result<(), ClientError> {
         match self.channels.get(&channel).cloned() {
             Some(Some(name)) => {
+                // If this call is dropped half-way, the next one reads everything and attaches what is to be.
+                self.settled = false;
                 let done = self.take_of(&name, channel, entries).await;
-                self.confine(&name, done)
+                let anew = matches!(done, Ok(Attached::Anew));
+                self.confine(&name, done.map(drop)).await?;
+                self.settled = !anew;
+                Ok(())
             }
             Some(None) => {
                 // New groups are to be attached.
@@ -235,9 +254,9 @@ impl Listener<'_> {
                     // Who joined by a last resort renews its leaf at once.
                     let driven = self.client.drive(&group, None).await;
                     let done = driven.map(|events| self.ready.extend(events));
-                    self.confine(&group, done)?;
+                    self.confine(&group, done).await?;
                 }
-                self.client.refill_key_packages().await?;
+                self.client.refill_in_time().await?;
                 self.attach_all().await?;
                 self.settled = true;
                 Ok(())
@@ -260,7 +279,7 @@ impl Listener<'_> {
                 && !self.client.failed.get(&summary.name).is_some_and(|failed| failed.for_good)
                 && let Err(error) = self.attach_group(&summary.name).await
             {
-                self.confine(&summary.name, Err(error))?;
+                self.confine(&summary.name, Err(error)).await?;
             }
         }
         Ok(())
@@ -338,7 +357,7 @@ impl Listener<'_> {
         let now = self.client.delivery.now();
         let failed = self.client.failed.values().map(|failed| failed.again);
         self.followed()
-            .filter_map(|group| self.client.due_in(group, now))
+            .filter_map(|group| self.due_in(group, now))
             .chain(self.client.asking_due())
             .chain(failed)
             .min()
@@ -361,10 +380,12 @@ impl Listener<'_> {
 
     async fn do_what_is_due(&mut self) -> Result<(), ClientError> {
         let now: Timestamp = self.client.delivery.now();
-        let due = self.followed().filter(|group| self.client.due_in(group, now).is_some_and(|due| due <= now));
+        let due = self.followed().filter(|group| self.due_in(group, now).is_some_and(|due| due <= now));
         let due = due.map(|group| group.name().clone());
         let failed = self.client.failed.iter().filter(|(_, failed)| failed.again <= now).map(|(name, _)| name.clone());
         let due: Vec<_> = due.chain(failed).collect();
+        // As for entries.
+        self.settled = false;
         if self.renewal_due() <= Instant::now() {
             self.renewal = Some(Instant::now() + RENEWAL_PAUSE);
             self.client.renew_in_time().await?;
@@ -376,13 +397,27 @@ impl Listener<'_> {
             // Keys are forgotten once there is nothing left to read with them. Who is locked out for long comes back.
             let done = self.client.turn_of(&name, &mut self.ready).await;
             let attached = self.channels.values().flatten().any(|of| *of == name);
-            self.confine(&name, done)?;
+            self.confine(&name, done).await?;
             if !attached || self.client.is_over(&name)? {
                 // It was locked out for long or had failed; or it goes on in another channel.
                 self.attach_all().await?;
             }
+            let now = self.client.delivery.now();
+            let group = self.client.groups.get(&name);
+            if group.and_then(|group| self.client.due_in(group, now)).is_some_and(|due| due <= now) {
+                self.resting.insert(name, now.plus_ms(REST_MS));
+            } else {
+                self.resting.remove(&name);
+            }
         }
+        self.settled = true;
         Ok(())
+    }
+
+    /// When time alone gives us something to do in a group, and it does not rest.
+    fn due_in(&self, group: &Group, now: Timestamp) -> Option<Timestamp> {
+        let due = self.client.due_in(group, now)?;
+        Some(self.resting.get(group.name()).map_or(due, |rests| due.max(*rests)))
     }
 }
 

@@ -46,7 +46,13 @@ pub(super) fn new_key() -> Result<SigningKey, ClientError> {
 }
 
 pub(super) fn new_inbox() -> Result<Inbox, ClientError> {
-    Ok(Inbox { id: ChannelId::new(random()?), key: new_key()?, drop_key: Zeroizing::new(random()?), done: Seq(0) })
+    Ok(Inbox {
+        id: ChannelId::new(random()?),
+        key: new_key()?,
+        drop_key: Zeroizing::new(random()?),
+        done: Seq(0),
+        trimmed: Seq(0),
+    })
 }
 
 pub(super) fn binding_to_wire(binding: &IdentityBinding) -> v1::IdentityBinding {

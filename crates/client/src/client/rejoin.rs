@@ -41,6 +41,20 @@ impl From<RejoinError> for Ended {
     }
 }
 
+fn blocked(reason: String) -> Ended {
+    Ended::Blocked { reason, doubtful: false, helpless: false }
+}
+
+/// What a way back needs, and the server does not give out: whether it cannot, for now or for good, or gives out nonsense, a member can help
+/// (RFC 9750, section 5.3). Only if nothing is heard of the server, nobody can be asked either.
+fn not_served(what: &str, error: ClientError) -> Result<Result<(), Ended>, ClientError> {
+    match error {
+        ClientError::Call(CallError::Unreachable { .. }) | ClientError::Store(_) => Err(error),
+        error if error.code() == Some(Code::Unavailable) || error.code() == Some(Code::RateLimited) => Err(error),
+        error => Ok(Err(blocked(format!("the group's {what} is not to be had: {error}")))),
+    }
+}
+
 impl Client {
     /// Takes the way back into a group that this client cannot follow any more, also where the only word for its present members is a
     /// stranger's: call it if the user, told so by [`Event::RejoinBlocked`], wants it. What can be done without asking,
@@ -82,6 +96,7 @@ impl Client {
             return Ok(());
         }
         let mut helpless = false;
+        let mut ended = None;
         for _ in 0..TRIES {
             if !self.group(name)?.wants_rejoin() {
                 self.blocked.remove(name);
@@ -89,20 +104,30 @@ impl Client {
             }
             match self.begin_rejoin(name, approved).await? {
                 Ok(()) => events.extend(Box::pin(self.drive(name, None)).await?),
-                Err(Ended::ReadOn) => events.extend(self.sync_group(name).await?),
-                Err(Ended::Blocked { reason, doubtful, helpless: alone }) => {
-                    helpless = alone;
-                    // It is told once, and not at each sync.
-                    if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
-                        let event = ClientEvent::of(name, Event::RejoinBlocked { reason, doubtful });
-                        self.note(std::slice::from_ref(&event))?;
-                        events.push(event);
-                    }
+                Err(Ended::ReadOn) => {
+                    ended = Some(blocked(
+                        "the server's GroupInfo is of another epoch than its channel each time, or others were faster"
+                            .into(),
+                    ));
+                    events.extend(self.sync_group(name).await?);
+                }
+                Err(stopped) => {
+                    ended = Some(stopped);
                     break;
                 }
             }
         }
-        if self.group(name)?.wants_rejoin() {
+        let still = self.group(name)?.wants_rejoin();
+        if let Some(Ended::Blocked { reason, doubtful, helpless: alone }) = ended.filter(|_| still) {
+            helpless = alone;
+            // It is told once, and not at each sync.
+            if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
+                let event = ClientEvent::of(name, Event::RejoinBlocked { reason, doubtful });
+                self.note(std::slice::from_ref(&event))?;
+                events.push(event);
+            }
+        }
+        if still {
             events.extend(self.knock(name, helpless).await?);
         }
         Ok(())
@@ -124,17 +149,21 @@ impl Client {
             Ok(served) => served,
             Err(CallError::Refused(Refusal { code: Code::AccessRefused, .. })) => {
                 self.sessions.remove(name);
-                let reason = "members were removed since this client lost the group, so its key opens nothing any more";
-                return Ok(Err(Ended::Blocked { reason: reason.to_owned(), doubtful: false, helpless: false }));
+                let reason = "no key of this client opens the channel: it was removed, or what it joined by is void, or the server has lost \
+                              part of the log";
+                return Ok(Err(blocked(reason.to_owned())));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return not_served("GroupInfo", error.into()),
         };
         let (epoch, now) = (Epoch(served.epoch), self.delivery.now());
         let hash = |bytes: &[u8]| {
             Hash::try_from(bytes).map_err(|_| ClientError::Answer("`chain` or `ledger` is not 32 bytes".into()))
         };
-        let place = Position { seq: Seq(served.head), hash: hash(&served.chain)? };
-        let end = ChannelEnd { place, ledger: hash(&served.ledger)? };
+        let (chain, ledger) = match (hash(&served.chain), hash(&served.ledger)) {
+            (Ok(chain), Ok(ledger)) => (chain, ledger),
+            (Err(error), _) | (_, Err(error)) => return not_served("GroupInfo", error),
+        };
+        let end = ChannelEnd { place: Position { seq: Seq(served.head), hash: chain }, ledger };
         let way = self.group(name)?.way_back(epoch, &served.group_info, end, now);
         self.save(name)?;
         let way = match way {
@@ -143,11 +172,7 @@ impl Client {
         };
         let tree = match self.tree_of(name, &way).await {
             Ok(tree) => tree,
-            Err(error) if error.is_transient() => return Err(error),
-            Err(error) => {
-                let reason = format!("the group's tree is not to be had: {error}");
-                return Ok(Err(Ended::Blocked { reason, doubtful: false, helpless: false }));
-            }
+            Err(error) => return not_served("tree", error),
         };
         let begun = self.group(name)?.rejoin(&way, &tree, approved, now);
         self.save(name)?;

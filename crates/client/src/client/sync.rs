@@ -36,6 +36,12 @@ enum Taken {
     Waits { group: GroupUri, reason: String },
 }
 
+/// Behind which place an inbox is to be read again, if it ends before what we have read, or has entries again that it was told to forget.
+fn last_before(page: &v1::FetchResponse, done: Seq) -> Option<Seq> {
+    let kept = page.oldest.saturating_sub(1).min(page.head);
+    (page.head < done.0 || page.oldest <= done.0).then(|| Seq(kept.min(done.0)))
+}
+
 /// An invitation that is not tried again.
 fn dropped(group: &GroupUri, error: &dyn std::fmt::Display) -> ClientEvent {
     tracing::warn!(%error, %group, "an invitation was dropped");
@@ -73,16 +79,16 @@ impl Client {
         for summary in listed.groups {
             if summary.status != Status::Removed || summary.may_return {
                 let done = self.turn_of(&summary.name, events).await;
-                self.confine(&summary.name, done, events)?;
+                self.confine_call(&summary.name, done, events).await?;
             }
         }
         for (name, error) in listed.unreadable {
             // It is written anew with what changes next, if it alone is damaged.
             let done = self.turn_of(&name, events).await;
-            self.confine(&name, done.and(Err(error.into())), events)?;
+            self.confine_call(&name, done.and(Err(error.into())), events).await?;
         }
         self.renew_in_time().await?;
-        self.refill_key_packages().await?;
+        self.refill_in_time().await?;
         self.forget_old_keys()?;
         Box::pin(self.ask_again()).await?;
         Ok(self.store.tidy()?)
@@ -122,10 +128,24 @@ impl Client {
     async fn read_inbox(&mut self, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         let session = self.inbox_session();
         self.take_waiting(events).await?;
+        if self.account.inbox.trimmed < self.account.inbox.done {
+            // The last time ended in between.
+            self.trim_inbox(&session).await?;
+        }
         loop {
             let after = self.account.inbox.done;
-            let page = session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await?;
-            let Some(last) = page.entries.last().map(|entry| Seq(entry.seq)) else { break };
+            let mut page = session.fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await?;
+            if let Some(last) = last_before(&page, after) {
+                let mut account = self.account.clone();
+                (account.inbox.done, account.inbox.trimmed) = (last, last);
+                self.store.apply(&[account.to_write()])?;
+                self.account = account;
+                events.push(ClientEvent { group: None, event: Event::InboxWentBack { after: last } });
+                page = session.fetch(&v1::FetchRequest { after: last.0, limit: 0 }).await?;
+            }
+            if page.entries.is_empty() {
+                break;
+            }
             for entry in &page.entries {
                 let mut writes = Vec::new();
                 let told = events.len();
@@ -168,9 +188,23 @@ impl Client {
                 self.store.apply(&writes)?;
                 self.account = account;
             }
-            // Everything up to here is safe or of no use.
-            session.trim(&v1::TrimRequest { up_to: last.0 }).await?;
+            self.trim_inbox(&session).await?;
         }
+        Ok(())
+    }
+
+    /// Has the server forget what is done with: all of it is safe or of no use.
+    async fn trim_inbox(&mut self, session: &Session) -> Result<(), ClientError> {
+        let mut account = self.account.clone();
+        account.inbox.trimmed = account.inbox.done;
+        match session.trim(&v1::TrimRequest { up_to: account.inbox.done.0 }).await {
+            Ok(_) => {}
+            // There is not so much of it: it went back, which the next page shows.
+            Err(error) if error.code() == Some(Code::Malformed) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.store.apply(&[account.to_write()])?;
+        self.account = account;
         Ok(())
     }
 
@@ -372,18 +406,21 @@ impl Client {
                     return Ok(());
                 }
                 Err(ClientError::Call(CallError::Refused(refusal))) if refusal.code == Code::PositionGone => {
+                    self.group(name)?.shut_out(asked)?;
                     events.extend(self.position_gone(name, &refusal)?);
                     return Ok(());
                 }
                 // Who is locked out may be a stranger to the channel by now: only a member can help.
                 Err(error) if error.code() == Some(Code::AccessRefused) && self.group(name)?.wants_rejoin() => {
-                    return Ok(());
+                    self.group(name)?.shut_out(asked)?;
+                    return self.save(name);
                 }
                 // No key of ours opens the channel, and nothing has removed us.
                 Err(error)
                     if error.code() == Some(Code::AccessRefused) && *self.group(name)?.status() != Status::Removed =>
                 {
                     let mut told = Vec::new();
+                    self.group(name)?.shut_out(asked)?;
                     self.group(name)?.locked_out(&mut told);
                     self.save(name)?;
                     events.extend(ClientEvent::all_of(name, told));

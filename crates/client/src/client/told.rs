@@ -179,6 +179,25 @@ impl Client {
         }
     }
 
+    /// As [`Client::confine`], after calls: what does not come of one group, such as a blob whose transfer breaks off each time, is its own trouble
+    /// while the server answers others.
+    pub(super) async fn confine_call(
+        &mut self,
+        name: &GroupUri,
+        done: Result<(), ClientError>,
+        events: &mut Vec<ClientEvent>,
+    ) -> Result<(), ClientError> {
+        match done {
+            Err(error)
+                if matches!(&error, ClientError::Call(CallError::Unreachable { .. }))
+                    && self.delivery.get_server_info().await.is_ok() =>
+            {
+                self.fails(name, &error, events)
+            }
+            done => self.confine(name, done, events),
+        }
+    }
+
     /// Takes what became of a group's turn. What fails in one group alone is told once, and the others go on; it is tried again with
     /// each sync.
     ///
@@ -198,11 +217,20 @@ impl Client {
         if concerns_all(&error) {
             return Err(error);
         }
+        self.fails(name, &error, events)
+    }
+
+    fn fails(
+        &mut self,
+        name: &GroupUri,
+        error: &ClientError,
+        events: &mut Vec<ClientEvent>,
+    ) -> Result<(), ClientError> {
         // What was read before it failed.
         events.extend(self.take_untold());
         let name = self.current(name)?;
         tracing::warn!(%error, group = %name, "a group fails, and the others go on");
-        let failed = Trouble::new(&error, self.delivery.now());
+        let failed = Trouble::new(error, self.delivery.now());
         if failed.is_news(self.failed.get(&name)) {
             let event = ClientEvent::of(&name, Event::GroupFailed { reason: failed.reason() });
             let mut writes = self.notes(std::slice::from_ref(&event))?;

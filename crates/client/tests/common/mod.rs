@@ -134,6 +134,25 @@ impl World {
         database
     }
 
+    /// A copy of all that the server has, as an operator takes it.
+    pub async fn back_up(&mut self) -> tempfile::TempDir {
+        let listen = self.stop_delivery().await;
+        let to = tempfile::tempdir().unwrap();
+        copy(self.directories.last().unwrap().path(), to.path());
+        self.start_delivery(listen, |_| {}).await;
+        to
+    }
+
+    /// Puts such a copy back.
+    pub async fn restore(&mut self, backup: &tempfile::TempDir) {
+        let listen = self.stop_delivery().await;
+        let directory = self.directories.last().unwrap().path();
+        std::fs::remove_dir_all(directory).unwrap();
+        std::fs::create_dir(directory).unwrap();
+        copy(backup.path(), directory);
+        self.start_delivery(listen, |_| {}).await;
+    }
+
     /// Another server that goes on from where this one is, as an operator could start one: with the same keys and all its data.
     pub async fn fork(&mut self) -> Self {
         let running = self.delivery.take().unwrap();

@@ -72,6 +72,15 @@ impl Group {
         self.prune_past(now.max(self.window.time()))
     }
 
+    /// Takes note that the channel cannot be read: what comes next is not there any more, or no key of ours opens it. What was sent in epochs
+    /// that are past will not come to us, and their keys go when their time is over.
+    ///
+    /// # Errors
+    /// [`MlsError`] if the MLS state cannot be written.
+    pub fn shut_out(&mut self, now: Timestamp) -> Result<(), MlsError> {
+        self.prune_past(now.max(self.window.time()))
+    }
+
     /// Forgets keys of past epochs of which nothing can come any more. The next entry is of this time or later.
     pub(super) fn prune_past(&mut self, now: Timestamp) -> Result<(), MlsError> {
         let over = |past: &Past| past.ended.plus_ms(PAST_MS) <= now;

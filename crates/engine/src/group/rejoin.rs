@@ -73,9 +73,10 @@ pub enum RejoinError {
         /// That of the channel.
         current: Epoch,
     },
-    /// It does not open, so the group seed was renewed since: only a member can help.
+    /// It does not open: the group seed was renewed since, or it was sealed wrongly. Only a member can help.
     #[error(
-        "the GroupInfo does not open: somebody was removed since this client lost the group, and only a member can let it in"
+        "the GroupInfo does not open: somebody was removed since this client lost the group, or it is damaged, and only a member can let \
+         this client in"
     )]
     Sealed,
     /// It does not decode, or is another group's.

@@ -27,6 +27,9 @@ use crate::{
 /// How much longer than the others a member waits that cannot read how a dispute ended, in milliseconds: clocks differ.
 pub(super) const BLIND_MS: u64 = 5 * 60 * 1000;
 
+/// How often who was removed looks whether it is a member again, while that may be, in milliseconds.
+const RETURN_MS: u64 = 10 * 60 * 1000;
+
 /// What becomes of a client that cannot follow its group, and what people can do: the end of each reason.
 pub(super) const COMES_BACK: &str = "it comes back by itself, or asks members to let it in, and sends what waits then; if neither \
                                      helps within a day, have a member remove this client and add it again";
@@ -274,7 +277,11 @@ impl Group {
     /// When time alone annuls the epoch that we are in.
     pub(super) fn annulment_due(&self) -> Option<Timestamp> {
         let disputed = self.ledger.open().iter().filter_map(OpenCommit::disputed).min()?;
-        Some(disputed.plus_ms(self.ledger.pause().ms() + 1 + BLIND_MS))
+        let pause = self.ledger.pause().ms() + 1;
+        // Who stayed behind has nothing to go back from: it waits for an entry, or comes back.
+        let stays = matches!(self.status, Status::Stuck { .. })
+            && self.ledger.at(disputed.plus_ms(pause)).epoch() >= self.epoch();
+        (!stays).then(|| disputed.plus_ms(pause + BLIND_MS))
     }
 
     /// When time alone settles the oldest open commit.
@@ -282,6 +289,12 @@ impl Group {
         let front = self.ledger.open().first().filter(|open| open.disputed().is_none())?;
         // Who cannot follow waits for an entry, or comes back.
         (self.status == Status::Active).then(|| front.time.plus_ms(SETTLED_MS + 1 + BLIND_MS))
+    }
+
+    /// When the channel is to be read once more by who was removed and may be a member again: no stream brings it anything.
+    pub(super) fn return_due(&self) -> Option<Timestamp> {
+        let awaits = self.status == Status::Removed && self.may_return();
+        awaits.then(|| self.read_to_end.unwrap_or(self.window.time()).plus_ms(RETURN_MS))
     }
 
     /// Whose commit we could not apply, if it is open.

@@ -262,6 +262,7 @@ impl World {
                 key: SigningKey::from_bytes(&random()),
                 drop_key: Zeroizing::new(random()),
                 done: Seq(0),
+                trimmed: Seq(0),
             },
         };
         let mls = Mls::new(&account);

@@ -148,6 +148,7 @@ impl Actor {
                 key: SigningKey::from_bytes(&random()?),
                 drop_key: Zeroizing::new(random()?),
                 done: Seq(0),
+                trimmed: Seq(0),
             },
         };
         server.create_inbox(skew, &account).map_err(Stop::Refused)?;

@@ -60,6 +60,7 @@ impl People {
                 key: SigningKey::from_bytes(&random()?),
                 drop_key: Zeroizing::new(random()?),
                 done: Seq(0),
+                trimmed: Seq(0),
             };
             create_inbox(&transport, &inbox).await?;
             inboxes.push(inbox);
