@@ -325,7 +325,8 @@ impl Invitation {
                 return Err(JoinError::Undecided);
             }
             Some(earlier) => {
-                if matches!(earlier.status, Status::Stuck { .. }) {
+                // One that was removed for good has left nothing.
+                if matches!(earlier.status, Status::Stuck { .. }) || !earlier.void {
                     heritage = heritage_of(account, shared, rows, &self.name)?;
                 }
                 foreign = row::delete_rows(rows, &self.name, &mut writes)?;

@@ -310,3 +310,46 @@ fn an_entry_of_ours_that_was_signed_for_and_is_not_shown_is_told_of_once() {
     assert!(bob.group().withheld().is_empty());
     assert!(bob.group().intents().next().is_none());
 }
+
+#[test]
+fn each_entry_that_is_withheld_is_told_once_whatever_comes_between() {
+    let (world, [_, mut bob, _]) = scene();
+    let channel = world.ds.channel.unwrap();
+    let end = bob.group().position().seq.0;
+    let told = |person: &mut Person| -> Vec<u64> {
+        let events = person.group().withheld();
+        person.save();
+        let seq = |event: &Event| if let Event::Withheld { seq, .. } = event { Some(seq.0) } else { None };
+        events.iter().filter_map(seq).collect()
+    };
+    let signed = |person: &mut Person, seq: u64| {
+        assert!(person.group().accepted(&reply(seq, Hash::new([1; 32]), channel)).is_empty());
+        person.save();
+    };
+    signed(&mut bob, end + 3);
+    assert_eq!(told(&mut bob), [end + 3]);
+    bob.restart();
+    assert!(told(&mut bob).is_empty(), "it is told once");
+    // The answer to what was said before comes later, and then nothing for a while.
+    signed(&mut bob, end + 2);
+    bob.restart();
+    assert_eq!(told(&mut bob), [end + 2]);
+    bob.restart();
+    assert!(told(&mut bob).is_empty());
+    // What was not made durable was not told.
+    signed(&mut bob, end + 4);
+    signed(&mut bob, end + 1);
+    assert_eq!(bob.group().withheld().len(), 2);
+    bob.restart();
+    assert_eq!(told(&mut bob), [end + 1, end + 4]);
+    bob.restart();
+    assert!(told(&mut bob).is_empty());
+    // Of more than are kept, the newest.
+    for seq in end + 5..end + 105 {
+        signed(&mut bob, seq);
+    }
+    bob.restart();
+    assert_eq!(told(&mut bob), (end + 41..end + 105).collect::<Vec<_>>());
+    bob.restart();
+    assert!(told(&mut bob).is_empty());
+}

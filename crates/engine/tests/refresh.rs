@@ -7,11 +7,12 @@ mod common;
 use common::*;
 use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
-    group::{REFRESH_MS, REFRESH_SPREAD_MS},
+    group::{REFRESH_MS, REFRESH_SPREAD_MS, REST_MS, REST_MS_MOST},
     intent::Wish,
     outcome::Event,
 };
-use conclave_names::Epoch;
+use conclave_names::{Epoch, Timestamp};
+use conclave_protocol::{Code, Refusal};
 
 const HOUR: u64 = 3_600_000;
 
@@ -174,4 +175,104 @@ fn a_member_is_confirmed_by_what_it_says_or_does() {
     alice.drive_now(&mut world);
     alice.restart();
     assert!(of(&mut alice, "charlie"));
+}
+
+/// Does all that is due by itself until a time, as a listener does; the server refuses it for good. Gives how often it was asked.
+fn in_vain(world: &World, person: &mut Person, until: Timestamp) -> usize {
+    let (mut now, mut asked, mut turns) = (world.ds.now(), 0, 0);
+    while now <= until {
+        turns += 1;
+        assert!(turns < 100, "it turns in circles: {asked} {:?} {now} {:?}", person.group().due(now), person.group());
+        person.group().caught_up(now).unwrap();
+        let submission = person.group().next_submission(now, &mut Vec::new()).unwrap();
+        if let Some(submission) = submission {
+            asked += 1;
+            let refusal = Refusal::new(Code::EntryInvalid, "not this one");
+            person.group().refused(submission.intent, &refusal, &mut Vec::new()).unwrap();
+            person.save();
+            if asked % 3 == 1 {
+                person.restart();
+            }
+        }
+        person.save();
+        let due = person.group().due(now);
+        now = due.map_or(until.plus_ms(1), |due| due.max(now.plus_ms(1)));
+    }
+    asked
+}
+
+#[test]
+fn a_renewal_that_is_refused_for_good_is_tried_ever_more_seldom() {
+    let mut world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    group_of(&mut world, &mut [&mut alice, &mut bob]);
+    bob.drive_now(&mut world);
+    pass(&mut world, REFRESH_MS + REFRESH_SPREAD_MS + HOUR);
+    // Whatever it was that was to be acknowledged.
+    bob.say("hello");
+    bob.drive_now(&mut world);
+    alice.drive_now(&mut world);
+    alice.sync(&world.ds);
+    assert_eq!(own_updates(&alice), 1);
+    // A new certificate is to go into her leaf at once, whatever the time.
+    rotate(&mut world, &mut alice);
+    alice.sync(&world.ds);
+    let start = world.ds.now();
+    let asked = in_vain(&world, &mut alice, start.plus_ms(HOUR));
+    assert!((4..=9).contains(&asked), "{asked} in an hour");
+    pass(&mut world, HOUR);
+    let asked = in_vain(&world, &mut alice, start.plus_ms(48 * HOUR));
+    assert!((3..=12).contains(&asked), "{asked} in two days");
+    // Never is it longer than a day.
+    pass(&mut world, 48 * HOUR);
+    alice.sync(&world.ds);
+    let now = world.ds.now();
+    let due = alice.group().refresh_due().unwrap();
+    assert!(due > now && due <= now.plus_ms(REST_MS_MOST), "{due:?} at {now:?}");
+    // What its user wishes does not wait for that, and a commit that is taken ends it.
+    let wish = alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    assert!(!alice.group().is_pending(wish));
+    bob.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob]);
+    rotate(&mut world, &mut alice);
+    alice.restart();
+    assert!(alice.group().refresh_due().unwrap() <= world.ds.now(), "the pause is over");
+    let now = world.ds.now();
+    in_vain(&world, &mut alice, now.plus_ms(1000));
+    let due = alice.group().refresh_due().unwrap();
+    assert!(due >= now.plus_ms(REST_MS) && due <= now.plus_ms(REST_MS + 1000), "and the first is short again");
+}
+
+#[test]
+fn a_clock_that_was_ahead_keeps_no_renewal_back() {
+    let mut world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    group_of(&mut world, &mut [&mut alice, &mut bob]);
+    rotate(&mut world, &mut alice);
+    alice.sync(&world.ds);
+    let ahead = world.ds.now().plus_ms(365 * 24 * HOUR);
+    let submission = alice.group().next_submission(ahead, &mut Vec::new()).unwrap().unwrap();
+    let refusal = Refusal::new(Code::EntryInvalid, "not this one");
+    alice.group().refused(submission.intent, &refusal, &mut Vec::new()).unwrap();
+    alice.save();
+    alice.restart();
+    assert!(alice.group().refresh_due().unwrap() > ahead);
+    alice.drive_now(&mut world);
+    assert_eq!(own_updates(&alice), 1);
+}
+
+#[test]
+fn a_heartbeat_that_is_refused_for_good_is_not_repeated_at_once() {
+    let mut world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    group_of(&mut world, &mut [&mut alice, &mut bob]);
+    alice.say("hello");
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    pass(&mut world, 3 * HOUR);
+    bob.sync(&world.ds);
+    let start = world.ds.now();
+    let asked = in_vain(&world, &mut bob, start.plus_ms(24 * HOUR));
+    assert!(asked < 15, "{asked}");
 }

@@ -6,11 +6,11 @@ mod common;
 use common::*;
 use conclave_channel::{Entry, EntryKind, law::DISPUTE_MS};
 use conclave_engine::{
-    group::{Access, Status},
+    group::{Access, DONE_BYTES, DONE_MESSAGES, Status},
     intent::Wish,
     outcome::Event,
 };
-use conclave_names::IdempotencyKey;
+use conclave_names::{IdempotencyKey, limits};
 
 const MINUTE: u64 = 60_000;
 
@@ -350,4 +350,76 @@ fn who_was_never_a_member_is_told_what_was_not_said() {
     let told = failures(&dave);
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].1.contains("was not sent") && told[1].0 == update, "{told:?}");
+}
+
+/// Says all of this in the epochs that are open, and reads it.
+fn says_much(person: &mut Person, world: &mut World, texts: &[String]) -> Vec<IdempotencyKey> {
+    let ids = texts.iter().map(|text| person.group().wish_text(text).unwrap().0).collect();
+    person.save();
+    while person.group().intents().next().is_some() {
+        let now = world.ds.now();
+        let submission = person.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        person.save();
+        world.ds.submit(&submission).unwrap();
+        person.sync(&world.ds);
+    }
+    ids
+}
+
+/// What Alice has in her profile of what she has said already.
+fn kept(person: &Person) -> (usize, usize) {
+    let rows = person.store.rows.iter().filter(|((_, key), _)| contains(key, b"\0done/"));
+    let sizes: Vec<_> = rows.map(|(_, value)| value.len()).collect();
+    (sizes.len(), sizes.iter().sum())
+}
+
+/// She says `texts` in an open epoch, which is annulled: the first `lost` of them are told of, and the others said again.
+fn told_of_the_oldest(texts: &[String], lost: usize) {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut eve] = trio(&mut world);
+    let access = eve.group().access().unwrap();
+    change(&mut alice, &mut world, Wish::Update);
+    let ids = says_much(&mut alice, &mut world, texts);
+    let (_, bytes) = kept(&alice);
+    let names = 300 * texts.len();
+    assert!(bytes < DONE_BYTES + names + 300 * DONE_MESSAGES, "{bytes} bytes");
+    alice.restart();
+    annul(&mut world, &[&access]);
+    alice.sync(&world.ds);
+    let now = world.ds.now();
+    let mut events = Vec::new();
+    let submission = alice.group().next_submission(now, &mut events).unwrap();
+    alice.events.append(&mut events);
+    alice.save();
+    let told = failures(&alice);
+    let told: Vec<_> = told.iter().filter(|(_, reason)| reason.contains("is not sent again")).map(|(id, _)| *id).collect();
+    assert_eq!(told, ids[..lost]);
+    let noted = alice.store.messages.iter().filter(|row| contains(&row.body, b"is not sent again")).count();
+    assert_eq!(noted, lost, "who dies now is told all the same");
+    world.ds.submit(&submission.unwrap()).unwrap();
+    alice.sync(&world.ds);
+    while alice.group().intents().next().is_some() {
+        let now = world.ds.now();
+        let submission = alice.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        alice.save();
+        world.ds.submit(&submission).unwrap();
+        alice.sync(&world.ds);
+    }
+    bob.sync(&world.ds);
+    let again: Vec<_> = bob.texts().into_iter().rev().take(texts.len() - lost).rev().collect();
+    assert_eq!(again, texts[lost..]);
+}
+
+#[test]
+fn of_more_messages_than_are_kept_for_an_annulment_the_oldest_are_told_of() {
+    let texts: Vec<_> = (0..DONE_MESSAGES + 3).map(|number| format!("message {number}")).collect();
+    told_of_the_oldest(&texts, 3);
+}
+
+#[test]
+fn of_more_bytes_than_are_kept_for_an_annulment_the_oldest_are_told_of() {
+    let fit = DONE_BYTES / limits::TEXT;
+    let text = |number: usize| format!("{number} {}", "x".repeat(limits::TEXT - 100));
+    let texts: Vec<_> = (0..fit + 3).map(text).collect();
+    told_of_the_oldest(&texts, 3);
 }

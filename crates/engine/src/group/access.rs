@@ -130,7 +130,7 @@ impl Group {
         if self.epoch() == epoch {
             return Ok((Arc::clone(self.keys()?), own_channel_key(&self.mls)?));
         }
-        let parent = self.parents.iter().find(|parent| parent.ended == epoch && parent.at == epoch);
+        let parent = self.parents.iter().find(|parent| parent.at == epoch && !parent.astray);
         let parent = parent.ok_or_else(|| fault("the epoch's state was not kept"))?;
         let (_, mls) = self.open_apart(parent)?;
         Ok((Arc::new(Keys::of(&mls)?), own_channel_key(&mls)?))
@@ -149,9 +149,9 @@ impl Group {
     /// # Errors
     /// [`MlsError`] if we were no member then.
     pub fn access_before(&self, epoch: Epoch) -> Result<Option<Access>, MlsError> {
-        // Who could not follow into an epoch has no key of it.
-        let own = self.parents.iter().filter(|parent| parent.at == parent.ended && parent.ended >= self.joined);
-        let mut own: Vec<_> = own.map(|parent| parent.ended).filter(|ended| *ended < epoch).collect();
+        // Who could not follow into an epoch has no key of it, but of the one in which it was left, if it came back since.
+        let own = self.parents.iter().filter(|parent| !parent.astray && parent.at >= parent.joined);
+        let mut own: Vec<_> = own.map(|parent| parent.at).filter(|at| *at < epoch).collect();
         own.sort_unstable();
         for epoch in own.into_iter().rev() {
             let (keys, public) = self.keys_of(epoch)?;

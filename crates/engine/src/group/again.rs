@@ -11,8 +11,12 @@
 //! after it is not sent as long as that is so. If the removal was ours, it goes before; if it was somebody else's, the writer is told who
 //! is back. To wait until the others have removed them again would hold up all that is to be said after it, and nobody might ever do so.
 //!
+//! What was said is in the history already, and here a second time. So there are bounds ([`DONE_MESSAGES`], [`DONE_BYTES`]): beyond them, of
+//! the oldest only the name is kept, and if their epoch is annulled their writer is told that they are not sent again. Names have a bound
+//! by the law: a member says [`super::MESSAGES_PER_EPOCH`] things in an epoch, and no more than 64 commits are open.
+//!
 //! Row of a wish that was carried out, `done/` and its place under the group's prefix: `struct { Epoch began; optional<Seq> commit; opaque
-//! intent<V>; }`.
+//! intent<V>; optional<Text> unkept; }`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,12 +30,21 @@ use crate::{
     intent::{Intent, Wish},
     mls_client::MlsError,
     outcome::Event,
-    record::{self, RecordError},
+    record::{self, RecordError, Text},
     writes::{Room, Write},
 };
 
 /// Prefix of the rows.
 pub(super) const DONE: &[u8] = b"done/";
+
+/// Messages of ours that can be said again if their epochs are annulled; of more, the oldest are told of.
+pub const DONE_MESSAGES: usize = 1024;
+
+/// How many bytes of them, and of KeyPackages of those whom we added, are kept for that: 4 MiB.
+pub const DONE_BYTES: usize = 4 << 20;
+
+/// Clients that are named in what is told.
+const NAMED: usize = 16;
 
 /// Annulments that are remembered; the oldest go first.
 const ANNULMENTS: usize = 64;
@@ -43,6 +56,8 @@ pub(super) struct Done {
     began: Epoch,
     /// Our commit, if it was one.
     commit: Option<Seq>,
+    /// What is told if it turns out to be void: what it needs to be done again is not kept.
+    unkept: Option<String>,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -51,6 +66,7 @@ struct Row {
     commit: Option<Seq>,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     intent: Vec<u8>,
+    unkept: Option<Text>,
 }
 
 impl Drop for Row {
@@ -100,7 +116,8 @@ pub(super) fn load(key: &[u8], value: &[u8]) -> Result<(u64, Option<Done>), Reco
     let order = key.last_chunk().copied().map(u64::from_be_bytes).ok_or(RecordError::Damaged)?;
     let row: Row = record::decode(value)?;
     let intent = Intent::from_row(&row.intent)?;
-    Ok((order, intent.map(|intent| Done { intent, began: row.began, commit: row.commit })))
+    let unkept = row.unkept.as_ref().map(Text::parse).transpose()?;
+    Ok((order, intent.map(|intent| Done { intent, began: row.began, commit: row.commit, unkept })))
 }
 
 /// Clients by their KeyPackages, for people.
@@ -114,12 +131,18 @@ fn clients_in<'a>(key_packages: impl IntoIterator<Item = &'a Vec<u8>>) -> String
 
 fn names(clients: impl IntoIterator<Item = ClientUri>) -> String {
     let names: Vec<_> = clients.into_iter().map(|client| client.to_string()).collect();
-    names.join(", ")
+    let more = names.len().saturating_sub(NAMED);
+    let mut text = names.get(..names.len() - more).unwrap_or_default().join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} others"));
+    }
+    text
 }
 
 impl Done {
     fn to_write(&self, group: &GroupUri, order: u64) -> Write {
-        let row = Row { began: self.began, commit: self.commit, intent: self.intent.to_row().to_vec() };
+        let unkept = self.unkept.as_ref().map(Text::new);
+        let row = Row { began: self.began, commit: self.commit, intent: self.intent.to_row().to_vec(), unkept };
         Write::Put { room: Room::GROUP, key: key(group, order), value: record::encode(&row) }
     }
 
@@ -128,8 +151,41 @@ impl Done {
         self.intent.wish.outlives_incarnation()
     }
 
+    /// Bytes that are kept to do it again, or to tell whom it was about.
+    fn weight(&self) -> usize {
+        match &self.intent.wish {
+            Wish::Send { content, .. } => content.len(),
+            Wish::Add { key_packages } => key_packages.iter().map(Vec::len).sum(),
+            Wish::Readmit { key_package, .. } => key_package.len(),
+            _ => 0,
+        }
+    }
+
+    /// Keeps only what is to be told of it.
+    fn unkeep(&mut self) {
+        self.unkept = match &self.intent.wish {
+            Wish::Send { id, .. } => Some(format!(
+                "message {id} was said in an epoch that was annulled, and is not sent again: more was said meanwhile than is kept for that. \
+                 Send it again if it is still to be said"
+            )),
+            _ => self.stays_undone(None),
+        };
+        match &mut self.intent.wish {
+            Wish::Send { content, .. } => {
+                content.zeroize();
+                *content = Vec::new();
+            }
+            Wish::Add { key_packages } => key_packages.clear(),
+            Wish::Readmit { key_package, .. } => key_package.clear(),
+            _ => {}
+        }
+    }
+
     /// Why it is not done once more, for people; none if it is.
     fn stays_undone(&self, disputed: Option<Seq>) -> Option<String> {
+        if self.unkept.is_some() {
+            return self.unkept.clone();
+        }
         let annulled = "the commit that did it was annulled";
         let what = match &self.intent.wish {
             Wish::Add { key_packages } => {
@@ -178,9 +234,32 @@ impl Group {
             return;
         }
         let intent = Intent { prepared: None, ordered: false, ..intent.clone() };
-        let done = Done { intent, began, commit };
+        let done = Done { intent, began, commit, unkept: None };
         self.writes.push(done.to_write(&self.name, order));
         self.done.insert(order, done);
+        self.bound_done();
+    }
+
+    /// Keeps no more of what was carried out than the bounds say: of the oldest, only what is to be told.
+    fn bound_done(&mut self) {
+        let whole = |done: &&Done| done.weight() > 0;
+        let (mut count, mut bytes) = (0_usize, 0_usize);
+        for done in self.done.values().filter(whole) {
+            count += 1;
+            bytes = bytes.saturating_add(done.weight());
+        }
+        for (order, done) in &mut self.done {
+            if count <= DONE_MESSAGES && bytes <= DONE_BYTES {
+                break;
+            }
+            let weight = done.weight();
+            if weight > 0 {
+                done.unkeep();
+                self.writes.push(done.to_write(&self.name, *order));
+                count -= 1;
+                bytes = bytes.saturating_sub(weight);
+            }
+        }
     }
 
     /// Forgets what is settled.
@@ -275,6 +354,10 @@ impl Group {
         let wished = if done.intent.wished == TO_ALL { TO_ALL } else { wished };
         let (order, intent) = (self.free_order(false), Intent { wished, ..done.intent });
         self.keep_done(order, &intent, done.began, done.commit);
+        if let Some(kept) = self.done.get_mut(&order).filter(|_| done.unkept.is_some()) {
+            kept.unkept = done.unkept;
+            self.writes.push(kept.to_write(&self.name, order));
+        }
     }
 
     /// Notes that commits are void.

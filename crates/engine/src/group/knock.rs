@@ -492,6 +492,9 @@ impl Group {
 
     /// What the next incarnation takes over from one that could not be followed.
     pub(crate) fn heritage(mut self) -> Heritage {
+        if self.status == Status::Removed {
+            return self.heritage_of_removed();
+        }
         let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
@@ -502,6 +505,19 @@ impl Group {
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
         Heritage { old_leaves, members, wishes, done, unread }
+    }
+
+    /// The same from one that was removed by a commit that may yet be annulled: then the group has its leaf again, whatever added us since
+    /// is void with it, and members are asked.
+    fn heritage_of_removed(&self) -> Heritage {
+        let old_leaves = if self.may_return() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
+        Heritage {
+            old_leaves,
+            members: BTreeSet::new(),
+            wishes: BTreeMap::new(),
+            done: BTreeMap::new(),
+            unread: Seq(u64::MAX),
+        }
     }
 
     /// Takes it over: what was wished is done now, but nothing is said if there are members that its writer does not know.

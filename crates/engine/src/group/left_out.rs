@@ -185,6 +185,9 @@ impl Group {
         events: &mut Vec<Event>,
     ) {
         let commits = self.intents.get(&order).is_some_and(|intent| intent.wish == Wish::CommitProposals);
+        if let Some(wish) = self.intents.get(&order).filter(|of| of.automatic).map(|intent| intent.wish.clone()) {
+            self.rest(&wish, time);
+        }
         let left_out = self.left_out_now();
         left_out.untold = None;
         if commits {

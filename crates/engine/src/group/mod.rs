@@ -33,6 +33,7 @@ mod reinit;
 mod rejoin;
 mod rekeyed;
 mod repeated;
+mod rest;
 pub(crate) mod row;
 mod speakers;
 mod standing;
@@ -56,6 +57,7 @@ use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 
 pub use access::Access;
+pub use again::{DONE_BYTES, DONE_MESSAGES};
 pub(crate) use access::fault;
 pub use create::NewGroup;
 pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
@@ -70,6 +72,7 @@ pub use refresh::{REFRESH_MS, REFRESH_MS_A_MEMBER, REFRESH_SPREAD_MS};
 pub use reinit::Founding;
 pub use rejoin::{JoinAccess, RejoinError, WayBack};
 pub use repeated::Known;
+pub use rest::{REST_MS, REST_MS_MOST};
 pub use row::LoadError;
 pub use submit::{Submission, SubmissionBody, WishError};
 pub use summary::{GroupSummary, Listed, list, list_readable};
@@ -130,8 +133,8 @@ pub struct Group {
     lost: Option<standing::Lost>,
     /// What the DS signed of submissions of ours: the newest few.
     receipts: BTreeMap<Seq, Receipt>,
-    /// Up to where it was told that the DS does not show what it has signed for.
-    withheld_to: Seq,
+    /// Those of them of which it was told that the DS does not show what it has signed for.
+    withheld: BTreeSet<Seq>,
     /// The commit that removed us, while it may be annulled.
     removed_at: Option<Seq>,
     /// Hash of the commit's entry that added us, and its place once it was read.
@@ -191,6 +194,8 @@ pub struct Group {
     left_out: left_out::LeftOut,
     /// When our keys here were made.
     refreshed: refresh::Refreshed,
+    /// What failed that nobody wished, and is not tried again for a while.
+    rests: rest::Rests,
     /// What is still to be acknowledged.
     presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.

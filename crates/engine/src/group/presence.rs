@@ -101,7 +101,8 @@ impl Group {
         }
         // Turns, so that the first heartbeat of a small group is heard before the others follow.
         let patience = patience(self.ledger.members());
-        Some(since.plus_ms(patience.saturating_add(spread(&self.name, &self.account.client, patience))))
+        let due = since.plus_ms(patience.saturating_add(spread(&self.name, &self.account.client, patience)));
+        Some(self.rests.after(&Wish::Heartbeat, due))
     }
 
     pub(super) fn heartbeat_wish(&self, now: Timestamp) -> Option<Wish> {

@@ -576,6 +576,7 @@ impl Group {
                 Outcome::Confirmed
             }
             Wish::Heartbeat => {
+                self.rested(&intent.wish);
                 self.drop_intent(order);
                 Outcome::Confirmed
             }
@@ -622,6 +623,7 @@ impl Group {
                             self.drop_intent(order);
                         }
                         self.keep_done(order, &intent, entry.epoch.next(), Some(incoming.seq));
+                        self.rested(&intent.wish);
                         Outcome::Confirmed
                     }
                     Err(rejection) => {

@@ -47,6 +47,7 @@ impl Group {
         while self.receipts.len() > RECEIPTS_KEPT {
             self.receipts.pop_first();
         }
+        self.withheld.retain(|seq| self.receipts.contains_key(seq));
         self.touched = true;
         events
     }
@@ -58,18 +59,24 @@ impl Group {
     }
 
     /// Entries of ours that the DS has signed for, and does not show: to be asked when there was nothing more to read, by a reading that
-    /// was asked for after [`Group::accepted`]. Each is told once.
+    /// was asked for after [`Group::accepted`]. Each is told once, also across crashes: to be made durable with the rest.
     pub fn withheld(&mut self) -> Vec<Event> {
-        let end = self.window.position().seq.max(self.withheld_to);
+        let end = self.window.position().seq;
         // Who stays behind has not read to the end.
         if self.status != Status::Active {
             return Vec::new();
         }
         let after = (Bound::Excluded(end), Bound::Unbounded);
-        let missing: Vec<_> = self.receipts.range(after).map(|(seq, receipt)| (*seq, encode(receipt))).collect();
+        let missing: Vec<_> = self
+            .receipts
+            .range(after)
+            .filter(|(seq, _)| !self.withheld.contains(seq))
+            .map(|(seq, receipt)| (*seq, encode(receipt)))
+            .collect();
         let mut events = Vec::new();
         for (seq, receipt) in missing {
-            self.withheld_to = seq;
+            self.withheld.insert(seq);
+            self.touched = true;
             self.tell(Event::Withheld { seq, receipt }, self.window.time(), &mut events);
         }
         events

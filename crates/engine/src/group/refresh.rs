@@ -55,7 +55,8 @@ impl Group {
     }
 
     /// When our keys in this group are to be renewed: after a week, or more in large groups, and at once if our leaf
-    /// has another certificate than our account. None while something else stands in the way, or a change of ours is under way.
+    /// has another certificate than our account; but not for a while after it failed ([`super::REST_MS`]). None while something else
+    /// stands in the way, or a change of ours is under way.
     #[must_use]
     pub fn refresh_due(&self) -> Option<Timestamp> {
         if self.status != Status::Active
@@ -67,10 +68,11 @@ impl Group {
         }
         if self.leaf_is_outdated() {
             // Whatever our clock says.
-            return Some(Timestamp(0));
+            return Some(self.rests.after(&Wish::Update, Timestamp(0)));
         }
         let age = age(self.ledger.members());
-        Some(self.refreshed.at.plus_ms(age.saturating_add(spread(&self.name, &self.account.client, REFRESH_SPREAD_MS))))
+        let spread = spread(&self.name, &self.account.client, REFRESH_SPREAD_MS);
+        Some(self.rests.after(&Wish::Update, self.refreshed.at.plus_ms(age.saturating_add(spread))))
     }
 
     /// The wish to renew our keys, if it is time.

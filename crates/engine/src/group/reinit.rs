@@ -205,7 +205,8 @@ impl Group {
             return None;
         }
         let settled = self.settled_from(frozen.epoch)?;
-        Some(settled.plus_ms(self.rank(SUCCESSOR_RANKS) * SUCCESSOR_DELAY_MS))
+        let turn = settled.plus_ms(self.rank(SUCCESSOR_RANKS) * SUCCESSOR_DELAY_MS);
+        Some(self.rests.after(&Wish::Succeed, turn))
     }
 
     /// From when on an epoch is settled, as far as is known: by the log, or by time alone, where nobody is left who could say that

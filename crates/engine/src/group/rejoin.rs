@@ -509,6 +509,7 @@ impl Group {
                 commit: seq,
                 ended: prepared.epoch,
                 at: before,
+                astray: self.is_in_wrong_branch(),
                 state,
                 last_added: self.last_added,
                 joined: self.joined,

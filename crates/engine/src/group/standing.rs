@@ -43,6 +43,8 @@ pub(super) struct Parent {
     pub(super) ended: Epoch,
     /// The epoch of the state: that one, unless we came back from outside by the commit.
     pub(super) at: Epoch,
+    /// Whether the state is of a branch that is not the group, from which we came back.
+    pub(super) astray: bool,
     /// The MLS state, as mls-rs wrote it in that epoch.
     pub(super) state: Zeroizing<Vec<u8>>,
     pub(super) last_added: Epoch,
@@ -223,6 +225,7 @@ impl Group {
             commit,
             ended,
             at: ended,
+            astray: false,
             state,
             last_added,
             joined,
@@ -380,7 +383,7 @@ impl Group {
         if self.epoch() <= epoch || before_us {
             return Ok(false);
         }
-        let Some(index) = self.parents.iter().position(|parent| parent.ended == epoch) else {
+        let Some(index) = self.place_of_parent(epoch) else {
             // What added us was annulled with the rest, and what we did before, if we were let in again.
             self.revive(commits.first().copied(), epoch, events);
             events.extend(self.end_invitation());
@@ -410,9 +413,9 @@ impl Group {
             self.delete_state(saved);
         }
         self.saved = Some(parent.at);
-        if parent.at < epoch {
+        if parent.at < epoch || parent.astray {
             // By the void commit we had come back to a group that we cannot follow.
-            self.lose_again(parent.commit, events);
+            self.lose_again(&parent, events);
         }
         for void in epoch.0..newest.0 {
             self.delete_epoch(Epoch(void));
@@ -420,6 +423,13 @@ impl Group {
         self.overtaken_void(epoch);
         self.unprepare(|prepared| prepared.epoch > epoch || prepared.bundle.is_some());
         Ok(true)
+    }
+
+    /// Which of the kept states we are in again if the group is in this epoch again: that which its commit ended, if we followed that, or
+    /// the one from which we came back from outside later. We were members then. None if a void commit added us.
+    fn place_of_parent(&self, epoch: Epoch) -> Option<usize> {
+        let (index, parent) = self.parents.iter().enumerate().find(|(_, parent)| parent.ended >= epoch)?;
+        (parent.at <= epoch).then_some(index)
     }
 
     /// The group as it was before an open commit, apart from the one that is open, and its storage.
@@ -475,10 +485,13 @@ impl Group {
     }
 
     /// The commit by which we came back is void.
-    fn lose_again(&mut self, commit: Seq, events: &mut Vec<Event>) {
+    fn lose_again(&mut self, parent: &Parent, events: &mut Vec<Event>) {
+        let commit = parent.commit;
+        // In a branch, nothing of the group's is to be processed.
+        let branch = if parent.astray { Branch::Resumed } else { Branch::None };
         let reason = "the commit by which this client came back was annulled".to_owned();
         let hash = Hash::new([0; 32]);
-        self.lost = Some(Lost::settled(commit, hash, reason.clone(), Branch::None));
+        self.lost = Some(Lost::settled(commit, hash, reason.clone(), branch));
         self.status = Status::Stuck { reason: reason.clone() };
         events.push(Event::Stuck { seq: commit, reason });
     }

@@ -203,7 +203,12 @@ impl Group {
         let ack = self.ack_due(now).map(|(_, due)| due);
         let presence = [self.heartbeat_due(), self.silence_due(), self.early_due()].into_iter().flatten();
         let decided = [self.annulment_due(), self.settling_due(), self.return_due()];
-        let revival = [self.revival_due(), self.blind_due()].into_iter().chain(decided).flatten().min();
+        let revival = [self.revival_due(), self.blind_due()].into_iter().flatten().min();
+        let revival = revival.map(|due| self.rests.after(&Wish::Update, due));
+        // What is to be said needs another epoch, which could not be begun.
+        let waits = || self.has_said_enough() && self.intents.values().any(|intent| is_message(&intent.wish));
+        let again = self.rests.until(&Wish::Update).filter(|_| waits());
+        let revival = decided.into_iter().chain([revival, again]).flatten().min();
         [
             self.commit_due(),
             ack,
@@ -249,6 +254,7 @@ impl Group {
         self.note_time(now);
         self.time_decides(events)?;
         self.note_put_off(now);
+        self.note_rests(now);
         self.drop_early(now);
         // Who cannot go on may still say so.
         let active = self.is_active(now);
@@ -342,6 +348,9 @@ impl Group {
         let tells_nothing = |intent: &Intent| self.blind_due().is_some() && !intent.wish.is_commit();
         if self.lost.is_some() && first.is_none_or(tells_nothing) {
             // The epoch that we are left in needs another commit than the one that nobody could apply.
+            if self.is_resting(&Wish::Update, now) {
+                return Ok(None);
+            }
             return self.wish_first(Wish::Update).map(Some);
         }
         let next = self.intents.iter().find(|(_, intent)| !intent.ordered).map(|(order, intent)| {
@@ -365,6 +374,9 @@ impl Group {
                 }
             }
             // Others would not find the keys of more.
+            Some((_, true)) if self.has_said_enough() && self.is_resting(&Wish::Update, now) => {
+                return Ok(self.change_instead());
+            }
             Some((_, true)) if self.has_said_enough() => return self.wish_first(Wish::Update).map(Some),
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
@@ -566,6 +578,10 @@ impl Group {
             }
             _ if refusal.retry() == Retry::Never => {
                 let time = self.window.time();
+                if let Some(about) = intent.wish.about() {
+                    // Others will say it.
+                    self.unable = Some(about);
+                }
                 if let Err(reason) = self.goes_without(order, refusal) {
                     self.give_up(order, id, reason, time, events);
                 }
