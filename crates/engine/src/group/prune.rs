@@ -132,6 +132,7 @@ impl Group {
         // Without parents, nothing can be annulled.
         self.forget_withdrawn();
         self.forget_all_done();
+        self.forget_gaps();
         self.seeds = BTreeMap::new();
         self.tree_keys = BTreeMap::new();
         self.channel_keys.clear();
