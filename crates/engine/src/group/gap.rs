@@ -497,3 +497,7 @@ impl Group {
 pub(super) fn is_over(since: Timestamp, now: Timestamp) -> bool {
     since.plus_ms(GAP_MS) <= now || since > now.plus_ms(GAP_MS)
 }
+
+#[cfg(test)]
+#[path = "gap_tests.rs"]
+mod tests;

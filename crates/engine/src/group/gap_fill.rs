@@ -512,3 +512,21 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+impl Replacements {
+    /// As if a client had asked for everything before its return.
+    pub(super) fn ask_for_all(&mut self, client: &ClientUri) {
+        let replaced = self.0.get_mut(client).unwrap();
+        let last = replaced.commit.previous().unwrap();
+        let asked = replaced.request.as_mut().unwrap();
+        (asked.first, asked.last) = (Seq(1), last);
+    }
+
+    /// As if it had come back there.
+    pub(super) fn widen(&mut self, client: &ClientUri, last: Seq) {
+        let replaced = self.0.get_mut(client).unwrap();
+        replaced.commit = last.next();
+        replaced.request.as_mut().unwrap().last = last;
+    }
+}

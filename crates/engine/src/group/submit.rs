@@ -484,7 +484,7 @@ impl Group {
         Ok(add)
     }
 
-    fn prepare_message(&mut self, media_type: &str, content: &[u8]) -> Result<Prepared, MlsError> {
+    pub(super) fn prepare_message(&mut self, media_type: &str, content: &[u8]) -> Result<Prepared, MlsError> {
         let frame =
             Frame { position: self.window.position(), media_type: media_type.to_owned(), content: content.to_vec() };
         let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
