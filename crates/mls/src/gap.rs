@@ -338,13 +338,7 @@ mod tests {
     }
 
     fn item(seq: u64, content: Vec<u8>) -> GapItem {
-        GapItem {
-            seq: Seq(seq),
-            time: Timestamp(9),
-            sender: client("bob"),
-            id: MessageId::new([1; 32]),
-            content,
-        }
+        GapItem { seq: Seq(seq), time: Timestamp(9), sender: client("bob"), id: MessageId::new([1; 32]), content }
     }
 
     #[test]

@@ -22,8 +22,12 @@ pub(super) fn run(gap_fill: Option<GapFill>, context: &mut Context, output: &Out
         client.set_gap_fill(choice.into())?;
     }
     let (word, meaning) = match client.gap_fill()? {
-        conclave_client::GapFill::Never => ("never", "this device tells nobody what he missed, and says nothing of who asks"),
-        conclave_client::GapFill::Ask => ("ask", "this device says who asks for what he missed, and `conclave group fill` tells it"),
+        conclave_client::GapFill::Never => {
+            ("never", "this device tells nobody what he missed, and says nothing of who asks")
+        }
+        conclave_client::GapFill::Ask => {
+            ("ask", "this device says who asks for what he missed, and `conclave group fill` tells it")
+        }
         conclave_client::GapFill::Always => ("always", "this device tells members that are back what they missed"),
     };
     output.give(&json!({ "gap_fill": word }), |_| format!("gap-fill  {word}: {meaning}"))
@@ -63,7 +67,11 @@ pub(super) async fn fill(
             let line = |asked: &GapAsked| {
                 format!("{} asks for what was said from entry {} to {}", asked.member, asked.first, asked.last)
             };
-            if asked.is_empty() { "nobody asks".to_owned() } else { asked.iter().map(line).collect::<Vec<_>>().join("\n") }
+            if asked.is_empty() {
+                "nobody asks".to_owned()
+            } else {
+                asked.iter().map(line).collect::<Vec<_>>().join("\n")
+            }
         });
     };
     let whom = asker(whom, &asked, client)?;

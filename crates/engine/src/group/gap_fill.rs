@@ -46,7 +46,7 @@ const REPLACED: &[u8] = b"replaced/";
 pub const GAP_BYTES: usize = 2 << 20;
 
 /// How long a member waits for each that stands before it, before it answers by itself, in milliseconds: so that as a rule only one does.
-pub const GAP_TURN_MS: u64 = 20_000;
+pub const GAP_TURN_MS: u64 = 5_000;
 
 /// Members that are waited for so; those behind them answer at random times within as long again.
 const GAP_RANKS: u64 = 30;
@@ -74,7 +74,9 @@ pub enum FillError<E> {
     #[error("the profile's store failed: {0}")]
     Store(E),
     /// We can say nothing now.
-    #[error("this client cannot say anything in the group now: it is no active member, or the group is being made anew")]
+    #[error(
+        "this client cannot say anything in the group now: it is no active member, or the group is being made anew"
+    )]
     NotActive,
     /// It is not in the group.
     #[error("{0} is no member of the group")]
@@ -92,7 +94,9 @@ pub enum FillError<E> {
     #[error("this client has answered {0} already")]
     Answered(ClientUri),
     /// We have nothing that it may have.
-    #[error("there is nothing to give to {0}: this client has no messages of that time, or cannot tell that {0} was a member then")]
+    #[error(
+        "there is nothing to give to {0}: this client has no messages of that time, or cannot tell that {0} was a member then"
+    )]
     Nothing(ClientUri),
     /// MLS refused.
     #[error(transparent)]
@@ -185,11 +189,29 @@ impl Found {
     fn begins_after(&mut self, seq: Seq, since: Epoch) {
         self.after = self.after.max(seq);
         self.since = self.since.max(since);
-        let (after, since) = (self.after, self.since);
+        let after = self.after;
         self.items.retain(|item| item.seq > after);
         self.bytes = self.items.iter().map(GapItem::encoded_len).sum();
-        if since > Epoch(0) || after > Seq(0) {
-            self.left_out = 0;
+        // Those were older still.
+        self.left_out = 0;
+    }
+
+    /// What happened in the group bounds what is known of the asker's membership.
+    fn bound(&mut self, asker: &ClientUri, row: &StoredMessage) {
+        let seq = Seq(row.seq);
+        match serde_json::from_slice(&row.body) {
+            Ok(Event::Added { members, epoch, .. } | Event::Removed { members, epoch, .. })
+                if members.contains(asker) =>
+            {
+                self.begins_after(seq, epoch);
+            }
+            Ok(Event::Joined { epoch, .. }) => self.begins_after(seq, epoch),
+            Ok(Event::Missed { to, .. }) => self.begins_after(seq.max(to), Epoch(0)),
+            // What does not decode a later version has written, which knows what it means.
+            Err(_) | Ok(Event::RemovedFromGroup { .. } | Event::InvitationAnnulled {}) => {
+                self.begins_after(seq, Epoch(0));
+            }
+            Ok(_) => {}
         }
     }
 
@@ -472,7 +494,7 @@ impl Group {
             let Some(last) = rows.last().map(|row| row.seq) else { break };
             for row in rows.iter().filter(|row| row.seq < replaced.commit.0) {
                 match row.kind {
-                    KIND_EVENT => self.bound(&mut found, asker, row),
+                    KIND_EVENT => found.bound(asker, row),
                     KIND_MESSAGE if row.seq <= asked.last.0 && row.sender != asker.to_string() => {
                         let (seq, epoch) = (Seq(row.seq), Epoch(row.epoch));
                         let told = seq > found.after && epoch >= found.since && epoch < replaced.epoch;
@@ -492,24 +514,6 @@ impl Group {
             after = last;
         }
         Ok(found)
-    }
-
-    /// What happened in the group bounds what is known of the asker's membership.
-    fn bound(&self, found: &mut Found, asker: &ClientUri, row: &StoredMessage) {
-        let seq = Seq(row.seq);
-        match serde_json::from_slice(&row.body) {
-            Ok(Event::Added { members, epoch, .. } | Event::Removed { members, epoch, .. })
-                if members.contains(asker) =>
-            {
-                found.begins_after(seq, epoch);
-            }
-            Ok(Event::Joined { epoch, .. }) => found.begins_after(seq, epoch),
-            Ok(Event::Missed { to, .. }) => found.begins_after(seq.max(to), Epoch(0)),
-            Ok(Event::RemovedFromGroup { .. } | Event::InvitationAnnulled {}) => found.begins_after(seq, Epoch(0)),
-            Ok(_) => {}
-            // A later version knows what it means.
-            Err(_) => found.begins_after(seq, Epoch(0)),
-        }
     }
 }
 

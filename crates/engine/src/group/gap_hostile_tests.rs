@@ -271,7 +271,10 @@ fn what_he_has_is_not_told_twice() {
 fn a_teller_fills_many_parts_and_leaves_out_the_oldest() {
     let (mut world, mut people) = back();
     let [alice, bob, _] = &mut people;
-    let (first, last) = { let asked = asked(alice); (asked.first, asked.last) };
+    let (first, last) = {
+        let asked = asked(alice);
+        (asked.first, asked.last)
+    };
     // Her history has far more than an answer may have, at places that Bob has asked for.
     let name = alice.group().name().to_string();
     bob.group().gaps.own.as_mut().unwrap().spans = vec![Span { first, last: Some(Seq(100_000)) }];

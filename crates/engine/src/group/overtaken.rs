@@ -29,11 +29,16 @@ const MOST: usize = 64;
 /// What an entry of ours says.
 #[derive(Clone, PartialEq, Eq)]
 enum Said {
-    Message { id: MessageId, content: Vec<u8> },
+    Message {
+        id: MessageId,
+        content: Vec<u8>,
+    },
     /// Something that no history shows.
     Heartbeat,
     Leave,
-    GapRequest { content: Vec<u8> },
+    GapRequest {
+        content: Vec<u8>,
+    },
 }
 
 #[derive(Clone)]

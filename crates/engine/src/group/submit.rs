@@ -202,7 +202,8 @@ impl Group {
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
-        let presence = [self.heartbeat_due(), self.silence_due(), self.early_due(), self.gap_due()].into_iter().flatten();
+        let presence =
+            [self.heartbeat_due(), self.silence_due(), self.early_due(), self.gap_due()].into_iter().flatten();
         let decided = [self.annulment_due(), self.settling_due()];
         let revival = [self.revival_due(), self.blind_due()].into_iter().chain(decided).flatten().min();
         [
