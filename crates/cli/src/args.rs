@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Secure group messaging: end-to-end encrypted groups over a Conclave server.
@@ -101,6 +101,12 @@ pub(crate) enum Verb {
     KeyPackages,
     /// Account, certificate, server and groups at a glance
     Status,
+    /// What this profile is set to; with an option, sets it
+    Settings {
+        /// Whether members that are back are told by this device what they missed [at first: ask]
+        #[arg(long, value_enum, value_name = "WHEN")]
+        gap_fill: Option<GapFill>,
+    },
     /// Write a group's history as JSON, an item a line
     Export {
         /// The group
@@ -215,6 +221,17 @@ pub(crate) enum Keys {
     Show,
 }
 
+/// Whether members that are back are told what they missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GapFill {
+    /// No, and nothing is said of who asks
+    Never,
+    /// You are told who asks, and `group fill` tells it
+    Ask,
+    /// Yes, whoever asks, unless another member was faster
+    Always,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
     /// Make a group
@@ -299,6 +316,13 @@ pub(crate) enum Group {
         /// Ask nobody now: show who was asked, who is asked when again, and what is not back
         #[arg(long, conflicts_with_all = ["users", "give_up"])]
         show: bool,
+    },
+    /// Tell a member that is back what was said while it could not follow the group; without one, show who asks for that
+    Fill {
+        /// The group
+        group: String,
+        /// Whom: a device (`bob/laptop` or a URI), or a user of whom one device asks
+        client: Option<String>,
     },
     /// Say nothing, but let the others compare what the server shows them with what it shows this device
     Heartbeat {

@@ -33,6 +33,8 @@ pub(crate) enum CliError {
     NoGroup(String),
     #[error("more than one group is called `{0}`: use the URI that `conclave group list` shows")]
     ManyGroups(String),
+    #[error("no device of {0} has asked for what it missed; `conclave group fill GROUP` shows who has")]
+    NobodyAsked(String),
     #[error("{0}")]
     Refused(String),
 }
@@ -76,6 +78,7 @@ fn code_of(error: &ClientError) -> String {
         ClientError::Unconfirmed => "UNCONFIRMED".to_owned(),
         ClientError::Wish(_) => "NOT_A_MEMBER".to_owned(),
         ClientError::Suite(_) => "CIPHER_SUITE_UNSUPPORTED".to_owned(),
+        ClientError::Fill(error) => crate::verbs::fill_code(error).to_owned(),
         _ => "CLIENT".to_owned(),
     }
 }
@@ -93,6 +96,7 @@ impl CliError {
             Self::Name(_) | Self::LinkCode(_) | Self::Usage(_) => "USAGE".to_owned(),
             Self::Io(..) => "IO".to_owned(),
             Self::NoGroup(_) | Self::ManyGroups(_) => "NO_SUCH_GROUP".to_owned(),
+            Self::NobodyAsked(_) => "NOBODY_ASKED".to_owned(),
             Self::Refused(_) => "REFUSED".to_owned(),
         }
     }

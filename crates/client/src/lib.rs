@@ -36,7 +36,7 @@ pub use client::{
 };
 pub use conclave_channel::law::DisputePause;
 pub use conclave_engine::{
-    group::{GroupSummary, Handshakes, Member, Status},
+    group::{FillError, GapAsked, GapFill, GapGiven, GroupSummary, Handshakes, Member, Status},
     outcome::{Event, ProposedChange},
 };
 pub use conclave_mls::external_sender::Request as ExternalRequest;

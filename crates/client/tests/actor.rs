@@ -9,7 +9,7 @@ use conclave_client::{
     Client, ClientError, ClientEvent, Event, ExternalRequest, Handshakes, LinkCode, LinkRequest, Listing, PendingLink,
     PendingRotation, RecoveryFile, Registration, Services, store::ProfileStore,
 };
-use conclave_names::{GroupUri, UserUri};
+use conclave_names::{ClientUri, GroupUri, UserUri};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 /// Follows the groups until somebody says the last word, and hands the client back.
@@ -85,6 +85,11 @@ fn every_call_may_be_spawned(client: &mut Client, group: &GroupUri, users: &[Use
 }
 
 /// The same for those that need what only other calls give.
+#[expect(dead_code, reason = "it is to compile")]
+fn and_who_is_back(client: &mut Client, group: &GroupUri, whom: &ClientUri) {
+    may_be_spawned(client.fill_gap(group, whom));
+}
+
 #[expect(dead_code, reason = "it is to compile")]
 fn so_may_these(client: &mut Client, code: &LinkCode, link: &LinkRequest, rotation: &PendingRotation, user: &UserUri) {
     may_be_spawned(client.link_request(code));

@@ -57,6 +57,20 @@ pub enum Wish {
         /// An MLSMessage with the client's new KeyPackage.
         key_package: Vec<u8>,
     },
+    /// Ask members for what was said while this client could not follow the group: an encoded [`conclave_mls::gap::GapRequest`].
+    GapRequest {
+        /// The encoded request.
+        content: Vec<u8>,
+    },
+    /// Give a part of it: an encoded [`conclave_mls::gap::GapAnswer`]. If who asked is no member any more, there is nothing left to do.
+    GapAnswer {
+        /// Who asked.
+        asker: ClientUri,
+        /// Place of the request.
+        request: Seq,
+        /// The encoded part.
+        content: Vec<u8>,
+    },
     /// Say that we could not apply a commit.
     Nack {
         /// Its place.
@@ -90,6 +104,8 @@ impl Wish {
             Self::Send { .. }
             | Self::Leave
             | Self::Heartbeat
+            | Self::GapRequest { .. }
+            | Self::GapAnswer { .. }
             | Self::Succeed
             | Self::Nack { .. }
             | Self::Ack { .. } => false,
@@ -104,6 +120,8 @@ impl Wish {
             Self::Update
             | Self::CommitProposals
             | Self::Heartbeat
+            | Self::GapRequest { .. }
+            | Self::GapAnswer { .. }
             | Self::Rejoin
             | Self::Succeed
             | Self::Readmit { .. }
@@ -120,6 +138,8 @@ impl Wish {
             | Self::Leave
             | Self::CommitProposals
             | Self::Heartbeat
+            | Self::GapRequest { .. }
+            | Self::GapAnswer { .. }
             | Self::Rejoin
             | Self::Succeed
             | Self::Nack { .. }
@@ -154,6 +174,8 @@ impl std::fmt::Debug for Wish {
             Self::ReInit { cipher_suite, visible } => write!(f, "ReInit({cipher_suite}, {visible})"),
             Self::Succeed => f.write_str("Succeed"),
             Self::Heartbeat => f.write_str("Heartbeat"),
+            Self::GapRequest { .. } => f.write_str("GapRequest"),
+            Self::GapAnswer { asker, request, .. } => write!(f, "GapAnswer({asker}, {request})"),
             Self::Rejoin => f.write_str("Rejoin"),
             Self::Readmit { .. } => f.write_str("Readmit"),
             Self::Nack { commit, .. } => write!(f, "Nack({commit})"),
@@ -293,6 +315,16 @@ impl Intent {
                 20
             }
             Wish::Succeed => 21,
+            Wish::GapRequest { content } => {
+                items.push(content.as_slice().into());
+                30
+            }
+            Wish::GapAnswer { asker, request, content } => {
+                users.push(Text::new(asker));
+                about = *request;
+                items.push(content.as_slice().into());
+                31
+            }
             Wish::Heartbeat => 9,
             Wish::Rejoin => 10,
             Wish::Readmit { old_leaf, key_package } => {
@@ -351,6 +383,12 @@ impl Intent {
                 Wish::ReInit { cipher_suite: u16::from_be_bytes([high, low]), visible: visible == 1 }
             }
             21 => Wish::Succeed,
+            30 => Wish::GapRequest { content: items.next().ok_or(RecordError::Damaged)? },
+            31 => Wish::GapAnswer {
+                asker: row.users.first().ok_or(RecordError::Damaged)?.parse()?,
+                request: row.about,
+                content: items.next().ok_or(RecordError::Damaged)?,
+            },
             11 => {
                 let mut next = || items.next().ok_or(RecordError::Damaged);
                 let old_leaf = next()?.try_into().map_err(|_| RecordError::Damaged)?;

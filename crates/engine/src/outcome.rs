@@ -206,6 +206,37 @@ pub enum Event {
         /// The entry by which we came back, or after which we read on.
         to: Seq,
     },
+    /// A member that is back asks what was said while it could not follow the group. This client may tell it, if its user wants to
+    /// ([`crate::group::Group::fill_gap`]).
+    GapRequested {
+        /// Who.
+        member: ClientUri,
+        /// The first place that it asks for.
+        first: Seq,
+        /// The last one.
+        last: Seq,
+        /// How many messages this client has that it would tell.
+        messages: u64,
+    },
+    /// This client tells a member that is back what was said while it could not follow the group.
+    GapAnswered {
+        /// Whom.
+        member: ClientUri,
+        /// How many messages.
+        messages: u64,
+        /// How many older ones did not fit.
+        left_out: u64,
+    },
+    /// A member has told this client what was said while it could not follow the group. It stands in the history in its place, as that member's
+    /// word.
+    GapFilled {
+        /// Who tells it.
+        by: ClientUri,
+        /// How many messages this client did not have.
+        messages: u64,
+        /// Whether that is all; else more follows.
+        complete: bool,
+    },
     /// We cannot follow the group and do not come back by ourselves.
     RejoinBlocked {
         /// Why.

@@ -20,6 +20,7 @@ pub mod credential;
 pub mod crypto;
 pub mod external_sender;
 pub mod frame;
+pub mod gap;
 pub mod identity;
 pub mod knock;
 pub mod proposal;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, convert::Infallible};
 
 use conclave_engine::{
-    group::KIND_MESSAGE,
+    group::{KIND_MESSAGE, KIND_TOLD},
     writes::{Room, Rows, StoredMessage, Write},
 };
 use conclave_names::{Epoch, Seq};
@@ -44,9 +44,28 @@ impl Disk {
         self.messages.values().filter(move |message| message.group == group && message.kind == KIND_MESSAGE)
     }
 
+    /// What a group's members have told of, by its places.
+    pub(crate) fn told(&self, group: &str) -> impl Iterator<Item = &StoredMessage> {
+        self.messages.values().filter(move |message| message.group == group && message.kind == KIND_TOLD)
+    }
+
+    /// All that is kept of a group's history after a place, as the client's store pages it.
+    pub(crate) fn page(&self, group: &str, after: u64, limit: usize) -> Vec<StoredMessage> {
+        let all = self.messages.range((group.to_owned(), after.saturating_add(1), [0; 32])..);
+        let mut page: Vec<StoredMessage> = Vec::new();
+        for (_, message) in all.take_while(|((of, ..), _)| of == group) {
+            if page.len() >= limit && page.last().is_some_and(|last| last.seq != message.seq) {
+                break;
+            }
+            page.push(message.clone());
+        }
+        page
+    }
+
     /// Whether a message is there under this name, from another place.
     pub(crate) fn has_message(&self, id: &[u8; 32], other_than: Seq) -> bool {
-        self.messages.values().any(|message| message.id == *id && message.seq != other_than.0)
+        let same = |message: &StoredMessage| message.kind == KIND_MESSAGE && message.id == *id;
+        self.messages.values().any(|message| same(message) && message.seq != other_than.0)
     }
 
     /// The place and the epoch of a message of a group, by its name.

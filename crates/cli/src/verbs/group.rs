@@ -11,7 +11,7 @@ use crate::{
     names,
     output::{Output, clean_line},
     profile::Context,
-    verbs::{messages, recovery},
+    verbs::{messages, recovery, settings},
 };
 
 #[derive(Serialize)]
@@ -210,6 +210,10 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
         Group::Recover { users: texts, .. } => {
             let users = users(client, &texts)?;
             recovery::recover(client, &users, output).await
+        }
+        Group::Fill { group, client: whom } => {
+            let group = read(client, &group).await?;
+            settings::fill(&group, whom.as_deref(), client, output).await
         }
         Group::Heartbeat { group } => {
             let group = names::group(client, &group)?;

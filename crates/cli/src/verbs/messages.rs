@@ -84,10 +84,20 @@ fn item(item: &HistoryItem) -> String {
             let text = text.as_deref().map_or_else(|| "(something that is not text)".to_owned(), clean);
             format!("{}: {text}", sender.user().name())
         }
+        HistoryEntry::Told { sender, text, teller, .. } => {
+            let text = text.as_deref().map_or_else(|| "(something that is not text)".to_owned(), clean);
+            format!("{}: {text} (as {} tells it)", sender.user().name(), short(teller))
+        }
         HistoryEntry::Change { change } => format!("* {}", describe(change)),
         _ => "(something that this version cannot show)".to_owned(),
     };
     format!("{}  {what}", when(item.time))
+}
+
+/// A device as people write it: `alice/laptop`.
+fn short(name: &ClientUri) -> String {
+    let text = name.to_string();
+    text.rsplit("/d/").next().unwrap_or(&text).to_owned()
 }
 
 /// A change of the group in words, from its JSON.
@@ -99,10 +109,7 @@ fn describe(change: &serde_json::Value) -> String {
 
 /// What happened, in words: every event has its own, and what came from others is shown on one line.
 fn sentence(event: &Event) -> String {
-    let name = |name: &ClientUri| {
-        let text = name.to_string();
-        text.rsplit("/d/").next().unwrap_or(&text).to_owned()
-    };
+    let name = short;
     let maybe = |who: &Option<ClientUri>| who.as_ref().map_or_else(|| "somebody".to_owned(), name);
     let names = |all: &[ClientUri]| all.iter().map(name).collect::<Vec<_>>().join(", ");
     let change = |proposed: &ProposedChange| match proposed {
@@ -139,6 +146,19 @@ fn sentence(event: &Event) -> String {
         Event::Readmitted { by, members, .. } => format!("{} let {} in again", name(by), names(members)),
         Event::Knocked { members, .. } => format!("you asked {} to let you in again", names(members)),
         Event::Missed { from, to } => format!("what was said from entry {from} to {to} cannot be read here"),
+        Event::GapRequested { member, messages, .. } => format!(
+            "{0} is back and asks for {messages} messages that it missed, which you have: if it is who it says, `conclave group fill GROUP {0}` \
+             tells it",
+            name(member)
+        ),
+        Event::GapAnswered { member, messages, left_out } => {
+            let more = if *left_out == 0 { String::new() } else { format!("; {left_out} older ones did not fit") };
+            format!("you told {} {messages} messages that it had missed{more}", name(member))
+        }
+        Event::GapFilled { by, messages, complete } => {
+            let more = if *complete { "" } else { ", and goes on" };
+            format!("{} told you {messages} messages that you had missed{more}: what they say is its word", name(by))
+        }
         Event::RejoinBlocked { reason, doubtful: true } => format!(
             "the group cannot be followed, and {}; `conclave group rejoin` comes back all the same",
             clean_line(reason)

@@ -7,9 +7,12 @@ mod keys;
 mod messages;
 mod recovery;
 mod register;
+mod settings;
 mod verify;
 
 use clap::CommandFactory as _;
+
+pub(crate) use settings::code_of as fill_code;
 
 use crate::{
     args::{Args, Verb},
@@ -35,6 +38,7 @@ pub(crate) async fn run(verb: Verb, context: &mut Context, output: &Output) -> R
         Verb::Keys(verb) => keys::run(&verb, context, output).await,
         Verb::KeyPackages => info::key_packages(context, output).await,
         Verb::Status => info::status(context, output).await,
+        Verb::Settings { gap_fill } => settings::run(gap_fill, context, output),
         Verb::Export { group, output: file } => messages::export(&group, file, context, output),
         Verb::Shell => shell::run(context, output).await,
         Verb::Completions { shell } => {

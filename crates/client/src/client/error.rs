@@ -3,7 +3,7 @@
 use conclave_engine::{
     MlsError,
     account::RecordError,
-    group::{LoadError, WishError},
+    group::{FillError, LoadError, WishError},
     outcome::ProcessError,
 };
 use conclave_mls::crypto::UnsupportedSuite;
@@ -99,6 +99,9 @@ pub enum ClientError {
     /// A change was dropped.
     #[error("the change could not be made: {0}")]
     Dropped(String),
+    /// There is nothing that a member may be told.
+    #[error(transparent)]
+    Fill(FillError<StoreError>),
     /// The change is stored, but the channel has not shown its outcome.
     #[error(
         "the change is stored but not yet confirmed by the server; it will be sent again by the next `conclave sync`"

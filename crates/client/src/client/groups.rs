@@ -481,6 +481,7 @@ impl Client {
             if until.is_some_and(|id| self.groups.get(name).is_some_and(|group| !group.is_pending(id))) {
                 break;
             }
+            all.extend(self.tend_gaps(name)?);
             let now = self.delivery.now();
             let mut events = Vec::new();
             let next = self.group(name)?.next_submission(now, &mut events);

@@ -1,7 +1,7 @@
 //! What was said, as it is kept.
 
 use conclave_engine::{
-    group::{KIND_EVENT, KIND_MESSAGE},
+    group::{KIND_EVENT, KIND_MESSAGE, KIND_TOLD, Told},
     writes::StoredMessage,
 };
 use conclave_mls::content::{Content, MessageId};
@@ -36,6 +36,17 @@ pub enum HistoryEntry {
         /// Its text, if it can be shown as text.
         text: Option<String>,
     },
+    /// A message that this client could not read, as a member has told it since: who said it, and what, is that member's word.
+    Told {
+        /// Who is said to have said it.
+        sender: ClientUri,
+        /// Its name, in hexadecimal.
+        id: String,
+        /// Its text, if it can be shown as text.
+        text: Option<String>,
+        /// Whose word it is.
+        teller: ClientUri,
+    },
     /// A change of the group: a [`conclave_engine::outcome::Event`] in JSON.
     Change {
         /// The change.
@@ -50,6 +61,15 @@ fn item(stored: StoredMessage) -> Option<HistoryItem> {
             id: MessageId::new(stored.id).to_string(),
             text: Content::parse(&stored.body).ok()?.as_text(),
         },
+        KIND_TOLD => {
+            let told = Told::parse(&stored.body).ok()?;
+            HistoryEntry::Told {
+                sender: stored.sender.parse().ok()?,
+                id: MessageId::new(stored.id).to_string(),
+                text: Content::parse(&told.content).ok()?.as_text(),
+                teller: told.teller,
+            }
+        }
         KIND_EVENT => HistoryEntry::Change { change: serde_json::from_slice(&stored.body).ok()? },
         // Written by a later version.
         _ => return None,

@@ -5,6 +5,7 @@ mod batch;
 mod devices;
 mod error;
 mod external;
+mod gap;
 mod groups;
 mod history;
 mod identities;

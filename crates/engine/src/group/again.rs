@@ -226,7 +226,7 @@ impl Group {
     /// Keeps a wish that was carried out, as long as the epoch is open that has to stand for it.
     pub(super) fn keep_done(&mut self, order: u64, intent: &Intent, began: Epoch, commit: Option<Seq>) {
         let again = match &intent.wish {
-            Wish::Send { .. } | Wish::Leave => true,
+            Wish::Send { .. } | Wish::Leave | Wish::GapAnswer { .. } => true,
             // What the group needs is found out anew.
             wish => wish.is_a_change() && !intent.automatic,
         };

@@ -263,6 +263,8 @@ impl Group {
             removed.retain(|client| !back.contains(client));
             events.push(Event::Readmitted { by: by.clone(), members: back.clone(), epoch: new_epoch });
         }
+        let replaced = back.iter().chain(outside.then_some(&by)).cloned();
+        self.note_replacements((incoming.seq, incoming.time), replaced, added.iter().chain(&removed).cloned());
         if outside {
             events.push(Event::Rejoined { member: by.clone(), epoch: new_epoch });
         } else if self.frozen.is_none() && added.is_empty() && removed.is_empty() && back.is_empty() {

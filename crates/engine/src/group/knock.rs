@@ -27,6 +27,7 @@ use super::{
     again::Done,
     commit::as_add,
     confirmed::key_of_client,
+    gap::GapHeritage,
     row,
     standing::{Branch, Lost},
 };
@@ -180,6 +181,8 @@ pub(crate) struct Heritage {
     done: BTreeMap<u64, Done>,
     /// The first entry that was not read.
     unread: Seq,
+    /// What was asked for and not told.
+    gap: GapHeritage,
 }
 
 /// Channel keys out of the row of [`OLD_LEAVES`].
@@ -501,10 +504,10 @@ impl Group {
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
         let mut done = self.take_done();
         done.retain(|_, done| done.outlives_incarnation());
-        let last_added = self.last_added;
+        let (last_added, gap) = (self.last_added, self.gap_heritage());
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
-        Heritage { old_leaves, members, wishes, done, unread }
+        Heritage { old_leaves, members, wishes, done, unread, gap }
     }
 
     /// The same from one that was removed by a commit that may yet be annulled: then the group has its leaf again, whatever added us since
@@ -539,6 +542,7 @@ impl Group {
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);
         }
+        self.inherit_gap(heritage.gap, heritage.unread, now);
         let to = self.window.position().seq;
         if heritage.unread <= to {
             self.tell(Event::Missed { from: heritage.unread, to }, now, events);

@@ -11,6 +11,8 @@ mod early;
 #[cfg(test)]
 mod evil;
 mod fork;
+mod gap;
+mod gap_fill;
 mod generations;
 mod group_info;
 mod hashes;
@@ -61,6 +63,8 @@ pub use again::{DONE_BYTES, DONE_MESSAGES};
 pub(crate) use access::fault;
 pub use create::NewGroup;
 pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
+pub use gap::{GAP_MESSAGES, GAP_MS, KIND_TOLD, Told};
+pub use gap_fill::{FillError, GAP_BYTES, GAP_TURN_MS, GapAsked, GapFill, GapGiven};
 pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
 pub(crate) use knock::Heritage;
 pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused, knock_pause, plausible as plausible_knock};
@@ -213,6 +217,8 @@ pub struct Group {
     present: anew::Present,
     /// Whom we have let in again, and when.
     answered: BTreeMap<ClientUri, Timestamp>,
+    /// What we missed and asked for, and who else did.
+    gaps: gap::Gaps,
     account: Account,
     shared: Mls,
     writes: Vec<Write>,

@@ -29,9 +29,16 @@ const MOST: usize = 64;
 /// What an entry of ours says.
 #[derive(Clone, PartialEq, Eq)]
 enum Said {
-    Message { id: MessageId, content: Vec<u8> },
+    Message {
+        id: MessageId,
+        content: Vec<u8>,
+    },
+    /// Something that no history shows.
     Heartbeat,
     Leave,
+    GapRequest {
+        content: Vec<u8>,
+    },
 }
 
 #[derive(Clone)]
@@ -64,6 +71,7 @@ impl Own {
             Said::Message { id, content } => (1, *id.as_bytes(), content.clone()),
             Said::Heartbeat => (2, [0; 32], Vec::new()),
             Said::Leave => (3, [0; 32], Vec::new()),
+            Said::GapRequest { content } => (4, [0; 32], content.clone()),
         };
         record::encode(&Row { kind, void: self.void, id, content })
     }
@@ -74,6 +82,7 @@ impl Own {
             1 => Said::Message { id: MessageId::new(row.id), content: row.content },
             2 => Said::Heartbeat,
             3 => Said::Leave,
+            4 => Said::GapRequest { content: row.content },
             _ => return Err(RecordError::Damaged),
         };
         Ok(Self { said, void: row.void })
@@ -98,7 +107,9 @@ impl Group {
     pub(super) fn overtake(&mut self, wish: &Wish, prepared: &Prepared, void: bool) {
         let said = match wish {
             Wish::Send { content, id } => Said::Message { id: *id, content: content.clone() },
-            Wish::Heartbeat => Said::Heartbeat,
+            // What an answer says would be said twice, which does no harm.
+            Wish::Heartbeat | Wish::GapAnswer { .. } => Said::Heartbeat,
+            Wish::GapRequest { content } => Said::GapRequest { content: content.clone() },
             Wish::Leave => Said::Leave,
             _ => return,
         };
@@ -149,6 +160,7 @@ impl Group {
                 }
             }
             Said::Heartbeat => {}
+            Said::GapRequest { content } => self.gap_requested(&content, incoming.seq),
             Said::Leave => {
                 self.proposed_at.get_or_insert(incoming.time);
                 self.touched = true;

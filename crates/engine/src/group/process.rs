@@ -7,6 +7,7 @@ use conclave_mls::{
     components::{EpochTag, HandshakeAad},
     content::{Content, MessageId},
     frame::{Frame, HEARTBEAT},
+    gap::{GAP_ANSWER, GAP_REQUEST},
     seal::{Purpose, entry_context},
 };
 use conclave_names::{ClientUri, Epoch, Hash, Seq, Timestamp, limits};
@@ -155,9 +156,11 @@ impl Group {
                 break;
             }
             let told = done.events.len();
+            self.nothing_told();
             match self.process_one(incoming, ahead, &mut checkpoint, &mut done.events) {
                 Ok((kind, hash, mut outcome)) => {
                     self.pass_over_known(&mut outcome, &mut done.events, told, &mut known);
+                    self.keep_told(incoming, &mut known, &mut done.events);
                     for event in done.events.iter().skip(told) {
                         self.note(event, incoming.seq, incoming.time);
                     }
@@ -460,6 +463,15 @@ impl Group {
             self.compare(&frame.position, &sender, incoming.time, events);
             return Outcome::Applied;
         }
+        if frame.media_type == GAP_REQUEST || frame.media_type == GAP_ANSWER {
+            self.compare(&frame.position, &sender, incoming.time, events);
+            let taken = if frame.media_type == GAP_REQUEST {
+                self.take_gap_request(incoming, epoch, &sender, &frame.content)
+            } else {
+                self.take_gap_answer(incoming, &sender, &frame.content, events)
+            };
+            return taken.map_or_else(Outcome::Rejected, |()| Outcome::Applied);
+        }
         let Ok(content) = Content::parse(&frame.content) else { return Outcome::Rejected(Rejection::Content) };
         self.compare(&frame.position, &sender, incoming.time, events);
         self.store_message(incoming, epoch, sender, &content, frame.content, events);
@@ -577,6 +589,16 @@ impl Group {
             }
             Wish::Heartbeat => {
                 self.rested(&intent.wish);
+                self.drop_intent(order);
+                Outcome::Confirmed
+            }
+            Wish::GapRequest { content } => {
+                self.gap_requested(content, incoming.seq);
+                self.drop_intent(order);
+                Outcome::Confirmed
+            }
+            Wish::GapAnswer { .. } => {
+                self.keep_done(order, &intent, entry.epoch, None);
                 self.drop_intent(order);
                 Outcome::Confirmed
             }

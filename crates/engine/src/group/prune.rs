@@ -10,6 +10,7 @@
 //! | those of an epoch that ended, with its resumption PSK | [`PAST_MS`] later; at most `EPOCHS_KEPT` such epochs |
 //! | group seeds | no epoch that counts is sealed under them: the present, the one before it, and those that may come back |
 //! | the state before a commit, with its tree key, and channel keys of earlier leaves of ours | the commit is settled |
+//! | the key to which what we missed is sealed (`gap`) | one member's answer is complete; `GAP_MS` after our return at most |
 //! | all of a group that we are no member of | our removal is settled |
 
 use std::collections::BTreeMap;
@@ -141,6 +142,7 @@ impl Group {
         // Without parents, nothing can be annulled.
         self.forget_withdrawn();
         self.forget_all_done();
+        self.forget_gaps();
         self.seeds = BTreeMap::new();
         self.tree_keys = BTreeMap::new();
         self.channel_keys.clear();

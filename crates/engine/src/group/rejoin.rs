@@ -553,6 +553,7 @@ impl Group {
         self.status = Status::Active;
         events.push(Event::Rejoined { member: self.account.client.clone(), epoch: began });
         events.push(Event::Missed { from, to: seq });
+        self.open_gap(from, Some(seq.previous().unwrap_or(seq)), time);
         Ok(())
     }
 

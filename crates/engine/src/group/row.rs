@@ -447,6 +447,7 @@ impl Group {
                 super::anew::Present::default()
             },
             answered,
+            gaps: super::gap::load(rows, name)?,
             account: account.clone(),
             shared: shared.clone(),
             writes: Vec::new(),

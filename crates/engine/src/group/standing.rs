@@ -368,6 +368,7 @@ impl Group {
             self.refresh_annulled(*first);
             self.forget_void_answers();
             self.forget_present(epoch);
+            self.gap_annulled(*first);
         }
         // The server has forgotten the tree of the epoch that came back when it took that of a void one.
         self.tree_lost();

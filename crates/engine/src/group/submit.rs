@@ -7,6 +7,7 @@ use conclave_mls::{
     components::{HandshakeAad, SafeAad},
     content::{Content, MEDIA_TYPE, MessageId},
     frame::{Frame, HEARTBEAT},
+    gap::{GAP_ANSWER, GAP_REQUEST},
     seal::{Purpose, entry_context},
 };
 use conclave_names::{Epoch, IdempotencyKey, Timestamp};
@@ -201,7 +202,8 @@ impl Group {
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let ack = self.ack_due(now).map(|(_, due)| due);
-        let presence = [self.heartbeat_due(), self.silence_due(), self.early_due()].into_iter().flatten();
+        let presence =
+            [self.heartbeat_due(), self.silence_due(), self.early_due(), self.gap_due()].into_iter().flatten();
         let decided = [self.annulment_due(), self.settling_due(), self.return_due()];
         let revival = [self.revival_due(), self.blind_due()].into_iter().flatten().min();
         let revival = revival.map(|due| self.rests.after(&Wish::Update, due));
@@ -256,6 +258,7 @@ impl Group {
         self.note_put_off(now);
         self.note_rests(now);
         self.drop_early(now);
+        self.forget_old_gaps(now);
         // Who cannot go on may still say so.
         let active = self.is_active(now);
         if self.status == Status::Removed {
@@ -381,8 +384,11 @@ impl Group {
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => {
-                let Some(wish) = self.refresh_wish(now).or_else(|| self.heartbeat_wish(now)) else { return Ok(None) };
-                return self.wish_first(wish).map(Some);
+                let wish = match self.gap_wish()? {
+                    Some(wish) => Some(wish),
+                    None => self.refresh_wish(now).or_else(|| self.heartbeat_wish(now)),
+                };
+                return wish.map(|wish| self.wish_first(wish)).transpose();
             }
         }
         self.wish_first(Wish::CommitProposals).map(Some)
@@ -412,6 +418,18 @@ impl Group {
                 self.prepare_message(MEDIA_TYPE, content).map(Some)
             }
             Wish::Heartbeat => self.prepare_message(HEARTBEAT, &[]).map(Some),
+            Wish::GapRequest { content } => {
+                if !self.asks_by(content) {
+                    return Ok(None);
+                }
+                self.prepare_message(GAP_REQUEST, content).map(Some)
+            }
+            Wish::GapAnswer { asker, request, content } => {
+                if !self.gap_is_open(asker, *request) {
+                    return Ok(None);
+                }
+                self.prepare_message(GAP_ANSWER, content).map(Some)
+            }
             // It is made with its wish, of a GroupInfo that is not kept.
             Wish::Rejoin | Wish::Succeed => Ok(None),
             Wish::Leave => {
@@ -479,7 +497,7 @@ impl Group {
         Ok(add)
     }
 
-    fn prepare_message(&mut self, media_type: &str, content: &[u8]) -> Result<Prepared, MlsError> {
+    pub(super) fn prepare_message(&mut self, media_type: &str, content: &[u8]) -> Result<Prepared, MlsError> {
         let frame =
             Frame { position: self.window.position(), media_type: media_type.to_owned(), content: content.to_vec() };
         let plaintext = Zeroizing::new(frame.to_bytes().map_err(fault)?);
@@ -594,7 +612,7 @@ impl Group {
 
 /// Whether it becomes an application message.
 pub(super) fn is_message(wish: &Wish) -> bool {
-    matches!(wish, Wish::Send { .. } | Wish::Heartbeat)
+    matches!(wish, Wish::Send { .. } | Wish::Heartbeat | Wish::GapRequest { .. } | Wish::GapAnswer { .. })
 }
 
 fn submission(intent: IdempotencyKey, prepared: &Prepared, join: Option<JoinAccess>) -> Result<Submission, MlsError> {

@@ -1,13 +1,15 @@
 //! Carrying out what was wished.
 
+use std::convert::Infallible;
+
 use conclave_channel::{Entry, EntryKind};
 use conclave_engine::{
-    group::{Group, Status, Submission, SubmissionBody},
+    group::{GapFill, Group, Status, Submission, SubmissionBody},
     intent::Wish,
     outcome::Event,
 };
 use conclave_mls::crypto::hostile::with_bad_path_secrets;
-use conclave_names::{IdempotencyKey, Seq};
+use conclave_names::{IdempotencyKey, Seq, Timestamp};
 use conclave_protocol::{Code, Retry, v1::SubmitResponse};
 
 use super::{Actor, Surroundings};
@@ -64,6 +66,7 @@ impl Actor {
         let lazy = self.sabotage == Sabotage::NeverCommit;
         let mask = self.offence.and_then(Offence::bad_path_secrets).unwrap_or(0);
         let mut events: Vec<Event> = Vec::new();
+        self.tend_gaps(slot, now, &mut events);
         let Some(group) = self.member(slot) else { return Ok(Submitted::Nothing) };
         let mls = |error| Stop::violation(error);
         let last = (group.epoch_authenticator().map_err(mls)?, group.next_generation());
@@ -169,6 +172,24 @@ impl Actor {
                 Err(Stop::Unreachable)
             }
             Err(stop) => Err(stop),
+        }
+    }
+
+    /// Tells members that are back what they missed: some by themselves, others as their users would have it.
+    fn tend_gaps(&mut self, slot: usize, now: Timestamp, events: &mut Vec<Event>) {
+        let (always, disk) = (self.index.is_multiple_of(2), &self.disk);
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return };
+        let name = group.name().to_string();
+        let page = |after, limit| Ok::<_, Infallible>(disk.page(&name, after, limit));
+        let choice = if always { GapFill::Always } else { GapFill::Ask };
+        let told = events.len();
+        let Ok(()) = group.tend_gaps(choice, now, page, events);
+        let asked = events.iter().skip(told).filter_map(|event| match event {
+            Event::GapRequested { member, .. } => Some(member.clone()),
+            _ => None,
+        });
+        for asker in asked.collect::<Vec<_>>() {
+            let _given = group.fill_gap(&asker, now, page, events);
         }
     }
 

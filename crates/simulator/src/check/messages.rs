@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::EntryKind;
-use conclave_engine::writes::StoredMessage;
+use conclave_engine::{group::Told, writes::StoredMessage};
 use conclave_mls::content::Content;
 use conclave_names::{ClientUri, Seq};
 
@@ -162,6 +162,7 @@ impl Scene<'_> {
                 return Err(Stop::violation(format!("\"{}\" comes after what {} said later", read.text, read.sender)));
             }
         }
+        self.told(actor)?;
         self.in_causal_order(&name, &history)?;
         for (seq, text) in texts.iter().filter(|(seq, _)| !self.truth.void.contains(seq)) {
             if self.readers(*seq)?.is_some_and(|readers| readers.contains(client))
@@ -173,6 +174,26 @@ impl Scene<'_> {
             }
         }
         Ok(history.len())
+    }
+
+    /// What members have told to who missed it was said, by whom and where they say, and when it was a member.
+    fn told(&self, actor: &Actor) -> Result<(), Stop> {
+        let name = actor.name();
+        for row in actor.disk.told(&self.known.group.to_string()) {
+            let told = Told::parse(&row.body).map_err(Stop::violation)?;
+            if self.readers(Seq(row.seq))?.is_some_and(|readers| !readers.contains(actor.client())) {
+                return Err(Stop::violation(format!("{name} is told of entry {}, and was no member then", row.seq)));
+            }
+            let said = |message: &StoredMessage| {
+                (message.seq, message.id, message.time_ms) == (row.seq, row.id, row.time_ms)
+                    && (&message.sender, &message.body) == (&row.sender, &told.content)
+            };
+            let group = self.known.group.to_string();
+            if !self.world.actors.values().any(|actor| actor.disk.messages(&group).any(said)) {
+                return Err(Stop::violation(format!("{name} is told of what was not said at entry {}", row.seq)));
+            }
+        }
+        Ok(())
     }
 
     /// Everything comes after what its author knew of when it said it.
