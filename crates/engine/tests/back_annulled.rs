@@ -192,7 +192,10 @@ fn who_came_back_past_a_gap_goes_on_in_the_epoch_that_it_was_in() {
     bob.group().next_submission(now, &mut events).unwrap();
     bob.save();
     bob.restart();
-    assert!(events.iter().any(|event| matches!(event, Event::Annulled { epoch, .. } if *epoch == before)), "{events:?}");
+    assert!(
+        events.iter().any(|event| matches!(event, Event::Annulled { epoch, .. } if *epoch == before)),
+        "{events:?}"
+    );
     assert!(!events.contains(&Event::InvitationAnnulled {}), "{events:?}");
     assert_eq!(stands(&mut bob), (Status::Active, before));
     bob.say("as before");

@@ -392,7 +392,8 @@ fn told_of_the_oldest(texts: &[String], lost: usize) {
     alice.events.append(&mut events);
     alice.save();
     let told = failures(&alice);
-    let told: Vec<_> = told.iter().filter(|(_, reason)| reason.contains("is not sent again")).map(|(id, _)| *id).collect();
+    let told: Vec<_> =
+        told.iter().filter(|(_, reason)| reason.contains("is not sent again")).map(|(id, _)| *id).collect();
     assert_eq!(told, ids[..lost]);
     let noted = alice.store.messages.iter().filter(|row| contains(&row.body, b"is not sent again")).count();
     assert_eq!(noted, lost, "who dies now is told all the same");

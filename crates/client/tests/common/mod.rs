@@ -135,7 +135,7 @@ impl World {
     }
 
     /// A copy of all that the server has, as an operator takes it.
-    pub async fn back_up(&mut self) -> tempfile::TempDir {
+    pub async fn back_up(&mut self) -> TempDir {
         let listen = self.stop_delivery().await;
         let to = tempfile::tempdir().unwrap();
         copy(self.directories.last().unwrap().path(), to.path());
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Puts such a copy back.
-    pub async fn restore(&mut self, backup: &tempfile::TempDir) {
+    pub async fn restore(&mut self, backup: &TempDir) {
         let listen = self.stop_delivery().await;
         let directory = self.directories.last().unwrap().path();
         std::fs::remove_dir_all(directory).unwrap();

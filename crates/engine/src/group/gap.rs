@@ -147,6 +147,7 @@ pub(super) struct Gaps {
 }
 
 /// What an incarnation of the group leaves to the next.
+#[derive(Default)]
 pub(crate) struct GapHeritage(Option<Gap>, BTreeSet<MessageId>);
 
 fn told_key(group: &GroupUri, at: Seq) -> Vec<u8> {

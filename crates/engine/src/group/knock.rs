@@ -520,6 +520,7 @@ impl Group {
             wishes: BTreeMap::new(),
             done: BTreeMap::new(),
             unread: Seq(u64::MAX),
+            gap: GapHeritage::default(),
         }
     }
 

@@ -59,8 +59,8 @@ use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
 
 pub use access::Access;
-pub use again::{DONE_BYTES, DONE_MESSAGES};
 pub(crate) use access::fault;
+pub use again::{DONE_BYTES, DONE_MESSAGES};
 pub use create::NewGroup;
 pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
 pub use gap::{GAP_MESSAGES, GAP_MS, KIND_TOLD, Told};
