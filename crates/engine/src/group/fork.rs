@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Claim, Entry, Position, chain};
+use conclave_channel::{Claim, Entry, LogFault, Position, chain};
 use conclave_mls::components::EpochTag;
 use conclave_names::{ClientUri, Epoch, Hash, Seq, Timestamp};
 
@@ -55,6 +55,8 @@ pub(super) struct Branches {
     refused: Option<(Seq, Hash)>,
     /// Whether nothing of what we have could be read once more: our keys open only what comes after it.
     unreadable: bool,
+    /// The entry that was given out ahead of our place, by a server that takes the key of an invitation which is not settled.
+    ahead: Option<(Seq, Hash)>,
 }
 
 impl Group {
@@ -180,6 +182,35 @@ impl Group {
         if self.branches.refused.replace(seen) == Some(seen) {
             self.lose_branch(incoming.seq, events);
         }
+    }
+
+    /// The server gives out what comes behind our place, not what follows it. Where the commit that invited us was annulled before we had read
+    /// so far, another one may have begun an epoch of the same number with the same channel keys, by which our key reads from a later place
+    /// on. So what is ahead is asked for once more: if it is the same again, what invited us is void, and another invitation may
+    /// lead into that epoch. Says whether that may be.
+    pub(super) fn begins_ahead(&mut self, incoming: &Incoming, fault: &ProcessError, events: &mut Vec<Event>) -> bool {
+        let ahead = matches!(fault, ProcessError::Log(LogFault::Gap { expected, found }) if found > expected);
+        let invited = self.joined_by.is_some_and(|commit| commit != Hash::new([0; 32]));
+        if !ahead || !invited || !self.is_unproven() {
+            return false;
+        }
+        let seen = (incoming.seq, chain::entry_hash(&incoming.entry));
+        if self.branches.ahead.replace(seen) == Some(seen) {
+            self.branches.ahead = None;
+            events.extend(self.void_invitation());
+        }
+        true
+    }
+
+    /// Whether an entry was given out ahead of our place that is to be asked for once more.
+    pub(super) fn was_ahead(&self) -> bool {
+        self.branches.ahead.is_some()
+    }
+
+    /// The server gives out what follows our place, and did not before. It cannot have been right both times.
+    pub(super) fn ahead_before(&mut self) -> Option<ProcessError> {
+        let (found, _) = self.branches.ahead.take()?;
+        Some(LogFault::Gap { expected: self.window.position().seq.next(), found }.into())
     }
 
     /// After which place the log is to be read once more and given to [`Group::audit`], if it is.
