@@ -356,7 +356,7 @@ impl Client {
     }
 
     async fn read_group(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
-        self.found(name).await?;
+        self.found(name, events).await?;
         let mut refetched = false;
         loop {
             let group = self.group(name)?;

@@ -250,7 +250,7 @@ impl Group {
         now: Timestamp,
     ) -> Result<KnockPost, AskError> {
         let known = self.leaf_of(member).ok_or_else(|| AskError::KeyPackage("it was no member".to_owned()))?;
-        let about = Some((&self.name, self.leaves_to_replace()?));
+        let about = Some((self.knocks_about(), self.leaves_to_replace()?));
         let asked = Asked { member, identity_key: &known.identity_key };
         let leaf = MlsMessage::from_bytes(&key_package).map_err(MlsError::from)?;
         let leaf = leaf.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;

@@ -588,6 +588,10 @@ impl Group {
     pub fn founded(&mut self) {
         self.founding = None;
         self.touched = true;
+        if self.lost.take().is_some() {
+            // It said otherwise before.
+            self.status = Status::Active;
+        }
     }
 
     /// The group that this one goes on from.
