@@ -344,6 +344,10 @@ impl Group {
             // The epoch that we are left in needs another commit than the one that nobody could apply.
             return self.wish_first(Wish::Update).map(Some);
         }
+        // So does who is back because time alone annulled its removal: it may stand by a word behind it, which the removed cannot read.
+        if self.returned.is_some() && first.is_none_or(|first| self.mls.commit_required() && !first.wish.is_commit()) {
+            return self.wish_first(Wish::Update).map(Some);
+        }
         let next = self.intents.iter().find(|(_, intent)| !intent.ordered).map(|(order, intent)| {
             (*order, (is_message(&intent.wish) || intent.wish.is_reinit()) && intent.prepared.is_none())
         });
