@@ -54,6 +54,9 @@ impl Actor {
     pub(super) fn judge_place(&self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let Some(known) = around.ledger.slot(slot).cloned() else { return Ok(()) };
         let Some(place) = self.group(slot).filter(|_| self.is_active(slot)).map(Group::position) else { return Ok(()) };
+        if let Some(epoch) = self.group(slot).map(Group::epoch) {
+            around.ledger.back.insert((self.index, slot), epoch);
+        }
         let (_, entries) = around.server.log(&known.channel).map_err(Stop::Refused)?;
         if hash_at(&known, &entries, place.seq) != place.hash {
             around.ledger.victims.insert((self.index, slot));

@@ -221,6 +221,12 @@ impl Actor {
         listed.iter().any(|group| group.name == known.group && group.status == Status::Removed)
     }
 
+    /// Whether this client is or was in a group, for all that its disk says.
+    pub(crate) fn was_in(&self, slot: usize, ledger: &Ledger) -> bool {
+        let Some(known) = ledger.slot(slot) else { return false };
+        conclave_engine::group::list(&self.disk).unwrap_or_default().iter().any(|group| group.name == known.group)
+    }
+
     /// The group, if wishes are taken: also of who cannot follow just now.
     fn wisher(&mut self, slot: usize) -> Option<&mut Group> {
         self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() != Status::Removed)

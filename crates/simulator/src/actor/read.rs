@@ -184,7 +184,8 @@ impl Actor {
                 around.server.forget_view(self.index, &group.profile().channel);
                 self.put_group(slot, group);
                 self.close_session(slot);
-                if back {
+                let left = self.leave_for(around, slot, &events)?;
+                if back || left {
                     around.ledger.missed.insert((self.index, slot));
                     around.ledger.recoveries.readmitted += 1;
                 }
@@ -215,6 +216,7 @@ impl Actor {
         for slot in slots {
             around.ledger.uninvited.insert((self.index, slot));
             around.ledger.missed.insert((self.index, slot));
+            around.ledger.back.remove(&(self.index, slot));
         }
         Ok(())
     }
@@ -557,6 +559,12 @@ impl Actor {
         if source == Source::Stream {
             return Ok(Next::Page);
         }
+        let annulled = done.events.contains(&Event::InvitationAnnulled {});
+        if annulled && !moved {
+            // Another commit than the one that invited us began the epoch in which our key reads.
+            self.drop_invitation(around, Some(slot), "it was annulled before it was taken up")?;
+            return Ok(Next::Nothing);
+        }
         let behind = around.ledger.is_victim(self.index, slot) || self.group(slot).is_some_and(Group::wants_rejoin);
         if !moved && behind {
             // What follows is not for who is in the wrong log.
@@ -645,6 +653,7 @@ impl Actor {
             self.lately.remove(&slot);
             around.ledger.forget_signatures_in(self.index, slot);
             around.ledger.missed.insert((self.index, slot));
+            around.ledger.back.remove(&(self.index, slot));
         }
         if events.iter().any(|event| matches!(event, Event::IntentFailed { .. })) {
             let (actor, group) = (self.index, self.group(slot));

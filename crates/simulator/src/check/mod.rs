@@ -108,7 +108,8 @@ impl Scene<'_> {
         }
         for misdeed in self.ledger().misdeeds_in(self.slot) {
             let Deed::Offended(offence) = misdeed.deed else { continue };
-            let alone = self.world.is_alone_with_its_offence(misdeed.client, self.slot);
+            let alone = self.world.is_alone_with_its_offence(misdeed.client, self.slot)
+                || self.world.is_among_ghosts(misdeed.client, self.slot);
             if offence.is_void()
                 && !self.lost
                 && !alone
