@@ -1,6 +1,6 @@
 //! What becomes of a member that a successor's Welcome does not let in, and of what waits in the store for a succession.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 #[path = "common/anew.rs"]
 mod anew;
@@ -207,4 +207,31 @@ fn who_is_told_first_that_the_channel_is_anothers_and_then_that_it_is_not_goes_o
     people[0].drive_now(&mut world);
     people[2].sync(&world.ds);
     assert_eq!(people[2].texts(), ["after that"]);
+}
+
+/// A stream brings it before Bob has told the server of the channel, which Alice did.
+#[test]
+fn who_is_removed_from_a_successor_before_founding_it_founds_nothing() {
+    let mut world = World::new();
+    let mut people = frozen(&mut world);
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        go_on(person, &world);
+    }
+    found(&mut world, &mut people[0]);
+    let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
+    alice.say("to all");
+    alice.drive_now(&mut world);
+    carol.sync(&world.ds);
+    assert!(carol.group().founding().unwrap().is_none(), "there is a channel to read");
+    let users = vec![bob.user()];
+    assert!(bob.group().founding().unwrap().is_some());
+    alice.wish(conclave_engine::intent::Wish::Remove { users });
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    assert_eq!(*bob.group().status(), Status::Removed);
+    assert!(bob.group().founding().unwrap().is_none());
+    bob.restart();
 }

@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_names::{ClientUri, Epoch, GroupUri, Seq};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq};
 use mls_rs::MlsMessage;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::Zeroize as _;
@@ -29,6 +29,9 @@ use crate::{
     record::{self, RecordError},
     writes::{Room, Write},
 };
+
+/// Hashes of the commits by which epochs began.
+pub(super) type Beginnings = BTreeMap<Epoch, Hash>;
 
 /// Prefix of the rows.
 pub(super) const DONE: &[u8] = b"done/";
@@ -275,6 +278,25 @@ impl Group {
         let wished = if done.intent.wished == TO_ALL { TO_ALL } else { wished };
         let (order, intent) = (self.free_order(false), Intent { wished, ..done.intent });
         self.keep_done(order, &intent, done.began, done.commit);
+    }
+
+    /// By which commit each epoch began that is not settled. Of a branch that is not the group, nothing is known.
+    pub(super) fn beginnings(&self) -> Beginnings {
+        if self.is_in_wrong_branch() {
+            return Beginnings::new();
+        }
+        let open = self.ledger.open().iter();
+        open.filter_map(|open| Some((self.ledger.find(open.seq)?.0.next(), open.hash))).collect()
+    }
+
+    /// Our ledger is another member's now, who has read what we missed. What we did in epochs that began by other commits than there, or by
+    /// none yet, was annulled meanwhile. Of what is settled there, it cannot be told.
+    pub(super) fn revive_since(&mut self, before: &Beginnings, events: &mut Vec<Event>) {
+        let now = self.beginnings();
+        let void = |(epoch, hash): &(&Epoch, &Hash)| **epoch > self.ledger.settled() && now.get(epoch) != Some(*hash);
+        if let Some((first, _)) = before.iter().find(void) {
+            self.revive(None, Epoch(first.0.saturating_sub(1)), events);
+        }
     }
 
     /// Notes that commits are void.

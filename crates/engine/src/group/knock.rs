@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::{
     Group, Status, WishError,
     access::{each_member, fault, own_channel_key},
-    again::Done,
+    again::{Beginnings, Done},
     commit::as_add,
     confirmed::key_of_client,
     row,
@@ -178,6 +178,8 @@ pub(crate) struct Heritage {
     wishes: BTreeMap<u64, (Intent, bool)>,
     /// What would have to be said and changed once more if it were annulled.
     done: BTreeMap<u64, Done>,
+    /// By which commits the epochs began in which that was done.
+    beginnings: Beginnings,
     /// The first entry that was not read.
     unread: Seq,
 }
@@ -496,12 +498,12 @@ impl Group {
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
-        let mut done = self.take_done();
+        let (mut done, beginnings) = (self.take_done(), self.beginnings());
         done.retain(|_, done| done.outlives_incarnation());
         let last_added = self.last_added;
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
-        Heritage { old_leaves, members, wishes, done, unread }
+        Heritage { old_leaves, members, wishes, done, beginnings, unread }
     }
 
     /// Takes it over: what was wished is done now, but nothing is said if there are members that its writer does not know.
@@ -519,6 +521,11 @@ impl Group {
             if let Some((intent, unknown)) = heritage.wishes.remove(&order) {
                 self.take_over(self.free_order(false), intent, if unknown { before } else { known });
             }
+        }
+        let told = events.len();
+        self.revive_since(&heritage.beginnings, events);
+        for event in events.iter().skip(told) {
+            self.note(event, self.window.position().seq, now);
         }
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);

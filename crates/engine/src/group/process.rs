@@ -174,6 +174,8 @@ impl Group {
                     // It was checked that this is the next entry.
                     if self.window.advance_by(incoming.seq, kind, incoming.time, &hash).is_ok() {
                         self.returned = self.returned.filter(|removal| incoming.seq <= *removal);
+                        // Somebody else made the channel.
+                        self.founding = None;
                         let said = |event: &Event| matches!(event, Event::Message { .. });
                         // Somebody is to commit what we proposed.
                         let proposed = kind == EntryKind::Proposal && outcome == Outcome::Confirmed;
@@ -190,7 +192,8 @@ impl Group {
                 }
                 Err(fault) if self.doubt_place(&fault) => break,
                 Err(fault)
-                    if batch.first().is_some_and(|first| first.seq == incoming.seq) && self.begins_ahead(incoming, &fault, &mut done.events) =>
+                    if batch.first().is_some_and(|first| first.seq == incoming.seq)
+                        && self.begins_ahead(incoming, &fault, &mut done.events) =>
                 {
                     break;
                 }

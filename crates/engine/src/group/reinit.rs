@@ -576,7 +576,9 @@ impl Group {
     /// # Errors
     /// [`MlsError`] never in practice.
     pub fn founding(&self) -> Result<Option<Founding>, MlsError> {
-        let Some(group_info) = &self.founding else { return Ok(None) };
+        let Some(group_info) = self.founding.as_ref().filter(|_| self.status != Status::Removed) else {
+            return Ok(None);
+        };
         let access = self.access()?;
         let key_root = self.keys()?.tree.root();
         let (channel, epoch, group_info) = (access.channel, access.epoch, group_info.clone());
