@@ -118,8 +118,7 @@ impl Actor {
         around.ledger.tell(format!("    {} leaves group {left} for group {slot}", self.name()));
         self.close_session(left);
         self.hear(around, left, &told, &[])?;
-        let failed =
-            |id| told.iter().any(|event| matches!(event, Event::IntentFailed { intent, .. } if *intent == id));
+        let failed = |id| told.iter().any(|event| matches!(event, Event::IntentFailed { intent, .. } if *intent == id));
         around.ledger.excuse(|said| failed(said.intent));
         Ok(true)
     }

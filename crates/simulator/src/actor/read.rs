@@ -161,6 +161,7 @@ impl Actor {
             }
         }
         let back = self.group(slot).is_some_and(Group::wants_rejoin);
+        let was_in = self.was_in(slot, &around.ledger);
         let mut tree = invitation.tree().map_err(Stop::violation)?;
         while let Some(name) = tree.wanted().pop() {
             if around.weather.tamper(|tamper| tamper == Tamper::NoBlob).is_some() {
@@ -186,12 +187,16 @@ impl Actor {
                 self.close_session(slot);
                 let left = self.leave_for(around, slot, &events)?;
                 if back || left {
-                    around.ledger.missed.insert((self.index, slot));
                     around.ledger.recoveries.readmitted += 1;
+                }
+                if back || !was_in {
+                    // Of a successor it may have been a member from the start, without having got into it.
+                    around.ledger.missed.insert((self.index, slot));
                 }
                 self.save(around, slot)?;
                 self.hear(around, slot, &events, &[])?;
-                self.judge_place(around, slot)?;
+                let had = self.had(around, slot);
+                self.judge_place(around, slot, had)?;
             }
             // It waits.
             Err(JoinError::Undecided) if self.sabotage != Sabotage::InboxFirst => return Err(Stop::Alarmed),

@@ -197,7 +197,7 @@ impl Scene<'_> {
     }
 
     /// Whether a client could not take up an invitation, or not follow, when something was said: it was not back by then.
-    fn came_late(&self, actor: &Actor, seq: Seq) -> bool {
+    pub(super) fn came_late(&self, actor: &Actor, seq: Seq) -> bool {
         let place = (actor.index(), self.slot);
         let epoch = self.entries.iter().find(|row| row.seq == seq).map(|row| row.epoch);
         let before = || self.ledger().back.get(&place).is_none_or(|back| epoch < Some(*back));

@@ -1,5 +1,6 @@
 //! What must hold when everything is calm.
 
+mod changes;
 mod messages;
 mod truth;
 
@@ -77,6 +78,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
             continue;
         }
         report.members += scene.members_agree()?;
+        scene.records_agree()?;
         scene.messages(&mut report)?;
     }
     messages::none_twice(world)?;
