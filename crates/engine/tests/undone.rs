@@ -386,6 +386,8 @@ fn what_was_annulled_where_its_writer_could_not_read_is_said_again_by_who_is_let
             assert_eq!(replays(person), 0, "Bob does what he has to");
         }
         assert_eq!(messages(&world), 1 + usize::from(is_annulled));
+        let told = bob.events.iter().any(|event| matches!(event, Event::Annulled { .. }));
+        assert_eq!(told, is_annulled, "his record of changes says so, too");
         assert!(failures(&bob).is_empty(), "{:?}", failures(&bob));
     }
 }

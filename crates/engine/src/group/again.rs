@@ -30,8 +30,8 @@ use crate::{
     writes::{Room, Write},
 };
 
-/// Hashes of the commits by which epochs began.
-pub(super) type Beginnings = BTreeMap<Epoch, Hash>;
+/// The commits by which epochs began: their places, and the hashes of their entries.
+pub(super) type Beginnings = BTreeMap<Epoch, (Seq, Hash)>;
 
 /// Prefix of the rows.
 pub(super) const DONE: &[u8] = b"done/";
@@ -286,16 +286,20 @@ impl Group {
             return Beginnings::new();
         }
         let open = self.ledger.open().iter();
-        open.filter_map(|open| Some((self.ledger.find(open.seq)?.0.next(), open.hash))).collect()
+        open.filter_map(|open| Some((self.ledger.find(open.seq)?.0.next(), (open.seq, open.hash)))).collect()
     }
 
     /// Our ledger is another member's now, who has read what we missed. What we did in epochs that began by other commits than there, or by
     /// none yet, was annulled meanwhile. Of what is settled there, it cannot be told.
     pub(super) fn revive_since(&mut self, before: &Beginnings, events: &mut Vec<Event>) {
         let now = self.beginnings();
-        let void = |(epoch, hash): &(&Epoch, &Hash)| **epoch > self.ledger.settled() && now.get(epoch) != Some(*hash);
-        if let Some((first, _)) = before.iter().find(void) {
-            self.revive(None, Epoch(first.0.saturating_sub(1)), events);
+        let void = |(epoch, began): &(&Epoch, &(Seq, Hash))| {
+            **epoch > self.ledger.settled() && now.get(epoch) != Some(*began)
+        };
+        if let Some((first, (commit, _))) = before.iter().find(void) {
+            let epoch = Epoch(first.0.saturating_sub(1));
+            events.push(Event::Annulled { commit: *commit, epoch });
+            self.revive(None, epoch, events);
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) struct Branches {
     silence: Option<Timestamp>,
     /// The entry that did not follow on what we have.
     refused: Option<(Seq, Hash)>,
-    /// Whether nothing of what we have could be read once more: our keys open only what comes after it.
+    /// Whether a part of what we have could not be read once more: our keys open only what comes after it.
     unreadable: bool,
     /// The entry that was given out ahead of our place, by a server that takes the key of an invitation which is not settled.
     ahead: Option<(Seq, Hash)>,
@@ -228,7 +228,7 @@ impl Group {
     pub fn audit(&mut self, batch: &[Incoming], events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(mut place) = self.branches.audit.take() else { return Ok(()) };
         let end = self.window.position().seq;
-        self.branches.unreadable = batch.first().is_some_and(|first| first.seq > end);
+        self.branches.unreadable = batch.first().is_some_and(|first| first.seq > place.seq.next());
         // The place that we joined from is before what our key may read.
         let first =
             batch.first().and_then(|first| Some(Seq(first.seq.0.checked_sub(1)?))).filter(|seq| *seq > place.seq);

@@ -58,7 +58,7 @@ impl Group {
         let mut told = Vec::new();
         self.revive_since(&before, &mut told);
         for event in told {
-            self.note(&event, place, now);
+            self.note(&event, self.window.position().seq, now);
         }
         let (reason, branch) = if wrong {
             ("this client followed a branch that is not the group", Branch::Resumed)

@@ -568,6 +568,13 @@ impl Group {
                 self.suspect_branch();
                 Err(refusal.clone())
             }
+            // It speaks of our place or our epoch: the server has another log than we, or another branch. What was wished is done once we are back.
+            Code::HandshakeRefused if is_about_our_place(refusal) => {
+                intent.prepared = None;
+                self.save_intent(order);
+                self.signs_for_another_log(self.window.position().seq.next(), events);
+                Err(refusal.clone())
+            }
             _ if refusal.retry() == Retry::Never => {
                 let time = self.window.time();
                 if let Err(reason) = self.goes_without(order, refusal) {
@@ -578,6 +585,11 @@ impl Group {
             _ => Err(refusal.clone()),
         }
     }
+}
+
+/// Whether the DS refuses a handshake message for what it says of where its sender stands.
+fn is_about_our_place(refusal: &Refusal) -> bool {
+    refusal.metadata.get("reason").is_some_and(|reason| reason == "authenticated-data")
 }
 
 /// Whether it becomes an application message.

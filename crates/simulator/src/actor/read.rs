@@ -194,6 +194,7 @@ impl Actor {
                     around.ledger.missed.insert((self.index, slot));
                 }
                 self.save(around, slot)?;
+                self.say_again(around, slot, &events);
                 self.hear(around, slot, &events, &[])?;
                 let had = self.had(around, slot);
                 self.judge_place(around, slot, had)?;
@@ -375,16 +376,19 @@ impl Actor {
     fn page_once_more(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
         let skew = self.skew;
         let accesses = self.group(slot).map(Group::accesses).transpose().map_err(Stop::violation)?;
+        let mut earliest: Option<Vec<LoggedEntry>> = None;
+        let first = |page: &[LoggedEntry]| page.first().map_or(u64::MAX, |first| first.seq);
         for access in accesses.unwrap_or_default() {
             let opened = around.call(|server| server.open(skew, &Opener::Member(access)));
             let page = opened.and_then(|mut session| around.call(|server| server.fetch(&mut session, after, PAGE)));
             match page {
-                Ok(page) if page.first().is_some_and(|first| first.seq == after.next().0) => return Ok(page),
+                Ok(page) if first(&page) == after.next().0 => return Ok(page),
+                Ok(page) if first(&page) < first(earliest.as_deref().unwrap_or_default()) => earliest = Some(page),
                 Ok(_) | Err(Stop::Refused(_)) => {}
                 failed => return failed,
             }
         }
-        self.page_after(around, slot, after)
+        earliest.map_or_else(|| self.page_after(around, slot, after), Ok)
     }
 
     /// A session of the newest epoch that the service takes a key of, before the one that we are in.

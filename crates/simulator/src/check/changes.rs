@@ -74,7 +74,9 @@ impl Scene<'_> {
             for (actor, record) in &records {
                 let had = record.changes.get(&commit);
                 if self.truth.void.contains(&commit) {
-                    if had.is_some() && record.annulled.range(..=commit).next().is_none() && !self.has_stopped(actor) {
+                    // Who was away may have missed it.
+                    let excused = self.ledger().missed.contains(&(actor.index(), self.slot)) || self.has_stopped(actor);
+                    if had.is_some() && record.annulled.range(..=commit).next().is_none() && !excused {
                         return Err(Stop::violation(format!(
                             "{} has a record of commit {commit}, and none that it was annulled",
                             actor.name()
