@@ -200,7 +200,8 @@ fn who_cannot_read_that_its_invitation_was_annulled_takes_up_the_next_one_and_no
 /// Dave has two invitations to epochs of one number: the first is of Alice's commit, which was annulled before he came, the other of Carol's,
 /// with the same last resort. Gives where what Carol's epoch may read begins.
 fn twice_invited(world: &mut World, dave: &mut Person) -> ([Person; 3], Vec<Incoming>) {
-    let [mut alice, bob, mut carol] = trio(world);
+    let mut people = trio(world);
+    let [alice, _, carol] = &mut people;
     let fresh = key_packages::generate(&dave.account, &dave.mls, dave.suite, &world.address_key, 0, true, NOW).unwrap();
     dave.store.apply(fresh.writes);
     let last_resort = fresh.last_resort.unwrap();
@@ -217,7 +218,7 @@ fn twice_invited(world: &mut World, dave: &mut Person) -> ([Person; 3], Vec<Inco
     let newest = world.ds.welcomes.pop().unwrap();
     dave.join(world);
     world.ds.welcomes.push(newest);
-    ([alice, bob, carol], world.ds.after(read))
+    (people, world.ds.after(read))
 }
 
 /// The key by which Alice invited Dave opens the epoch that Carol's commit began, and reads from there.

@@ -354,20 +354,21 @@ fn who_was_never_a_member_is_told_what_was_not_said() {
 
 /// Bob says something in the epoch that Alice's commit began, which is annulled or not; then entries are gone that he has not read.
 fn said_before_what_is_gone(world: &mut World, is_annulled: bool) -> [Person; 3] {
-    let [mut alice, mut bob, mut carol] = trio(world);
+    let mut people = trio(world);
+    let [alice, bob, carol] = &mut people;
     let access = carol.group().access().unwrap();
-    change(&mut alice, world, Wish::Update);
-    said(&mut bob, world, "what Bob said");
+    change(alice, world, Wish::Update);
+    said(bob, world, "what Bob said");
     alice.sync(&world.ds);
     if is_annulled {
         annul(world, &[&access]);
         // The law's word, in an entry.
-        change(&mut carol, world, Wish::Update);
+        change(carol, world, Wish::Update);
         alice.sync(&world.ds);
     }
     bob.group().position_gone(None, &mut Vec::new());
     bob.save();
-    [alice, bob, carol]
+    people
 }
 
 #[test]

@@ -293,9 +293,8 @@ impl Group {
     /// none yet, was annulled meanwhile. Of what is settled there, it cannot be told.
     pub(super) fn revive_since(&mut self, before: &Beginnings, events: &mut Vec<Event>) {
         let now = self.beginnings();
-        let void = |(epoch, began): &(&Epoch, &(Seq, Hash))| {
-            **epoch > self.ledger.settled() && now.get(epoch) != Some(*began)
-        };
+        let void =
+            |(epoch, began): &(&Epoch, &(Seq, Hash))| **epoch > self.ledger.settled() && now.get(epoch) != Some(*began);
         if let Some((first, (commit, _))) = before.iter().find(void) {
             let epoch = Epoch(first.0.saturating_sub(1));
             events.push(Event::Annulled { commit: *commit, epoch });
