@@ -33,13 +33,13 @@ async fn drop_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<
 async fn follows(alice: &mut Client, bob: &mut Client, group: &GroupUri, suite: u16, polls: usize) -> GroupUri {
     let mut listener = bob.listen();
     // It is attached everywhere.
-    let _ = drop_after(200, listener.next()).await;
+    let _ = Box::pin(drop_after(200, listener.next())).await;
     alice.reinit(group, suite, false).await.unwrap();
     let text = format!("after {polls}");
     let listens = async {
         let mut heard = Vec::new();
         for _ in 0..6 {
-            heard.extend(drop_after(polls, listener.next()).await.into_iter().flat_map(Result::unwrap));
+            heard.extend(Box::pin(drop_after(polls, listener.next())).await.into_iter().flat_map(Result::unwrap));
         }
         let said = |happened: &ClientEvent| matches!(&happened.event, Event::Message { text: Some(said), .. } if *said == text);
         while !heard.iter().any(said) {

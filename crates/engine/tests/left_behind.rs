@@ -1,6 +1,6 @@
 //! What becomes of a member that a successor's Welcome does not let in, and of what waits in the store for a succession.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 #[path = "common/anew.rs"]
 mod anew;
@@ -122,4 +122,116 @@ fn a_member_that_the_successors_welcome_does_not_let_in_knocks_and_is_let_in() {
     }
     let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
     agree(&mut [alice, bob, carol]);
+}
+
+/// The server hides from Bob the successor that Alice has made. So he makes one, and takes it for that of everybody. They have one name, and one
+/// channel at the server, which Alice told it of.
+fn bob_goes_on_alone(world: &mut World) -> Vec<Person> {
+    let mut people = frozen(world);
+    people[1].say("what Bob says meanwhile");
+    let hidden = world.ds.entries.len();
+    make(world, 0, &mut people);
+    make(world, 1, &mut people);
+    people[0].drive(world);
+    let true_log = world.ds.entries.split_off(hidden);
+    people[1].drive(world);
+    go_on(&mut people[1], world);
+    world.ds.entries.truncate(hidden);
+    world.ds.entries.extend(true_log);
+    people[2].sync(&world.ds);
+    for at in [0, 2] {
+        go_on(&mut people[at], world);
+    }
+    assert_eq!(people[1].group().name().clone(), *people[0].group().name());
+    assert_ne!(people[1].group().key_root().unwrap(), people[0].group().key_root().unwrap());
+    found(world, &mut people[0]);
+    people
+}
+
+#[test]
+fn who_went_on_in_another_successor_than_the_others_knocks_and_is_let_in() {
+    let mut world = World::new();
+    let mut people = bob_goes_on_alone(&mut world);
+    let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
+    let mut told = Vec::new();
+    bob.group().not_founded(&mut told);
+    assert!(matches!(told.as_slice(), [Event::Stuck { reason, .. }] if reason.contains("another channel")), "{told:?}");
+    bob.save();
+    bob.restart();
+    assert!(matches!(bob.group().status(), Status::Stuck { .. }) && bob.group().wants_rejoin());
+    assert!(bob.group().founding().unwrap().is_some(), "the server may think otherwise another time");
+    told.clear();
+    bob.group().not_founded(&mut told);
+    assert_eq!(told, [], "it is told once");
+    assert!(bob.group().knock_due(world.ds.now()).unwrap() <= world.ds.now());
+    // Nothing of the channel that the server has is for what Bob has.
+    bob.sync(&world.ds);
+    assert_eq!(bob.group().position().seq.0, 0);
+
+    for person in [&mut *alice, &mut *bob] {
+        person.suite = NEW;
+    }
+    let knocked = knock(&world, bob, alice);
+    assert_eq!(knocked.group(), alice.group().predecessor(), "of what they had in common");
+    let package = bob.key_package(&world);
+    let fresh = knocked.with_key_package(&alice.mls, package, world.ds.now()).unwrap();
+    alice.group().answer(&fresh, world.ds.now()).unwrap();
+    alice.drive_now(&mut world);
+    bob.join(&world);
+    assert_eq!(bob.group().founding().unwrap().map(|founding| founding.channel), None);
+    bob.drive_now(&mut world);
+    for person in [&mut *alice, &mut *carol] {
+        person.sync(&world.ds);
+        assert_eq!(person.texts(), ["what Bob says meanwhile"]);
+    }
+    agree(&mut [alice, bob, carol]);
+}
+
+#[test]
+fn who_is_told_first_that_the_channel_is_anothers_and_then_that_it_is_not_goes_on() {
+    let mut world = World::new();
+    let mut people = bob_goes_on_alone(&mut world);
+    let carol = &mut people[2];
+    carol.group().not_founded(&mut Vec::new());
+    carol.save();
+    carol.restart();
+    carol.group().founded();
+    carol.save();
+    carol.restart();
+    assert_eq!(*carol.group().status(), Status::Active);
+    assert!(carol.group().founding().unwrap().is_none());
+    // Of who has the channel's word, no other counts.
+    carol.group().not_founded(&mut Vec::new());
+    assert_eq!(*carol.group().status(), Status::Active);
+    people[0].say("after that");
+    people[0].drive_now(&mut world);
+    people[2].sync(&world.ds);
+    assert_eq!(people[2].texts(), ["after that"]);
+}
+
+/// A stream brings it before Bob has told the server of the channel, which Alice did.
+#[test]
+fn who_is_removed_from_a_successor_before_founding_it_founds_nothing() {
+    let mut world = World::new();
+    let mut people = frozen(&mut world);
+    make(&world, 0, &mut people);
+    people[0].drive(&mut world);
+    for person in &mut people {
+        person.sync(&world.ds);
+        go_on(person, &world);
+    }
+    found(&mut world, &mut people[0]);
+    let [alice, bob, carol] = people.as_mut_slice() else { panic!() };
+    alice.say("to all");
+    alice.drive_now(&mut world);
+    carol.sync(&world.ds);
+    assert!(carol.group().founding().unwrap().is_none(), "there is a channel to read");
+    let users = vec![bob.user()];
+    assert!(bob.group().founding().unwrap().is_some());
+    alice.wish(conclave_engine::intent::Wish::Remove { users });
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    assert_eq!(*bob.group().status(), Status::Removed);
+    assert!(bob.group().founding().unwrap().is_none());
+    bob.restart();
 }

@@ -4,13 +4,13 @@
 mod common;
 
 use common::*;
-use conclave_channel::{Entry, law::DISPUTE_MS};
+use conclave_channel::{Entry, LogFault, law::DISPUTE_MS};
 use conclave_engine::{
-    group::{Group, Status, SubmissionBody},
+    group::{Group, Incoming, Status, SubmissionBody},
     intent::Wish,
     invitation::{Invitation, JoinError, load_key_packages},
     key_packages,
-    outcome::Event,
+    outcome::{Event, ProcessError},
 };
 
 const MINUTE: u64 = 60_000;
@@ -195,4 +195,91 @@ fn who_cannot_read_that_its_invitation_was_annulled_takes_up_the_next_one_and_no
         let again = accept(&world, &mut dave);
         assert!(matches!(again, Err(JoinError::Old)), "{again:?}");
     }
+}
+
+/// Dave has two invitations to epochs of one number: the first is of Alice's commit, which was annulled before he came, the other of Carol's,
+/// with the same last resort. Gives where what Carol's epoch may read begins.
+fn twice_invited(world: &mut World, dave: &mut Person) -> ([Person; 3], Vec<Incoming>) {
+    let mut people = trio(world);
+    let [alice, _, carol] = &mut people;
+    let fresh = key_packages::generate(&dave.account, &dave.mls, dave.suite, &world.address_key, 0, true, NOW).unwrap();
+    dave.store.apply(fresh.writes);
+    let last_resort = fresh.last_resort.unwrap();
+    let access = carol.group().access().unwrap();
+    alice.wish(Wish::Add { key_packages: vec![last_resort.clone()] });
+    alice.drive_now(world);
+    dispute(world, &access, 0);
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    carol.sync(&world.ds);
+    let read = carol.group().position().seq;
+    carol.wish(Wish::Add { key_packages: vec![last_resort] });
+    carol.drive_now(world);
+    // The newest is tried first.
+    let newest = world.ds.welcomes.pop().unwrap();
+    dave.join(world);
+    world.ds.welcomes.push(newest);
+    (people, world.ds.after(read))
+}
+
+/// The key by which Alice invited Dave opens the epoch that Carol's commit began, and reads from there.
+#[test]
+fn who_is_given_entries_ahead_by_the_key_of_a_void_invitation_takes_the_next_one() {
+    let mut world = World::new();
+    let mut dave = world.person("dave");
+    let ([mut alice, mut bob, mut carol], ahead) = twice_invited(&mut world, &mut dave);
+    let again = accept(&world, &mut dave);
+    assert!(matches!(again, Err(JoinError::Member)), "as long as the first holds: {again:?}");
+    let place = dave.group().position();
+    let done = dave.group().process(&ahead);
+    assert_eq!((done.fault, done.events), (None, vec![]), "nobody is accused of what an annulment does");
+    assert!(dave.group().wants_refetch() && dave.group().position() == place);
+    let done = dave.group().process(&ahead);
+    // And the keys that were to follow those of the last resort are not needed.
+    assert!(matches!(done.events.as_slice(), [Event::InvitationAnnulled {}, Event::IntentFailed { .. }]));
+    assert_eq!(done.fault, None);
+    assert!(!dave.group().wants_refetch());
+    dave.save();
+    dave.restart();
+
+    dave.group = Some(accept(&world, &mut dave).unwrap());
+    dave.save();
+    for person in [&mut alice, &mut bob, &mut carol, &mut dave] {
+        person.sync(&world.ds);
+    }
+    agree(&mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+}
+
+#[test]
+fn a_server_that_gives_out_entries_ahead_and_then_those_before_them_is_found_out() {
+    let mut world = World::new();
+    let mut dave = world.person("dave");
+    let ([mut alice, ..], ahead) = twice_invited(&mut world, &mut dave);
+    let place = dave.group().position().seq;
+    assert_eq!(dave.group().process(&ahead).fault, None);
+    let honest = world.ds.after(place);
+    let done = dave.group().process(&honest);
+    let gap = ProcessError::Log(LogFault::Gap { expected: place.next(), found: ahead[0].seq });
+    assert_eq!((done.fault, done.outcomes), (Some(gap), vec![]));
+    // What it gives out now can be read all the same.
+    assert!(!dave.group().wants_refetch());
+    assert_eq!(dave.group().process(&honest).fault, None);
+    // And who may have read to the end is a member by no invitation that can be void.
+    let place = alice.group().position().seq;
+    let ahead: Vec<_> = world.ds.after(place).into_iter().skip(1).collect();
+    assert!(alice.group().process(&ahead).fault.is_some());
+}
+
+/// The server may give out something else each time.
+#[test]
+fn other_entries_ahead_prove_nothing() {
+    let mut world = World::new();
+    let mut dave = world.person("dave");
+    let (_, ahead) = twice_invited(&mut world, &mut dave);
+    let other: Vec<_> = world.ds.after(dave.group().position().seq).into_iter().skip(1).collect();
+    assert_ne!(other[0].seq, ahead[0].seq);
+    for batch in [&ahead, &other, &ahead, &other] {
+        let done = dave.group().process(batch);
+        assert!(done.events.is_empty() && dave.group().wants_refetch(), "{:?}", done.events);
+    }
+    assert_eq!(*dave.group().status(), Status::Active);
 }

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use conclave_channel::{Entry, EntryKind, law::DISPUTE_MS};
 use conclave_engine::{
-    group::{Access, DONE_BYTES, DONE_MESSAGES, Status},
+    group::{Access, DONE_BYTES, DONE_MESSAGES, RejoinError, Status},
     intent::Wish,
     outcome::Event,
 };
@@ -423,4 +423,72 @@ fn of_more_bytes_than_are_kept_for_an_annulment_the_oldest_are_told_of() {
     let text = |number: usize| format!("{number} {}", "x".repeat(limits::TEXT - 100));
     let texts: Vec<_> = (0..fit + 3).map(text).collect();
     told_of_the_oldest(&texts, 3);
+}
+
+/// Bob says something in the epoch that Alice's commit began, which is annulled or not; then entries are gone that he has not read.
+fn said_before_what_is_gone(world: &mut World, is_annulled: bool) -> [Person; 3] {
+    let mut people = trio(world);
+    let [alice, bob, carol] = &mut people;
+    let access = carol.group().access().unwrap();
+    change(alice, world, Wish::Update);
+    said(bob, world, "what Bob said");
+    alice.sync(&world.ds);
+    if is_annulled {
+        annul(world, &[&access]);
+        // The law's word, in an entry.
+        change(carol, world, Wish::Update);
+        alice.sync(&world.ds);
+    }
+    bob.group().position_gone(None, &mut Vec::new());
+    bob.save();
+    people
+}
+
+#[test]
+fn what_was_annulled_where_its_writer_could_not_read_is_said_again_by_who_is_let_in() {
+    for is_annulled in [true, false] {
+        let mut world = World::new();
+        let [mut alice, mut bob, mut carol] = said_before_what_is_gone(&mut world, is_annulled);
+        knock(&world, &mut bob, &mut alice).unwrap();
+        alice.drive_now(&mut world);
+        bob.join(&world);
+        bob.restart();
+        settle(&mut bob, &mut world);
+        for person in [&mut alice, &mut carol] {
+            settle(person, &mut world);
+            assert_eq!(person.texts().last().unwrap(), "what Bob said");
+            assert_eq!(replays(person), 0, "Bob does what he has to");
+        }
+        assert_eq!(messages(&world), 1 + usize::from(is_annulled));
+        let told = bob.events.iter().any(|event| matches!(event, Event::Annulled { .. }));
+        assert_eq!(told, is_annulled, "his record of changes says so, too");
+        assert!(failures(&bob).is_empty(), "{:?}", failures(&bob));
+    }
+}
+
+#[test]
+fn so_it_is_by_who_comes_back_from_outside() {
+    for is_annulled in [true, false] {
+        let mut world = World::new();
+        let [mut alice, mut bob, mut carol] = said_before_what_is_gone(&mut world, is_annulled);
+        // There is something that he has not read, and the committer of the GroupInfo had.
+        carol.sync(&world.ds);
+        change(&mut carol, &mut world, Wish::Update);
+        alice.sync(&world.ds);
+        said(&mut alice, &mut world, "meanwhile");
+        change(&mut carol, &mut world, Wish::Update);
+        let begun = bob.begin_rejoin(&world, false);
+        assert_eq!(begun, Err(RejoinError::ReadOn), "from where the GroupInfo's committer stood");
+        bob.restart();
+        bob.sync(&world.ds);
+        bob.begin_rejoin(&world, false).unwrap();
+        settle(&mut bob, &mut world);
+        assert_eq!(*bob.group().status(), Status::Active);
+        for person in [&mut alice, &mut carol] {
+            settle(person, &mut world);
+            assert!(person.texts().iter().any(|text| text == "what Bob said"), "{:?}", person.texts());
+            assert_eq!(replays(person), 0);
+        }
+        assert_eq!(messages(&world), 2 + usize::from(is_annulled));
+    }
 }

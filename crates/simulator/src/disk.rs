@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, convert::Infallible};
 
 use conclave_engine::{
-    group::{KIND_MESSAGE, KIND_TOLD},
+    group::{KIND_EVENT, KIND_MESSAGE, KIND_TOLD},
+    outcome::Event,
     writes::{Room, Rows, StoredMessage, Write},
 };
 use conclave_names::{Epoch, Seq};
@@ -60,6 +61,12 @@ impl Disk {
             page.push(message.clone());
         }
         page
+    }
+
+    /// What a group's history says that happened, besides messages, with its places.
+    pub(crate) fn events(&self, group: &str) -> impl Iterator<Item = (Seq, Event)> {
+        let of = self.messages.values().filter(move |row| row.group == group && row.kind == KIND_EVENT);
+        of.filter_map(|row| Some((Seq(row.seq), serde_json::from_slice(&row.body).ok()?)))
     }
 
     /// Whether a message is there under this name, from another place.

@@ -186,6 +186,8 @@ pub(crate) struct Ledger {
     pub(crate) uninvited: BTreeSet<(usize, usize)>,
     /// Clients that could not take up an invitation at some time, by group.
     pub(crate) missed: BTreeSet<(usize, usize)>,
+    /// In which epoch those have come back who could not.
+    pub(crate) back: BTreeMap<(usize, usize), Epoch>,
     /// Clients that could not follow a group at some time.
     pub(crate) stuck: BTreeSet<(usize, usize)>,
     /// Messages that clients had, by group and place, when they left another log for the group's.
@@ -203,6 +205,10 @@ pub(crate) struct Ledger {
     pub(crate) found_late: BTreeSet<usize>,
     /// Clients that are shown nothing more of a group's log.
     pub(crate) stalled: BTreeSet<(usize, usize)>,
+    /// The groups that successors go on from to which somebody came who lives in another log.
+    pub(crate) branched: BTreeMap<usize, usize>,
+    /// What clients were told that they cannot read, by group and place.
+    pub(crate) unread: BTreeSet<(usize, usize, Seq)>,
     /// What the server has signed for, by client and group.
     pub(crate) signed: BTreeSet<(usize, usize, Seq)>,
     /// What clients were told to be hidden of that.
@@ -261,12 +267,36 @@ impl Ledger {
     }
 
     /// Who lives in another log comes to a successor, be it that of all others or not. Gives its slot.
-    pub(crate) fn succeed_apart(&mut self, made: Slot) -> usize {
+    pub(crate) fn succeed_apart(&mut self, client: usize, slot: usize, made: Slot) -> usize {
+        let at = self.place_apart(client, made);
+        self.branched.insert(at, slot);
+        at
+    }
+
+    fn place_apart(&mut self, client: usize, made: Slot) -> usize {
         if let Some(at) = self.slot_of(&made.group) {
+            // All successors of a group have one name.
+            if self.slot(at).is_some_and(|known| known.key_root != made.key_root) {
+                self.victims.insert((client, at));
+            }
             return at;
         }
         self.slots.push(Some(Slot { orphan: true, ..made }));
         self.slots.len() - 1
+    }
+
+    /// The service has another channel in place of a successor's. Who lives in the true log meets with that only where one that lives in
+    /// another came to the service first: then the group that the others went on in never begins.
+    pub(crate) fn usurped(&mut self, client: usize, slot: usize) -> Result<(), Stop> {
+        if self.is_victim(client, slot) {
+            return Ok(());
+        }
+        let apart = self.line_to(slot).into_iter().skip(1).any(|before| self.has_victims(before));
+        let Some(known) = self.slots.get_mut(slot).and_then(Option::as_mut).filter(|_| apart) else {
+            return Err(Stop::violation(format!("client {client} finds the channel of group {slot} taken")));
+        };
+        known.orphan = true;
+        Ok(())
     }
 
     /// Somebody comes to the successor of a group. Gives its slot.
@@ -391,7 +421,13 @@ impl Ledger {
         self.tell(format!("    client {client} notices in group {slot}: {what}"));
         let explained = self.misdeeds.iter().any(|misdeed| {
             // Inboxes are no group's.
-            let here = misdeed.slot == slot || (alarm == Alarm::Invitation && misdeed.client == client);
+            // And who goes on in another successor than the others was shown another log of the group before.
+            let before = || {
+                let another = matches!(misdeed.deed, Deed::Lied(lie) if lie.is_another_log());
+                let from = self.branched.get(&slot).copied().unwrap_or(slot);
+                another && self.is_victim(client, slot) && self.line_to(from).contains(&misdeed.slot)
+            };
+            let here = misdeed.slot == slot || (alarm == Alarm::Invitation && misdeed.client == client) || before();
             here && misdeed.deed.explains(alarm)
         });
         if !explained {
@@ -448,7 +484,10 @@ impl Ledger {
                     }
                     (Alarm::Wish, format!("a wish failed: {reason}"))
                 }
-                Event::Refused { seq, reason } => (Alarm::Refused, format!("entry {seq} is refused: {reason}")),
+                Event::Refused { seq, reason } => {
+                    self.unread.insert((client, slot, *seq));
+                    (Alarm::Refused, format!("entry {seq} is refused: {reason}"))
+                }
                 Event::Stuck { seq, reason } => (Alarm::Stuck, format!("entry {seq} cannot be followed: {reason}")),
                 Event::ReceiptInvalid { seq } => (Alarm::Receipt, format!("the receipt of {seq} is invalid")),
                 Event::ReceiptBroken { seq, .. } => (Alarm::Receipt, format!("the receipt of {seq} is broken")),
@@ -463,6 +502,7 @@ impl Ledger {
             };
             if matches!(alarm, Alarm::Stuck | Alarm::Gone) {
                 self.stuck.insert((client, slot));
+                self.back.remove(&(client, slot));
             }
             self.alarm(client, slot, alarm, &what)?;
         }

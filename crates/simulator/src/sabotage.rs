@@ -58,11 +58,13 @@ pub enum Sabotage {
     Scramble,
     /// What the server has signed for and does not show is not missed.
     Incurious,
+    /// That a member was removed is not recorded.
+    ForgetChange,
 }
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -87,6 +89,7 @@ impl Sabotage {
         Self::ReuseCommitKey,
         Self::Scramble,
         Self::Incurious,
+        Self::ForgetChange,
     ];
 
     /// Who must break the rules for the fault to show.
@@ -128,6 +131,7 @@ impl Sabotage {
             Self::ReuseCommitKey => "reuse-commit-key",
             Self::Scramble => "scramble",
             Self::Incurious => "incurious",
+            Self::ForgetChange => "forget-change",
         }
     }
 }

@@ -426,7 +426,9 @@ impl World {
             Deed::Offended(offence) => offence.bad_path_secrets().is_some(),
             Deed::Tampered(_) => false,
         };
-        let any = !ledger.uninvited.is_empty() || ledger.has_victims(slot) || ledger.misdeeds_in(slot).any(locks_out);
+        // Also before the group was made anew: who was locked out then is in the successor by name.
+        let any = |slot| ledger.has_victims(slot) || ledger.misdeeds_in(slot).any(locks_out);
+        let any = !ledger.uninvited.is_empty() || ledger.line_to(slot).into_iter().any(any);
         any && self.actors.values().all(|actor| actor.index() == client || ghost(actor))
     }
 
@@ -458,7 +460,26 @@ impl World {
             let gone = ledger.slot(earlier).is_some_and(|known| known.successor.is_some());
             gone && (ledger.is_victim(actor.index(), earlier) || actor.group(earlier).is_some_and(stuck))
         };
-        (actor.group(slot).is_none() || lost(slot)) && ledger.line_to(slot).into_iter().any(lost)
+        (!actor.was_in(slot, ledger) || lost(slot)) && ledger.line_to(slot).into_iter().any(lost)
+    }
+
+    /// Whether somebody who was left behind and knows it can be let in by a member of what the group has become.
+    fn can_be_let_in(&self, own: &Actor, slot: usize) -> bool {
+        let ledger = &self.around.ledger;
+        let Some(group) = own.group(slot).filter(|group| group.wants_rejoin()) else { return false };
+        let Some(next) = ledger.line(slot).last().copied().filter(|next| *next != slot) else { return false };
+        let lists_us = |theirs: &Group| {
+            !theirs.is_frozen()
+                && theirs.members().is_ok_and(|members| members.iter().any(|member| member.client == *own.client()))
+        };
+        let known = group.whom_to_ask().unwrap_or_default();
+        let helps = |actor: &Actor| {
+            known.contains(actor.client())
+                && !ledger.is_victim(actor.index(), next)
+                && actor.is_active(next)
+                && actor.group(next).is_some_and(lists_us)
+        };
+        !own.is_active(next) && self.actors.values().any(helps)
     }
 
     /// Whether anybody has something to do, of those whom the server does not lie to.
@@ -472,7 +493,7 @@ impl World {
                 && !self.is_alone_with_its_offence(actor.index(), slot)
                 && !self.is_among_ghosts(actor.index(), slot)
                 && !self.is_helpless(actor.index(), slot)
-                && !self.is_left_behind(actor, slot)
+                && (!self.is_left_behind(actor, slot) || self.can_be_let_in(actor, slot))
                 && !ledger.slot(slot).is_some_and(|known| known.orphan)
         };
         self.actors.values().any(|actor| (0..ledger.slots.len()).any(|slot| busy(actor, slot)))

@@ -68,6 +68,7 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
         Sabotage::Scramble => "which its author knew",
         Sabotage::Incurious => "is not told that the server hides",
         Sabotage::SayToReturned => "was no member when",
+        Sabotage::ForgetChange => "has no record of",
         _ => "",
     };
     let mut seeds = 0..300;
@@ -129,6 +130,7 @@ planted! {
     a_key_of_a_commit_used_twice_is_caught: ReuseCommitKey;
     messages_told_out_of_causal_order_are_caught: Scramble;
     not_missing_what_the_server_hides_is_caught: Incurious;
+    a_removal_that_is_not_recorded_is_caught: ForgetChange;
 }
 
 #[test]

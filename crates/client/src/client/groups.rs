@@ -476,7 +476,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut backoff = Backoff::default();
         // Whoever died before has gone on in a group of which the DS knows nothing yet.
-        Box::pin(self.found(name)).await?;
+        Box::pin(self.found(name, all)).await?;
         for _ in 0..ROUNDS {
             if until.is_some_and(|id| self.groups.get(name).is_some_and(|group| !group.is_pending(id))) {
                 break;

@@ -13,7 +13,7 @@ use conclave_engine::{
 };
 use conclave_mls::crypto;
 use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri, limits};
-use conclave_protocol::v1;
+use conclave_protocol::{Code, v1};
 use mls_rs::{MlsMessage, external_client::ExternalClient, time::MlsTime};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
@@ -23,7 +23,7 @@ use super::{
     rows::StoreRows,
     told::Trouble,
 };
-use crate::transport::Signer;
+use crate::transport::{CallError, Signer};
 
 /// Prefix of the rows in [`Room::ACCOUNT`] with KeyPackages that were claimed for a group's successor, one a group.
 const KEPT: &[u8] = b"successor/";
@@ -373,10 +373,11 @@ impl Client {
         Ok(ClientEvent::all_of(&group, told).collect())
     }
 
-    /// Has the DS make the channel of a group that goes on in it, unless it has.
-    pub(super) async fn found(&mut self, name: &GroupUri) -> Result<(), ClientError> {
+    /// Has the DS make the channel of a group that goes on in it, unless it has. If it has another one there, that is told.
+    pub(super) async fn found(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         let Some(founding) = self.group(name)?.founding()? else { return Ok(()) };
-        self.delivery
+        let founded = self
+            .delivery
             .create_channel(
                 &Signer::bare(&founding.key),
                 &v1::CreateChannelRequest {
@@ -388,8 +389,18 @@ impl Client {
                     dispute_ms: founding.dispute_pause.ms(),
                 },
             )
-            .await?;
-        self.group(name)?.founded();
+            .await;
+        match founded {
+            Err(CallError::Refused(refusal)) if refusal.code == Code::ChannelExists => {
+                let mut told = Vec::new();
+                self.group(name)?.not_founded(&mut told);
+                events.extend(ClientEvent::all_of(name, told));
+            }
+            founded => {
+                founded?;
+                self.group(name)?.founded();
+            }
+        }
         self.save(name)
     }
 }

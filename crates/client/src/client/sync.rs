@@ -390,7 +390,7 @@ impl Client {
     }
 
     async fn read_group(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
-        self.found(name).await?;
+        self.found(name, events).await?;
         let mut refetched = false;
         loop {
             let group = self.group(name)?;
@@ -483,14 +483,20 @@ impl Client {
     /// Entries after a place that we have seen long ago: by the oldest key that reads there.
     async fn page_once_more(&mut self, name: &GroupUri, after: Seq) -> Result<v1::FetchResponse, ClientError> {
         let request = v1::FetchRequest { after: after.0, limit: 0 };
+        let mut earliest: Option<v1::FetchResponse> = None;
+        let first = |page: &v1::FetchResponse| page.entries.first().map_or(u64::MAX, |first| first.seq);
         for access in self.group(name)?.accesses()? {
             match Session::new(&self.delivery, opener(access)).fetch(&request).await {
-                Ok(page) if page.entries.first().is_some_and(|first| first.seq == after.next().0) => return Ok(page),
+                Ok(page) if first(&page) == after.next().0 => return Ok(page),
+                Ok(page) if first(&page) < earliest.as_ref().map_or(u64::MAX, first) => earliest = Some(page),
                 Err(error) if error.is_transient() => return Err(error.into()),
                 _ => {}
             }
         }
-        self.page_after(name, after).await
+        match earliest {
+            Some(page) => Ok(page),
+            None => self.page_after(name, after).await,
+        }
     }
 
     /// Notes that the server no longer keeps what we would read next.

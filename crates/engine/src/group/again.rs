@@ -20,7 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_names::{ClientUri, Epoch, GroupUri, Seq};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq};
 use mls_rs::MlsMessage;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::Zeroize as _;
@@ -33,6 +33,9 @@ use crate::{
     record::{self, RecordError, Text},
     writes::{Room, Write},
 };
+
+/// The commits by which epochs began: their places, and the hashes of their entries.
+pub(super) type Beginnings = BTreeMap<Epoch, (Seq, Hash)>;
 
 /// Prefix of the rows.
 pub(super) const DONE: &[u8] = b"done/";
@@ -357,6 +360,28 @@ impl Group {
         if let Some(kept) = self.done.get_mut(&order).filter(|_| done.unkept.is_some()) {
             kept.unkept = done.unkept;
             self.writes.push(kept.to_write(&self.name, order));
+        }
+    }
+
+    /// By which commit each epoch began that is not settled. Of a branch that is not the group, nothing is known.
+    pub(super) fn beginnings(&self) -> Beginnings {
+        if self.is_in_wrong_branch() {
+            return Beginnings::new();
+        }
+        let open = self.ledger.open().iter();
+        open.filter_map(|open| Some((self.ledger.find(open.seq)?.0.next(), (open.seq, open.hash)))).collect()
+    }
+
+    /// Our ledger is another member's now, who has read what we missed. What we did in epochs that began by other commits than there, or by
+    /// none yet, was annulled meanwhile. Of what is settled there, it cannot be told.
+    pub(super) fn revive_since(&mut self, before: &Beginnings, events: &mut Vec<Event>) {
+        let now = self.beginnings();
+        let void =
+            |(epoch, began): &(&Epoch, &(Seq, Hash))| **epoch > self.ledger.settled() && now.get(epoch) != Some(*began);
+        if let Some((first, (commit, _))) = before.iter().find(void) {
+            let epoch = Epoch(first.0.saturating_sub(1));
+            events.push(Event::Annulled { commit: *commit, epoch });
+            self.revive(None, epoch, events);
         }
     }
 

@@ -11,13 +11,14 @@
 use std::collections::BTreeMap;
 
 use conclave_channel::EntryKind;
-use conclave_names::{ClientUri, Epoch, GroupUri, Timestamp};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Timestamp};
 
 use super::{
     Group, Status,
     confirmed::{client_of_key, key_of_client},
     process::Incoming,
     row,
+    standing::{Branch, Lost},
 };
 use crate::{
     knock::Knocked,
@@ -92,6 +93,31 @@ impl Group {
         // Whoever was asked before could not help.
         self.knock_soon();
         events.push(Event::Stuck { seq: incoming.seq, reason: reason.to_owned() });
+    }
+
+    /// Takes the DS's word that it has another group's channel by the id of this one ([`Group::founding`],
+    /// [`conclave_protocol::Code::ChannelExists`]). All who go on from one group would tell it the same: so the others went on in another
+    /// successor than this client, who read another log of the group before, or was away for longer than the DS remembers how the
+    /// channel began. Members are asked to let it in, as after a succession that it could not follow. If the DS takes the channel after
+    /// all, it goes on.
+    pub fn not_founded(&mut self, events: &mut Vec<Event>) {
+        if self.founding.is_none() || self.status != Status::Active {
+            return;
+        }
+        let reason = "the server has another channel in place of this group's: the others went on in another group than this client, which was \
+                      shown another log of the group before, or was away for too long; it asks members to let it in; if none does \
+                      within a day, have a member remove this client and add it again";
+        let seq = self.window.position().seq.next();
+        self.lost = Some(Lost::settled(seq, Hash::new([0; 32]), reason.to_owned(), Branch::Wrong));
+        self.status = Status::Stuck { reason: reason.to_owned() };
+        self.touched = true;
+        self.knock_soon();
+        self.tell(Event::Stuck { seq, reason: reason.to_owned() }, self.window.time(), events);
+    }
+
+    /// What a knock of ours is about: where this group never began, the one before it, which is what its members know us by.
+    pub(super) fn knocks_about(&self) -> &GroupUri {
+        self.predecessor.as_ref().filter(|_| self.founding.is_some()).unwrap_or(&self.name)
     }
 
     /// Whether, for all that we know, nobody is in the group any more, because it was made anew without us. Another commit in its

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_channel::{Claim, Entry, Position, chain};
+use conclave_channel::{Claim, Entry, LogFault, Position, chain};
 use conclave_mls::components::EpochTag;
 use conclave_names::{ClientUri, Epoch, Hash, Seq, Timestamp};
 
@@ -53,8 +53,10 @@ pub(super) struct Branches {
     silence: Option<Timestamp>,
     /// The entry that did not follow on what we have.
     refused: Option<(Seq, Hash)>,
-    /// Whether nothing of what we have could be read once more: our keys open only what comes after it.
+    /// Whether a part of what we have could not be read once more: our keys open only what comes after it.
     unreadable: bool,
+    /// The entry that was given out ahead of our place, by a server that takes the key of an invitation which is not settled.
+    ahead: Option<(Seq, Hash)>,
 }
 
 impl Group {
@@ -182,6 +184,35 @@ impl Group {
         }
     }
 
+    /// The server gives out what comes behind our place, not what follows it. Where the commit that invited us was annulled before we had read
+    /// so far, another one may have begun an epoch of the same number with the same channel keys, by which our key reads from a later place
+    /// on. So what is ahead is asked for once more: if it is the same again, what invited us is void, and another invitation may
+    /// lead into that epoch. Says whether that may be.
+    pub(super) fn begins_ahead(&mut self, incoming: &Incoming, fault: &ProcessError, events: &mut Vec<Event>) -> bool {
+        let ahead = matches!(fault, ProcessError::Log(LogFault::Gap { expected, found }) if found > expected);
+        let invited = self.joined_by.is_some_and(|commit| commit != Hash::new([0; 32]));
+        if !ahead || !invited || !self.is_unproven() {
+            return false;
+        }
+        let seen = (incoming.seq, chain::entry_hash(&incoming.entry));
+        if self.branches.ahead.replace(seen) == Some(seen) {
+            self.branches.ahead = None;
+            events.extend(self.void_invitation());
+        }
+        true
+    }
+
+    /// Whether an entry was given out ahead of our place that is to be asked for once more.
+    pub(super) fn was_ahead(&self) -> bool {
+        self.branches.ahead.is_some()
+    }
+
+    /// The server gives out what follows our place, and did not before. It cannot have been right both times.
+    pub(super) fn ahead_before(&mut self) -> Option<ProcessError> {
+        let (found, _) = self.branches.ahead.take()?;
+        Some(LogFault::Gap { expected: self.window.position().seq.next(), found }.into())
+    }
+
     /// After which place the log is to be read once more and given to [`Group::audit`], if it is.
     #[must_use]
     pub fn wants_audit(&self) -> Option<Seq> {
@@ -197,7 +228,7 @@ impl Group {
     pub fn audit(&mut self, batch: &[Incoming], events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(mut place) = self.branches.audit.take() else { return Ok(()) };
         let end = self.window.position().seq;
-        self.branches.unreadable = batch.first().is_some_and(|first| first.seq > end);
+        self.branches.unreadable = batch.first().is_some_and(|first| first.seq > place.seq.next());
         // The place that we joined from is before what our key may read.
         let first =
             batch.first().and_then(|first| Some(Seq(first.seq.0.checked_sub(1)?))).filter(|seq| *seq > place.seq);

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::{
     Group, Status, WishError,
     access::{each_member, fault, own_channel_key},
-    again::Done,
+    again::{Beginnings, Done},
     commit::as_add,
     confirmed::key_of_client,
     gap::GapHeritage,
@@ -179,6 +179,8 @@ pub(crate) struct Heritage {
     wishes: BTreeMap<u64, (Intent, bool)>,
     /// What would have to be said and changed once more if it were annulled.
     done: BTreeMap<u64, Done>,
+    /// By which commits the epochs began in which that was done.
+    beginnings: Beginnings,
     /// The first entry that was not read.
     unread: Seq,
     /// What was asked for and not told.
@@ -253,7 +255,7 @@ impl Group {
         now: Timestamp,
     ) -> Result<KnockPost, AskError> {
         let known = self.leaf_of(member).ok_or_else(|| AskError::KeyPackage("it was no member".to_owned()))?;
-        let about = Some((&self.name, self.leaves_to_replace()?));
+        let about = Some((self.knocks_about(), self.leaves_to_replace()?));
         let asked = Asked { member, identity_key: &known.identity_key };
         let leaf = MlsMessage::from_bytes(&key_package).map_err(MlsError::from)?;
         let leaf = leaf.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
@@ -502,12 +504,12 @@ impl Group {
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
-        let mut done = self.take_done();
+        let (mut done, beginnings) = (self.take_done(), self.beginnings());
         done.retain(|_, done| done.outlives_incarnation());
         let (last_added, gap) = (self.last_added, self.gap_heritage());
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
-        Heritage { old_leaves, members, wishes, done, unread, gap }
+        Heritage { old_leaves, members, wishes, done, beginnings, unread, gap }
     }
 
     /// The same from one that was removed by a commit that may yet be annulled: then the group has its leaf again, whatever added us since
@@ -519,6 +521,7 @@ impl Group {
             members: BTreeSet::new(),
             wishes: BTreeMap::new(),
             done: BTreeMap::new(),
+            beginnings: Beginnings::default(),
             unread: Seq(u64::MAX),
             gap: GapHeritage::default(),
         }
@@ -539,6 +542,11 @@ impl Group {
             if let Some((intent, unknown)) = heritage.wishes.remove(&order) {
                 self.take_over(self.free_order(false), intent, if unknown { before } else { known });
             }
+        }
+        let told = events.len();
+        self.revive_since(&heritage.beginnings, events);
+        for event in events.iter().skip(told) {
+            self.note(event, self.window.position().seq, now);
         }
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);

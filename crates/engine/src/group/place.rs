@@ -50,10 +50,16 @@ impl Group {
         if !possible || ledger.pause() != self.profile.dispute_pause {
             return RejoinError::Contradicts("its committer cannot have stood where it says to have stood".into());
         }
+        let before = self.beginnings();
         let from = self.lost.take().map_or(place.next(), |lost| lost.missed.unwrap_or(lost.commit));
         self.forget_hashes();
         self.window = HashWindow::new(sealed.position, Timestamp(0));
         self.ledger = sealed.ledger.clone();
+        let mut told = Vec::new();
+        self.revive_since(&before, &mut told);
+        for event in told {
+            self.note(&event, self.window.position().seq, now);
+        }
         let (reason, branch) = if wrong {
             ("this client followed a branch that is not the group", Branch::Resumed)
         } else {

@@ -146,6 +146,10 @@ impl Group {
         if let Some(first) = batch.first().filter(|first| first.seq == next) {
             // If it fails, the keys stay a little longer. What comes out of turn says nothing about the time of what is due.
             let _ = self.prune_past(first.time);
+            done.fault = self.ahead_before();
+            if done.fault.is_some() {
+                return done;
+            }
         }
         // Nothing but messages changed the group since.
         let basis = self.basis();
@@ -173,6 +177,8 @@ impl Group {
                     // It was checked that this is the next entry.
                     if self.window.advance_by(incoming.seq, kind, incoming.time, &hash).is_ok() {
                         self.returned = self.returned.filter(|removal| incoming.seq <= *removal);
+                        // Somebody else made the channel.
+                        self.founding = None;
                         let said = |event: &Event| matches!(event, Event::Message { .. });
                         // Somebody is to commit what we proposed.
                         let proposed = kind == EntryKind::Proposal && outcome == Outcome::Confirmed;
@@ -188,6 +194,12 @@ impl Group {
                     }
                 }
                 Err(fault) if self.doubt_place(&fault) => break,
+                Err(fault)
+                    if batch.first().is_some_and(|first| first.seq == incoming.seq)
+                        && self.begins_ahead(incoming, &fault, &mut done.events) =>
+                {
+                    break;
+                }
                 Err(fault) => {
                     self.suspect_branch();
                     self.doubt_invitation(incoming, &fault, &mut done.events);

@@ -577,7 +577,9 @@ impl Group {
     /// # Errors
     /// [`MlsError`] never in practice.
     pub fn founding(&self) -> Result<Option<Founding>, MlsError> {
-        let Some(group_info) = &self.founding else { return Ok(None) };
+        let Some(group_info) = self.founding.as_ref().filter(|_| self.status != Status::Removed) else {
+            return Ok(None);
+        };
         let access = self.access()?;
         let key_root = self.keys()?.tree.root();
         let (channel, epoch, group_info) = (access.channel, access.epoch, group_info.clone());
@@ -589,6 +591,10 @@ impl Group {
     pub fn founded(&mut self) {
         self.founding = None;
         self.touched = true;
+        if self.lost.take().is_some() {
+            // It said otherwise before.
+            self.status = Status::Active;
+        }
     }
 
     /// The group that this one goes on from.

@@ -152,10 +152,10 @@ impl Group {
     }
 
     /// Whether the entry after our place is to be read once more: it could not be applied, and may have been changed on
-    /// its way.
+    /// its way; or another was given out in its place.
     #[must_use]
     pub fn wants_refetch(&self) -> bool {
-        self.lost.as_ref().is_some_and(|lost| !lost.certain) || self.reads_proposal_again()
+        self.lost.as_ref().is_some_and(|lost| !lost.certain) || self.reads_proposal_again() || self.was_ahead()
     }
 
     /// Whether the group can be written to at this time: always, unless we could not apply a commit that may yet stand.

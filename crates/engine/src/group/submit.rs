@@ -356,6 +356,10 @@ impl Group {
             }
             return self.wish_first(Wish::Update).map(Some);
         }
+        // So does who is back because time alone annulled its removal: it may stand by a word behind it, which the removed cannot read.
+        if self.returned.is_some() && first.is_none_or(|first| self.mls.commit_required() && !first.wish.is_commit()) {
+            return self.wish_first(Wish::Update).map(Some);
+        }
         let next = self.intents.iter().find(|(_, intent)| !intent.ordered).map(|(order, intent)| {
             (*order, (is_message(&intent.wish) || intent.wish.is_reinit()) && intent.prepared.is_none())
         });
@@ -594,6 +598,13 @@ impl Group {
                 self.suspect_branch();
                 Err(refusal.clone())
             }
+            // It speaks of our place or our epoch: the server has another log than we, or another branch. What was wished is done once we are back.
+            Code::HandshakeRefused if is_about_our_place(refusal) => {
+                intent.prepared = None;
+                self.save_intent(order);
+                self.signs_for_another_log(self.window.position().seq.next(), events);
+                Err(refusal.clone())
+            }
             _ if refusal.retry() == Retry::Never => {
                 let time = self.window.time();
                 if let Some(about) = intent.wish.about() {
@@ -608,6 +619,11 @@ impl Group {
             _ => Err(refusal.clone()),
         }
     }
+}
+
+/// Whether the DS refuses a handshake message for what it says of where its sender stands.
+fn is_about_our_place(refusal: &Refusal) -> bool {
+    refusal.metadata.get("reason").is_some_and(|reason| reason == "authenticated-data")
 }
 
 /// Whether it becomes an application message.

@@ -10,7 +10,11 @@ use conclave_names::{Epoch, Hash, Seq};
 use conclave_protocol::{Code, v1::ReadGroupInfoResponse};
 
 use super::{Actor, Surroundings};
-use crate::{ledger::Slot, network::Stop, server::Session};
+use crate::{
+    ledger::{Had, Slot},
+    network::Stop,
+    server::Session,
+};
 
 /// How often a way back is begun in one call: others may commit meanwhile.
 const TRIES: usize = 4;
@@ -27,10 +31,11 @@ impl Actor {
                 Ok(()) => {
                     around.ledger.tell(format!("    {} comes back to group {slot}", self.name()));
                     around.ledger.missed.insert((self.index, slot));
+                    let had = self.had(around, slot);
                     self.drive(around, slot)?;
                     if self.is_active(slot) {
                         around.ledger.recoveries.rejoined += 1;
-                        self.judge_place(around, slot)?;
+                        self.judge_place(around, slot, had)?;
                     }
                 }
                 Err(RejoinError::ReadOn | RejoinError::Epoch { .. } | RejoinError::NotNeeded) => {
@@ -49,19 +54,26 @@ impl Actor {
         Ok(())
     }
 
+    /// The messages of a group that this client has.
+    pub(super) fn had(&self, around: &Surroundings, slot: usize) -> Had {
+        let group = around.ledger.slot(slot).map(|known| known.group.to_string()).unwrap_or_default();
+        self.disk.messages(&group).map(|stored| (Seq(stored.seq), stored.id)).collect()
+    }
+
     /// Who has come into the group's own log anew lives in no other any more; and who was brought in by somebody that lives in another log
     /// begins in that one.
-    pub(super) fn judge_place(&self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+    pub(super) fn judge_place(&self, around: &mut Surroundings, slot: usize, had: Had) -> Result<(), Stop> {
         let Some(known) = around.ledger.slot(slot).cloned() else { return Ok(()) };
         let Some(place) = self.group(slot).filter(|_| self.is_active(slot)).map(Group::position) else { return Ok(()) };
+        if let Some(epoch) = self.group(slot).map(Group::epoch) {
+            around.ledger.back.insert((self.index, slot), epoch);
+        }
         let (_, entries) = around.server.log(&known.channel).map_err(Stop::Refused)?;
         if hash_at(&known, &entries, place.seq) != place.hash {
             around.ledger.victims.insert((self.index, slot));
         } else if around.ledger.is_victim(self.index, slot)
             && !around.server.shows_another_log(self.index, &known.channel)
         {
-            let had: Vec<_> =
-                self.disk.messages(&known.group.to_string()).map(|stored| (Seq(stored.seq), stored.id)).collect();
             around.ledger.heal(self.index, slot, had);
         }
         Ok(())

@@ -4,6 +4,7 @@ use conclave_engine::{
     group::Group,
     key_packages,
     knock::{Knocked, KnockedError},
+    outcome::Event,
 };
 use conclave_mls::crypto;
 use conclave_names::ClientUri;
@@ -78,7 +79,9 @@ impl Actor {
                 return self.notice(around, 0, Alarm::Invitation, &format!("a knock is no good: {error}"));
             }
         };
+        // Who was locked out knows a group by the name that it had then.
         let slot = knocked.group().and_then(|group| around.ledger.slot_of(group));
+        let slot = slot.map(|slot| self.present(&around.ledger, slot));
         if let Some(slot) = slot.filter(|slot| self.is_active(*slot) && self.sabotage != Sabotage::NeverAnswer) {
             self.let_in(around, slot, &knocked)?;
         }
@@ -86,6 +89,38 @@ impl Actor {
         around.weather.moment()?;
         self.disk.apply(writes);
         Ok(())
+    }
+
+    /// Leaves a group that this client could not follow for what has become of it, into which it was just let. Says whether there was one.
+    pub(super) fn leave_for(&mut self, around: &mut Surroundings, slot: usize, joined: &[Event]) -> Result<bool, Stop> {
+        let by = joined.iter().find_map(|event| match event {
+            Event::Joined { by, .. } => Some(by),
+            _ => None,
+        });
+        let (Some(by), Some(mut next)) = (by, self.groups.get_mut(slot).and_then(Option::take)) else {
+            return Ok(false);
+        };
+        let is_one = |of: &usize| self.group(*of).is_some_and(|old| old.is_continued_by(&next, by));
+        let left = (0..self.groups.len()).find(is_one);
+        let mut told = Vec::new();
+        if let Some(mut old) = left.and_then(|left| self.groups.get_mut(left)).and_then(Option::take) {
+            old.continued_by(&mut next, self.now(&around.server), &mut told);
+            let mut writes = old.take_writes().map_err(Stop::violation)?;
+            writes.extend(next.take_writes().map_err(Stop::violation)?);
+            around.weather.moment()?;
+            self.disk.apply(writes);
+        }
+        for said in around.ledger.said.iter_mut().filter(|said| next.is_pending(said.intent)) {
+            (said.slot, said.acknowledged) = (slot, None);
+        }
+        self.put_group(slot, next);
+        let Some(left) = left else { return Ok(false) };
+        around.ledger.tell(format!("    {} leaves group {left} for group {slot}", self.name()));
+        self.close_session(left);
+        self.hear(around, left, &told, &[])?;
+        let failed = |id| told.iter().any(|event| matches!(event, Event::IntentFailed { intent, .. } if *intent == id));
+        around.ledger.excuse(|said| failed(said.intent));
+        Ok(true)
     }
 
     fn let_in(&mut self, around: &mut Surroundings, slot: usize, knocked: &Knocked) -> Result<(), Stop> {

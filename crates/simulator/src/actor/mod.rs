@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use conclave_engine::{
     Mls,
     account::{Account, Inbox},
-    group::{Group, Incoming, Status},
+    group::{Group, Incoming, KIND_EVENT, Status},
     invitation::load_key_packages,
+    outcome::Event,
     writes::{Room, Rows as _, Write},
 };
 use conclave_mls::credential::IdentityBinding;
@@ -114,6 +115,12 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Stop> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(Stop::violation)?;
     Ok(bytes)
+}
+
+/// Whether something to be stored records that members were removed.
+fn records_removal(write: &Write) -> bool {
+    let Write::Message(row) = write else { return false };
+    row.kind == KIND_EVENT && matches!(serde_json::from_slice(&row.body), Ok(Event::Removed { .. }))
 }
 
 impl Actor {
@@ -222,6 +229,12 @@ impl Actor {
         listed.iter().any(|group| group.name == known.group && group.status == Status::Removed)
     }
 
+    /// Whether this client is or was in a group, for all that its disk says.
+    pub(crate) fn was_in(&self, slot: usize, ledger: &Ledger) -> bool {
+        let Some(known) = ledger.slot(slot) else { return false };
+        conclave_engine::group::list(&self.disk).unwrap_or_default().iter().any(|group| group.name == known.group)
+    }
+
     /// The group, if wishes are taken: also of who cannot follow just now.
     fn wisher(&mut self, slot: usize) -> Option<&mut Group> {
         self.groups.get_mut(slot).and_then(Option::as_mut).filter(|group| *group.status() != Status::Removed)
@@ -275,6 +288,7 @@ impl Actor {
                     writes.remove(at);
                 }
             }
+            Sabotage::ForgetChange => writes.retain(|write| !records_removal(write)),
             _ => {}
         }
         self.disk.apply(writes);

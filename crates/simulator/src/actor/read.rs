@@ -161,6 +161,7 @@ impl Actor {
             }
         }
         let back = self.group(slot).is_some_and(Group::wants_rejoin);
+        let was_in = self.was_in(slot, &around.ledger);
         let mut tree = invitation.tree().map_err(Stop::violation)?;
         while let Some(name) = tree.wanted().pop() {
             if around.weather.tamper(|tamper| tamper == Tamper::NoBlob).is_some() {
@@ -184,13 +185,19 @@ impl Actor {
                 around.server.forget_view(self.index, &group.profile().channel);
                 self.put_group(slot, group);
                 self.close_session(slot);
-                if back {
-                    around.ledger.missed.insert((self.index, slot));
+                let left = self.leave_for(around, slot, &events)?;
+                if back || left {
                     around.ledger.recoveries.readmitted += 1;
                 }
+                if back || !was_in {
+                    // Of a successor it may have been a member from the start, without having got into it.
+                    around.ledger.missed.insert((self.index, slot));
+                }
                 self.save(around, slot)?;
+                self.say_again(around, slot, &events);
                 self.hear(around, slot, &events, &[])?;
-                self.judge_place(around, slot)?;
+                let had = self.had(around, slot);
+                self.judge_place(around, slot, had)?;
             }
             // It waits.
             Err(JoinError::Undecided) if self.sabotage != Sabotage::InboxFirst => return Err(Stop::Alarmed),
@@ -215,6 +222,7 @@ impl Actor {
         for slot in slots {
             around.ledger.uninvited.insert((self.index, slot));
             around.ledger.missed.insert((self.index, slot));
+            around.ledger.back.remove(&(self.index, slot));
         }
         Ok(())
     }
@@ -368,16 +376,19 @@ impl Actor {
     fn page_once_more(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
         let skew = self.skew;
         let accesses = self.group(slot).map(Group::accesses).transpose().map_err(Stop::violation)?;
+        let mut earliest: Option<Vec<LoggedEntry>> = None;
+        let first = |page: &[LoggedEntry]| page.first().map_or(u64::MAX, |first| first.seq);
         for access in accesses.unwrap_or_default() {
             let opened = around.call(|server| server.open(skew, &Opener::Member(access)));
             let page = opened.and_then(|mut session| around.call(|server| server.fetch(&mut session, after, PAGE)));
             match page {
-                Ok(page) if page.first().is_some_and(|first| first.seq == after.next().0) => return Ok(page),
+                Ok(page) if first(&page) == after.next().0 => return Ok(page),
+                Ok(page) if first(&page) < first(earliest.as_deref().unwrap_or_default()) => earliest = Some(page),
                 Ok(_) | Err(Stop::Refused(_)) => {}
                 failed => return failed,
             }
         }
-        self.page_after(around, slot, after)
+        earliest.map_or_else(|| self.page_after(around, slot, after), Ok)
     }
 
     /// A session of the newest epoch that the service takes a key of, before the one that we are in.
@@ -557,6 +568,12 @@ impl Actor {
         if source == Source::Stream {
             return Ok(Next::Page);
         }
+        let annulled = done.events.contains(&Event::InvitationAnnulled {});
+        if annulled && !moved {
+            // Another commit than the one that invited us began the epoch in which our key reads.
+            self.drop_invitation(around, Some(slot), "it was annulled before it was taken up")?;
+            return Ok(Next::Nothing);
+        }
         let behind = around.ledger.is_victim(self.index, slot) || self.group(slot).is_some_and(Group::wants_rejoin);
         if !moved && behind {
             // What follows is not for who is in the wrong log.
@@ -645,6 +662,7 @@ impl Actor {
             self.lately.remove(&slot);
             around.ledger.forget_signatures_in(self.index, slot);
             around.ledger.missed.insert((self.index, slot));
+            around.ledger.back.remove(&(self.index, slot));
         }
         if events.iter().any(|event| matches!(event, Event::IntentFailed { .. })) {
             let (actor, group) = (self.index, self.group(slot));

@@ -9,6 +9,7 @@ use conclave_engine::{
 };
 use conclave_mls::crypto;
 use conclave_names::{ClientUri, GroupUri, RoomUri, Timestamp};
+use conclave_protocol::Code;
 
 use super::{Actor, DAY, Surroundings};
 use crate::{
@@ -167,9 +168,19 @@ impl Actor {
         let Some(group) = self.group(slot) else { return Ok(()) };
         let Some(founding) = group.founding().map_err(Stop::violation)? else { return Ok(()) };
         let skew = self.skew;
-        around.call(|server| server.found(skew, &founding))?;
-        if let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) {
-            group.founded();
+        let founded = around.call(|server| server.found(skew, &founding));
+        let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        match founded {
+            Err(Stop::Refused(refusal)) if refusal.code == Code::ChannelExists => {
+                let mut told = Vec::new();
+                group.not_founded(&mut told);
+                around.ledger.usurped(self.index, slot)?;
+                self.hear(around, slot, &told, &[])?;
+            }
+            founded => {
+                founded?;
+                group.founded();
+            }
         }
         self.save(around, slot)
     }
@@ -222,7 +233,7 @@ fn register(around: &mut Surroundings, (client, slot): (usize, usize), next: &mu
         orphan: false,
     };
     if around.ledger.is_victim(client, slot) {
-        return Ok(around.ledger.succeed_apart(made));
+        return Ok(around.ledger.succeed_apart(client, slot, made));
     }
     around.ledger.succeed(slot, made)
 }

@@ -76,11 +76,16 @@ impl Scene<'_> {
     /// else; and everything that was said is there, unless its sender was told otherwise.
     pub(super) fn messages(&self, report: &mut Report) -> Result<(), Stop> {
         let texts = self.texts()?;
-        for actor in self.world.actors.values().filter(|actor| !self.is_victim(actor)) {
+        for actor in self.in_the_true_log() {
             report.read += self.one_client(actor, &texts)?;
         }
         report.sent += texts.len();
         self.said(&texts)
+    }
+
+    /// Everybody but those whom the server shows another log. Who was left behind has read the true log as far as it could.
+    fn in_the_true_log(&self) -> impl Iterator<Item = &Actor> {
+        self.world.actors.values().filter(|actor| !self.ledger().is_victim(actor.index(), self.slot))
     }
 
     /// The log's messages that stand, with what those have read at their places who have read anything.
@@ -88,7 +93,7 @@ impl Scene<'_> {
         let mut texts: BTreeMap<Seq, Read> = BTreeMap::new();
         // Somebody else's second copy of a message is at another place.
         let mut by_text: BTreeMap<String, Seq> = BTreeMap::new();
-        for actor in self.world.actors.values().filter(|actor| !self.is_victim(actor)) {
+        for actor in self.in_the_true_log() {
             for read in self.history(actor) {
                 let row = self.entries.iter().find(|row| row.seq == read.seq);
                 if row.is_none_or(|row| row.kind != EntryKind::Message) {
@@ -164,11 +169,13 @@ impl Scene<'_> {
         }
         self.told(actor)?;
         self.in_causal_order(&name, &history)?;
-        for (seq, text) in texts.iter().filter(|(seq, _)| !self.truth.void.contains(seq)) {
+        let behind = self.world.is_left_behind(actor, self.slot);
+        for (seq, text) in texts.iter().filter(|(seq, _)| !behind && !self.truth.void.contains(seq)) {
             if self.readers(*seq)?.is_some_and(|readers| readers.contains(client))
                 && !had.contains(text.text.as_str())
                 && !self.had_before(actor, &text.text)
-                && !self.came_late(actor)
+                && !self.came_late(actor, *seq)
+                && !self.was_shown_too_late(actor, *seq)
             {
                 return Err(Stop::violation(format!("{name} was a member then and has not the message at {seq}")));
             }
@@ -210,10 +217,20 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Whether a client could not take up an invitation, or not follow, at some time: what was said then it cannot read.
-    fn came_late(&self, actor: &Actor) -> bool {
+    /// Whether a client could not take up an invitation, or not follow, when something was said: it was not back by then.
+    pub(super) fn came_late(&self, actor: &Actor, seq: Seq) -> bool {
         let place = (actor.index(), self.slot);
-        self.ledger().missed.contains(&place) || (self.ledger().stuck.contains(&place) && !actor.is_active(self.slot))
+        let epoch = self.entries.iter().find(|row| row.seq == seq).map(|row| row.epoch);
+        let before = || self.ledger().back.get(&place).is_none_or(|back| epoch < Some(*back));
+        (self.ledger().missed.contains(&place) && before())
+            || (self.ledger().stuck.contains(&place) && !actor.is_active(self.slot))
+    }
+
+    /// Whether the server held a message back from a client for longer than keys of past epochs are kept, and it was told of that message.
+    fn was_shown_too_late(&self, actor: &Actor, seq: Seq) -> bool {
+        let (client, ledger) = (actor.index(), self.ledger());
+        let stalled = |misdeed: &Misdeed| misdeed.client == client && misdeed.deed == Deed::Lied(Lie::Stall);
+        ledger.unread.contains(&(client, self.slot, seq)) && ledger.misdeeds_in(self.slot).any(stalled)
     }
 
     /// Whether something that was said may stand at another place than was acknowledged last.
@@ -232,7 +249,7 @@ impl Scene<'_> {
         let Some(readers) = self.readers(seq)? else { return Ok(false) };
         let lacks = |actor: &&Actor| {
             readers.contains(actor.client())
-                && !self.came_late(actor)
+                && !self.came_late(actor, seq)
                 && !self.history(actor).iter().any(|read| read.text == text)
         };
         Ok(!self.world.actors.values().filter(|actor| !self.is_victim(actor)).any(|actor| lacks(&actor)))

@@ -1,5 +1,6 @@
 //! What must hold when everything is calm.
 
+mod changes;
 mod messages;
 mod truth;
 
@@ -77,6 +78,7 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
             continue;
         }
         report.members += scene.members_agree()?;
+        scene.records_agree()?;
         scene.messages(&mut report)?;
     }
     messages::none_twice(world)?;
@@ -108,7 +110,8 @@ impl Scene<'_> {
         }
         for misdeed in self.ledger().misdeeds_in(self.slot) {
             let Deed::Offended(offence) = misdeed.deed else { continue };
-            let alone = self.world.is_alone_with_its_offence(misdeed.client, self.slot);
+            let alone = self.world.is_alone_with_its_offence(misdeed.client, self.slot)
+                || self.world.is_among_ghosts(misdeed.client, self.slot);
             if offence.is_void()
                 && !self.lost
                 && !alone

@@ -107,6 +107,24 @@ impl Truth {
         self.tip.and_then(|tip| self.commits.get(tip)).map_or(self.first, |commit| commit.began)
     }
 
+    /// All commits.
+    pub(super) fn commits(&self) -> impl Iterator<Item = Seq> {
+        self.commits.iter().map(|commit| commit.seq)
+    }
+
+    /// The members before a commit and after it, each if known.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn around(
+        &self,
+        ledger: &Ledger,
+        slot: usize,
+        commit: Seq,
+    ) -> Result<(Option<BTreeSet<ClientUri>>, Option<BTreeSet<ClientUri>>), Stop> {
+        let at = self.commits.iter().position(|of| of.seq == commit);
+        let parent = at.and_then(|at| self.commits.get(at)).and_then(|commit| commit.parent);
+        Ok((self.members_after(ledger, slot, parent)?, self.members_after(ledger, slot, at)?))
+    }
+
     /// Commits that are void.
     pub(super) fn void_commits(&self) -> impl Iterator<Item = Seq> {
         self.commits.iter().map(|commit| commit.seq).filter(|seq| self.void.contains(seq))

@@ -66,6 +66,7 @@ pub(crate) fn account(world: &mut World, name: &str) -> Account {
         key: SigningKey::from_bytes(&random()),
         drop_key: Zeroizing::new(random()),
         done: Seq(0),
+        trimmed: Seq(0),
     };
     world.create_inbox(inbox.id, &inbox.key, *inbox.drop_key);
     Account {
