@@ -7,9 +7,9 @@ mod common;
 use std::time::Duration;
 
 use common::{SharedStore, World, has, noted, texts, user};
-use conclave_client::{Client, ClientEvent, Event, Status, store::ProfileStore as _};
+use conclave_client::{Client, ClientEvent, Event, HistoryEntry, HistoryItem, Status, store::ProfileStore as _};
 use conclave_engine::writes::{Room, Write};
-use conclave_names::GroupUri;
+use conclave_names::{GroupUri, Seq};
 use conclave_protocol::Code;
 use zeroize::Zeroizing;
 
@@ -199,6 +199,42 @@ async fn made_anew(first: &mut Client, second: &mut Client, group: &GroupUri) ->
         }
     };
     tokio::time::timeout(Duration::from_secs(60), made).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_of_a_history_lead_through_all_that_the_group_was() {
+    let world = World::whole().await;
+    let (mut alice, mut bob, mut club) = world.pair().await;
+    let mut said = Vec::new();
+    for round in 0..3 {
+        for n in 0..4 {
+            let text = format!("{round}.{n}");
+            alice.send(&club, &text).await.unwrap();
+            said.push(text);
+        }
+        if round < 2 {
+            club = made_anew(&mut alice, &mut bob, &club).await;
+        }
+    }
+    let whole = alice.history(&club, Seq(0), usize::MAX).unwrap();
+    for limit in [1, 3, 1000] {
+        let (mut items, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = alice.history_page(&club, cursor.as_ref(), limit).unwrap();
+            items.extend(page.items);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(items, whole, "{limit}");
+        let text = |item: &HistoryItem| match &item.entry {
+            HistoryEntry::Message { text, .. } => text.clone(),
+            _ => None,
+        };
+        assert_eq!(items.iter().filter_map(text).collect::<Vec<_>>(), said);
+    }
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

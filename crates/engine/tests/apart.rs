@@ -263,6 +263,40 @@ fn who_can_read_nothing_once_more_judges_by_an_entry_that_cannot_follow() {
     agree(&mut [&mut alice, &mut bob, &mut carol]);
 }
 
+/// He was a member when it was sent, and nobody says it again.
+#[test]
+fn who_comes_back_is_told_of_what_was_on_its_way() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    alice.say("on its way");
+    let now = world.ds.now();
+    let late = alice.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    alice.save();
+    bob.group().position_gone(None, &mut Vec::new());
+    bob.save();
+    comes_back(&mut world, &mut bob, &mut carol);
+    let seq = world.ds.submit(&late).unwrap();
+    bob.restart();
+    let done = bob.sync(&world.ds);
+    assert!(done.events.contains(&Event::Missed { from: seq, to: seq }), "{done:?}");
+    carol.sync(&world.ds);
+    alice.sync(&world.ds);
+    assert!(carol.texts().contains(&"on its way".to_owned()));
+    // Who joins is not told of what was not for it.
+    let mut erin = world.person("erin");
+    let package = erin.key_package(&world);
+    carol.say("not for Erin");
+    let now = world.ds.now();
+    let late = carol.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    carol.save();
+    alice.wish(Wish::Add { key_packages: vec![package] });
+    alice.drive_now(&mut world);
+    world.ds.submit(&late).unwrap();
+    erin.join(&world);
+    let done = erin.sync(&world.ds);
+    assert!(!done.events.iter().any(|event| matches!(event, Event::Missed { .. })), "{done:?}");
+}
+
 /// Nothing that time brings there may keep a listener busy.
 #[test]
 fn who_is_shut_out_has_nothing_to_do_for_ever() {

@@ -180,6 +180,30 @@ fn what_he_wishes_while_he_is_locked_out_is_done_when_he_is_back() {
     agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol, &mut dave]);
 }
 
+#[test]
+fn what_he_said_while_he_was_locked_out_goes_to_nobody_whose_identity_is_another_now() {
+    let mut cast = cast();
+    cast.bob.say("for Carol as he knew her");
+    let mut other = cast.world.person("carol");
+    let package = other.key_package(&cast.world);
+    let users = vec![other.user()];
+    cast.alice.wish(Wish::Remove { users });
+    cast.alice.wish(Wish::Add { key_packages: vec![package] });
+    cast.alice.drive_now(&mut cast.world);
+    other.join(&cast.world);
+    let knock = cast.knock(bob, alice);
+    cast.take(alice, &knock).unwrap();
+    cast.alice.drive_now(&mut cast.world);
+    cast.bob.restart();
+    cast.bob.join(&cast.world);
+    cast.bob.drive_now(&mut cast.world);
+    other.sync(&cast.world.ds);
+    cast.alice.sync(&cast.world.ds);
+    let failed = |event: &&Event| matches!(event, Event::IntentFailed { .. });
+    assert_eq!(cast.bob.events.iter().filter(failed).count(), 1, "{:?}", cast.bob.events);
+    assert!(other.texts().is_empty() && cast.bob.group().intents().next().is_none());
+}
+
 /// A later version of the program began something, in a row short or long, and this one does not know it.
 #[test]
 fn what_a_later_version_began_outlives_his_return() {

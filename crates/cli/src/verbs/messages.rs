@@ -332,15 +332,17 @@ pub(super) fn export(
         Some(path) => Box::new(BufWriter::new(create_private(path)?)),
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
-    let (mut after, mut count) = (Seq(0), 0_usize);
+    let (mut cursor, mut count) = (None, 0_usize);
     loop {
-        let page = client.history(&group, after, PAGE)?;
-        let Some(last) = page.last() else { break };
-        after = last.seq;
-        count += page.len();
-        for item in &page {
+        let page = client.history_page(&group, cursor.as_ref(), PAGE)?;
+        count += page.items.len();
+        for item in &page.items {
             let line = serde_json::to_string(item).unwrap_or_default();
             writeln!(writer, "{line}").map_err(io)?;
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
         }
     }
     writer.flush().map_err(io)?;

@@ -77,8 +77,51 @@ fn item(stored: StoredMessage) -> Option<HistoryItem> {
     Some(HistoryItem { seq: Seq(stored.seq), time: Timestamp(stored.time_ms), entry })
 }
 
+/// Where a page of a history ended ([`Client::history_page`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HistoryCursor {
+    /// In the group itself, or in one that it goes on from.
+    group: GroupUri,
+    after: Seq,
+}
+
+/// A page of a history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HistoryPage {
+    /// What is on it, oldest first. It may be empty, where a later version wrote what this one does not know.
+    pub items: Vec<HistoryItem>,
+    /// What gives the next one; none if this is the last.
+    pub next: Option<HistoryCursor>,
+}
+
 impl Client {
-    /// The history of a group after a place, oldest first.
+    /// A page of the whole history of a group, from its beginning if there is no cursor: also of what was said before the group was made
+    /// anew. Pages have about `limit` items.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn history_page(
+        &self,
+        group: &GroupUri,
+        cursor: Option<&HistoryCursor>,
+        limit: usize,
+    ) -> Result<HistoryPage, ClientError> {
+        let lineage = self.lineage(group)?;
+        let mut after = cursor.map_or(Seq(0), |cursor| cursor.after);
+        let passed = |of: &&GroupUri| cursor.is_some_and(|cursor| cursor.group != **of);
+        for group in lineage.iter().rev().skip_while(passed) {
+            let stored = self.store.messages(&group.to_string(), after.0, limit.max(1))?;
+            if let Some(last) = stored.last() {
+                let next = Some(HistoryCursor { group: group.clone(), after: Seq(last.seq) });
+                return Ok(HistoryPage { items: stored.into_iter().filter_map(item).collect(), next });
+            }
+            after = Seq(0);
+        }
+        Ok(HistoryPage { items: Vec::new(), next: None })
+    }
+
+    /// The history of a group after a place, oldest first: of itself, or after 0 also of those that it goes on from. To go through all of
+    /// a long one, see [`Client::history_page`].
     pub fn history(&self, group: &GroupUri, after: Seq, limit: usize) -> Result<Vec<HistoryItem>, ClientError> {
         let mut stored = Vec::new();
         // From the beginning, also what was said before the group was made anew.

@@ -41,7 +41,7 @@ pub use devices::{Approval, LinkCode, LinkCodeError, LinkRequest, PendingLink};
 pub use error::{ClientError, OpenError};
 pub use external::Listing;
 pub use groups::{Added, Unable};
-pub use history::{HistoryEntry, HistoryItem};
+pub use history::{HistoryCursor, HistoryEntry, HistoryItem, HistoryPage};
 pub use identities::{Pinned, UserRecord};
 pub use keying::SuiteStock;
 pub use listen::Listener;

@@ -625,8 +625,13 @@ impl Client {
 
     /// Remembers the identity keys of new members, and tells of one that is another than before.
     fn watch_identities(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
-        let changed_members =
-            events.iter().any(|event| matches!(event.event, Event::Added { .. } | Event::Joined { .. }));
+        let own = &self.account.client;
+        let changed_members = events.iter().any(|happened| match &happened.event {
+            Event::Added { .. } | Event::Joined { .. } => true,
+            // Who came meanwhile, nobody has told us.
+            Event::Rejoined { member, .. } => member == own,
+            _ => false,
+        });
         if !changed_members {
             return Ok(());
         }

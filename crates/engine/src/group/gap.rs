@@ -260,6 +260,11 @@ impl Group {
         Some((gap.spans.first()?.first, gap.spans.last()?.last?))
     }
 
+    /// Whether we came back of late into a group of which we were a member all the time.
+    pub(super) fn was_away(&self) -> bool {
+        self.gaps.own.is_some()
+    }
+
     /// Whether it is time to ask.
     fn asks_for_gap(&self) -> bool {
         let place = |gap: &Gap| self.joined_at.is_some() || gap.spans.iter().all(|span| span.last.is_some());

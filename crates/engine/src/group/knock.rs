@@ -174,7 +174,7 @@ pub(super) const OLD_LEAVES: &[u8] = b"old-leaves";
 pub(crate) struct Heritage {
     /// Channel keys of its leaves, if it has asked members to replace them.
     old_leaves: Vec<ChannelKey>,
-    members: BTreeSet<ClientUri>,
+    members: BTreeSet<(ClientUri, Hash)>,
     /// What was still to be said and changed, in order, and whether members were added since whom its writer did not know.
     wishes: BTreeMap<u64, (Intent, bool)>,
     /// What would have to be said and changed once more if it were annulled.
@@ -500,7 +500,8 @@ impl Group {
         if self.status == Status::Removed {
             return self.heritage_of_removed();
         }
-        let members = self.members().unwrap_or_default().into_iter().map(|member| member.client).collect();
+        let members = self.members().unwrap_or_default().into_iter();
+        let members = members.map(|member| (member.client, member.identity_key)).collect();
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
@@ -529,9 +530,9 @@ impl Group {
 
     /// Takes it over: what was wished is done now, but nothing is said if there are members that its writer does not know.
     pub(crate) fn inherit(&mut self, mut heritage: Heritage, now: Timestamp, events: &mut Vec<Event>) {
-        let strangers = self
-            .members()
-            .map_or(true, |members| members.iter().any(|member| !heritage.members.contains(&member.client)));
+        let strangers = self.members().map_or(true, |members| {
+            members.into_iter().any(|of| !heritage.members.contains(&(of.client, of.identity_key)))
+        });
         let wished = |unknown| if unknown { Epoch(self.joined.0.saturating_sub(1)) } else { self.joined };
         let (before, known) = (wished(true), wished(strangers));
         let orders: BTreeSet<u64> = heritage.wishes.keys().chain(heritage.done.keys()).copied().collect();

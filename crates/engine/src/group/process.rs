@@ -315,6 +315,10 @@ impl Group {
             return outcome;
         }
         if self.status == Status::Removed || entry.epoch < self.joined {
+            if self.status == Status::Active && entry.kind == EntryKind::Message && self.was_away() {
+                // It was on its way when we came back, and we were a member when it was sent.
+                events.push(Event::Missed { from: incoming.seq, to: incoming.seq });
+            }
             return Outcome::Stale;
         }
         // Of an epoch that we cannot be in: it began by a commit that we could not apply.
