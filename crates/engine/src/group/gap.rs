@@ -244,6 +244,10 @@ impl Group {
 
     /// A member let us in again; nothing was read since this place.
     pub(super) fn inherit_gap(&mut self, heritage: GapHeritage, unread: Seq, now: Timestamp) {
+        if unread == Seq(u64::MAX) {
+            // It was removed in between, and nobody tells it anything.
+            return;
+        }
         let GapHeritage(own, told) = heritage;
         self.gaps.own = own;
         if !told.is_empty() {
