@@ -25,7 +25,7 @@ use mls_rs::MlsMessage;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use zeroize::Zeroize as _;
 
-use super::{Group, row, standing::Parent, submit::TO_ALL, view::client_of};
+use super::{GAP_BYTES, Group, row, standing::Parent, submit::TO_ALL, view::client_of};
 use crate::{
     intent::{Intent, Wish},
     mls_client::MlsError,
@@ -229,7 +229,8 @@ impl Group {
     /// Keeps a wish that was carried out, as long as the epoch is open that has to stand for it.
     pub(super) fn keep_done(&mut self, order: u64, intent: &Intent, began: Epoch, commit: Option<Seq>) {
         let again = match &intent.wish {
-            Wish::Send { .. } | Wish::Leave | Wish::GapAnswer { .. } => true,
+            Wish::Send { .. } | Wish::Leave => true,
+            Wish::GapAnswer { content, .. } => self.keeps_answer(content.len()),
             // What the group needs is found out anew.
             wish => wish.is_a_change() && !intent.automatic,
         };
@@ -241,6 +242,15 @@ impl Group {
         self.writes.push(done.to_write(&self.name, order));
         self.done.insert(order, done);
         self.bound_done();
+    }
+
+    /// Whether there is room for a part of an answer to who missed something. What is not kept is not told again.
+    fn keeps_answer(&self, len: usize) -> bool {
+        let length = |done: &Done| match &done.intent.wish {
+            Wish::GapAnswer { content, .. } => content.len(),
+            _ => 0,
+        };
+        self.done.values().map(length).sum::<usize>().saturating_add(len) <= 2 * GAP_BYTES
     }
 
     /// Keeps no more of what was carried out than the bounds say: of the oldest, only what is to be told.

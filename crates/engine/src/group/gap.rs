@@ -194,6 +194,13 @@ impl Gap {
         self.spans.retain(|span| span.last.is_none_or(|last| span.first <= last));
     }
 
+    /// Whether a place is one that the request names: from the first that is asked for to the last.
+    fn spans_over(&self, seq: Seq) -> bool {
+        let (first, last) = (self.spans.first(), self.spans.last());
+        first.is_some_and(|span| span.first <= seq) && last.and_then(|span| span.last).is_some_and(|last| seq <= last)
+    }
+
+    /// Whether it is one that we missed. Between two stretches are others, of which the teller does not know.
     fn has(&self, seq: Seq) -> bool {
         self.spans.iter().any(|span| seq >= span.first && span.last.is_some_and(|last| seq <= last))
     }
@@ -237,6 +244,10 @@ impl Group {
 
     /// A member let us in again; nothing was read since this place.
     pub(super) fn inherit_gap(&mut self, heritage: GapHeritage, unread: Seq, now: Timestamp) {
+        if unread == Seq(u64::MAX) {
+            // It was removed in between, and nobody tells it anything.
+            return;
+        }
         let GapHeritage(own, told) = heritage;
         self.gaps.own = own;
         if !told.is_empty() {
@@ -429,7 +440,7 @@ impl Group {
             return Err("two of its parts are about the same places".to_owned());
         }
         for item in &items {
-            if !gap.has(item.seq) {
+            if !gap.spans_over(item.seq) {
                 return Err(format!("entry {} is none that was missed", item.seq));
             }
             if item.time > now || item.time.0 > limits::TIME_MAX {
@@ -463,8 +474,9 @@ impl Group {
         let (Some(first), Some(last), count) = (first, last, items.len()) else { return };
         let mut fresh = Vec::new();
         for item in items {
+            let missed = self.gaps.own.as_ref().is_some_and(|gap| gap.has(item.seq));
             let here = self.heard.contains(&item.id) || known(&item.id) != Known::No;
-            if here || !self.gaps.told.insert(item.id) {
+            if here || !missed || !self.gaps.told.insert(item.id) {
                 continue;
             }
             fresh.push(item.id);

@@ -267,6 +267,27 @@ fn what_he_has_is_not_told_twice() {
     assert!(bob.events.iter().any(|event| matches!(event, Event::GapFilled { messages: 0, complete: true, .. })));
 }
 
+/// Two stretches are asked for as one: what is told of the places between them is passed over, true or not.
+#[test]
+fn nothing_is_told_of_what_he_could_read() {
+    let (mut world, mut people) = back();
+    let [alice, bob, _] = &mut people;
+    let places: Vec<_> = history(alice).into_iter().filter(|(_, text, _)| text != "before").collect();
+    let one = |text: &str| Seq(places.iter().find(|(_, of, _)| of == text).unwrap().0);
+    let span = |seq: Seq| Span { first: seq, last: Some(seq) };
+    bob.group().gaps.own.as_mut().unwrap().spans = vec![span(one("one")), span(one("three"))];
+    bob.group().save_gap();
+    bob.save();
+    bob.restart();
+    let (now, asked) = (world.ds.now(), asked(alice));
+    assert!(asked.first <= one("one") && asked.last >= one("three"));
+    fill(alice, bob, now).unwrap();
+    alice.drive_now(&mut world);
+    assert_eq!(read(&world, bob), None);
+    assert_eq!(told(bob), [pair("one", "alice"), pair("three", "alice")]);
+    assert!(bob.group().gap().is_none());
+}
+
 #[test]
 fn a_teller_fills_many_parts_and_leaves_out_the_oldest() {
     let (mut world, mut people) = back();
