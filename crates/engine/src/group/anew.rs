@@ -17,6 +17,7 @@ use super::{
     Group, Status,
     confirmed::{client_of_key, key_of_client},
     process::Incoming,
+    reinit::members_of,
     row,
     standing::{Branch, Lost},
 };
@@ -142,10 +143,9 @@ impl Group {
     /// Leaves this group for what it has become ([`Group::is_continued_by`]): what waits goes over, but nothing is said if there
     /// are members that its writer did not know. The writes of both groups belong into one transaction.
     pub fn continued_by(&mut self, next: &mut Self, now: Timestamp, events: &mut Vec<Event>) {
-        let known = |member: super::Member| {
-            self.identity_key_of(&member.client).is_some_and(|key| key == *member.identity_key.as_bytes())
-        };
-        let strangers = next.members().map_or(true, |members| !members.into_iter().all(known));
+        let before = members_of(&self.mls.export_tree()).unwrap_or_default();
+        let known = |(client, key): (&ClientUri, &[u8; 32])| before.get(client) == Some(key);
+        let strangers = members_of(&next.mls.export_tree()).map_or(true, |members| !members.iter().all(known));
         let wished = if strangers { Epoch(next.joined.0.saturating_sub(1)) } else { next.joined };
         let (suite, mut told) = (next.mls.cipher_suite(), Vec::new());
         for intent in self.intents.values() {

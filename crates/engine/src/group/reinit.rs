@@ -8,6 +8,8 @@
 //! log itself decides between several, and it does not matter who dies when. The DS learns of the successor's channel from
 //! whoever comes first; all would tell it the same.
 //!
+//! Where members whose KeyPackages are not to be had hold that up, the others may go on without them (`onward`).
+//!
 //! mls-rs takes no time for the first commit of a successor: it judges the KeyPackages' lifetimes by the system's clock. It is the
 //! only place in the engine where one is read.
 
@@ -40,6 +42,7 @@ use super::{
     access::{each_member, fault},
     commit,
     create::{dated_back, export_key},
+    onward::{self, OnwardRow},
     process::{Incoming, body_of},
     row,
     standing::{BLIND_MS, Branch, Lost},
@@ -77,11 +80,13 @@ pub(super) struct Frozen {
     pub(super) epoch: Epoch,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     name: Vec<u8>,
-    suite: u16,
+    pub(super) suite: u16,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    extensions: Vec<u8>,
+    pub(super) extensions: Vec<u8>,
     /// The entry with the successor that counts, once there is one.
-    chosen: Option<Seq>,
+    pub(super) chosen: Option<Seq>,
+    /// If it says that members go on without others.
+    pub(super) onward: Option<OnwardRow>,
 }
 
 impl Frozen {
@@ -92,6 +97,7 @@ impl Frozen {
             suite: proposal.new_cipher_suite().into(),
             extensions: proposal.new_group_context_extensions().mls_encode_to_vec().map_err(fault)?,
             chosen: None,
+            onward: None,
         })
     }
 
@@ -157,7 +163,7 @@ const CONTINUATION: &[u8] = b"continuation";
 const ATTEMPT: &[u8] = b"attempt";
 
 /// Identity keys by client.
-fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, MlsError> {
+pub(super) fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, MlsError> {
     let (mut members, mut read) = (BTreeMap::new(), Ok(()));
     each_member(tree, |_, signing_identity, _| {
         read = identity::read(signing_identity).map_err(fault).map(|leaf| {
@@ -365,12 +371,16 @@ impl Group {
         let attempt = own.and_then(|(_, intent)| intent.prepared.as_ref()).map(|prepared| prepared.secrets.clone());
         let own = own.map(|(order, _)| *order);
         let opened = body_of(entry, incoming).and_then(|sealed| self.unseal(entry, sealed));
-        let checked = opened.and_then(|bytes| match self.check_continuation(&frozen, &bytes) {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(Rejection::Mls(error.to_string())),
+        let checked = opened.and_then(|bytes| {
+            let checked = if onward::is_one(&bytes) {
+                self.check_onward(&frozen, &bytes, incoming.time).map(Some)
+            } else {
+                self.check_continuation(&frozen, &bytes).map(|_| None)
+            };
+            checked.map(|onward| (bytes, onward)).map_err(|error| Rejection::Mls(error.to_string()))
         });
-        let bytes = match checked {
-            Ok(bytes) => bytes,
+        let (bytes, onward) = match checked {
+            Ok(checked) => checked,
             Err(rejection) => return Outcome::Rejected(rejection),
         };
         if self.ledger.settled() < frozen.epoch {
@@ -383,20 +393,30 @@ impl Group {
         let mut keep = |key: &[u8], value| {
             self.writes.push(Write::Put { room: Room::BLOB, key: row::key(&self.name, key), value });
         };
-        keep(CONTINUATION, Zeroizing::new(bytes));
         let confirmed = attempt.is_some();
-        if let Some(attempt) = attempt {
-            keep(ATTEMPT, attempt);
+        if onward.is_none() {
+            keep(CONTINUATION, Zeroizing::new(bytes));
+            if let Some(attempt) = attempt {
+                keep(ATTEMPT, attempt);
+            }
         }
         let ours: Vec<u64> =
             self.intents.iter().filter(|(_, of)| of.wish == Wish::Succeed).map(|(order, _)| *order).collect();
         for order in ours {
             self.drop_intent(order);
         }
-        if let Ok(group) = frozen.name() {
-            events.push(Event::Succeeded { group });
-        }
-        self.frozen = Some(Frozen { chosen: Some(incoming.seq), ..frozen });
+        let onward = match (onward, frozen.name()) {
+            (Some(onward), _) => {
+                events.push(onward.event);
+                Some(onward.row)
+            }
+            (None, Ok(group)) => {
+                events.push(Event::Succeeded { group });
+                None
+            }
+            (None, Err(_)) => None,
+        };
+        self.frozen = Some(Frozen { chosen: Some(incoming.seq), onward, ..frozen });
         self.touched = true;
         if confirmed { Outcome::Confirmed } else { Outcome::Applied }
     }
@@ -566,7 +586,7 @@ impl Group {
     }
 
     /// Deletes what waited for the succession.
-    fn drop_continuation(&mut self) {
+    pub(super) fn drop_continuation(&mut self) {
         for key in [CONTINUATION, ATTEMPT] {
             self.writes.push(Write::Delete { room: Room::BLOB, key: row::key(&self.name, key) });
         }
