@@ -65,10 +65,10 @@ fn after_a_week_members_go_on_without_who_is_not_to_be_had() {
     (world.ds.channel, world.ds.ledger) =
         (Some(next.profile().channel), Some(Ledger::new(Epoch(0), next.key_root().unwrap(), 1)));
     next.wish(Wish::Add { key_packages: vec![package] }).unwrap();
-    let group = std::mem::replace(&mut people[0].group, Some(next)).unwrap();
+    let group = people[0].group.replace(next).unwrap();
     people[0].save();
     people[0].drive_now(&mut world);
-    let next = std::mem::replace(&mut people[0].group, Some(group)).unwrap();
+    let next = people[0].group.replace(group).unwrap();
     let next_ds = std::mem::replace(&mut world.ds, frozen_ds);
 
     say_so(&mut world, &mut people[0], &next);
@@ -185,21 +185,21 @@ fn it_leads_nowhere_but_to_the_same_room_and_the_same_people() {
     let ds = std::mem::take(&mut world.ds);
     world.ds.ahead = ds.ahead;
     people[0].create(&mut world, "Another room");
-    let other = std::mem::replace(&mut people[0].group, Some(frozen)).unwrap();
+    let other = people[0].group.replace(frozen).unwrap();
     assert!(people[0].group().go_on_in(&other, now).is_err());
     // Nor in one with a stranger.
     let next = people[0].group().begin_onward(now).unwrap();
     (world.ds.channel, world.ds.ledger) =
         (Some(next.profile().channel), Some(Ledger::new(Epoch(0), next.key_root().unwrap(), 1)));
     world.ds.entries.clear();
-    let frozen = std::mem::replace(&mut people[0].group, Some(next)).unwrap();
+    let frozen = people[0].group.replace(next).unwrap();
     people[0].save();
     let mut eve = world.person("eve");
     eve.suite = NEW;
     let package = eve.key_package(&world);
     people[0].wish(Wish::Add { key_packages: vec![package] });
     people[0].drive_now(&mut world);
-    let next = std::mem::replace(&mut people[0].group, Some(frozen)).unwrap();
+    let next = people[0].group.replace(frozen).unwrap();
     assert_eq!(next.members().unwrap().len(), 2);
     assert!(people[0].group().go_on_in(&next, now).is_err());
     assert_eq!(people[0].group().intents().count(), 0);
