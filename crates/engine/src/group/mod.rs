@@ -217,6 +217,12 @@ pub struct Group {
     asked_with: Vec<ChannelKey>,
     /// If it goes on from another: who has shown itself since.
     present: anew::Present,
+    /// The groups before it.
+    lineage: anew::Lineage,
+    /// If members of what this group has become are asked: who is asked first, as it made that.
+    ask_first: Option<ClientUri>,
+    /// If members let us into it while we knew another name of it: that name, until it is settled.
+    asked_about: Option<GroupUri>,
     /// Whom we have let in again, and when.
     answered: BTreeMap<ClientUri, Timestamp>,
     /// What we missed and asked for, and who else did.

@@ -232,8 +232,7 @@ impl Group {
     /// writes of both belong into one transaction.
     pub fn go_over(&mut self, next: &mut Self, now: Timestamp, events: &mut Vec<Event>) {
         if next.predecessor.is_none() {
-            next.predecessor = Some(self.name.clone());
-            next.touched = true;
+            next.descends_from(self);
             // Who showed itself there was not left behind, whatever it knocked for before.
             let here: Vec<_> =
                 next.members().unwrap_or_default().into_iter().filter(|member| member.confirmed).collect();

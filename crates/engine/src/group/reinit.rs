@@ -85,6 +85,9 @@ pub(super) struct Frozen {
     pub(super) extensions: Vec<u8>,
     /// The entry with the successor that counts, once there is one.
     pub(super) chosen: Option<Seq>,
+    /// Whoever made that: it can let in who is not let in by its Welcome.
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    maker: Vec<u8>,
     /// If it says that members go on without others.
     pub(super) onward: Option<OnwardRow>,
 }
@@ -97,6 +100,7 @@ impl Frozen {
             suite: proposal.new_cipher_suite().into(),
             extensions: proposal.new_group_context_extensions().mls_encode_to_vec().map_err(fault)?,
             chosen: None,
+            maker: Vec::new(),
             onward: None,
         })
     }
@@ -172,6 +176,14 @@ pub(super) fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, 
         read.is_ok()
     });
     read.map(|()| members)
+}
+
+/// Who made a successor: whoever signed its GroupInfo.
+fn maker_of(successor: &Continuation) -> Option<ClientUri> {
+    let info = MlsMessage::from_bytes(&successor.group_info).ok()?;
+    let (sender, tree) = (info.as_group_info()?.sender(), ExportedTree::from_bytes(&successor.tree).ok()?);
+    let leaf = tree.get_leaf(sender.try_into().ok()?).ok()??;
+    Some(identity::read(&leaf.signing_identity).ok()?.client().clone())
 }
 
 impl Group {
@@ -371,11 +383,15 @@ impl Group {
         let attempt = own.and_then(|(_, intent)| intent.prepared.as_ref()).map(|prepared| prepared.secrets.clone());
         let own = own.map(|(order, _)| *order);
         let opened = body_of(entry, incoming).and_then(|sealed| self.unseal(entry, sealed));
+        let mut maker = None;
         let checked = opened.and_then(|bytes| {
             let checked = if onward::is_one(&bytes) {
                 self.check_onward(&frozen, &bytes, incoming.time).map(Some)
             } else {
-                self.check_continuation(&frozen, &bytes).map(|_| None)
+                self.check_continuation(&frozen, &bytes).map(|successor| {
+                    maker = maker_of(&successor).map(|maker| maker.to_string());
+                    None
+                })
             };
             checked.map(|onward| (bytes, onward)).map_err(|error| Rejection::Mls(error.to_string()))
         });
@@ -407,6 +423,9 @@ impl Group {
         }
         let onward = match (onward, frozen.name()) {
             (Some(onward), _) => {
+                if let Event::WentOnWithout { by, .. } = &onward.event {
+                    maker = Some(by.to_string());
+                }
                 events.push(onward.event);
                 Some(onward.row)
             }
@@ -416,7 +435,12 @@ impl Group {
             }
             (None, Err(_)) => None,
         };
-        self.frozen = Some(Frozen { chosen: Some(incoming.seq), onward, ..frozen });
+        self.frozen = Some(Frozen {
+            chosen: Some(incoming.seq),
+            maker: maker.unwrap_or_default().into_bytes(),
+            onward,
+            ..frozen
+        });
         self.touched = true;
         if confirmed { Outcome::Confirmed } else { Outcome::Applied }
     }
@@ -515,7 +539,7 @@ impl Group {
         self.joined_by = None;
         self.came_by.clear();
         self.offers_whole_tree = true;
-        self.predecessor = Some(old.name.clone());
+        self.descends_from(old);
         self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });
         let suite = self.mls.cipher_suite();
         for (order, intent) in old.intents.iter().filter(|(_, intent)| old.goes_over(intent, suite).is_ok()) {
@@ -573,7 +597,10 @@ impl Group {
              within a day, have a member remove this client there and add it again"
         );
         let seq = self.window.position().seq;
-        let chosen = self.frozen.take().and_then(|frozen| frozen.chosen).unwrap_or(seq);
+        let frozen = self.frozen.take();
+        let maker = frozen.as_ref().and_then(|frozen| std::str::from_utf8(&frozen.maker).ok()?.parse().ok());
+        self.ask_first = maker;
+        let chosen = frozen.and_then(|frozen| frozen.chosen).unwrap_or(seq);
         let lost = Lost::settled(chosen, Hash::new([0; 32]), reason.clone(), Branch::None);
         self.lost = Some(Lost { anew: Some(self.ledger.epoch()), ..lost });
         self.status = Status::Stuck { reason: reason.clone() };
