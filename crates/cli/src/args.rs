@@ -300,6 +300,12 @@ pub(crate) enum Group {
         /// The group
         group: String,
     },
+    /// Go on without members that a frozen group has waited for in vain for a week: the others get a new group of the same room. Who is left
+    /// out can be added later
+    GoOn {
+        /// The group
+        group: String,
+    },
     /// Come back into a group that this device cannot follow, also where it would have to ask you
     Rejoin {
         /// The group

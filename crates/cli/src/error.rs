@@ -75,7 +75,7 @@ fn code_of(error: &ClientError) -> String {
             None => "CALL_FAILED".to_owned(),
         },
         ClientError::IdentityChanged(_) => "IDENTITY_CHANGED".to_owned(),
-        ClientError::Unconfirmed => "UNCONFIRMED".to_owned(),
+        ClientError::Unconfirmed | ClientError::Frozen => "UNCONFIRMED".to_owned(),
         ClientError::Wish(_) => "NOT_A_MEMBER".to_owned(),
         ClientError::Suite(_) => "CIPHER_SUITE_UNSUPPORTED".to_owned(),
         ClientError::Fill(error) => crate::verbs::fill_code(error).to_owned(),

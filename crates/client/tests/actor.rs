@@ -72,6 +72,7 @@ fn every_call_may_be_spawned(client: &mut Client, group: &GroupUri, users: &[Use
     may_be_spawned(client.send_to_all(group, ""));
     may_be_spawned(client.heartbeat(group));
     may_be_spawned(client.reinit(group, 3, false));
+    may_be_spawned(client.go_on_without(group));
     may_be_spawned(client.rejoin(group));
     may_be_spawned(client.sync());
     may_be_spawned(client.sync_group(group));

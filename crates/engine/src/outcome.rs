@@ -143,6 +143,15 @@ pub enum Event {
         /// Which.
         group: conclave_names::GroupUri,
     },
+    /// Members go on in another group of the same room, without those whom a frozen group waited for in vain. They are to be added there.
+    WentOnWithout {
+        /// Which group.
+        group: conclave_names::GroupUri,
+        /// Whose decision it was.
+        by: ClientUri,
+        /// Who is not in it.
+        absent: Vec<ClientUri>,
+    },
     /// A frozen group cannot go on yet. It is tried again.
     SuccessorWaits {
         /// What it waits for, for people.

@@ -7,9 +7,12 @@ mod anew;
 mod common;
 
 use anew::*;
-use common::{Person, World, agree};
+use common::{Person, World, agree, dispute};
+use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
-    group::{Group, Status},
+    group::{Group, KnockRefused, Status},
+    intent::Wish,
+    knock::Knocked,
     outcome::Event,
     writes::Room,
 };
@@ -234,4 +237,224 @@ fn who_is_removed_from_a_successor_before_founding_it_founds_nothing() {
     assert_eq!(*bob.group().status(), Status::Removed);
     assert!(bob.group().founding().unwrap().is_none());
     bob.restart();
+
+/// `lost` takes the newest invitation for what has become of the group that it could not follow.
+fn leaves_for(world: &World, lost: &mut Person) {
+    let mut old = lost.group.take().unwrap();
+    lost.join(world);
+    let next = lost.group.as_mut().unwrap();
+    let mut events = Vec::new();
+    old.continued_by(next, world.ds.now(), &mut events);
+    let mut writes = old.take_writes().unwrap();
+    writes.extend(next.take_writes().unwrap());
+    lost.store.apply(writes);
+}
+
+/// Answers a knock in a successor of another suite, by a KeyPackage that the directory gives out.
+fn answered(world: &mut World, knocked: &Knocked, lost: &mut Person, member: &mut Person) -> Result<(), KnockRefused> {
+    lost.suite = CipherSuite::from(member.group().cipher_suite());
+    let package = lost.key_package(world);
+    let fresh = knocked.with_key_package(&member.mls, package, world.ds.now()).unwrap();
+    member.group().answer(&fresh, world.ds.now())?;
+    member.drive_now(world);
+    Ok(())
+}
+
+/// The KeyPackages by which others knock are of the suite of the group that they knew.
+fn knock_in(world: &World, suite: u16, from: &mut Person, to: &mut Person) -> Knocked {
+    let (mine, theirs) = (from.suite, to.suite);
+    (from.suite, to.suite) = (suite.into(), suite.into());
+    let knocked = knock(world, from, to);
+    (from.suite, to.suite) = (mine, theirs);
+    knocked
+}
+
+/// Alice, Bob, Carol and Dave go on in a successor, whose Welcome lets nobody in who is named here. Gives them with their groups as they stand.
+fn go_on_without(world: &mut World, left_out: &[usize]) -> Vec<Person> {
+    world.until = common::NOW.plus_ms(4 * 365 * 86_400_000);
+    let mut people: Vec<_> = ["alice", "bob", "carol", "dave"].map(|name| world.person(name)).into();
+    common::group_of(world, &mut people.iter_mut().collect::<Vec<_>>());
+    for person in &mut people {
+        person.sync(&world.ds);
+    }
+    freeze(world, &mut people, reinit());
+    anew_without(world, &mut people, left_out);
+    people
+}
+
+/// The first makes the successor of a frozen group.
+fn anew_without(world: &mut World, people: &mut [Person], left_out: &[usize]) {
+    make(world, 0, people);
+    for at in left_out {
+        people[*at].store.rows.retain(|(room, _), _| *room != Room::KEY_PACKAGE);
+        people[*at].restart();
+    }
+    people[0].drive(world);
+    for (at, person) in people.iter_mut().enumerate() {
+        person.sync(&world.ds);
+        person.restart();
+        if left_out.contains(&at) {
+            let group = person.group.as_mut().unwrap();
+            let refused = group.succeed(&person.store, world.ds.now(), &mut person.events).unwrap_err();
+            group.left_out(&refused.to_string());
+            person.save();
+        } else if person.group().has_successor() {
+            go_on(person, world);
+        }
+        person.restart();
+    }
+    found(world, &mut people[0]);
+}
+
+/// The answer is annulled: in the successor there is the leaf again that others made for him.
+#[test]
+fn whose_way_into_the_successor_is_annulled_knocks_again() {
+    let mut world = World::new();
+    let mut people = go_on_without(&mut world, &[1]);
+    let suite = people[1].group().cipher_suite();
+    let old = people[1].group().name().clone();
+    let [alice, bob, carol, dave] = people.as_mut_slice() else { panic!() };
+    let accesses = [&mut *carol, &mut *dave].map(|person| person.group().access().unwrap());
+    let first = knock_in(&world, suite, bob, alice);
+    bob.group().knocked(vec![alice.account.client.clone()], world.ds.now(), &mut Vec::new());
+    bob.save();
+    answered(&mut world, &first, bob, alice).unwrap();
+    leaves_for(&world, bob);
+    bob.restart();
+    assert_eq!(*bob.group().status(), Status::Active);
+    for access in &accesses {
+        dispute(&mut world, access, 0);
+    }
+    bob.sync(&world.ds);
+    alice.sync(&world.ds);
+    world.ds.ahead += DISPUTE_MS + 600_000;
+    carol.say("as if nothing had been");
+    carol.drive_now(&mut world);
+    alice.sync(&world.ds);
+    bob.sync(&world.ds);
+    bob.restart();
+    let now = world.ds.now();
+    assert!(bob.group().wants_rejoin(), "{:?}", bob.group().status());
+    assert!(bob.group().knock_due(now).is_some_and(|due| due <= now));
+    // He names the group that he knew.
+    let second = knock_in(&world, u16::from(NEW), bob, alice);
+    assert_eq!(second.group(), Some(&old));
+    bob.group().knocked(vec![alice.account.client.clone()], now, &mut Vec::new());
+    bob.save();
+    answered(&mut world, &second, bob, alice).unwrap();
+    bob.join(&world);
+    bob.say("here at last");
+    bob.drive_now(&mut world);
+    for person in [&mut *alice, &mut *carol, &mut *dave] {
+        person.sync(&world.ds);
+        assert_eq!(person.texts().last().unwrap(), "here at last");
+    }
+    agree(&mut [alice, bob, carol, dave]);
+}
+
+/// Bob is let in nowhere while the group is made anew twice.
+#[test]
+fn a_knock_is_answered_after_any_number_of_successions_but_not_by_who_has_come_in_between() {
+    let mut world = World::new();
+    let mut people = go_on_without(&mut world, &[1]);
+    let suite = people[1].group().cipher_suite();
+    let old = people[1].group().name().clone();
+    let mut early = {
+        let [_, bob, carol, dave] = people.as_mut_slice() else { panic!() };
+        // Carol was locked out as well, as far as her knock says; she has long been there.
+        carol.say("I am here");
+        carol.drive_now(&mut world);
+        vec![knock_in(&world, suite, bob, dave)]
+    };
+    for at in [0, 2, 3] {
+        people[at].sync(&world.ds);
+    }
+    // Once more, and to the first suite.
+    let mut here: Vec<_> = Vec::new();
+    let mut bob = people.remove(1);
+    here.append(&mut people);
+    here[0].wish(Wish::ReInit { cipher_suite: suite, visible: false });
+    here[0].drive(&mut world);
+    here[1].drive(&mut world);
+    for person in &mut here {
+        person.sync(&world.ds);
+        assert!(person.group().is_frozen());
+    }
+    here.push(bob);
+    make(&world, 0, &mut here);
+    bob = here.pop().unwrap();
+    here[0].drive(&mut world);
+    for person in &mut here {
+        person.sync(&world.ds);
+        go_on(person, &world);
+        person.restart();
+    }
+    found(&mut world, &mut here[0]);
+    let [alice, carol, dave] = here.as_mut_slice() else { panic!() };
+    for person in [&mut *alice, &mut *carol, &mut *dave] {
+        person.suite = suite.into();
+        person.sync(&world.ds);
+    }
+    let knocked = early.remove(0);
+    assert_eq!(knocked.group(), Some(&old));
+    let now = world.ds.now();
+    alice.group().would_answer(&knocked, now).unwrap();
+    answered(&mut world, &knocked, &mut bob, dave).unwrap();
+    for person in [&mut *alice, &mut *carol] {
+        person.sync(&world.ds);
+        let refused = person.group().would_answer(&knocked, now);
+        assert!(matches!(refused, Err(KnockRefused::Back)), "{refused:?}");
+    }
+    leaves_for(&world, &mut bob);
+    bob.sync(&world.ds);
+    agree(&mut [alice, carol, dave, &mut bob]);
+}
+
+/// The Welcome of whoever made the successor opens for nobody: all others are outside, and only their word to the maker helps.
+#[test]
+fn all_whom_the_makers_welcome_does_not_let_in_ask_the_maker_first_and_are_let_in() {
+    let mut world = World::new();
+    let mut people = go_on_without(&mut world, &[1, 2, 3]);
+    let suite = people[1].group().cipher_suite();
+    let (alice, others) = people.split_first_mut().unwrap();
+    assert_eq!(alice.group().members().unwrap().len(), 4);
+    for lost in others.iter_mut() {
+        assert!(matches!(lost.group().status(), Status::Stuck { .. }));
+        // Nobody else can help.
+        assert_eq!(lost.group().whom_to_ask().unwrap()[0], alice.account.client);
+        let knocked = knock_in(&world, suite, lost, alice);
+        let now = world.ds.now();
+        lost.group().knocked(vec![alice.account.client.clone()], now, &mut Vec::new());
+        lost.save();
+        lost.restart();
+        answered(&mut world, &knocked, lost, alice).unwrap();
+        leaves_for(&world, lost);
+        lost.drive_now(&mut world);
+        alice.drive_now(&mut world);
+    }
+    for lost in others.iter_mut() {
+        lost.sync(&world.ds);
+        assert_eq!(*lost.group().status(), Status::Active);
+    }
+    alice.sync(&world.ds);
+    agree(&mut people.iter_mut().collect::<Vec<_>>());
+    assert_eq!(people[0].group().members().unwrap().len(), 4);
+}
+
+/// If the maker is away when it is asked first, others are asked the next time, who may have been let in by then.
+#[test]
+fn the_maker_is_not_the_only_one_who_is_asked() {
+    let mut world = World::new();
+    let mut people = go_on_without(&mut world, &[3]);
+    let maker = people[0].account.client.clone();
+    let dave = &mut people[3];
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(dave.group().whom_to_ask().unwrap()[0].clone());
+        let now = dave.group().knock_due(world.ds.now()).unwrap();
+        dave.group().knocked(vec![maker.clone()], now, &mut Vec::new());
+        dave.save();
+        dave.restart();
+    }
+    assert!(asked[0] == maker && asked[2] == maker, "{asked:?}");
 }

@@ -37,6 +37,8 @@ mod tls;
 
 mod server;
 
+#[doc(hidden)]
+pub use clock::set_ahead_for_tests;
 pub use conclave_delivery::limits::{InvalidRate, Limits as ServiceLimits, Rate};
 pub use config::{Config, ConfigError, IssuerSource, LogFormat, RegistrationPolicy, Tls};
 pub use invites::{InviteError, create_invite};

@@ -191,6 +191,22 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             output
                 .give(&json!({ "group": group, "log": log }), |_| log.iter().map(change).collect::<Vec<_>>().join("\n"))
         }
+        Group::GoOn { group } => {
+            let group = read(client, &group).await?;
+            let gone_on = client.go_on_without(&group).await?;
+            let answer = json!({ "group": gone_on.group, "was": group, "without": gone_on.without });
+            output.give(&answer, |_| {
+                let mut text = if gone_on.group == group {
+                    "the group goes on as soon as the server shows it: `conclave sync`".to_owned()
+                } else {
+                    format!("the group goes on as {}", gone_on.group)
+                };
+                for absent in &gone_on.without {
+                    text.push_str(&format!("\nwithout {}", clean_line(absent)));
+                }
+                text
+            })
+        }
         Group::Rejoin { group } => {
             let group = names::group(client, &group)?;
             let lost = matches!(client.group(&group)?.status(), Status::Stuck { .. });

@@ -132,6 +132,14 @@ fn sentence(event: &Event) -> String {
             format!("{} makes the group anew; what is said waits until it goes on", name(by))
         }
         Event::Succeeded { .. } => "the group goes on with new keys".to_owned(),
+        Event::WentOnWithout { by, absent, .. } => {
+            let names: Vec<_> = absent.iter().map(name).collect();
+            format!(
+                "{} has the group go on in a new one, without {}, who could not be reached in a week",
+                name(by),
+                names.join(", ")
+            )
+        }
         Event::SuccessorWaits { reason } => format!("the group cannot go on yet: {}", clean_line(reason)),
         Event::LeaveRequested { member } => format!("{} asks to leave", name(member)),
         Event::ExternalProposal { sender, proposal } => {

@@ -107,6 +107,11 @@ pub enum ClientError {
         "the change is stored but not yet confirmed by the server; it will be sent again by the next `conclave sync`"
     )]
     Unconfirmed,
+    /// A change waits for the group that a frozen one becomes.
+    #[error(
+        "the change is stored; the group is being made anew, and carries it out once it goes on: `conclave sync` tells what it waits for"
+    )]
+    Frozen,
     /// This device does not hold the user's identity key.
     #[error(
         "this device does not hold the identity key of its user: approve the new device on the device where the account was made"
@@ -133,7 +138,7 @@ impl ClientError {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::Call(error) => error.is_transient(),
-            Self::Unconfirmed | Self::Randomness | Self::Undecided => true,
+            Self::Unconfirmed | Self::Frozen | Self::Randomness | Self::Undecided => true,
             _ => false,
         }
     }

@@ -151,24 +151,26 @@ impl Client {
             dispute_pause,
         };
         let group = Group::create(&self.account, &self.mls, new, self.delivery.now())?;
-        let access = group.access()?;
-        self.delivery
-            .create_channel(
-                &Signer::bare(&access.key),
-                &v1::CreateChannelRequest {
-                    channel: access.channel.to_vec(),
-                    key_root: group.key_root()?.to_vec(),
-                    group_info: group.first_group_info()?.unwrap_or_default(),
-                    epoch: 0,
-                    path: None,
-                    dispute_ms: dispute_pause.ms(),
-                },
-            )
-            .await?;
+        self.make_channel(&group).await?;
         let name = group.name().clone();
         self.groups.insert(name.clone(), group);
         self.save(&name)?;
         Ok(name)
+    }
+
+    /// Has the DS make the channel of a group that was just made.
+    pub(super) async fn make_channel(&mut self, group: &Group) -> Result<(), ClientError> {
+        let access = group.access()?;
+        let request = v1::CreateChannelRequest {
+            channel: access.channel.to_vec(),
+            key_root: group.key_root()?.to_vec(),
+            group_info: group.first_group_info()?.unwrap_or_default(),
+            epoch: 0,
+            path: None,
+            dispute_ms: group.profile().dispute_pause.ms(),
+        };
+        self.delivery.create_channel(&Signer::bare(&access.key), &request).await?;
+        Ok(())
     }
 
     /// Claims KeyPackages of a user or client, of the first of these cipher suites that it offers.
@@ -429,6 +431,7 @@ impl Client {
             }
             Some(reason) => Err(ClientError::Dropped(reason)),
             None if self.is_over(&group)? => Err(WishError::Removed.into()),
+            None if self.group(&group)?.is_pending(id) && self.group(&group)?.is_frozen() => Err(ClientError::Frozen),
             None if self.group(&group)?.is_pending(id) => Err(ClientError::Unconfirmed),
             None => Ok(()),
         }

@@ -12,7 +12,7 @@ use conclave_engine::{
     writes::{Room, Write},
 };
 use conclave_mls::crypto;
-use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri, limits};
+use conclave_names::{ClientUri, GroupUri, Timestamp, limits};
 use conclave_protocol::{Code, v1};
 use mls_rs::{MlsMessage, external_client::ExternalClient, time::MlsTime};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -20,6 +20,7 @@ use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use super::{
     Client, ClientError, ClientEvent,
     groups::{key_path, lacks},
+    onward::Absent,
     rows::StoreRows,
     told::Trouble,
 };
@@ -31,6 +32,9 @@ const KEPT: &[u8] = b"successor/";
 /// How long a KeyPackage that was claimed is preferred to a new one, in milliseconds: its owner deletes the private part
 /// [`limits::INVITATION_MS`] after it has replaced it, which it may have done right after the claim.
 const FRESH_MS: u64 = limits::INVITATION_MS / 2;
+
+/// Clients that are named in what is told of those whose KeyPackages cannot be had.
+const NAMED: usize = 16;
 
 /// KeyPackages that were claimed for a group's successor, by client: since when, and the KeyPackage.
 type KeptPackages = BTreeMap<Vec<u8>, (Timestamp, Vec<u8>)>;
@@ -75,7 +79,7 @@ fn kept_key(group: &GroupUri) -> Vec<u8> {
     [KEPT, group.to_string().as_bytes()].concat()
 }
 
-fn forget(group: &GroupUri) -> Write {
+pub(super) fn forget(group: &GroupUri) -> Write {
     Write::Delete { room: Room::ACCOUNT, key: kept_key(group) }
 }
 
@@ -124,13 +128,31 @@ impl Client {
     /// each.
     ///
     /// # Errors
-    /// [`ClientError::CannotAdd`] names all clients of which none is to be had.
+    /// [`ClientError::CannotAdd`] names the clients of which none is to be had.
     async fn packages_of(
         &mut self,
         group: &GroupUri,
         clients: &[ClientUri],
         cipher_suite: u16,
     ) -> Result<Vec<Vec<u8>>, ClientError> {
+        let (packages, absent) = self.packages_to_be_had(group, clients, cipher_suite).await?;
+        if let Some((client, _)) = absent.first() {
+            let mut reasons: Vec<_> = absent.iter().take(NAMED).map(|(_, reason)| reason.clone()).collect();
+            if absent.len() > NAMED {
+                reasons.push(format!("and {} others", absent.len() - NAMED));
+            }
+            return Err(ClientError::CannotAdd { user: client.user().clone(), reason: reasons.join("; ") });
+        }
+        Ok(packages.into_iter().map(|(_, bytes)| bytes).collect())
+    }
+
+    /// The same of those clients of whom one is to be had, and who the others are.
+    pub(super) async fn packages_to_be_had(
+        &mut self,
+        group: &GroupUri,
+        clients: &[ClientUri],
+        cipher_suite: u16,
+    ) -> Result<(Vec<(ClientUri, Vec<u8>)>, Absent), ClientError> {
         let key = kept_key(group);
         let row = self.store.get(Room::ACCOUNT, &key)?;
         let mut kept = row.and_then(|row| Kept::of(&row, cipher_suite)).unwrap_or_default();
@@ -140,15 +162,8 @@ impl Client {
             self.store.apply(&[Write::Put { room: Room::ACCOUNT, key, value: value.into() }])?;
         }
         let absent = absent?;
-        if let Some((user, _)) = absent.first() {
-            let reasons: Vec<_> = absent.iter().map(|(_, reason)| reason.as_str()).collect();
-            return Err(ClientError::CannotAdd { user: user.clone(), reason: reasons.join("; ") });
-        }
-        Ok(clients
-            .iter()
-            .filter_map(|client| kept.remove(client.to_string().as_bytes()))
-            .map(|(_, bytes)| bytes)
-            .collect())
+        let package = |client: &ClientUri| Some((client.clone(), kept.remove(client.to_string().as_bytes())?.1));
+        Ok((clients.iter().filter_map(package).collect(), absent))
     }
 
     /// Claims what is not there, too old, or not valid any more. Gives whose cannot be had, and why.
@@ -158,7 +173,7 @@ impl Client {
         clients: &[ClientUri],
         cipher_suite: u16,
         kept: &mut KeptPackages,
-    ) -> Result<Vec<(UserUri, String)>, ClientError> {
+    ) -> Result<Absent, ClientError> {
         let now = self.delivery.now();
         let mut absent = Vec::new();
         for client in clients {
@@ -174,7 +189,7 @@ impl Client {
             }
             match self.claim_of(group, client, cipher_suite).await? {
                 Ok(bytes) => drop(kept.insert(name, (now, bytes))),
-                Err(reason) if known.is_none() => absent.push((client.user().clone(), format!("{client} {reason}"))),
+                Err(reason) if known.is_none() => absent.push((client.clone(), format!("{client} {reason}"))),
                 // An older one is better than none.
                 Err(_) => {}
             }
@@ -198,8 +213,9 @@ impl Client {
             Err(error) => return Ok(Err(format!("cannot be asked for: {error}"))),
         };
         let Some(claimed) = answer.key_packages.into_iter().next() else {
-            let what = format!("has left no keying material of cipher suite {cipher_suite}");
-            return Ok(Err(format!("{what}: it must come online first, or be removed")));
+            let what = format!("has left no keying material of cipher suite {cipher_suite}: it must come online first");
+            let removable = if self.group(group)?.is_frozen() { "" } else { ", or be removed" };
+            return Ok(Err(format!("{what}{removable}")));
         };
         Ok(match self.unfit(group, client, cipher_suite, &claimed.key_package)? {
             None => Ok(claimed.key_package),
@@ -267,8 +283,9 @@ impl Client {
                 Err(error) => {
                     // What was half done is undone.
                     self.groups.remove(name);
+                    let reason = self.waiting(name, &error)?;
                     // It is told once, and not at each sync.
-                    let unable = Trouble::new(&error, now);
+                    let unable = Trouble::new(&error, now).saying(reason);
                     let reason = unable.reason();
                     let news = unable.is_news(self.unable_to_go_on.get(name));
                     self.unable_to_go_on.insert(name.clone(), unable);
@@ -277,9 +294,14 @@ impl Client {
                         self.note(std::slice::from_ref(&event))?;
                         all.push(event);
                     }
-                    return Ok(all);
+                    let begun = Box::pin(self.carry_on(name)).await;
+                    return self.joined(all, begun);
                 }
             }
+        }
+        if self.groups.get(name).is_some_and(|group| group.onward().is_some()) {
+            let gone_over = Box::pin(self.go_over(name)).await;
+            return self.joined(all, gone_over);
         }
         if self.groups.get(name).is_some_and(Group::has_successor) {
             let succeeded = Box::pin(self.succeed(name)).await;
@@ -327,7 +349,7 @@ impl Client {
     }
 
     /// What is to be done first in a group that goes on in another.
-    async fn begin_in(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
+    pub(super) async fn begin_in(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         events.extend(self.sync_group(name).await?);
         events.extend(Box::pin(self.drive(name, None)).await?);
         Ok(())

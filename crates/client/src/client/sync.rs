@@ -331,6 +331,7 @@ impl Client {
                 let watched = self.watch_identities(&name, events);
                 self.save(&name)?;
                 watched?;
+                events.extend(self.go_over_to(&name).await?);
             }
             Err(JoinError::Store(error)) => return Err(error.into()),
             Err(JoinError::Undecided) => return Err(ClientError::Undecided),

@@ -47,6 +47,11 @@ impl Trouble {
         Self { reason: error.to_string(), again: now.plus_ms(PAUSE_MS), for_good: !error.is_transient() }
     }
 
+    /// The same, told in other words.
+    pub(super) fn saying(self, reason: String) -> Self {
+        Self { reason, ..self }
+    }
+
     /// As it was told.
     pub(super) fn reason(&self) -> String {
         self.reason.clone()

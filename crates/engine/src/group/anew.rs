@@ -6,29 +6,72 @@
 //! knocker cannot say: it is the one of its name and identity key, unless that client has shown since that it is there. By the
 //! Welcome that follows, the locked-out client leaves the old group for the new one.
 //!
-//! Rows, one for each client that has shown itself: `present/` and its name under the group's prefix, with the epoch.
+//! A group may be made anew again before somebody comes back. So each knows the whole line that it comes from, and who has shown itself where:
+//! who was in one of the groups after the one that the knock names has come in since.
+//!
+//! Rows, one for each client that has shown itself: `present/` and its name under the group's prefix, with the epoch; and `lineage` with the
+//! groups before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::EntryKind;
 use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Timestamp};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
 use super::{
     Group, Status,
     confirmed::{client_of_key, key_of_client},
     process::Incoming,
+    reinit::members_of,
     row,
     standing::{Branch, Lost},
 };
 use crate::{
     knock::Knocked,
     outcome::Event,
-    record,
+    pieces,
+    record::{self, Text},
     writes::{Room, Rows, Write},
 };
 
 /// Prefix of the rows.
 const PRESENT: &[u8] = b"present/";
+
+/// Key of the row with the groups before.
+const LINEAGE: &[u8] = b"lineage";
+
+/// Groups before this one that are remembered: knocks are answered for 30 days.
+const ANCESTORS: usize = 16;
+
+/// A group that this one comes from.
+#[derive(Debug, Clone)]
+struct Ancestor {
+    group: GroupUri,
+    /// Who had shown itself in it since it went on from another.
+    shown: BTreeSet<ClientUri>,
+}
+
+#[derive(MlsSize, MlsEncode, MlsDecode)]
+struct AncestorRow {
+    group: Text,
+    shown: Vec<Text>,
+}
+
+/// The groups that this one comes from, the oldest first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lineage(Vec<Ancestor>);
+
+/// Reads the row of a group that is being loaded.
+pub(super) fn load_lineage<R: Rows>(rows: &R, name: &GroupUri) -> Result<Lineage, row::LoadError<R::Error>> {
+    let row = pieces::get(rows, &row::key(name, b""), Room::GROUP, &row::key(name, LINEAGE))?;
+    let Some(row) = row else { return Ok(Lineage::default()) };
+    let mut lineage = Lineage::default();
+    for row in record::decode::<Vec<AncestorRow>>(&row)? {
+        let shown = row.shown.iter().map(Text::parse).collect::<Result<_, _>>()?;
+        lineage.0.push(Ancestor { group: row.group.parse()?, shown });
+    }
+    Ok(lineage)
+}
 
 /// Who has shown that it is in a group that goes on from another, and in which epoch first.
 pub(super) type Present = BTreeMap<ClientUri, Epoch>;
@@ -65,14 +108,32 @@ impl Group {
         });
     }
 
-    /// Whether a knock is about the group that this one goes on from.
-    pub(super) fn is_about_predecessor(&self, knocked: &Knocked) -> bool {
-        knocked.group().is_some() && knocked.group() == self.predecessor.as_ref()
+    /// Begins as what a group has become.
+    pub(super) fn descends_from(&mut self, old: &Self) {
+        self.predecessor = Some(old.name.clone());
+        self.lineage = old.lineage.clone();
+        self.lineage.0.push(Ancestor { group: old.name.clone(), shown: old.present.keys().cloned().collect() });
+        let excess = self.lineage.0.len().saturating_sub(ANCESTORS);
+        self.lineage.0.drain(..excess);
+        let of = |one: &Ancestor| AncestorRow {
+            group: Text::new(&one.group),
+            shown: one.shown.iter().map(Text::new).collect(),
+        };
+        let value = record::encode(&self.lineage.0.iter().map(of).collect::<Vec<_>>());
+        self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, LINEAGE), value });
+        self.touched = true;
     }
 
-    /// Whether it is by who has not been seen here since.
+    /// Whether a knock is about a group that this one comes from.
+    pub(super) fn is_about_predecessor(&self, knocked: &Knocked) -> bool {
+        knocked.group().is_some_and(|group| self.lineage.0.iter().any(|one| one.group == *group))
+    }
+
+    /// Whether it is by who has been seen neither here nor in any group between.
     pub(super) fn was_left_behind(&self, knocked: &Knocked) -> bool {
+        let between = self.lineage.0.iter().rev().take_while(|one| Some(&one.group) != knocked.group());
         !self.present.contains_key(&knocked.client)
+            && !between.into_iter().any(|one| one.shown.contains(&knocked.client))
     }
 
     /// An entry of an epoch that we could not follow into. If it holds a successor, the group went on without us.
@@ -115,9 +176,11 @@ impl Group {
         self.tell(Event::Stuck { seq, reason: reason.to_owned() }, self.window.time(), events);
     }
 
-    /// What a knock of ours is about: where this group never began, the one before it, which is what its members know us by.
+    /// What a knock of ours is about: where this group never began, the one before it, which is what its members know us by; and where
+    /// members let us in by that, the same.
     pub(super) fn knocks_about(&self) -> &GroupUri {
-        self.predecessor.as_ref().filter(|_| self.founding.is_some()).unwrap_or(&self.name)
+        let before = self.predecessor.as_ref().filter(|_| self.founding.is_some());
+        before.or(self.asked_about.as_ref()).unwrap_or(&self.name)
     }
 
     /// Whether, for all that we know, nobody is in the group any more, because it was made anew without us. Another commit in its
@@ -142,10 +205,9 @@ impl Group {
     /// Leaves this group for what it has become ([`Group::is_continued_by`]): what waits goes over, but nothing is said if there
     /// are members that its writer did not know. The writes of both groups belong into one transaction.
     pub fn continued_by(&mut self, next: &mut Self, now: Timestamp, events: &mut Vec<Event>) {
-        let known = |member: super::Member| {
-            self.identity_key_of(&member.client).is_some_and(|key| key == *member.identity_key.as_bytes())
-        };
-        let strangers = next.members().map_or(true, |members| !members.into_iter().all(known));
+        let before = members_of(&self.mls.export_tree()).unwrap_or_default();
+        let known = |(client, key): (&ClientUri, &[u8; 32])| before.get(client) == Some(key);
+        let strangers = members_of(&next.mls.export_tree()).map_or(true, |members| !members.iter().all(known));
         let wished = if strangers { Epoch(next.joined.0.saturating_sub(1)) } else { next.joined };
         let (suite, mut told) = (next.mls.cipher_suite(), Vec::new());
         for intent in self.intents.values() {
@@ -158,6 +220,7 @@ impl Group {
         if strangers {
             next.last_added = next.last_added.max(next.joined);
         }
+        next.let_in_from(self);
         told.push(Event::Succeeded { group: next.name.clone() });
         for event in told {
             self.tell(event, now, events);

@@ -115,7 +115,6 @@ impl Group {
             title: new.title,
             dispute_pause: new.dispute_pause,
         };
-        let channel_key = SigningKey::from_bytes(&random(&provider)?);
         let mut context = mls_rs::ExtensionList::new();
         context.set(profile.to_dictionary().and_then(|dictionary| dictionary.to_extension()).map_err(fault)?);
         context
@@ -129,7 +128,20 @@ impl Group {
             ))
             .map_err(fault)?;
         new.handshakes.extend(&mut context, &shared.identities, now)?;
-        let mls = shared.client(account, new.cipher_suite).create_group_with_id(
+        Self::create_with((account, shared), name, profile, context, new.cipher_suite, now)
+    }
+
+    /// The same by a profile, and a GroupContext that has it.
+    pub(super) fn create_with(
+        (account, shared): (&Account, &Mls),
+        name: GroupUri,
+        profile: GroupProfile,
+        context: mls_rs::ExtensionList,
+        cipher_suite: CipherSuite,
+        now: Timestamp,
+    ) -> Result<Self, MlsError> {
+        let channel_key = SigningKey::from_bytes(&random(&suite(cipher_suite)?)?);
+        let mls = shared.client(account, cipher_suite).create_group_with_id(
             name.to_string().into_bytes(),
             context,
             leaf_extensions(&channel_key)?,
@@ -202,6 +214,9 @@ impl Group {
             asked_with: Vec::new(),
             answered: BTreeMap::new(),
             present: BTreeMap::new(),
+            lineage: super::anew::Lineage::default(),
+            ask_first: None,
+            asked_about: None,
             gaps: super::gap::Gaps::default(),
             account: account.clone(),
             shared: shared.clone(),
@@ -291,6 +306,9 @@ impl Group {
             asked_with: Vec::new(),
             answered: BTreeMap::new(),
             present: BTreeMap::new(),
+            lineage: super::anew::Lineage::default(),
+            ask_first: None,
+            asked_about: None,
             gaps: super::gap::Gaps::default(),
             account: account.clone(),
             shared: shared.clone(),

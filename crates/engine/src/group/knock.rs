@@ -15,7 +15,7 @@ use conclave_mls::{
     identity,
     knock::{KnockError, OLD_LEAVES_MAX},
 };
-use conclave_names::{ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp, limits};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, limits};
 use conclave_protocol::SigningKey;
 use mls_rs::{MlsMessage, group::proposal::Proposal, mls_rules::ProposalInfo};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
@@ -174,6 +174,8 @@ pub(super) const OLD_LEAVES: &[u8] = b"old-leaves";
 pub(crate) struct Heritage {
     /// Channel keys of its leaves, if it has asked members to replace them.
     old_leaves: Vec<ChannelKey>,
+    /// By which name of it.
+    asked_about: Option<GroupUri>,
     members: BTreeSet<(ClientUri, Hash)>,
     /// What was still to be said and changed, in order, and whether members were added since whom its writer did not know.
     wishes: BTreeMap<u64, (Intent, bool)>,
@@ -233,6 +235,13 @@ impl Group {
             others.rotate_left(turn);
         }
         devices.extend(others);
+        // Each second time, whoever can help for sure, if it is there.
+        if let Some(first) = self.ask_first.as_ref().filter(|_| self.knocking.rounds.is_multiple_of(2))
+            && let Some(at) = devices.iter().position(|member| member == first)
+        {
+            let first = devices.remove(at);
+            devices.insert(0, first);
+        }
         Ok(devices)
     }
 
@@ -287,6 +296,17 @@ impl Group {
         self.old_leaves = newest(leaves, OLD_LEAVES_MAX);
         let value = Zeroizing::new(self.old_leaves.iter().flat_map(|leaf| leaf.0).collect());
         self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, OLD_LEAVES), value });
+    }
+
+    /// Members let us in here who asked about a group that this one comes from. If that is annulled, they are asked about that again: our leaf
+    /// here is one that others made, of which we know nothing.
+    pub(super) fn let_in_from(&mut self, old: &Self) {
+        if !old.has_knocked() || self.joined <= self.ledger.settled() {
+            return;
+        }
+        self.asked_about = Some(old.asked_about.clone().unwrap_or_else(|| old.name.clone()));
+        self.remember_leaves(old.leaves_to_replace().unwrap_or_default());
+        self.touched = true;
     }
 
     /// Notes that these members were asked, or that none could be.
@@ -407,6 +427,8 @@ impl Group {
     pub(super) fn forget_old_leaves(&mut self) {
         if self.joined <= self.ledger.settled() && self.status == Status::Active && !self.old_leaves.is_empty() {
             self.old_leaves.clear();
+            self.asked_about = None;
+            self.touched = true;
             self.writes.push(Write::Delete { room: Room::GROUP, key: row::key(&self.name, OLD_LEAVES) });
         }
     }
@@ -507,10 +529,10 @@ impl Group {
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
         let (mut done, beginnings) = (self.take_done(), self.beginnings());
         done.retain(|_, done| done.outlives_incarnation());
-        let (last_added, gap) = (self.last_added, self.gap_heritage());
+        let (last_added, gap, asked_about) = (self.last_added, self.gap_heritage(), self.asked_about.take());
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
-        Heritage { old_leaves, members, wishes, done, beginnings, unread, gap }
+        Heritage { old_leaves, asked_about, members, wishes, done, beginnings, unread, gap }
     }
 
     /// The same from one that was removed by a commit that may yet be annulled: then the group has its leaf again, whatever added us since
@@ -519,6 +541,7 @@ impl Group {
         let old_leaves = if self.may_return() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         Heritage {
             old_leaves,
+            asked_about: None,
             members: BTreeSet::new(),
             wishes: BTreeMap::new(),
             done: BTreeMap::new(),
@@ -549,6 +572,7 @@ impl Group {
         for event in events.iter().skip(told) {
             self.note(event, self.window.position().seq, now);
         }
+        self.asked_about = heritage.asked_about;
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);
         }

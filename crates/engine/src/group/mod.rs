@@ -20,6 +20,7 @@ mod journal;
 mod knock;
 mod late;
 mod left_out;
+mod onward;
 mod overtaken;
 mod place;
 mod presence;
@@ -68,6 +69,7 @@ pub use gap_fill::{FillError, GAP_BYTES, GAP_TURN_MS, GapAsked, GapFill, GapGive
 pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
 pub(crate) use knock::Heritage;
 pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused, knock_pause, plausible as plausible_knock};
+pub use onward::{INVITED_MS, ONWARD_MS, Onward};
 pub use place::ChannelEnd;
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
 pub use process::{Incoming, KIND_EVENT, KIND_MESSAGE, Processed};
@@ -215,6 +217,12 @@ pub struct Group {
     asked_with: Vec<ChannelKey>,
     /// If it goes on from another: who has shown itself since.
     present: anew::Present,
+    /// The groups before it.
+    lineage: anew::Lineage,
+    /// If members of what this group has become are asked: who is asked first, as it made that.
+    ask_first: Option<ClientUri>,
+    /// If members let us into it while we knew another name of it: that name, until it is settled.
+    asked_about: Option<GroupUri>,
     /// Whom we have let in again, and when.
     answered: BTreeMap<ClientUri, Timestamp>,
     /// What we missed and asked for, and who else did.

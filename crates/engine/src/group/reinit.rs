@@ -8,6 +8,8 @@
 //! log itself decides between several, and it does not matter who dies when. The DS learns of the successor's channel from
 //! whoever comes first; all would tell it the same.
 //!
+//! Where members whose KeyPackages are not to be had hold that up, the others may go on without them (`onward`).
+//!
 //! mls-rs takes no time for the first commit of a successor: it judges the KeyPackages' lifetimes by the system's clock. It is the
 //! only place in the engine where one is read.
 
@@ -40,6 +42,7 @@ use super::{
     access::{each_member, fault},
     commit,
     create::{dated_back, export_key},
+    onward::{self, OnwardRow},
     process::{Incoming, body_of},
     row,
     standing::{BLIND_MS, Branch, Lost},
@@ -77,11 +80,16 @@ pub(super) struct Frozen {
     pub(super) epoch: Epoch,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     name: Vec<u8>,
-    suite: u16,
+    pub(super) suite: u16,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    extensions: Vec<u8>,
+    pub(super) extensions: Vec<u8>,
     /// The entry with the successor that counts, once there is one.
-    chosen: Option<Seq>,
+    pub(super) chosen: Option<Seq>,
+    /// Whoever made that: it can let in who is not let in by its Welcome.
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    maker: Vec<u8>,
+    /// If it says that members go on without others.
+    pub(super) onward: Option<OnwardRow>,
 }
 
 impl Frozen {
@@ -92,6 +100,8 @@ impl Frozen {
             suite: proposal.new_cipher_suite().into(),
             extensions: proposal.new_group_context_extensions().mls_encode_to_vec().map_err(fault)?,
             chosen: None,
+            maker: Vec::new(),
+            onward: None,
         })
     }
 
@@ -157,7 +167,7 @@ const CONTINUATION: &[u8] = b"continuation";
 const ATTEMPT: &[u8] = b"attempt";
 
 /// Identity keys by client.
-fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, MlsError> {
+pub(super) fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, MlsError> {
     let (mut members, mut read) = (BTreeMap::new(), Ok(()));
     each_member(tree, |_, signing_identity, _| {
         read = identity::read(signing_identity).map_err(fault).map(|leaf| {
@@ -166,6 +176,14 @@ fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, [u8; 32]>, 
         read.is_ok()
     });
     read.map(|()| members)
+}
+
+/// Who made a successor: whoever signed its GroupInfo.
+fn maker_of(successor: &Continuation) -> Option<ClientUri> {
+    let info = MlsMessage::from_bytes(&successor.group_info).ok()?;
+    let (sender, tree) = (info.as_group_info()?.sender(), ExportedTree::from_bytes(&successor.tree).ok()?);
+    let leaf = tree.get_leaf(sender.try_into().ok()?).ok()??;
+    Some(identity::read(&leaf.signing_identity).ok()?.client().clone())
 }
 
 impl Group {
@@ -365,12 +383,20 @@ impl Group {
         let attempt = own.and_then(|(_, intent)| intent.prepared.as_ref()).map(|prepared| prepared.secrets.clone());
         let own = own.map(|(order, _)| *order);
         let opened = body_of(entry, incoming).and_then(|sealed| self.unseal(entry, sealed));
-        let checked = opened.and_then(|bytes| match self.check_continuation(&frozen, &bytes) {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(Rejection::Mls(error.to_string())),
+        let mut maker = None;
+        let checked = opened.and_then(|bytes| {
+            let checked = if onward::is_one(&bytes) {
+                self.check_onward(&frozen, &bytes, incoming.time).map(Some)
+            } else {
+                self.check_continuation(&frozen, &bytes).map(|successor| {
+                    maker = maker_of(&successor).map(|maker| maker.to_string());
+                    None
+                })
+            };
+            checked.map(|onward| (bytes, onward)).map_err(|error| Rejection::Mls(error.to_string()))
         });
-        let bytes = match checked {
-            Ok(bytes) => bytes,
+        let (bytes, onward) = match checked {
+            Ok(checked) => checked,
             Err(rejection) => return Outcome::Rejected(rejection),
         };
         if self.ledger.settled() < frozen.epoch {
@@ -383,20 +409,38 @@ impl Group {
         let mut keep = |key: &[u8], value| {
             self.writes.push(Write::Put { room: Room::BLOB, key: row::key(&self.name, key), value });
         };
-        keep(CONTINUATION, Zeroizing::new(bytes));
         let confirmed = attempt.is_some();
-        if let Some(attempt) = attempt {
-            keep(ATTEMPT, attempt);
+        if onward.is_none() {
+            keep(CONTINUATION, Zeroizing::new(bytes));
+            if let Some(attempt) = attempt {
+                keep(ATTEMPT, attempt);
+            }
         }
         let ours: Vec<u64> =
             self.intents.iter().filter(|(_, of)| of.wish == Wish::Succeed).map(|(order, _)| *order).collect();
         for order in ours {
             self.drop_intent(order);
         }
-        if let Ok(group) = frozen.name() {
-            events.push(Event::Succeeded { group });
-        }
-        self.frozen = Some(Frozen { chosen: Some(incoming.seq), ..frozen });
+        let onward = match (onward, frozen.name()) {
+            (Some(onward), _) => {
+                if let Event::WentOnWithout { by, .. } = &onward.event {
+                    maker = Some(by.to_string());
+                }
+                events.push(onward.event);
+                Some(onward.row)
+            }
+            (None, Ok(group)) => {
+                events.push(Event::Succeeded { group });
+                None
+            }
+            (None, Err(_)) => None,
+        };
+        self.frozen = Some(Frozen {
+            chosen: Some(incoming.seq),
+            maker: maker.unwrap_or_default().into_bytes(),
+            onward,
+            ..frozen
+        });
         self.touched = true;
         if confirmed { Outcome::Confirmed } else { Outcome::Applied }
     }
@@ -495,7 +539,7 @@ impl Group {
         self.joined_by = None;
         self.came_by.clear();
         self.offers_whole_tree = true;
-        self.predecessor = Some(old.name.clone());
+        self.descends_from(old);
         self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });
         let suite = self.mls.cipher_suite();
         for (order, intent) in old.intents.iter().filter(|(_, intent)| old.goes_over(intent, suite).is_ok()) {
@@ -553,7 +597,10 @@ impl Group {
              within a day, have a member remove this client there and add it again"
         );
         let seq = self.window.position().seq;
-        let chosen = self.frozen.take().and_then(|frozen| frozen.chosen).unwrap_or(seq);
+        let frozen = self.frozen.take();
+        let maker = frozen.as_ref().and_then(|frozen| std::str::from_utf8(&frozen.maker).ok()?.parse().ok());
+        self.ask_first = maker;
+        let chosen = frozen.and_then(|frozen| frozen.chosen).unwrap_or(seq);
         let lost = Lost::settled(chosen, Hash::new([0; 32]), reason.clone(), Branch::None);
         self.lost = Some(Lost { anew: Some(self.ledger.epoch()), ..lost });
         self.status = Status::Stuck { reason: reason.clone() };
@@ -566,7 +613,7 @@ impl Group {
     }
 
     /// Deletes what waited for the succession.
-    fn drop_continuation(&mut self) {
+    pub(super) fn drop_continuation(&mut self) {
         for key in [CONTINUATION, ATTEMPT] {
             self.writes.push(Write::Delete { room: Room::BLOB, key: row::key(&self.name, key) });
         }

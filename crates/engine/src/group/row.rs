@@ -126,6 +126,8 @@ struct Row {
     emptied: bool,
     frozen: Option<Frozen>,
     predecessor: Option<Text>,
+    ask_first: Option<Text>,
+    asked_about: Option<Text>,
     founding: Option<FoundingRow>,
 }
 
@@ -446,6 +448,9 @@ impl Group {
             } else {
                 super::anew::Present::default()
             },
+            lineage: super::anew::load_lineage(rows, name)?,
+            ask_first: row.ask_first.as_ref().map(Text::parse).transpose()?,
+            asked_about: row.asked_about.as_ref().map(Text::parse).transpose()?,
             answered,
             gaps: super::gap::load(rows, name)?,
             account: account.clone(),
@@ -596,6 +601,8 @@ impl Group {
             emptied: self.emptied,
             frozen: self.frozen.clone(),
             predecessor: self.predecessor.as_ref().map(Text::new),
+            ask_first: self.ask_first.as_ref().map(Text::new),
+            asked_about: self.asked_about.as_ref().map(Text::new),
             founding: self.founding.clone().map(FoundingRow),
         };
         Ok(Write::Put { room: Room::GROUP, key: key(&self.name, META), value: record::encode(&row) })

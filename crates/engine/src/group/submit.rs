@@ -215,6 +215,7 @@ impl Group {
             self.commit_due(),
             ack,
             self.successor_due(),
+            self.onward_due(),
             self.prune_due(),
             revival,
             self.refresh_due(),
