@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use common::{SharedStore, World, has, noted, texts, user};
@@ -304,6 +304,12 @@ async fn a_copied_store_reads_nothing_after_the_owners_rotation() {
         alice.send(group, "between theft and rotation").await.unwrap();
     }
     phone.sync().await.unwrap();
+    // Certificates are dated by the second, and of two of one second neither is the older one.
+    let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let certified = second();
+    while second() == certified {
+        tokio::task::yield_now().await;
+    }
     let asked = phone.ask_to_rotate().await.unwrap();
     let request = laptop.link_request(asked.code()).await.unwrap();
     laptop.approve_link(&request).await.unwrap();
@@ -446,6 +452,6 @@ async fn a_certificate_is_renewed_in_time_and_keeps_nobody_from_reading() {
 }
 
 fn now() -> conclave_names::Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     conclave_names::Timestamp(u64::try_from(since.as_millis()).unwrap())
 }

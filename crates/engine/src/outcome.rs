@@ -74,6 +74,11 @@ pub enum Rejection {
     /// A proposal that no commit can carry out, as every member can tell.
     #[error("no commit can carry it out: {0}")]
     Policy(String),
+    /// It is by this client, but this profile did not make it: it is an older copy of the one that did, or somebody else has its keys.
+    #[error(
+        "it is by this client, but was not made by this profile, which may be an older copy of the one that made it"
+    )]
+    OwnKeys,
     /// A successor of the group, before it was sure that the group was made anew.
     #[error("it comes before the commit is settled that froze the group")]
     Early,
@@ -369,6 +374,14 @@ pub enum Event {
         seq: Seq,
         /// The proof (`conclave_channel::receipt::Equivocation`, in hexadecimal).
         proof: String,
+    },
+    /// Something was said or changed with this client's keys, but not by this profile: it is an older copy that was put back, another copy of it
+    /// is in use, or somebody else has its keys. What was said cannot be read here. This client renews its keys before it says anything more, or
+    /// comes back ([`Event::Rejoined`]). If no older copy was put back: stop other copies of the profile; and if there are none, somebody
+    /// has stolen its keys, or a member pretends it.
+    KeysUsedElsewhere {
+        /// The first entry that shows it in an epoch.
+        seq: Seq,
     },
     /// A user's identity key is another than this profile has seen before.
     IdentityChanged {

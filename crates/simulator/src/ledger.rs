@@ -494,6 +494,13 @@ impl Ledger {
                 Event::Equivocation { seq, .. } => (Alarm::Receipt, format!("two receipts of {seq}")),
                 Event::PositionGone { reason, .. } => (Alarm::Gone, format!("entries are gone: {reason}")),
                 Event::Forked { seq, epoch, .. } => (Alarm::Branch, format!("entry {seq} is of another epoch {epoch}")),
+                // No store here goes back; but what a hostile member does passes its own engine by.
+                Event::KeysUsedElsewhere { seq } => {
+                    if self.misdeeds_in(slot).any(|misdeed| misdeed.client == client) {
+                        continue;
+                    }
+                    return Err(Stop::violation(format!("client {client} takes its own entry {seq} for another's")));
+                }
                 Event::LogRewritten { seq } => (Alarm::Branch, format!("the log is another from entry {seq} on")),
                 Event::LogsDiffer { member, seq } => {
                     (Alarm::LogsDiffer, format!("{} saw another entry {seq}", member.user().name()))

@@ -230,6 +230,11 @@ fn sentence(event: &Event) -> String {
             "WARNING: {} is in another branch of the group (epoch {epoch}): compare `conclave group verify`",
             maybe(member)
         ),
+        Event::KeysUsedElsewhere { seq } => format!(
+            "WARNING: entry {seq} was made with this device's keys, but not by this profile. If you have put an older copy of it back, what you said \
+             since cannot be read here, and the keys are renewed now. If not: stop other copies of the profile; if there are none, somebody has \
+             stolen its keys, or a member pretends it: `conclave keys rotate`"
+        ),
         Event::LogRewritten { seq } => {
             format!("WARNING: the server shows another entry {seq} than it did before")
         }

@@ -345,7 +345,10 @@ impl Client {
     async fn say(&mut self, group: &GroupUri, text: &str, to_all: bool) -> Result<MessageId, ClientError> {
         let group = &self.current(group)?;
         let earlier = self.group(group)?.intents().next().is_some();
-        let read = earlier || self.group(group)?.waits_for_commit() || self.group(group)?.founding()?.is_some();
+        // An older copy of the profile that was put back must not take keys that were used since.
+        let unread = !self.group(group)?.has_caught_up();
+        let read =
+            earlier || unread || self.group(group)?.waits_for_commit() || self.group(group)?.founding()?.is_some();
         let made = |group: &mut Group| if to_all { group.wish_text_to_all(text) } else { group.wish_text(text) };
         // It is stored before anything is asked of the server, which may be away.
         let (intent, message) = self.wish_by(group, made).await?;

@@ -176,6 +176,10 @@ impl Group {
             }
         }
         let outside = description.is_external;
+        if outside && removed_us {
+            // It came in our name and took our leaf's place.
+            return Err(Rejection::OwnKeys);
+        }
         if outside {
             Self::check_outside(description, &header, &aad)?;
         }

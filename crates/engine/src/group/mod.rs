@@ -8,6 +8,7 @@ mod commit;
 mod confirmed;
 mod create;
 mod early;
+mod elsewhere;
 #[cfg(test)]
 mod evil;
 mod fork;
@@ -180,6 +181,8 @@ pub struct Group {
     generations: generations::Generations,
     branches: fork::Branches,
     early: early::Early,
+    /// What was made with our keys, but not by this profile.
+    elsewhere: elsewhere::Elsewhere,
     /// What refused messages are undone by, if one came since the state was written.
     kept: Option<process::Checkpoint>,
     /// Places of those whose kind this version does not know.

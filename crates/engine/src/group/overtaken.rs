@@ -139,7 +139,11 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Option<Outcome> {
         let own = self.overtaken.0.get(&(entry.epoch, entry_hash(&incoming.entry)))?.clone();
-        if own.void || self.is_read_by_none(entry.epoch) {
+        if self.is_own_again(entry, incoming) {
+            return Some(Outcome::Duplicate);
+        }
+        self.note_own(entry.epoch, &incoming.entry);
+        if own.void || self.is_read_by_none(entry.epoch) || self.is_behind_a_copy(entry.epoch) {
             return Some(Outcome::Stale);
         }
         match own.said {

@@ -242,11 +242,14 @@ impl Group {
             self.take_changes(&passed, None, events).map_err(state)?;
         }
         let stays_open = admitted.find(incoming.seq).is_some() && ahead.may_annul(incoming.time);
+        let told = events.len();
         let outcome = self.outcome_of(&entry, incoming, stays_open, checkpoint, events);
         match &outcome {
             Outcome::Rejected(rejection) if self.reads_once_more(&entry, rejection, incoming.seq, hash) => {
                 return Ok((entry.kind, hash, outcome));
             }
+            // It was told by an event of its own.
+            Outcome::Rejected(Rejection::OwnKeys) if events.len() > told => {}
             Outcome::Rejected(rejection) => {
                 events.push(Event::Refused { seq: incoming.seq, reason: rejection.to_string() });
             }
@@ -256,6 +259,9 @@ impl Group {
                 if !again || *rejection == Rejection::Blob {
                     self.lost.iter_mut().for_each(|lost| lost.certain = false);
                     return Ok((entry.kind, hash, outcome));
+                }
+                if *rejection == Rejection::OwnKeys {
+                    self.left_by_a_copy(incoming.seq, incoming.time, events);
                 }
             }
             // What could not be applied as it first came could be now; but not by who is in another branch, and reads that again.
@@ -271,7 +277,7 @@ impl Group {
         }
         // What settles with a commit settles by it: it leaves nobody else.
         self.take_changes(&decided, alone, events).map_err(state)?;
-        if matches!(outcome, Outcome::NeedsRecovery(_)) {
+        if matches!(&outcome, Outcome::NeedsRecovery(rejection) if *rejection != Rejection::OwnKeys) {
             self.dispute().map_err(state)?;
         }
         Ok((entry.kind, hash, outcome))
@@ -314,6 +320,9 @@ impl Group {
         if let Some(outcome) = self.take_overtaken(entry, incoming, events) {
             return outcome;
         }
+        if self.is_own_again(entry, incoming) {
+            return Outcome::Duplicate;
+        }
         if self.status == Status::Removed || entry.epoch < self.joined {
             if self.status == Status::Active && entry.kind == EntryKind::Message && self.was_away() {
                 // It was on its way when we came back, and we were a member when it was sent.
@@ -332,6 +341,7 @@ impl Group {
         match self.open(entry, incoming) {
             Opened::Refused(rejection) if entry.kind == EntryKind::Commit => Outcome::NeedsRecovery(rejection),
             Opened::Refused(rejection) => Outcome::Rejected(rejection),
+            Opened::Message(..) if self.is_by_own_leaf(entry) => Outcome::NeedsRecovery(Rejection::OwnKeys),
             Opened::Message(message, said) => {
                 let other = said.is_some_and(|said| self.is_of_another_branch(entry.epoch, said));
                 if other && self.reads_before_joining(entry.epoch) {
@@ -340,8 +350,8 @@ impl Group {
                 }
                 let outcome = match entry.kind {
                     EntryKind::Commit => self.follow(entry, *message, incoming, stays_open, checkpoint, events),
-                    EntryKind::Message => self.read(*message, incoming, checkpoint, events),
-                    EntryKind::Proposal => self.consider(*message, incoming, checkpoint, events),
+                    EntryKind::Message => self.read(entry, *message, incoming, checkpoint, events),
+                    EntryKind::Proposal => self.consider(entry, *message, incoming, checkpoint, events),
                     EntryKind::Welcome | EntryKind::Knock | EntryKind::Nack | EntryKind::Ack | EntryKind::Successor => {
                         Outcome::Rejected(Rejection::Mismatch)
                     }
@@ -453,6 +463,7 @@ impl Group {
 
     fn read(
         &mut self,
+        entry: &Entry,
         message: MlsMessage,
         incoming: &Incoming,
         checkpoint: &mut Option<Checkpoint>,
@@ -465,6 +476,9 @@ impl Group {
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
             // Its sender has changed its signature key since: it says it again.
             Err(mls_rs::error::MlsError::MemberNotFound) if !present => return Outcome::Stale,
+            Err(mls_rs::error::MlsError::CantProcessMessageFromSelf) => {
+                return self.made_elsewhere(entry, incoming, events);
+            }
             Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
         };
         let Ok(sender) = self.speaker(description.sender_index) else {
@@ -532,6 +546,7 @@ impl Group {
 
     fn consider(
         &mut self,
+        entry: &Entry,
         message: MlsMessage,
         incoming: &Incoming,
         checkpoint: &mut Option<Checkpoint>,
@@ -541,6 +556,11 @@ impl Group {
         let description: ProposalMessageDescription = match self.receive(message, incoming.time, checkpoint) {
             Ok(ReceivedMessage::Proposal(description)) => description,
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
+            Err(mls_rs::error::MlsError::CantProcessMessageFromSelf) => {
+                // It may not have the keys that are passed over now.
+                *checkpoint = None;
+                return self.made_elsewhere(entry, incoming, events);
+            }
             Err(error) => return Outcome::Rejected(Rejection::Mls(error.to_string())),
         };
         let proposer = match description.sender {
@@ -585,9 +605,12 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Outcome {
         let Some(intent) = self.intents.get(&order).cloned() else { return Outcome::Stale };
+        if is_message(&intent.wish) || intent.wish == Wish::Leave {
+            self.note_own(entry.epoch, &incoming.entry);
+        }
         match &intent.wish {
             // Others refuse it, too.
-            wish if is_message(wish) && self.is_read_by_none(entry.epoch) => {
+            wish if is_message(wish) && (self.is_read_by_none(entry.epoch) || self.is_behind_a_copy(entry.epoch)) => {
                 if let Some(intent) = self.intents.get_mut(&order) {
                     intent.prepared = None;
                 }

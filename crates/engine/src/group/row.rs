@@ -422,6 +422,7 @@ impl Group {
             generations: super::generations::Generations::default(),
             branches: super::fork::Branches::default(),
             early: super::early::Early::default(),
+            elsewhere: super::elsewhere::Elsewhere::default(),
             kept: None,
             foreign_intents,
             done,
@@ -471,6 +472,7 @@ impl Group {
         }
         group.load_notes(rows)?;
         group.load_generations(rows)?;
+        group.load_elsewhere(rows)?;
         Ok(Some(group))
     }
 

@@ -335,10 +335,11 @@ impl Group {
         self.forget_settled();
         self.forget_withdrawn();
         self.prune_overtaken();
+        self.prune_own();
         self.prune_seeds();
         self.forget_old_leaves();
         let by = alone.map(|key| self.member_with(key));
-        if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit) {
+        if let Some(lost) = self.lost.as_mut().filter(|lost| lost.commit == commit && !lost.settled) {
             lost.settled = true;
             let reason = match by {
                 Some(by) => {

@@ -361,6 +361,15 @@ impl Group {
         if self.returned.is_some() && first.is_none_or(|first| self.mls.commit_required() && !first.wish.is_commit()) {
             return self.wish_first(Wish::Update).map(Some);
         }
+        if self.is_behind_a_copy(self.epoch())
+            && first.is_none_or(|intent| !intent.wish.is_commit() || intent.wish.is_reinit())
+        {
+            // The others may know the keys that we would take next to be used.
+            if self.is_resting(&Wish::Update, now) {
+                return Ok(None);
+            }
+            return self.wish_first(Wish::Update).map(Some);
+        }
         let next = self.intents.iter().find(|(_, intent)| !intent.ordered).map(|(order, intent)| {
             (*order, (is_message(&intent.wish) || intent.wish.is_reinit()) && intent.prepared.is_none())
         });
