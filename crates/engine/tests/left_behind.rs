@@ -237,6 +237,7 @@ fn who_is_removed_from_a_successor_before_founding_it_founds_nothing() {
     assert_eq!(*bob.group().status(), Status::Removed);
     assert!(bob.group().founding().unwrap().is_none());
     bob.restart();
+}
 
 /// `lost` takes the newest invitation for what has become of the group that it could not follow.
 fn leaves_for(world: &World, lost: &mut Person) {
