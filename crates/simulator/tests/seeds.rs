@@ -53,6 +53,37 @@ parts! {
     seeds_with_bad_server_and_members: 4000..4035, Both, 20;
 }
 
+/// Seeds that have found something, with what they need to: seed, steps, faults in percent, and who breaks the rules.
+const FOUND: [(u64, u32, u64, Hostile); 17] = [
+    (965, 200, 20, Hostile::Members),
+    (5088, 200, 20, Hostile::Server),
+    (5263, 200, 20, Hostile::Server),
+    (7173, 250, 35, Hostile::Server),
+    (9127, 200, 50, Hostile::Server),
+    (9474, 250, 20, Hostile::Both),
+    (10031, 250, 35, Hostile::Members),
+    (10272, 400, 35, Hostile::Server),
+    (10290, 400, 35, Hostile::Server),
+    (10548, 200, 20, Hostile::Both),
+    (10677, 400, 20, Hostile::Members),
+    (12007, 250, 35, Hostile::Server),
+    (12266, 250, 35, Hostile::Members),
+    (12349, 250, 35, Hostile::Both),
+    (12484, 400, 20, Hostile::Server),
+    (13022, 250, 35, Hostile::Server),
+    (13121, 250, 35, Hostile::Server),
+];
+
+#[test]
+fn seeds_that_have_found_something_find_it_no_more() {
+    run(FOUND.iter().map(|(seed, steps, fault_percent, hostile)| Plan {
+        steps: *steps,
+        fault_percent: *fault_percent,
+        hostile: *hostile,
+        ..Plan::new(*seed)
+    }));
+}
+
 #[test]
 fn a_seed_is_the_same_program_with_the_same_end_each_time() {
     for seed in [3, 11, 17, 21, 24] {

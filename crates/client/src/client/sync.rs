@@ -391,7 +391,7 @@ impl Client {
     }
 
     async fn read_group(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
-        self.found(name, events).await?;
+        Box::pin(self.found(name, events)).await?;
         let mut refetched = false;
         loop {
             let group = self.group(name)?;
@@ -457,7 +457,7 @@ impl Client {
             return Ok(Vec::new());
         }
         while let Some(after) = self.group(name)?.wants_audit() {
-            let page = match self.page_once_more(name, after).await {
+            let page = match Box::pin(self.page_once_more(name, after)).await {
                 Ok(page) => page,
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => {
