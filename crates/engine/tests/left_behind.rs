@@ -231,12 +231,13 @@ fn who_is_removed_from_a_successor_before_founding_it_founds_nothing() {
     assert!(carol.group().founding().unwrap().is_none(), "there is a channel to read");
     let users = vec![bob.user()];
     assert!(bob.group().founding().unwrap().is_some());
-    alice.wish(conclave_engine::intent::Wish::Remove { users });
+    alice.wish(Wish::Remove { users });
     alice.drive_now(&mut world);
     bob.sync(&world.ds);
     assert_eq!(*bob.group().status(), Status::Removed);
     assert!(bob.group().founding().unwrap().is_none());
     bob.restart();
+}
 
 /// `lost` takes the newest invitation for what has become of the group that it could not follow.
 fn leaves_for(world: &World, lost: &mut Person) {
