@@ -306,8 +306,9 @@ impl Group {
                 events.push(Event::IntentFailed { intent: done.intent.id, reason });
                 continue;
             }
-            // That we asked to leave may have been said in an epoch that stands.
-            let ordered = done.intent.wish == Wish::Leave && proposed;
+            // That we asked to leave may have been said in the epoch that stands. One that MLS knows of there without that was never
+            // sent: the epoch had ended meanwhile.
+            let ordered = done.intent.wish == Wish::Leave && proposed && done.began == epoch.next();
             self.intents.insert(order, Intent { ordered, ..done.intent });
             self.save_intent(order);
         }

@@ -6,7 +6,7 @@
 //! can be checked: the places, and that a message's name is the hash of what its sender is said to have said.
 //!
 //! Rows under the group's prefix: `gap` (places, key, who has answered what), and one for each part that was told, `gap-told/` and the part's
-//! place, with the names of its messages. They go once one member's answer is complete, after [`GAP_MS`], or with the membership.
+//! place, with the names of its messages; and `away`, for as long as the group is there. The others go once one member's answer is complete, after [`GAP_MS`], or with the membership.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +17,7 @@ use conclave_mls::{
 use conclave_names::{ClientUri, GroupUri, Seq, Timestamp, limits};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 use mls_rs_core::crypto::{CipherSuiteProvider as _, HpkePublicKey, HpkeSecretKey};
+use zeroize::Zeroizing;
 
 use super::{Group, Known, Status, access::fault, gap_fill::Replacements, process::Incoming, row};
 use crate::{
@@ -41,6 +42,9 @@ const GAP: &[u8] = b"gap";
 
 /// Prefix of the rows with what was told.
 const TOLD: &[u8] = b"gap-told/";
+
+/// Key of the row that says that this client came back.
+const AWAY: &[u8] = b"away";
 
 /// Members whose answers are taken, of one gap.
 const TELLERS: usize = 8;
@@ -142,6 +146,8 @@ pub(super) struct Gaps {
     /// The entries that told it, by which its rows are named.
     told_at: BTreeSet<Seq>,
     arrived: Option<Arrived>,
+    /// Whether we came back since we joined first: then we were a member all the time.
+    away: bool,
     /// Others that are back.
     pub(super) replaced: Replacements,
 }
@@ -166,7 +172,8 @@ pub(super) fn load<R: Rows>(rows: &R, name: &GroupUri) -> Result<Gaps, row::Load
         told_at.insert(Seq(u64::from_be_bytes(*key.last_chunk().ok_or(RecordError::Damaged)?)));
     }
     let replaced = Replacements::load(rows, name)?;
-    Ok(Gaps { own, told, told_at, arrived: None, replaced })
+    let away = rows.get(Room::GROUP, &row::key(name, AWAY)).map_err(row::LoadError::Store)?.is_some();
+    Ok(Gaps { own, told, told_at, arrived: None, away, replaced })
 }
 
 impl Gap {
@@ -209,6 +216,9 @@ impl Gap {
 impl Group {
     /// We are back, and have not read what stands from one place to another; none: up to the commit that let us in.
     pub(super) fn open_gap(&mut self, first: Seq, last: Option<Seq>, now: Timestamp) {
+        self.gaps.away = true;
+        let key = row::key(&self.name, AWAY);
+        self.writes.push(Write::Put { room: Room::GROUP, key, value: Zeroizing::new(Vec::new()) });
         let is_empty = last.is_some_and(|last| last < first);
         if is_empty && self.gaps.own.is_none() {
             return;
@@ -271,9 +281,9 @@ impl Group {
         Some((gap.spans.first()?.first, gap.spans.last()?.last?))
     }
 
-    /// Whether we came back of late into a group of which we were a member all the time.
+    /// Whether we came back into a group of which we were a member all the time.
     pub(super) fn was_away(&self) -> bool {
-        self.gaps.own.is_some()
+        self.gaps.away
     }
 
     /// Whether it is time to ask.

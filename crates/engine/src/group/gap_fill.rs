@@ -488,14 +488,17 @@ impl Group {
         mut page: impl FnMut(u64, usize) -> Result<Vec<StoredMessage>, E>,
     ) -> Result<Found, E> {
         let mut found = Found::default();
-        let mut after = asked.first.0.saturating_sub(1);
+        // From the beginning: of the epoch before the one that the asker was added in, messages may stand behind the commit that added it.
+        let mut after = 0;
         loop {
             let rows = page(after, PAGE)?;
             let Some(last) = rows.last().map(|row| row.seq) else { break };
             for row in rows.iter().filter(|row| row.seq < replaced.commit.0) {
                 match row.kind {
                     KIND_EVENT => found.bound(asker, row),
-                    KIND_MESSAGE if row.seq <= asked.last.0 && row.sender != asker.to_string() => {
+                    KIND_MESSAGE
+                        if (asked.first.0..=asked.last.0).contains(&row.seq) && row.sender != asker.to_string() =>
+                    {
                         let (seq, epoch) = (Seq(row.seq), Epoch(row.epoch));
                         let told = seq > found.after && epoch >= found.since && epoch < replaced.epoch;
                         if !told || self.was_annulled(seq, epoch) {

@@ -39,6 +39,7 @@ mod rekeyed;
 mod repeated;
 mod rest;
 pub(crate) mod row;
+mod sealed;
 mod speakers;
 mod standing;
 mod step;

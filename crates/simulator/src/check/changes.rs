@@ -70,7 +70,7 @@ impl Scene<'_> {
             .collect();
         for commit in self.truth.commits() {
             let mut first: Option<(&Actor, &BTreeSet<String>)> = None;
-            let (before, after) = self.truth.around(self.ledger(), self.slot, commit)?;
+            let (before, _) = self.truth.around(self.ledger(), self.slot, commit)?;
             for (actor, record) in &records {
                 let had = record.changes.get(&commit);
                 if self.truth.void.contains(&commit) {
@@ -96,11 +96,12 @@ impl Scene<'_> {
                     (Some(had), None) => first = Some((actor, had)),
                     _ => {}
                 }
-                let (Some(before), Some(after)) = (&before, &after) else { continue };
+                let Some(before) = &before else { continue };
                 if !before.contains(actor.client()) || self.came_late(actor, commit) || self.has_stopped(actor) {
                     continue;
                 }
-                let knows = had.is_some() || (!after.contains(actor.client()) && record.removed.contains(&commit));
+                // It may have been added again by the same commit.
+                let knows = had.is_some() || record.removed.contains(&commit);
                 if !knows {
                     return Err(Stop::violation(format!(
                         "{} was a member of group {} and has no record of commit {commit}",
