@@ -525,7 +525,7 @@ impl World {
         for actor in self.actors.values() {
             for slot in 0..self.around.ledger.slots.len() {
                 let Some(group) = actor.group(slot) else { continue };
-                let of = |group: &Group| group.intents().map(|intent| format!("{intent:?}")).collect::<Vec<_>>();
+                let of = |group: &Group| group.intents().map(|intent| format!("{:?}", intent.wish)).collect::<Vec<_>>();
                 if group.intents().count() > 0 || group.is_frozen() || matches!(group.status(), Status::Stuck { .. }) {
                     open.push(format!(
                         "{} at epoch {} of group {slot}: {:?}, frozen: {}, settled {}, {} open; {}",
