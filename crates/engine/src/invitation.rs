@@ -17,7 +17,7 @@ use mls_rs::{KeyPackageStorage as _, MlsMessage, group::ExportedTree};
 
 use crate::{
     account::Account,
-    group::{Group, Heritage, LoadError, Status, fault, row},
+    group::{Group, Heritage, LoadError, Start, Status, fault, row},
     intent::Wish,
     key_packages,
     mls_client::{Mls, MlsError, suite},
@@ -351,17 +351,17 @@ impl Invitation {
         let (mls, member) = client.join_group(Some(tree), &self.message, None).map_err(MlsError::from)?;
         let _ = shared.key_packages.drain();
         let own = group_channel_key(&mls, rows)?;
-        let mut group = Group::joined(
+        let mut group = Group::start(
             account,
             shared,
             mls,
-            Joined {
+            Start {
                 name: self.name.clone(),
                 incarnation,
                 profile: self.profile.clone(),
                 window: HashWindow::new(self.position(), Timestamp(0)),
                 ledger: ledger.clone(),
-                commit: self.info.commit,
+                commit: Some(self.info.commit),
                 epoch: self.epoch,
                 seeds: BTreeMap::from([(self.info.seed_epoch, seed)]),
                 tree_keys: BTreeMap::from([(self.info.tree_key_epoch, self.info.tree_key().map_err(fault)?)]),
@@ -400,20 +400,6 @@ fn heritage_of<R: Rows>(
         Err(LoadError::Store(error)) => Err(JoinError::Store(error)),
         Err(_) => Ok(None),
     }
-}
-
-/// What a group starts from.
-pub(crate) struct Joined {
-    pub(crate) name: GroupUri,
-    pub(crate) incarnation: u64,
-    pub(crate) profile: GroupProfile,
-    pub(crate) window: HashWindow,
-    pub(crate) ledger: Ledger,
-    pub(crate) commit: Hash,
-    pub(crate) epoch: Epoch,
-    pub(crate) seeds: BTreeMap<Epoch, Seed>,
-    pub(crate) tree_keys: BTreeMap<Epoch, Seed>,
-    pub(crate) channel_key: SigningKey,
 }
 
 /// Finds the private half of the channel key in our leaf. It was stored with the KeyPackage.

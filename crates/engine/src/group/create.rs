@@ -13,7 +13,7 @@ use conclave_mls::{
     crypto,
     seal::{EXPORTER_LABEL, SEED_LEN, Seed},
 };
-use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Seq, Timestamp, code_points};
+use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, RoomUri, Timestamp, code_points};
 use ed25519_dalek::SigningKey;
 use mls_rs::{
     CipherSuite,
@@ -34,7 +34,6 @@ use super::{
 };
 use crate::{
     account::Account,
-    invitation::Joined,
     mls_client::{Mls, MlsError, MlsGroup, leaf_extensions, mls_time, random, suite},
     outcome::Event,
     pieces::Pieces,
@@ -74,6 +73,21 @@ pub(super) fn export_key(mls: &MlsGroup, label: &[u8], channel: &ChannelId) -> R
 pub(super) fn dated_back(account: &Account, now: Timestamp) -> Result<Timestamp, MlsError> {
     let certificate = LeafCertificate::parse(&account.certificate).map_err(fault)?;
     Ok(Timestamp(now.0.saturating_sub(3_600_000)).max(certificate.not_before()))
+}
+
+/// What a group starts from.
+pub(crate) struct Start {
+    pub(crate) name: GroupUri,
+    pub(crate) incarnation: u64,
+    pub(crate) profile: GroupProfile,
+    pub(crate) window: HashWindow,
+    pub(crate) ledger: Ledger,
+    /// The commit that added us; none in a group that is founded.
+    pub(crate) commit: Option<Hash>,
+    pub(crate) epoch: Epoch,
+    pub(crate) seeds: BTreeMap<Epoch, Seed>,
+    pub(crate) tree_keys: BTreeMap<Epoch, Seed>,
+    pub(crate) channel_key: SigningKey,
 }
 
 impl Group {
@@ -150,86 +164,21 @@ impl Group {
         let seed = export_seed(&mls, &profile.channel)?;
         let tree_key = export_key(&mls, TREE_KEY_LABEL, &profile.channel)?;
         let tree = Keys::of(&mls)?.tree;
-        let pieces = Pieces::none(row::prefix(&name));
-        Ok(Self {
+        let start = Start {
             name,
             incarnation: 0,
-            status: Status::Active,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
-            hashes_saved: Seq(0),
             ledger: Ledger::new(Epoch(0), tree.root(), tree.len()).with_pause(profile.dispute_pause),
-            past: Vec::new(),
-            emptied: false,
-            frozen: None,
-            successor: None,
-            predecessor: None,
-            founding: None,
-            parents: Vec::new(),
-            lost: None,
-            removed_at: None,
-            receipts: BTreeMap::new(),
-            withheld: BTreeSet::new(),
-            joined_by: None,
-            joined_at: None,
-            came_by: Vec::new(),
-            void: false,
-            saved: None,
-            unsaved_proposals: false,
-            read_to_end: None,
-            unable: None,
             profile,
-            joined: Epoch(0),
-            signs_since: Epoch(0),
-            last_added: Epoch(0),
+            commit: None,
+            epoch: Epoch(0),
             seeds: BTreeMap::from([(Epoch(0), seed)]),
             tree_keys: BTreeMap::from([(Epoch(0), tree_key)]),
-            tree_names: Known::default(),
-            keys: std::sync::OnceLock::new(),
-            offers_whole_tree: true,
-            channel_keys: vec![channel_key],
-            former_leaves: Vec::new(),
-            intents: BTreeMap::new(),
-            generations: super::generations::Generations::default(),
-            branches: super::fork::Branches::default(),
-            early: super::early::Early::default(),
-            elsewhere: super::elsewhere::Elsewhere::default(),
-            kept: None,
-            foreign_intents: BTreeSet::new(),
-            summary: Vec::new(),
-            heard: BTreeSet::new(),
-            speakers: super::speakers::Speakers::default(),
-            left_out: super::left_out::LeftOut::default(),
-            done: BTreeMap::new(),
-            annulments: Vec::new(),
-            withdrawn: Withdrawn::default(),
-            overtaken: super::overtaken::Overtaken::default(),
-            unread: super::proposals::Unread::default(),
-            proposed_at: None,
-            refreshed: Refreshed::new(now),
-            rests: super::rest::Rests::default(),
-            presence: Presence::default(),
-            unconfirmed: BTreeSet::new(),
-            knocking: Knocking::default(),
-            returned: None,
-            old_leaves: Vec::new(),
-            asked_with: Vec::new(),
-            answered: BTreeMap::new(),
-            present: BTreeMap::new(),
-            lineage: super::anew::Lineage::default(),
-            ask_first: None,
-            asked_about: None,
-            gaps: super::gap::Gaps::default(),
-            account: account.clone(),
-            shared: shared.clone(),
-            writes: Vec::new(),
-            pieces,
-            journal: Journal::default(),
-            counted: None,
-            dirty: true,
-            touched: false,
-            unusable: false,
-            mls,
-        })
+            channel_key,
+        };
+        let mut group = Self::start(account, shared, mls, start);
+        group.refreshed = Refreshed::new(now);
+        Ok(group)
     }
 
     /// The root of the key tree of the present epoch.
@@ -240,18 +189,18 @@ impl Group {
         Ok(self.keys()?.tree.root())
     }
 
-    /// A group that was just joined.
-    pub(crate) fn joined(account: &Account, shared: &Mls, mls: MlsGroup, joined: Joined) -> Self {
-        let pieces = Pieces::none(row::prefix(&joined.name));
+    /// A group that was just made or joined.
+    pub(crate) fn start(account: &Account, shared: &Mls, mls: MlsGroup, start: Start) -> Self {
+        let pieces = Pieces::none(row::prefix(&start.name));
         Self {
-            name: joined.name,
-            incarnation: joined.incarnation,
-            profile: joined.profile,
+            name: start.name,
+            incarnation: start.incarnation,
+            profile: start.profile,
             status: Status::Active,
             mls,
-            hashes_saved: joined.window.position().seq,
-            window: joined.window,
-            ledger: joined.ledger,
+            hashes_saved: start.window.position().seq,
+            window: start.window,
+            ledger: start.ledger,
             past: Vec::new(),
             emptied: false,
             frozen: None,
@@ -263,23 +212,24 @@ impl Group {
             removed_at: None,
             receipts: BTreeMap::new(),
             withheld: BTreeSet::new(),
-            joined_by: Some(joined.commit),
+            joined_by: start.commit,
             joined_at: None,
-            came_by: vec![joined.commit],
+            came_by: start.commit.into_iter().collect(),
             void: false,
             saved: None,
             unsaved_proposals: false,
             read_to_end: None,
             unable: None,
-            joined: joined.epoch,
-            signs_since: joined.epoch,
-            last_added: joined.epoch,
-            seeds: joined.seeds,
-            tree_keys: joined.tree_keys,
+            joined: start.epoch,
+            signs_since: start.epoch,
+            last_added: start.epoch,
+            seeds: start.seeds,
+            tree_keys: start.tree_keys,
             tree_names: Known::default(),
             keys: std::sync::OnceLock::new(),
-            offers_whole_tree: false,
-            channel_keys: vec![joined.channel_key],
+            // Whoever joins another's group finds its tree at the DS.
+            offers_whole_tree: start.commit.is_none(),
+            channel_keys: vec![start.channel_key],
             former_leaves: Vec::new(),
             intents: BTreeMap::new(),
             generations: super::generations::Generations::default(),

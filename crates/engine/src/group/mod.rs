@@ -65,6 +65,7 @@ pub use access::Access;
 pub(crate) use access::fault;
 pub use again::{DONE_BYTES, DONE_MESSAGES};
 pub use create::NewGroup;
+pub(crate) use create::Start;
 pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
 pub use gap::{GAP_MESSAGES, GAP_MS, KIND_TOLD, Told};
 pub use gap_fill::{FillError, GAP_BYTES, GAP_TURN_MS, GapAsked, GapFill, GapGiven};

@@ -9,26 +9,20 @@
 
 use std::collections::BTreeSet;
 
-use conclave_channel::{Entry, EntryKind};
-use conclave_mls::{
-    components::GroupProfile,
-    crypto,
-    seal::{Purpose, entry_context},
-};
+use conclave_channel::EntryKind;
+use conclave_mls::{components::GroupProfile, crypto};
 use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, IdempotencyKey, Timestamp};
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use mls_rs::ExtensionList;
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
-use zeroize::Zeroizing;
 
 use super::{
     Group, Status,
     access::fault,
-    commit,
-    reinit::{Frozen, members_of},
+    reinit::{Frozen, Way, members_of},
 };
 use crate::{
-    intent::{Prepared, Wish},
+    intent::Wish,
     mls_client::{MlsError, random, suite},
     outcome::Event,
     record::Text,
@@ -86,18 +80,11 @@ pub struct Onward {
 }
 
 /// As the row of a frozen group has it.
-#[derive(Debug, Clone, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
+#[derive(Clone, MlsSize, MlsEncode, MlsDecode)]
 pub(super) struct OnwardRow {
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    group: Vec<u8>,
+    group: Text,
     without_us: bool,
     since: Timestamp,
-}
-
-/// A valid entry.
-pub(super) struct Checked {
-    pub(super) row: OnwardRow,
-    pub(super) event: Event,
 }
 
 /// Whether the plaintext of an entry is one of these.
@@ -124,7 +111,7 @@ impl Group {
     pub fn onward(&self) -> Option<Onward> {
         let row =
             self.frozen.as_ref().filter(|of| self.status == Status::Active && of.chosen.is_some())?.onward.as_ref()?;
-        let group = std::str::from_utf8(&row.group).ok()?.parse().ok()?;
+        let group = row.group.parse().ok()?;
         Some(Onward { group, without_us: row.without_us, since: row.since })
     }
 
@@ -181,26 +168,12 @@ impl Group {
         let key = key.ok_or_else(|| fault("this device has forgotten the signature key of its leaf"))?;
         said.signature = key.sign(&said.to_be_signed(self.profile.channel, epoch)?).to_bytes();
         let plaintext = said.mls_encode_to_vec().map_err(fault)?;
-        let provider = suite(self.mls.cipher_suite())?;
-        let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
-        let context = entry_context(&self.profile.channel, EntryKind::Successor.code(), epoch);
-        let body = seed.seal(&provider, Purpose::Entry, &context, plaintext).map_err(fault)?;
-        let mut blobs = Vec::new();
-        let body = commit::body_of(body, &mut blobs);
-        let entry = Entry::new(EntryKind::Successor, epoch, body).to_bytes().map_err(fault)?;
-        let key = IdempotencyKey::new(random(&provider)?);
-        let order = self.wish_first(Wish::Succeed)?;
-        let prepared = Prepared { key, epoch, entry, bundle: None, blobs, secrets: Zeroizing::default() };
-        let id = self.intents.get_mut(&order).map(|intent| {
-            intent.prepared = Some(std::sync::Arc::new(prepared));
-            intent.id
-        });
-        self.save_intent(order);
-        id.ok_or_else(|| fault("no intent"))
+        let prepared = self.sealed_entry(EntryKind::Successor, epoch, plaintext)?;
+        self.wish_prepared(Wish::Succeed, prepared)
     }
 
     /// What everybody can check of such an entry, with the same result.
-    pub(super) fn check_onward(&self, frozen: &Frozen, bytes: &[u8], time: Timestamp) -> Result<Checked, MlsError> {
+    pub(super) fn check_onward(&self, frozen: &Frozen, bytes: &[u8], time: Timestamp) -> Result<Way, MlsError> {
         let mut rest = bytes;
         let said = Said::mls_decode(&mut rest).map_err(fault)?;
         if !rest.is_empty() || said.version != VERSION {
@@ -224,8 +197,9 @@ impl Group {
             return Err(fault("whoever says it is not there"));
         }
         let without_us = absent.contains(&self.account.client);
-        let row = OnwardRow { group: group.to_string().into_bytes(), without_us, since: time };
-        Ok(Checked { row, event: Event::WentOnWithout { group, by, absent: absent.into_iter().collect() } })
+        let row = OnwardRow { group: Text::new(&group), without_us, since: time };
+        let event = Event::WentOnWithout { group, by: by.clone(), absent: absent.into_iter().collect() };
+        Ok(Way { maker: Some(by), onward: Some(row), event: Some(event) })
     }
 
     /// Leaves this group for the one in which it goes on ([`Group::onward`]), of which this client is a member: what waits goes over. The

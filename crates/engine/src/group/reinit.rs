@@ -24,7 +24,7 @@ use conclave_mls::{
     components::{GroupProfile, HandshakeMode},
     crypto, identity,
     rules::Rules,
-    seal::{EXPORTER_LABEL, Purpose, Seed, entry_context},
+    seal::{EXPORTER_LABEL, Seed},
 };
 use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp};
 use ed25519_dalek::SigningKey;
@@ -40,7 +40,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     Group, Status,
     access::{each_member, fault},
-    commit,
+    create::Start,
     create::{dated_back, export_key},
     onward::{self, OnwardRow},
     process::Incoming,
@@ -51,11 +51,11 @@ use super::{
     tree::TREE_KEY_LABEL,
 };
 use crate::{
-    intent::{Intent, Prepared, Wish},
-    invitation::{JoinError, Joined, group_channel_key, signer, used_key_packages},
+    intent::{Intent, Wish},
+    invitation::{JoinError, group_channel_key, signer, used_key_packages},
     mls_client::{Config, Mls, MlsError, leaf_extensions, mls_time, random, signature_secret, suite},
     outcome::{Event, Outcome, Rejection},
-    record,
+    record::{self, Text},
     stores::GroupRows,
     writes::{Room, Rows, Write},
 };
@@ -75,7 +75,7 @@ pub(super) struct Successor {
 }
 
 /// A group that was frozen, and what comes after it.
-#[derive(Debug, Clone, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
+#[derive(Clone, MlsSize, MlsEncode, MlsDecode)]
 pub(super) struct Frozen {
     /// The epoch that the commit began.
     pub(super) epoch: Epoch,
@@ -87,8 +87,7 @@ pub(super) struct Frozen {
     /// The entry with the successor that counts, once there is one.
     pub(super) chosen: Option<Seq>,
     /// Whoever made that: it can let in who is not let in by its Welcome.
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    maker: Vec<u8>,
+    maker: Option<Text>,
     /// If it says that members go on without others.
     pub(super) onward: Option<OnwardRow>,
 }
@@ -101,7 +100,7 @@ impl Frozen {
             suite: proposal.new_cipher_suite().into(),
             extensions: proposal.new_group_context_extensions().mls_encode_to_vec().map_err(fault)?,
             chosen: None,
-            maker: Vec::new(),
+            maker: None,
             onward: None,
         })
     }
@@ -177,6 +176,22 @@ pub(super) fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, 
         read.is_ok()
     });
     read.map(|()| members)
+}
+
+/// How a frozen group goes on, by a valid entry.
+pub(super) struct Way {
+    /// Whoever says so.
+    pub(super) maker: Option<ClientUri>,
+    /// If it is without some of its members.
+    pub(super) onward: Option<OnwardRow>,
+    pub(super) event: Option<Event>,
+}
+
+impl Way {
+    fn to_successor(frozen: &Frozen, successor: &Continuation) -> Self {
+        let event = frozen.name().ok().map(|group| Event::Succeeded { group });
+        Self { maker: maker_of(successor), onward: None, event }
+    }
 }
 
 /// Who made a successor: whoever signed its GroupInfo.
@@ -289,23 +304,10 @@ impl Group {
         };
         let continuation = Zeroizing::new(continuation.mls_encode_to_vec().map_err(fault)?);
         self.check_continuation(&frozen, &continuation)?;
-        let seed = self.seed(frozen.epoch).ok_or_else(|| fault("no group seed"))?;
-        let context = entry_context(&self.profile.channel, EntryKind::Successor.code(), frozen.epoch);
-        let body = seed.seal(&provider, Purpose::Entry, &context, continuation.to_vec()).map_err(fault)?;
-        let mut blobs = Vec::new();
-        let body = commit::body_of(body, &mut blobs);
-        let entry = Entry::new(EntryKind::Successor, frozen.epoch, body).to_bytes().map_err(fault)?;
-        let key = IdempotencyKey::new(random(&provider)?);
+        let mut prepared = self.sealed_entry(EntryKind::Successor, frozen.epoch, continuation.to_vec())?;
         let attempt = Attempt { state: state.to_vec(), channel_key: channel_key.to_bytes() };
-        let secrets = record::encode(&attempt);
-        let order = self.wish_first(Wish::Succeed)?;
-        let prepared = Prepared { key, epoch: frozen.epoch, entry, bundle: None, blobs, secrets };
-        let id = self.intents.get_mut(&order).map(|intent| {
-            intent.prepared = Some(std::sync::Arc::new(prepared));
-            intent.id
-        });
-        self.save_intent(order);
-        id.ok_or_else(|| fault("no intent"))
+        prepared.secrets = record::encode(&attempt);
+        self.wish_prepared(Wish::Succeed, prepared)
     }
 
     /// mls-rs's client for the successor.
@@ -384,19 +386,15 @@ impl Group {
         let attempt = own.and_then(|(_, intent)| intent.prepared.as_ref()).map(|prepared| prepared.secrets.clone());
         let own = own.map(|(order, _)| *order);
         let opened = body_of(entry, incoming).and_then(|sealed| self.unseal(entry, sealed));
-        let mut maker = None;
         let checked = opened.and_then(|bytes| {
             let checked = if onward::is_one(&bytes) {
-                self.check_onward(&frozen, &bytes, incoming.time).map(Some)
+                self.check_onward(&frozen, &bytes, incoming.time)
             } else {
-                self.check_continuation(&frozen, &bytes).map(|successor| {
-                    maker = maker_of(&successor).map(|maker| maker.to_string());
-                    None
-                })
+                self.check_continuation(&frozen, &bytes).map(|successor| Way::to_successor(&frozen, &successor))
             };
-            checked.map(|onward| (bytes, onward)).map_err(|error| Rejection::Mls(error.to_string()))
+            checked.map(|way| (bytes, way)).map_err(|error| Rejection::Mls(error.to_string()))
         });
-        let (bytes, onward) = match checked {
+        let (bytes, way) = match checked {
             Ok(checked) => checked,
             Err(rejection) => return Outcome::Rejected(rejection),
         };
@@ -411,7 +409,7 @@ impl Group {
             self.writes.push(Write::Put { room: Room::BLOB, key: row::key(&self.name, key), value });
         };
         let confirmed = attempt.is_some();
-        if onward.is_none() {
+        if way.onward.is_none() {
             keep(CONTINUATION, Zeroizing::new(bytes));
             if let Some(attempt) = attempt {
                 keep(ATTEMPT, attempt);
@@ -422,26 +420,9 @@ impl Group {
         for order in ours {
             self.drop_intent(order);
         }
-        let onward = match (onward, frozen.name()) {
-            (Some(onward), _) => {
-                if let Event::WentOnWithout { by, .. } = &onward.event {
-                    maker = Some(by.to_string());
-                }
-                events.push(onward.event);
-                Some(onward.row)
-            }
-            (None, Ok(group)) => {
-                events.push(Event::Succeeded { group });
-                None
-            }
-            (None, Err(_)) => None,
-        };
-        self.frozen = Some(Frozen {
-            chosen: Some(incoming.seq),
-            maker: maker.unwrap_or_default().into_bytes(),
-            onward,
-            ..frozen
-        });
+        events.extend(way.event);
+        let maker = way.maker.map(Text::new);
+        self.frozen = Some(Frozen { chosen: Some(incoming.seq), maker, onward: way.onward, ..frozen });
         self.touched = true;
         if confirmed { Outcome::Confirmed } else { Outcome::Applied }
     }
@@ -514,19 +495,19 @@ impl Group {
         };
         let (seeds, tree_keys) = (export(EXPORTER_LABEL)?, export(TREE_KEY_LABEL)?);
         let tree = super::access::Keys::of(&mls)?.tree;
-        let joined = Joined {
+        let start = Start {
             name: name.clone(),
             incarnation,
             window: HashWindow::new(Position::start(&profile.channel), Timestamp(0)),
             ledger: Ledger::new(Epoch(1), tree.root(), tree.len()).with_pause(profile.dispute_pause),
             profile,
-            commit: Hash::new([0; 32]),
+            commit: None,
             epoch: Epoch(1),
             seeds,
             tree_keys,
             channel_key: own,
         };
-        let mut next = Self::joined(&self.account, &self.shared, mls, joined);
+        let mut next = Self::start(&self.account, &self.shared, mls, start);
         next.succeeds(self, continuation.group_info, writes, now);
         self.tell_what_stays(now, events);
         self.succeeded_by(name);
@@ -537,9 +518,6 @@ impl Group {
     fn succeeds(&mut self, old: &Self, group_info: Vec<u8>, writes: Vec<Write>, now: Timestamp) {
         self.writes = writes;
         self.refreshed = super::refresh::Refreshed::new(now);
-        self.joined_by = None;
-        self.came_by.clear();
-        self.offers_whole_tree = true;
         self.descends_from(old);
         self.founding = Some(if self.is_visible() { group_info } else { Vec::new() });
         let suite = self.mls.cipher_suite();
@@ -599,7 +577,7 @@ impl Group {
         );
         let seq = self.window.position().seq;
         let frozen = self.frozen.take();
-        let maker = frozen.as_ref().and_then(|frozen| std::str::from_utf8(&frozen.maker).ok()?.parse().ok());
+        let maker = frozen.as_ref().and_then(|frozen| frozen.maker.as_ref()?.parse().ok());
         self.ask_first = maker;
         let chosen = frozen.and_then(|frozen| frozen.chosen).unwrap_or(seq);
         let lost = Lost::settled(chosen, Hash::new([0; 32]), reason.clone(), Branch::None);

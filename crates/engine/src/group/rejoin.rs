@@ -315,12 +315,7 @@ impl Group {
         }
         let (prepared, channel_key) = self.outside_commit(way, tree, &exported, &keys, own, strangers)?;
         self.channel_keys.push(channel_key);
-        let order = self.wish_first(Wish::Rejoin)?;
-        if let Some(intent) = self.intents.get_mut(&order) {
-            intent.prepared = Some(std::sync::Arc::new(prepared));
-        }
-        self.save_intent(order);
-        self.intents.get(&order).map(|intent| intent.id).ok_or(RejoinError::NotNeeded)
+        Ok(self.wish_prepared(Wish::Rejoin, prepared)?)
     }
 
     /// Compares the members with those that we knew: each that is there has the same identity key. In a private group nobody was

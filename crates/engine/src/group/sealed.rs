@@ -5,14 +5,19 @@ use conclave_mls::{
     components::EpochTag,
     seal::{Purpose, entry_context},
 };
-use conclave_names::limits;
+use conclave_names::{Epoch, IdempotencyKey, limits};
 use mls_rs::{
     MlsMessage, MlsMessageDescription,
     group::{ContentType, Sender},
 };
+use zeroize::Zeroizing;
 
-use super::{Group, Status, process::Incoming};
-use crate::{intent::Intent, mls_client::suite, outcome::Rejection};
+use super::{Group, Status, access::fault, commit, process::Incoming};
+use crate::{
+    intent::{Intent, Prepared},
+    mls_client::{MlsError, random, suite},
+    outcome::Rejection,
+};
 
 /// What an entry seals, opened.
 pub(super) enum Opened {
@@ -58,6 +63,27 @@ impl Group {
             Ok((message, said)) => Opened::Message(Box::new(message), said),
             Err(rejection) => Opened::Refused(rejection),
         }
+    }
+
+    /// Seals the body of an entry of an epoch.
+    pub(super) fn seal(&self, kind: EntryKind, epoch: Epoch, body: Vec<u8>) -> Result<Vec<u8>, MlsError> {
+        let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
+        let context = entry_context(&self.profile.channel, kind.code(), epoch);
+        seed.seal(&suite(self.mls.cipher_suite())?, Purpose::Entry, &context, body).map_err(fault)
+    }
+
+    /// An entry that is no commit, with its body sealed, ready to be submitted.
+    pub(super) fn sealed_entry(&self, kind: EntryKind, epoch: Epoch, body: Vec<u8>) -> Result<Prepared, MlsError> {
+        let body = self.seal(kind, epoch, body)?;
+        self.plain_entry(kind, epoch, body)
+    }
+
+    /// The same with its body in the clear, or sealed already.
+    pub(super) fn plain_entry(&self, kind: EntryKind, epoch: Epoch, body: Vec<u8>) -> Result<Prepared, MlsError> {
+        let mut blobs = Vec::new();
+        let entry = Entry::new(kind, epoch, commit::body_of(body, &mut blobs)).to_bytes().map_err(fault)?;
+        let key = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
+        Ok(Prepared { key, epoch, entry, bundle: None, blobs, secrets: Zeroizing::default() })
     }
 
     /// Opens the seal of an entry's body.

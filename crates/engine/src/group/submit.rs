@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use conclave_channel::{Entry, EntryKind};
+use conclave_channel::EntryKind;
 use conclave_mls::{
     components::{HandshakeAad, SafeAad},
     content::{Content, MEDIA_TYPE, MessageId},
     frame::{Frame, HEARTBEAT},
     gap::{GAP_ANSWER, GAP_REQUEST},
-    seal::{Purpose, entry_context},
 };
 use conclave_names::{Epoch, IdempotencyKey, Timestamp};
 use conclave_protocol::{
@@ -23,7 +22,7 @@ use zeroize::Zeroizing;
 use super::{
     Group, Status,
     access::fault,
-    commit::{Change, body_of, is_outdated},
+    commit::{Change, is_outdated},
     rejoin::JoinAccess,
 };
 use crate::{
@@ -127,6 +126,17 @@ impl Group {
         self.intents.insert(order, intent);
         self.save_intent(order);
         Ok(order)
+    }
+
+    /// An intent that is made already, before all others.
+    pub(super) fn wish_prepared(&mut self, wish: Wish, prepared: Prepared) -> Result<IdempotencyKey, MlsError> {
+        let order = self.wish_first(wish)?;
+        let id = self.intents.get_mut(&order).map(|intent| {
+            intent.prepared = Some(Arc::new(prepared));
+            intent.id
+        });
+        self.save_intent(order);
+        id.ok_or_else(|| fault("no intent"))
     }
 
     /// A place for a new intent: after all others, or before them. Those of a later version's kinds keep theirs.
@@ -519,7 +529,7 @@ impl Group {
         // If this fails, the ratchet may have moved on, which does no harm: a generation is left out.
         let message = self.mls.encrypt_application_message(&plaintext, aad)?;
         self.note_sent()?;
-        self.seal_entry(EntryKind::Message, &message)
+        self.message_entry(EntryKind::Message, &message)
     }
 
     fn prepare_leave(&mut self) -> Result<Prepared, MlsError> {
@@ -527,26 +537,20 @@ impl Group {
         let aad = aad.in_epoch(self.epoch_tag()?).map_err(fault)?;
         let mut work = self.mls.clone();
         let message = work.propose_remove(work.current_member_index(), aad)?;
-        let prepared = self.seal_entry(EntryKind::Proposal, &message)?;
+        let prepared = self.message_entry(EntryKind::Proposal, &message)?;
         self.mls = work;
         self.dirty = true;
         self.unsaved_proposals = true;
         Ok(prepared)
     }
 
-    fn seal_entry(&self, kind: EntryKind, message: &MlsMessage) -> Result<Prepared, MlsError> {
+    fn message_entry(&self, kind: EntryKind, message: &MlsMessage) -> Result<Prepared, MlsError> {
+        let (epoch, message) = (self.epoch(), message.to_bytes()?);
         if self.is_visible() && kind == EntryKind::Proposal {
-            return self.visible_entry(kind, message);
+            // Its DS reads handshakes.
+            return self.plain_entry(kind, epoch, message);
         }
-        let epoch = self.epoch();
-        let provider = suite(self.mls.cipher_suite())?;
-        let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
-        let context = entry_context(&self.profile.channel, kind.code(), epoch);
-        let sealed = seed.seal(&provider, Purpose::Entry, &context, message.to_bytes()?).map_err(fault)?;
-        let mut blobs = Vec::new();
-        let entry = Entry::new(kind, epoch, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
-        let key = IdempotencyKey::new(random(&provider)?);
-        Ok(Prepared { key, epoch, entry, bundle: None, blobs, secrets: Zeroizing::default() })
+        self.sealed_entry(kind, epoch, message)
     }
 
     /// Takes the DS's refusal of a submission. To be called after the channel was read to its end, so that what the

@@ -1,7 +1,6 @@
 //! Our word about commits, and that of others: who cannot apply one disputes it, who applied it says so (`conclave_channel::verdict`).
 
 use conclave_channel::{Entry, EntryKind, Position, access::ChannelKey, verdict::Verdict};
-use conclave_mls::seal::{Purpose, entry_context};
 use conclave_names::{IdempotencyKey, Seq, Timestamp};
 use zeroize::Zeroizing;
 
@@ -155,9 +154,7 @@ impl Group {
         let provider = suite(self.mls.cipher_suite())?;
         let (keys, public) = self.keys_of(epoch)?;
         let path = keys.tree.path(&public).map_err(fault)?;
-        let seed = self.seed(epoch).ok_or_else(|| fault("no group seed"))?;
-        let context = entry_context(&self.profile.channel, kind.code(), epoch);
-        let body = seed.seal(&provider, Purpose::Entry, &context, reason.as_bytes().to_vec()).map_err(fault)?;
+        let body = self.seal(kind, epoch, reason.as_bytes().to_vec())?;
         let about = Position { seq: commit, hash: open.hash };
         let entry = Verdict::sign(&self.profile.channel, kind, epoch, &about, self.secret_of(&public)?, path, body);
         Ok(Some(Prepared {
@@ -176,12 +173,7 @@ impl Group {
         let by = self.member_with(&verdict.key);
         let reason = match &entry.body {
             conclave_channel::Body::Inline(sealed) if entry.kind == EntryKind::Nack => {
-                let context = entry_context(&self.profile.channel, entry.kind.code(), entry.epoch);
-                let provider = suite(self.mls.cipher_suite()).ok();
-                let seed = self.seed(entry.epoch);
-                let open = provider.zip(seed);
-                let opened = open.and_then(|(suite, seed)| seed.open(&suite, Purpose::Entry, &context, sealed).ok());
-                opened.and_then(|reason| String::from_utf8(reason).ok())
+                self.unseal(entry, sealed).ok().and_then(|reason| String::from_utf8(reason).ok())
             }
             _ => None,
         };

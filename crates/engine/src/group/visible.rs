@@ -1,12 +1,12 @@
 //! Groups with visible handshakes: commits and proposals are PublicMessages that the DS reads and judges before it orders
 //! them (RFC 9750, sections 5.2.1 and 6.4). Messages stay as they are in private groups.
 
-use conclave_channel::{Body, Entry, EntryKind, chain};
+use conclave_channel::{Entry, EntryKind, chain};
 use conclave_mls::{
     components::HandshakeMode,
     identity::{self, Identities},
 };
-use conclave_names::{ClientUri, Epoch, Hash, IdempotencyKey, Timestamp};
+use conclave_names::{ClientUri, Epoch, Hash, Timestamp};
 use mls_rs::{
     ExtensionList, IdentityProvider, MlsMessage, MlsMessageDescription,
     extension::built_in::ExternalSendersExt,
@@ -17,12 +17,10 @@ use mls_rs::{
     identity::SigningIdentity,
 };
 use mls_rs_codec::MlsEncode;
-use zeroize::Zeroizing;
 
-use super::{Group, access::fault, commit::body_of};
+use super::{Group, access::fault};
 use crate::{
-    intent::Prepared,
-    mls_client::{MlsError, mls_time, random, suite},
+    mls_client::{MlsError, mls_time},
     outcome::{ProposedChange, Rejection},
 };
 
@@ -126,15 +124,5 @@ impl Group {
             _ => None,
         };
         named.unwrap_or(ProposedChange::Other)
-    }
-
-    /// The entry of a handshake, in the clear.
-    pub(super) fn visible_entry(&self, kind: EntryKind, message: &MlsMessage) -> Result<Prepared, MlsError> {
-        let epoch = self.epoch();
-        let mut blobs = Vec::new();
-        let body: Body = body_of(message.to_bytes()?, &mut blobs);
-        let entry = Entry::new(kind, epoch, body).to_bytes().map_err(fault)?;
-        let key = IdempotencyKey::new(random(&suite(self.mls.cipher_suite())?)?);
-        Ok(Prepared { key, epoch, entry, bundle: None, blobs, secrets: Zeroizing::default() })
     }
 }
