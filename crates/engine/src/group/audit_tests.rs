@@ -37,14 +37,14 @@ fn states(person: &Person, store: &Store) -> Vec<MlsGroup> {
 }
 
 /// Whether what is in a store decrypts a message.
-fn decrypts(person: &Person, store: &Store, message: &MlsMessage) -> bool {
+pub(in crate::group) fn decrypts(person: &Person, store: &Store, message: &MlsMessage) -> bool {
     states(person, store)
         .iter_mut()
         .any(|mls| matches!(mls.process_incoming_message(message.clone()), Ok(ReceivedMessage::ApplicationMessage(_))))
 }
 
 /// The message in an entry of somebody else, if it is one that this person can open.
-fn message_in(person: &Person, entry: &[u8]) -> Option<MlsMessage> {
+pub(in crate::group) fn message_in(person: &Person, entry: &[u8]) -> Option<MlsMessage> {
     let group = person.group.as_ref().unwrap();
     let parsed = Entry::parse(entry).unwrap();
     let incoming = Incoming { seq: conclave_names::Seq(1), time: Timestamp(0), entry: entry.to_vec(), blob: None };

@@ -9,12 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use conclave_names::{ClientUri, Epoch};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
-use super::{Group, row};
+use super::{Group, MESSAGES_PER_EPOCH, row};
 use crate::{
     outcome::Event,
     record::{self, RecordError},
     writes::{Room, Rows, Write},
 };
+
+/// Generations of a member's messages in an epoch, beyond which they are refused: keys that a sender skips are kept until the epoch is
+/// over, and one that skips without end must not swell everybody's state (RFC 9420, section 15.3). Members that keep to the rules go on
+/// in another epoch after [`MESSAGES_PER_EPOCH`]; the rest is for heartbeats while they cannot.
+pub const GENERATIONS_MAX: u32 = 2 * MESSAGES_PER_EPOCH;
 
 /// Prefix of the rows, one for each leaf that has spoken in the epoch.
 const PREFIX: &[u8] = b"generation/";

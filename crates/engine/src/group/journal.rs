@@ -154,8 +154,9 @@ impl Group {
         self.dirty |= self.journal.is_behind();
     }
 
-    /// When the state in the store gets too old.
-    pub(super) fn state_due(&self, now: Timestamp) -> Option<Timestamp> {
+    /// When the state in the store gets too old: from it, keys can be derived that were used. None if it has none.
+    #[must_use]
+    pub fn state_due(&self, now: Timestamp) -> Option<Timestamp> {
         self.journal.is_behind().then(|| self.journal.since.unwrap_or(now).plus_ms(STATE_MS))
     }
 

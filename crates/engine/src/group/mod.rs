@@ -40,6 +40,8 @@ mod repeated;
 mod rest;
 pub(crate) mod row;
 mod sealed;
+#[cfg(test)]
+mod secrecy_tests;
 mod speakers;
 mod standing;
 mod step;
@@ -69,6 +71,7 @@ pub(crate) use create::Start;
 pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
 pub use gap::{GAP_MESSAGES, GAP_MS, KIND_TOLD, Told};
 pub use gap_fill::{FillError, GAP_BYTES, GAP_TURN_MS, GapAsked, GapFill, GapGiven};
+pub use generations::GENERATIONS_MAX;
 pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
 pub(crate) use knock::Heritage;
 pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused, knock_pause, plausible as plausible_knock};

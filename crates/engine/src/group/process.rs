@@ -16,7 +16,7 @@ use mls_rs::{
 };
 
 use super::{
-    Group, Known, Status,
+    GENERATIONS_MAX, Group, Known, Status,
     journal::{Basis, Used},
     sealed::Opened,
     step::Step,
@@ -336,14 +336,20 @@ impl Group {
             *checkpoint = Some(self.checkpoint());
         }
         let epoch = message.epoch().map(Epoch);
-        match self.mls.process_incoming_message_with_time(message, mls_time(time)) {
-            Ok(received) => {
-                let key = match &received {
-                    ReceivedMessage::ApplicationMessage(message) => message
-                        .unauthenticated_key_generation
-                        .map(|generation| Used { sender: message.sender_index, generation }),
-                    _ => None,
-                };
+        let received = self.mls.process_incoming_message_with_time(message, mls_time(time)).and_then(|received| {
+            let key = match &received {
+                ReceivedMessage::ApplicationMessage(message) => message
+                    .unauthenticated_key_generation
+                    .map(|generation| Used { sender: message.sender_index, generation }),
+                _ => None,
+            };
+            match key.map(|key| key.generation).filter(|generation| *generation >= GENERATIONS_MAX) {
+                Some(generation) => Err(mls_rs::error::MlsError::InvalidFutureGeneration(generation)),
+                None => Ok((received, key)),
+            }
+        });
+        match received {
+            Ok((received, key)) => {
                 if let Some(used) = key.filter(|_| epoch == Some(self.epoch())) {
                     self.note_read(used);
                 } else {

@@ -343,3 +343,52 @@ fn many_refused_messages_cost_one_reading_of_the_state() {
     assert_eq!(carol.texts().last().unwrap(), "after a restart");
     agree(&mut [&mut bob, &mut carol]);
 }
+
+/// Each message may skip as many keys as MLS lets it, and all that were skipped are kept.
+#[test]
+fn who_skips_keys_without_end_swells_nobodys_state() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = three(&mut world);
+    let mut evil = evil_group(&mut alice, Evil::new(Fault::None));
+    let aad = SafeAad::of_message(alice.group().epoch_tag().unwrap()).unwrap();
+    let size = |person: &mut Person| {
+        person.group().write_state_next();
+        person.save();
+        let group = person.group();
+        group.shared.groups.state_of(group.mls.group_id()).unwrap().len()
+    };
+    let mut skip = |alice: &mut Person, world: &mut World| {
+        let mut last = None;
+        for _ in 0..1_000 {
+            last = Some(evil.encrypt_application_message(b"no frame", aad.clone()).unwrap());
+        }
+        let entry = sealed(alice, EntryKind::Message, &last.unwrap(), None);
+        order(world, entry);
+    };
+    let mut sizes = Vec::new();
+    for round in 0..6 {
+        skip(&mut alice, &mut world);
+        let done = bob.sync(&world.ds);
+        let refused = match &done.outcomes[..] {
+            // What is in it is no content, which shows once the key was used.
+            [(_, Outcome::Rejected(Rejection::Content))] => false,
+            [(_, Outcome::Rejected(Rejection::Mls(reason)))] => reason.contains("too far ahead"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused, round >= 2, "round {round}");
+        sizes.push(size(&mut bob));
+        // And what is refused leaves no trace after a restart, either.
+        bob.restart();
+    }
+    assert!(sizes[0] < sizes[1], "the keys are kept that were skipped: {sizes:?}");
+    assert!(sizes[2..].iter().all(|size| *size == sizes[1]), "{sizes:?}");
+    // The keys that honest members use are there, hers also.
+    alice.sync(&world.ds);
+    for (person, text) in [(&mut alice, "from the first key"), (&mut carol, "from another's")] {
+        person.say(text);
+        person.drive_now(&mut world);
+    }
+    bob.sync(&world.ds);
+    assert_eq!(bob.texts(), ["from the first key", "from another's"]);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
