@@ -180,3 +180,37 @@ async fn an_invitation_that_does_not_open_is_told_of_and_the_remedy_helps() {
     assert_eq!(joined(&bob.sync().await.unwrap()), 1);
     world.stop().await;
 }
+
+/// That a key was used is noted at once; the state from which it could be derived again is overwritten after five seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn used_keys_are_overwritten_in_time_while_the_server_is_away_too() {
+    let mut world = World::whole().await;
+    let store = SharedStore::default();
+    let (mut alice, mut bob) = (world.person("alice").await, world.person_in(Box::new(store.clone()), "bob").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    alice.send(&club, "hello").await.unwrap();
+    let noted = || store.scan(Room::USED, b"").unwrap().len();
+    bob.set_silence(Duration::from_millis(5_500));
+    bob.set_deadline(Duration::from_millis(300));
+    let mut listener = bob.listen();
+    let hello = |event: &Event| matches!(event, Event::Message { text: Some(text), .. } if text == "hello");
+    while !has(&listener.next().await.unwrap(), hello) {}
+    assert_eq!(noted(), 1);
+    let listen = world.stop_delivery().await;
+    // Which the listener spends without a server.
+    while !has(&listener.next().await.unwrap(), |event| matches!(event, Event::ServerSilent { .. })) {}
+    assert_eq!(noted(), 0);
+    drop(listener);
+
+    world.start_delivery(listen, |_| {}).await;
+    bob.set_deadline(Duration::from_secs(30));
+    bob.send(&club, "hello back").await.unwrap();
+    world.stop().await;
+    // Who has nothing to call for, and no listener, is told when.
+    let again = bob.tend().unwrap().unwrap();
+    assert!(again <= Duration::from_secs(5) && noted() == 1, "{again:?}");
+    tokio::time::sleep(again).await;
+    assert_eq!((bob.tend().unwrap(), noted()), (None, 0));
+}

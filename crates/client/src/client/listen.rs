@@ -107,16 +107,30 @@ impl Listener<'_> {
                     self.stream = None;
                     self.channels.clear();
                     let asked = if let ClientError::Call(call) = &error { call.retry_after() } else { Duration::ZERO };
-                    tokio::time::sleep(self.backoff.next_pause() + asked).await;
+                    let pause = self.backoff.next_pause() + asked;
+                    self.tending(tokio::time::sleep(pause)).await?;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
+    /// Waits for the server, and overwrites meanwhile what is due for that: it may be away for long.
+    async fn tending<T>(&mut self, work: impl Future<Output = T>) -> Result<T, ClientError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let again = self.client.tend()?.unwrap_or(FAR);
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep(again) => {}
+            }
+        }
+    }
+
     async fn step(&mut self) -> Result<(), ClientError> {
         if self.stream.is_none() {
-            let stream = self.client.delivery.open_stream().await?;
+            let delivery = self.client.delivery.clone();
+            let stream = self.tending(delivery.open_stream()).await??;
             self.stream = Some(stream);
             self.channels.clear();
             self.settled = false;
@@ -379,6 +393,8 @@ impl Listener<'_> {
     }
 
     async fn do_what_is_due(&mut self) -> Result<(), ClientError> {
+        // Before anything that needs the server.
+        self.client.tend()?;
         let now: Timestamp = self.client.delivery.now();
         let due = self.followed().filter(|group| self.due_in(group, now).is_some_and(|due| due <= now));
         let due = due.map(|group| group.name().clone());

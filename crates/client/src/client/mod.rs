@@ -276,6 +276,23 @@ impl Client {
         saved
     }
 
+    /// Overwrites in the store what used keys could be derived from, where that is 5 seconds old (`STATE_MS`): every call about a group does so, and
+    /// a [`Listener`], also while the server is away. A program that has neither under way calls it again after what it gives, if anything
+    /// is left to be overwritten. It needs no server.
+    ///
+    /// # Errors
+    /// [`ClientError::Store`], [`ClientError::Mls`].
+    pub fn tend(&mut self) -> Result<Option<Duration>, ClientError> {
+        let now = self.delivery.now();
+        let due = |group: &Group| group.state_due(now).filter(|due| *due <= now).map(|_| group.name().clone());
+        let due: Vec<_> = self.groups.values().filter_map(due).collect();
+        for name in due {
+            self.save(&name)?;
+        }
+        let next = self.groups.values().filter_map(|group| group.state_due(now)).min();
+        Ok(next.map(|next| Duration::from_millis(next.0.saturating_sub(now.0))))
+    }
+
     fn signer(account: &Account) -> Signer<'_> {
         Signer::certified(&account.signature_key, account.certificate.clone())
     }
