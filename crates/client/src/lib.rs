@@ -30,9 +30,10 @@ pub mod transport;
 
 pub use client::{
     ASKING_LASTS_MS, Added, Approval, Asked, Asking, Client, ClientError, ClientEvent, GoneOn, HistoryCursor,
-    HistoryEntry, HistoryItem, HistoryPage, LinkCode, LinkCodeError, LinkRequest, Listener, Listing, LostGroup,
-    Membership, MembershipChange, OpenError, PendingLink, PendingRotation, Pinned, RECOVERY_FILE_MAX, RecoveryError,
-    RecoveryFile, RegisterError, Registration, Rotated, Services, SuiteStock, Unable, Unasked, UserRecord,
+    HistoryEntry, HistoryItem, HistoryPage, Leaving, LinkCode, LinkCodeError, LinkRequest, Listener, Listing,
+    LostGroup, Membership, MembershipChange, OpenError, PendingLink, PendingRotation, Pinned, RECOVERY_FILE_MAX,
+    RecoveryError, RecoveryFile, RegisterError, Registration, Rotated, Services, SuiteStock, Unable, Unasked,
+    UserRecord,
 };
 pub use conclave_channel::law::DisputePause;
 pub use conclave_engine::{

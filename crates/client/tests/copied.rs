@@ -36,7 +36,7 @@ async fn modes(run: impl AsyncFn(World, Handshakes)) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_after_an_older_copy_was_put_back_is_read_by_everybody() {
     Box::pin(modes(async |world, handshakes| {
-        let (mut alice, copy, mut bob, club) = copied(&world, handshakes).await;
+        let (mut alice, copy, mut bob, club) = Box::pin(copied(&world, handshakes)).await;
         for text in ["one", "two", "three"] {
             alice.send(&club, text).await.unwrap();
         }
@@ -58,7 +58,7 @@ async fn what_is_said_after_an_older_copy_was_put_back_is_read_by_everybody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_while_the_server_is_away_waits_and_takes_no_used_key() {
     let mut world = World::whole().await;
-    let (mut alice, copy, mut bob, club) = copied(&world, Handshakes::Private).await;
+    let (mut alice, copy, mut bob, club) = Box::pin(copied(&world, Handshakes::Private)).await;
     alice.send(&club, "newer").await.unwrap();
     drop(alice);
     let services = world.services();
@@ -79,7 +79,7 @@ async fn what_is_said_while_the_server_is_away_waits_and_takes_no_used_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_copy_than_the_leaf_comes_back_at_once() {
     Box::pin(modes(async |world, handshakes| {
-        let (mut alice, copy, mut bob, club) = copied(&world, handshakes).await;
+        let (mut alice, copy, mut bob, club) = Box::pin(copied(&world, handshakes)).await;
         alice.update(&club).await.unwrap();
         alice.send(&club, "newer").await.unwrap();
         drop(alice);

@@ -174,7 +174,6 @@ async fn an_invitation_that_does_not_open_is_told_of_and_the_remedy_helps() {
     assert_eq!(events.iter().filter(|happened| happened.group.is_none() && told(&happened.event)).count(), 1);
     assert_eq!((joined(&events), waiting(&store)), (0, 0), "{events:?}");
     assert!(bob.sync().await.unwrap().is_empty(), "it is told once");
-    bob.renew_credential().await.unwrap();
     alice.remove(&club, &[user("bob")]).await.unwrap();
     alice.add(&club, &[user("bob")]).await.unwrap();
     assert_eq!(joined(&bob.sync().await.unwrap()), 1);

@@ -34,7 +34,7 @@ pub enum InvitationError {
     #[error("the inbox holds something that is no Welcome")]
     Malformed,
     /// It is for a KeyPackage that we do not have (any more).
-    #[error("the Welcome is for a KeyPackage that this device does not have; ask to be added again")]
+    #[error("the Welcome is for a KeyPackage that this device does not have: have it removed and added again")]
     NotForUs,
     /// It is not one of ours, or of a later version.
     #[error(transparent)]
@@ -425,11 +425,11 @@ pub(crate) fn signer(account: &Account, shared: &Mls, welcome: &MlsMessage) -> R
         if let Some(stored) = stored {
             let found = account.signature_key_of(&key_packages::signature_key(&stored)?).cloned();
             return found.ok_or_else(|| {
-                fault("this device has forgotten the signature key of the KeyPackage; ask to be added again")
+                fault("this device has forgotten the signature key of the KeyPackage: have it removed and added again")
             });
         }
     }
-    Err(fault("the Welcome is for a KeyPackage that this device does not have; ask to be added again"))
+    Err(fault("the Welcome is for a KeyPackage that this device does not have: have it removed and added again"))
 }
 
 /// Ends the private parts of the KeyPackages that a Welcome used. Says whether one is a last resort, which serves again.

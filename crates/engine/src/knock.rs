@@ -1,15 +1,16 @@
 //! Knocks, apart from any group: the one that is posted to a member, and what came into the inbox from somebody who asks to be
 //! let in again.
 //!
-//! Who has lost everything does not know its groups, and knocks at all of them ([`for_all_groups`]). It is known by its identity key:
-//! its certified name is that of a member, and its signature key is another than the member's. A KeyPackage serves one group, so
+//! Who has lost groups does not know them, and knocks at all of them ([`for_all_groups`]). It is known by its identity key: its certified
+//! name is that of a member, and it has a later word of its user's identity key than the member's leaf, for the same signature key or
+//! another. In groups that it follows, which it names, its leaf stays. A KeyPackage serves one group, so
 //! whoever answers claims another of the knocker for each ([`Knocked::with_key_package`]).
 
 use conclave_channel::{Body, Entry, EntryKind, access::ChannelKey, size_class};
 use conclave_mls::{
     address::DeliveryAddress,
-    crypto,
-    knock::{KeptKey, Knock, KnockError, Names, SealedKnock},
+    crypto, identity,
+    knock::{KEPT_GROUPS_MAX, KeptGroup, Knock, KnockError, Names, SealedKnock},
 };
 use conclave_names::{ClientUri, GroupUri, Timestamp};
 use mls_rs::{KeyPackage, KeyPackageStorage as _, MlsMessage};
@@ -54,12 +55,21 @@ pub(crate) struct Asked<'a> {
     pub(crate) identity_key: &'a [u8; 32],
 }
 
-/// Makes a knock by a KeyPackage (an MLSMessage) that was claimed of a member: about one group and our old leaves there, or all.
+/// What a knock is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum About<'a> {
+    /// One group, and our leaves there that are to be replaced.
+    Group(&'a GroupUri, &'a [ChannelKey]),
+    /// All groups but these.
+    AllBut(&'a [GroupUri]),
+}
+
+/// Makes a knock by a KeyPackage (an MLSMessage) that was claimed of a member.
 pub(crate) fn post(
     (account, shared): (&Account, &Mls),
     asked: Asked<'_>,
     theirs: &[u8],
-    about: Option<(&GroupUri, Vec<ChannelKey>)>,
+    about: About<'_>,
     key_package: Vec<u8>,
     now: Timestamp,
 ) -> Result<KnockPost, AskError> {
@@ -74,9 +84,15 @@ pub(crate) fn post(
     let provider = suite(package.cipher_suite)?;
     let to = package.to_reference(&provider).map_err(MlsError::from)?;
     let address = DeliveryAddress::of(&package.extensions).map_err(fault)?;
-    let (group, old_leaves) = about.unzip();
-    let kept = account.rotation.former.iter().map(|key| KeptKey(key.verifying_key().to_bytes()));
-    let names = Names { group, old_leaves: old_leaves.unwrap_or_default(), kept_keys: kept.collect() };
+    let names = match about {
+        About::Group(group, leaves) => {
+            Names { group: Some(group), old_leaves: leaves.to_vec(), kept_groups: Vec::new() }
+        }
+        About::AllBut(kept) => {
+            let kept = kept.iter().take(KEPT_GROUPS_MAX).map(|group| KeptGroup::of(&to, group));
+            Names { kept_groups: kept.collect::<Result<_, _>>()?, ..Names::default() }
+        }
+    };
     let knock = Knock::sign(&account.signature_key, &to, names, key_package, now)?;
     Ok(KnockPost {
         domain: address.domain().map_err(fault)?.to_string(),
@@ -85,8 +101,8 @@ pub(crate) fn post(
     })
 }
 
-/// Makes a knock of a client that has lost everything, about all groups that it shares with another, by a KeyPackage (an MLSMessage)
-/// that was claimed of that one. `identity_key` is the one that the other's user is known to have. `key_package` is one
+/// Makes a knock of a client that has lost groups, about all that it shares with another but those in `kept`, by a KeyPackage (an
+/// MLSMessage) that was claimed of that one. `identity_key` is the one that the other's user is known to have. `key_package` is one
 /// of ours, whose private part is durable: it says who knocks, and adds us nowhere.
 ///
 /// # Errors
@@ -96,11 +112,17 @@ pub fn for_all_groups(
     shared: &Mls,
     member: (&ClientUri, &[u8; 32]),
     theirs: &[u8],
+    kept: &[GroupUri],
     key_package: Vec<u8>,
     now: Timestamp,
 ) -> Result<KnockPost, AskError> {
     let asked = Asked { member: member.0, identity_key: member.1 };
-    post((account, shared), asked, theirs, None, key_package, now)
+    post((account, shared), asked, theirs, About::AllBut(kept), key_package, now)
+}
+
+/// Until when the identity key vouches for the signature key of a KeyPackage whose credential is good.
+fn vouched_until(package: &KeyPackage) -> Result<u64, MlsError> {
+    Ok(identity::read(package.signing_identity()).map_err(fault)?.binding().not_after_secs)
 }
 
 /// A knock whose signature and credential are good. Whether it is to be answered is for the group to say
@@ -113,7 +135,9 @@ pub struct Knocked {
     pub(crate) signature_key: [u8; 32],
     /// When its certificate began.
     pub(crate) certified: Timestamp,
-    pub(crate) kept_keys: Vec<KeptKey>,
+    /// Until when the identity key vouches for its signature key, in seconds since the Unix epoch: its newest word says the latest.
+    pub(crate) vouched_until: u64,
+    kept_groups: Vec<KeptGroup>,
     pub(crate) old_leaves: Vec<ChannelKey>,
     pub(crate) time: Timestamp,
     pub(crate) key_package: Vec<u8>,
@@ -163,9 +187,15 @@ impl Knocked {
             identity_key: identity.identity_key,
             signature_key: identity.signature_key,
             certified: identity.not_before,
-            kept_keys: knock.kept_keys,
+            vouched_until: vouched_until(package)?,
+            kept_groups: knock.kept_groups,
             key_package: knock.key_package,
         })
+    }
+
+    /// Whether the knocker says that it follows this group.
+    pub(crate) fn keeps(&self, group: &GroupUri) -> bool {
+        KeptGroup::of(&self.to, group).is_ok_and(|group| self.kept_groups.contains(&group))
     }
 
     /// The group that it is about; none for all that the knocker is a member of.
@@ -194,7 +224,7 @@ impl Knocked {
             to: self.to.clone(),
             group: self.group.clone(),
             client: self.client.clone(),
-            kept_keys: self.kept_keys.clone(),
+            kept_groups: self.kept_groups.clone(),
             old_leaves: self.old_leaves.clone(),
             key_package,
             ..*self

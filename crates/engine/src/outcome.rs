@@ -258,6 +258,12 @@ pub enum Event {
         /// Whether it is for the user to decide: only somebody unknown vouches for the group's present members.
         doubtful: bool,
     },
+    /// We could not follow the group, and are out of it for good: our user has left it, or no member has let us in again for long. Its keys
+    /// are deleted here; the others may still show this client as a member.
+    GivenUp {
+        /// Why, and what can be done.
+        reason: String,
+    },
     /// We were removed.
     RemovedFromGroup {
         /// By whom.
@@ -330,7 +336,8 @@ pub enum Event {
         /// What is missing.
         reason: String,
     },
-    /// An invitation could not be taken up, and is not tried again: ask to be added again.
+    /// An invitation could not be taken up, and is not tried again. The group has this client's leaf all the same: a member has to remove it
+    /// and add it again.
     InvitationDropped {
         /// Why.
         reason: String,

@@ -545,3 +545,60 @@ fn who_knocks_asks_others_each_time_and_waits_longer() {
 fn own_key(person: &mut Person) -> ChannelKey {
     ChannelKey(person.group().access().unwrap().key.verifying_key().to_bytes())
 }
+
+/// Signs and certifies the same keys of a person anew, two seconds later, where its identity key vouches for them until then.
+fn vouch(world: &mut World, person: &Person, identity: &SigningKey, until: Timestamp) -> Person {
+    world.ds.ahead += 2_000;
+    let mut account = person.account.clone();
+    let public = account.signature_key.verifying_key().to_bytes();
+    account.binding = IdentityBinding::sign(identity, &account.client, &public, until);
+    let (from, to) = (world.ds.now(), world.ds.now().plus_ms(3_600_000));
+    account.certificate = world.ca.issue(&account.client, &public, &account.binding, from, to, random()).unwrap();
+    let mut same = world.person("somebody");
+    same.mls = conclave_engine::Mls::new(&account);
+    same.account = account;
+    same
+}
+
+/// A device whose profile is an older copy knows nothing of a group that it joined later. It has its keys, and so has whoever stole that copy.
+#[test]
+fn an_older_copy_of_a_profile_is_let_in_by_its_identity_key_and_not_by_a_copy_of_its_signature_key() {
+    let mut world = World::new();
+    let [mut alice, bob, mut carol] = trio(&mut world);
+    let club = alice.group().name().clone();
+    let identity = bob.account.identity_secret.clone().unwrap();
+    let until = Timestamp::from_secs(bob.account.binding.not_after_secs);
+    let later = until.plus_ms(1_000);
+    let mut refuse = |world: &World, knocker: &Person, kept: &[GroupUri]| {
+        knock_for_all_but(world, knocker, &mut alice, kept).unwrap_err()
+    };
+
+    // A thief who has all of an old copy but the identity key, which a linked device never has: nothing is to be had by it.
+    assert!(matches!(refuse(&world, &bob, &[]), KnockRefused::Back));
+    // Nor by a fresh certificate, which the AS gives for the word that is there, or by an older word.
+    for end in [until, Timestamp(until.0 - 1_000)] {
+        let thief = vouch(&mut world, &bob, &identity, end);
+        assert!(matches!(refuse(&world, &thief, &[]), KnockRefused::Back));
+    }
+    // Nor by the word of another identity key; or as another member, by Bob's keys.
+    let thief = vouch(&mut world, &bob, &SigningKey::from_bytes(&random()), later);
+    assert!(matches!(refuse(&world, &thief, &[]), KnockRefused::IdentityKey));
+    let mut thief = vouch(&mut world, &bob, &identity, later);
+    thief.account.client = carol.account.client.clone();
+    let thief = vouch(&mut world, &thief, &identity, later);
+    assert!(matches!(refuse(&world, &thief, &[]), KnockRefused::IdentityKey));
+
+    // Who follows the group says so, among others; whatever word it has, its leaf stays.
+    let owner = vouch(&mut world, &bob, &identity, later);
+    let other: GroupUri = "mimi://example.com/g/other".parse().unwrap();
+    assert!(matches!(refuse(&world, &owner, &[other.clone(), club.clone()]), KnockRefused::Back));
+    // Who does not is let in, once.
+    knock_for_all_but(&world, &owner, &mut alice, std::slice::from_ref(&other)).unwrap();
+    alice.drive_now(&mut world);
+    carol.sync(&world.ds);
+    let again = knock_for_all_but(&world, &owner, &mut carol, &[]).unwrap_err();
+    assert!(matches!(again, KnockRefused::Back), "Carol finds the note later: {again}");
+    // And who has the copy only is too late now.
+    let asked = knock_for_all_but(&world, &bob, &mut carol, &[]).unwrap_err();
+    assert!(matches!(asked, KnockRefused::Outdated), "{asked}");
+}

@@ -54,12 +54,31 @@ impl From<mls_rs_codec::Error> for KnockError {
 /// Most old leaves that a knock may name.
 pub const OLD_LEAVES_MAX: usize = 16;
 
-/// Most former signature keys that a knock may name.
-pub const KEPT_KEYS_MAX: usize = 16;
+/// Most groups that a knock may name in which nothing is to be done.
+pub const KEPT_GROUPS_MAX: usize = 512;
 
-/// A public signature key that its owner has changed.
+/// Domain separation of [`KeptGroup`].
+const KEPT_LABEL: &[u8] = b"conclave/v1/kept-group\0";
+
+/// A group that the knocker has not lost: the first 8 bytes of SHA-256 over "conclave/v1/kept-group" 0x00 ‖ the member's
+/// `KeyPackageRef` as `opaque<V>` ‖ the group's name as `opaque<V>`. So two knocks cannot be compared by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
-pub struct KeptKey(pub [u8; 32]);
+pub struct KeptGroup([u8; 8]);
+
+impl KeptGroup {
+    /// Of a group, in a knock for the member whose KeyPackage has the reference `to`.
+    ///
+    /// # Errors
+    /// [`KnockError::Malformed`] if something is too long to be encoded.
+    pub fn of(to: &[u8], group: &GroupUri) -> Result<Self, KnockError> {
+        let mut bytes = KEPT_LABEL.to_vec();
+        mls_rs_codec::byte_vec::mls_encode(&to, &mut bytes)?;
+        mls_rs_codec::byte_vec::mls_encode(&group.to_string().as_bytes(), &mut bytes)?;
+        let mut name = [0; 8];
+        name.copy_from_slice(Sha256::digest(&bytes).split_at(8).0);
+        Ok(Self(name))
+    }
+}
 
 /// What a knock is about.
 #[derive(Debug, Clone, Default)]
@@ -68,16 +87,16 @@ pub struct Names<'a> {
     pub group: Option<&'a GroupUri>,
     /// As [`Knock::old_leaves`].
     pub old_leaves: Vec<ChannelKey>,
-    /// As [`Knock::kept_keys`].
-    pub kept_keys: Vec<KeptKey>,
+    /// As [`Knock::kept_groups`].
+    pub kept_groups: Vec<KeptGroup>,
 }
 
 /// What is asked, and for whom.
 ///
-/// `struct { uint8 version = 1; opaque group<V> (empty: all groups); ChannelKey old_leaves<V>; SignatureKey kept_keys<V>;
+/// `struct { uint8 version = 1; opaque group<V> (empty: all groups); ChannelKey old_leaves<V>; KeptGroup kept_groups<V>;
 /// uint64 time_ms; opaque key_package<V>; opaque signature[64]; }`, where `signature` is Ed25519 over "conclave/v1/knock" 0x00 ‖ the
-/// structure `{ opaque to<V>; opaque group<V>; ChannelKey old_leaves<V>; SignatureKey kept_keys<V>; uint64 time_ms;
-/// opaque key_package_hash[32]; }`, and `ChannelKey` and `SignatureKey` are `opaque[32]`.
+/// structure `{ opaque to<V>; opaque group<V>; ChannelKey old_leaves<V>; KeptGroup kept_groups<V>; uint64 time_ms;
+/// opaque key_package_hash[32]; }`, `ChannelKey` is `opaque[32]`, and [`KeptGroup`] `opaque[8]`.
 #[derive(Clone, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
 pub struct Knock {
     version: u8,
@@ -86,8 +105,8 @@ pub struct Knock {
     /// Channel keys of the leaves that the group may know the knocker by, [`OLD_LEAVES_MAX`] at most: who is in another branch of it
     /// cannot tell which one it is. Empty if it has lost everything, these keys included.
     pub old_leaves: Vec<ChannelKey>,
-    /// Signature keys that the knocker has changed and not lost, [`KEPT_KEYS_MAX`] at most: a leaf with one of them is not one that it has lost.
-    pub kept_keys: Vec<KeptKey>,
+    /// Groups that the knocker follows, [`KEPT_GROUPS_MAX`] at most: its leaf there is not one that it has lost.
+    pub kept_groups: Vec<KeptGroup>,
     /// When it knocked.
     pub time: Timestamp,
     /// What it is to be added by: an MLSMessage with a KeyPackage.
@@ -110,7 +129,7 @@ struct ToBeSigned<'a> {
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     group: &'a [u8],
     old_leaves: &'a [ChannelKey],
-    kept_keys: &'a [KeptKey],
+    kept_groups: &'a [KeptGroup],
     time: Timestamp,
     key_package_hash: [u8; 32],
 }
@@ -145,7 +164,7 @@ impl Knock {
     /// Signs a knock for the member whose KeyPackage has the reference `to`. `key` is that of the leaf in `key_package`.
     ///
     /// # Errors
-    /// [`KnockError::Malformed`] beyond [`OLD_LEAVES_MAX`] or [`KEPT_KEYS_MAX`], or if something is too long to be encoded.
+    /// [`KnockError::Malformed`] beyond [`OLD_LEAVES_MAX`] or [`KEPT_GROUPS_MAX`], or if something is too long to be encoded.
     pub fn sign(
         key: &SigningKey,
         to: &[u8],
@@ -153,12 +172,13 @@ impl Knock {
         key_package: Vec<u8>,
         time: Timestamp,
     ) -> Result<Self, KnockError> {
-        let Names { group, old_leaves, kept_keys } = names;
-        if old_leaves.len() > OLD_LEAVES_MAX || kept_keys.len() > KEPT_KEYS_MAX {
+        let Names { group, old_leaves, kept_groups } = names;
+        if old_leaves.len() > OLD_LEAVES_MAX || kept_groups.len() > KEPT_GROUPS_MAX {
             return Err(KnockError::Malformed);
         }
         let group = group.map(|group| group.to_string().into_bytes()).unwrap_or_default();
-        let mut knock = Self { version: VERSION, group, old_leaves, kept_keys, time, key_package, signature: [0; 64] };
+        let mut knock =
+            Self { version: VERSION, group, old_leaves, kept_groups, time, key_package, signature: [0; 64] };
         knock.signature = key.sign(&knock.to_be_signed(to)?).to_bytes();
         Ok(knock)
     }
@@ -179,7 +199,7 @@ impl Knock {
             to,
             group: &self.group,
             old_leaves: &self.old_leaves,
-            kept_keys: &self.kept_keys,
+            kept_groups: &self.kept_groups,
             time: self.time,
             key_package_hash: Sha256::digest(&self.key_package).into(),
         }
@@ -248,7 +268,7 @@ impl SealedKnock {
     ) -> Result<Knock, KnockError> {
         let plain = provider.hpke_open(&self.sealed, secret, public, INFO, None).map_err(|_| KnockError::Open)?;
         let knock: Knock = decode(&plain)?;
-        let bounded = knock.old_leaves.len() <= OLD_LEAVES_MAX && knock.kept_keys.len() <= KEPT_KEYS_MAX;
+        let bounded = knock.old_leaves.len() <= OLD_LEAVES_MAX && knock.kept_groups.len() <= KEPT_GROUPS_MAX;
         if bounded { Ok(knock) } else { Err(KnockError::Malformed) }
     }
 }
@@ -266,10 +286,13 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn kept(number: u8) -> KeptGroup {
+        KeptGroup::of(TO, &group(&format!("mimi://example.com/g/kept{number}"))).unwrap()
+    }
+
     fn knock(key: &SigningKey) -> Knock {
         let group = group("mimi://example.com/g/club");
-        let names =
-            Names { group: Some(&group), old_leaves: vec![ChannelKey([4; 32])], kept_keys: vec![KeptKey([7; 32])] };
+        let names = Names { group: Some(&group), old_leaves: vec![ChannelKey([4; 32])], kept_groups: vec![kept(7)] };
         Knock::sign(key, TO, names, vec![5; 300], Timestamp(6)).unwrap()
     }
 
@@ -287,8 +310,8 @@ mod tests {
             |knock: &mut Knock| knock.old_leaves.clear(),
             |knock: &mut Knock| knock.old_leaves[0] = ChannelKey([5; 32]),
             |knock: &mut Knock| knock.old_leaves.push(ChannelKey([5; 32])),
-            |knock: &mut Knock| knock.kept_keys.clear(),
-            |knock: &mut Knock| knock.kept_keys[0] = KeptKey([8; 32]),
+            |knock: &mut Knock| knock.kept_groups.clear(),
+            |knock: &mut Knock| knock.kept_groups[0] = kept(8),
             |knock: &mut Knock| knock.time = Timestamp(7),
             |knock: &mut Knock| knock.key_package[0] ^= 1,
             |knock: &mut Knock| knock.signature[9] ^= 1,
@@ -324,6 +347,37 @@ mod tests {
         let elsewhere = suite.hpke_seal(&public, b"conclave/v1/delivery-address", None, &[1; 100]).unwrap();
         let elsewhere = SealedKnock { sealed: elsewhere, ..sealed };
         assert_eq!(elsewhere.open(&suite, &secret, &public), Err(KnockError::Open));
+    }
+
+    #[test]
+    fn a_group_that_is_kept_has_another_name_in_each_knock() {
+        let (club, other) = (group("mimi://example.com/g/club"), group("mimi://example.com/g/club2"));
+        assert_eq!(KeptGroup::of(TO, &club), KeptGroup::of(TO, &club));
+        assert_ne!(KeptGroup::of(TO, &club), KeptGroup::of(TO, &other));
+        assert_ne!(KeptGroup::of(TO, &club), KeptGroup::of(b"another", &club));
+    }
+
+    #[test]
+    fn who_names_too_much_is_not_heard() {
+        let suite = crypto::suite(crypto::DEFAULT_SUITE).unwrap();
+        let (secret, public) = suite.kem_generate().unwrap();
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let names = |kept, old| Names {
+            group: None,
+            old_leaves: vec![ChannelKey([4; 32]); old],
+            kept_groups: vec![self::kept(1); kept],
+        };
+        let sign = |kept, old| Knock::sign(&key, TO, names(kept, old), vec![5; 300], Timestamp(6));
+        let most = sign(KEPT_GROUPS_MAX, OLD_LEAVES_MAX).unwrap();
+        let sealed = most.seal(&suite, TO, &public).unwrap();
+        assert_eq!(SealedKnock::parse(&sealed.to_bytes().unwrap()).unwrap().open(&suite, &secret, &public), Ok(most));
+        for (kept, old) in [(KEPT_GROUPS_MAX + 1, 0), (0, OLD_LEAVES_MAX + 1)] {
+            assert_eq!(sign(kept, old), Err(KnockError::Malformed));
+            let mut long = sign(0, 0).unwrap();
+            (long.kept_groups, long.old_leaves) = (vec![self::kept(1); kept], vec![ChannelKey([4; 32]); old]);
+            let sealed = long.seal(&suite, TO, &public).unwrap();
+            assert_eq!(sealed.open(&suite, &secret, &public), Err(KnockError::Malformed));
+        }
     }
 
     #[test]

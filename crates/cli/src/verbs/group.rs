@@ -1,6 +1,6 @@
 //! `group …` and `update`.
 
-use conclave_client::{Client, DisputePause, GroupSummary, Handshakes, Membership, MembershipChange, Status};
+use conclave_client::{Client, DisputePause, GroupSummary, Handshakes, Leaving, Membership, MembershipChange, Status};
 use conclave_names::{GroupUri, Hash, UserUri};
 use serde::Serialize;
 use serde_json::json;
@@ -124,15 +124,19 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
         }
         Group::Leave { group } => {
             let group = names::group(client, &group)?;
-            client.leave(&group).await?;
+            let leaving = client.leave(&group).await?;
             let group = client.current(&group)?;
-            let left = client.groups()?.iter().any(|of| of.name == group && of.status == Status::Removed);
-            output.give(&json!({ "group": group, "left": left }), |_| {
-                if left {
-                    "you left the group".to_owned()
-                } else {
-                    "asked to be removed; the next member that comes online carries it out".to_owned()
-                }
+            let (left, told) = (leaving != Leaving::Asked, leaving != Leaving::Unheard);
+            output.give(&json!({ "group": group, "left": left, "told": told }), |_| {
+                let text = match leaving {
+                    Leaving::Left => "you left the group",
+                    Leaving::Asked => "asked to be removed; the next member that comes online carries it out",
+                    Leaving::Unheard => {
+                        "you left the group on this device alone: it could not follow the group any more, so the others were not told, and \
+                         show it as a member until one of them removes it"
+                    }
+                };
+                text.to_owned()
             })
         }
         Group::Reinit { group, suite, visible, private } => {

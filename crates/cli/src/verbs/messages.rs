@@ -174,6 +174,7 @@ fn sentence(event: &Event) -> String {
         Event::RejoinBlocked { reason, doubtful: false } => {
             format!("the group cannot be followed: {}", clean_line(reason))
         }
+        Event::GivenUp { reason } => format!("you are out of the group: {}", clean_line(reason)),
         Event::RemovedFromGroup { by } => format!("you were removed by {}", name(by)),
         Event::Refused { reason, .. } => format!("an entry was refused: {}", clean_line(reason)),
         Event::Stuck { reason, .. } => {
@@ -196,7 +197,10 @@ fn sentence(event: &Event) -> String {
             format!("you were invited and cannot join yet: {}; it is tried again for a week", clean_line(reason))
         }
         Event::InvitationDropped { reason } => {
-            format!("an invitation could not be taken up: {}; ask to be added again", clean_line(reason))
+            format!(
+                "an invitation could not be taken up: {}; if the group shows this device as a member, have it removed and added again",
+                clean_line(reason)
+            )
         }
         Event::LogsDiffer { member, .. } => {
             format!("WARNING: {} saw another log than you did: the server shows two, or this member lies", name(member))
@@ -394,7 +398,7 @@ mod tests {
         let waits = told(&Event::InvitationWaits { reason: reason.clone() });
         assert!(waits.contains("for a week") && waits.contains("the tree is\u{FFFD}[2J gone ⏎ for now"), "{waits}");
         let dropped = told(&Event::InvitationDropped { reason: reason.clone() });
-        assert!(dropped.contains("ask to be added again") && dropped.contains("the tree is"), "{dropped}");
+        assert!(dropped.contains("removed and added again") && dropped.contains("the tree is"), "{dropped}");
         let withheld = told(&Event::Withheld { seq, receipt: receipt.clone() });
         assert!(
             withheld.contains("does not show") && withheld.contains('7') && withheld.contains("00ff"),

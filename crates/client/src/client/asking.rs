@@ -48,7 +48,14 @@ pub struct Asking {
     pub devices: BTreeMap<ClientUri, Timestamp>,
     /// Who could not be asked the last time.
     pub unable: Vec<Unasked>,
+    /// When the identity key on this device last vouched for it so that others can tell that it has lost their groups, in milliseconds; none
+    /// if it is to do so with the next round.
+    #[serde(default)]
+    pub vouched: Option<Timestamp>,
 }
+
+/// How long the identity key's word does, in milliseconds, for a user that begins anew again and again.
+const VOUCHED_MS: u64 = 3_600_000;
 
 impl Asking {
     /// One that is due at once.
@@ -61,7 +68,13 @@ impl Asking {
             users: BTreeMap::new(),
             devices: BTreeMap::new(),
             unable: Vec::new(),
+            vouched: None,
         }
+    }
+
+    /// The same on a device whose keys have all just been made.
+    pub(super) fn begun_anew(now: Timestamp) -> Self {
+        Self { vouched: Some(now), ..Self::begun(now) }
     }
 
     /// None if nobody ever asked.
@@ -91,6 +104,7 @@ impl Asking {
     /// Begins anew, and asks these as well from now on. Who was asked before is still known.
     fn again(&mut self, users: &[UserUri], now: Timestamp) {
         (self.since, self.rounds, self.next) = (now, 0, Some(now));
+        self.vouched = self.vouched.filter(|at| *at <= now && now < at.plus_ms(VOUCHED_MS));
         self.named.extend(users.iter().cloned());
     }
 
@@ -136,8 +150,11 @@ impl Client {
         Some(plausible_knock(next, self.delivery.now()))
     }
 
-    /// On a client that has lost everything (it was restored, or linked again under its old name): asks this user's other devices, these
-    /// users, and three users of each lost group to let it into all groups that they share with it. Each does so when it is next
+    /// On a client that has lost groups (it was restored, or linked again under its old name, or its profile is an older copy that was put back): asks this user's other devices, these
+    /// users, and three users of each lost group to let it into all groups that they share with it and that it does not follow. That it is
+    /// no thief who has a copy of its keys it shows by a new signature key, as after those, or by a new word of the user's identity key, which
+    /// is given here if this device holds that; another one, whose profile is an older copy that was put back, is to change its key before
+    /// ([`Client::ask_to_rotate`]). Each device lets it in when it is next
     /// online, and the groups come with the next [`Client::sync`], or while listening; both also ask again, and others, until the groups
     /// are back ([`Client::asking`]) or [`Client::forget_lost_groups`] ends it. Who was removed for good is not let in.
     ///
@@ -208,6 +225,14 @@ impl Client {
     async fn ask_in_turn(&mut self) -> Result<Asked, ClientError> {
         let own = self.user().clone();
         let Some(mut asking) = self.asking.clone() else { return Ok(Asked::default()) };
+        if asking.vouched.is_none() && self.holds_identity() {
+            match self.vouch_anew().await {
+                Ok(()) => asking.vouched = Some(self.delivery.now()),
+                Err(error @ ClientError::Store(_)) => return Err(error),
+                // Where this device has other keys than it had, it is let in all the same.
+                Err(error) => tracing::warn!(%error, "the identity key could not vouch for this device"),
+            }
+        }
         let first = std::iter::once(own.clone()).chain(asking.named.iter().filter(|user| **user != own).cloned());
         let users = asking.turn(self.groups_to_ask_for()?, first.collect(), u64::from_be_bytes(random()?));
         let (asked, reached) = self.ask_users(&users).await?;

@@ -84,6 +84,18 @@ fn to_wire(required: &Capabilities) -> v1::Capabilities {
     }
 }
 
+/// What became of the wish to leave a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// The others have the request: the next member that comes online carries it out.
+    Asked,
+    /// This client is no member any more.
+    Left,
+    /// This client could not follow the group any more, so nobody was told: its keys are gone, and the others show it as a member until one
+    /// of them removes it.
+    Unheard,
+}
+
 /// A path as requests have it.
 pub(super) fn key_path(path: &KeyPath) -> v1::KeyPath {
     v1::KeyPath {
@@ -290,11 +302,12 @@ impl Client {
         Ok(users.iter().find(|user| !members.iter().any(|member| member.user == **user)).cloned())
     }
 
-    /// Asks to be removed. A member that is online commits it; until then this client stays a member.
+    /// Asks to be removed. A member that is online commits it; until then this client stays a member. A group that it cannot follow, and finds
+    /// no way back into, ends here instead.
     ///
     /// # Errors
     /// As [`Client::update`].
-    pub async fn leave(&mut self, group: &GroupUri) -> Result<(), ClientError> {
+    pub async fn leave(&mut self, group: &GroupUri) -> Result<Leaving, ClientError> {
         let group = &self.current(group)?;
         let asked = self.group(group)?.intents().find(|intent| intent.wish == Wish::Leave).map(|intent| intent.id);
         let id = match asked {
@@ -305,10 +318,19 @@ impl Client {
         self.drive(group, None).await?;
         let group = &self.current(group)?;
         if self.is_over(group)? {
-            return Ok(());
+            return Ok(Leaving::Left);
+        }
+        if self.group(group)?.wants_rejoin() {
+            let events = self.come_back(group, false).await?;
+            if events.iter().any(|happened| matches!(happened.event, Event::GivenUp { .. })) {
+                return Ok(Leaving::Unheard);
+            }
+        }
+        if *self.group(group)?.status() == Status::Removed {
+            return Ok(Leaving::Left);
         }
         let asked = !self.group(group)?.is_pending(id) || self.group(group)?.is_asked_to_leave();
-        if asked { Ok(()) } else { Err(ClientError::Unconfirmed) }
+        if asked { Ok(Leaving::Asked) } else { Err(ClientError::Unconfirmed) }
     }
 
     /// Renews this client's own keys in a group: the leaf's, the channel key, and the credential if there is a newer

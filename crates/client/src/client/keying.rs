@@ -6,6 +6,7 @@ use conclave_engine::{
     writes::{Room, Write},
 };
 use conclave_mls::crypto;
+use conclave_names::Timestamp;
 use conclave_protocol::{Code, v1};
 use futures::future::try_join_all;
 use mls_rs::CipherSuite;
@@ -18,6 +19,12 @@ use super::{Client, ClientError, rows::StoreRows};
 /// Key of the row in [`Room::ACCOUNT`] that says with which certificate the directory's KeyPackages were made: its
 /// SHA-256. Without it, or with another's, they are replaced, also after a crash between renewal and replacement.
 const MADE_WITH: &[u8] = b"key-packages-made-with";
+
+/// Key of the row in [`Room::ACCOUNT`] that says when they were doubted last, in milliseconds.
+const DOUBTED: &[u8] = b"key-packages-doubted";
+
+/// They are doubted once in this time at most, in milliseconds: a server can show an old Welcome again and again.
+const DOUBTED_MS: u64 = 86_400_000;
 
 /// What the directory has of this client in one cipher suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,6 +53,22 @@ impl Client {
                 last_resort_used: suite.last_resort_used,
             })
             .collect())
+    }
+
+    /// Takes note that somebody claimed a KeyPackage whose private part is not here: this profile may be an older copy, and the directory
+    /// may have more of them. The next refill replaces them all.
+    pub(super) fn doubt_key_packages(&mut self) -> Result<(), ClientError> {
+        let now = self.delivery.now();
+        let last = self.store.get(Room::ACCOUNT, DOUBTED)?;
+        let last = last.and_then(|row| Some(Timestamp(u64::from_be_bytes(row.as_slice().try_into().ok()?))));
+        if last.is_some_and(|last| last <= now && now < last.plus_ms(DOUBTED_MS)) {
+            return Ok(());
+        }
+        let value = now.0.to_be_bytes().to_vec().into();
+        Ok(self.store.apply(&[
+            Write::Put { room: Room::ACCOUNT, key: DOUBTED.to_vec(), value },
+            Write::Delete { room: Room::ACCOUNT, key: MADE_WITH.to_vec() },
+        ])?)
     }
 
     /// As [`Client::refill_key_packages`], but what the server refuses for now is left for the next time: groups are read all the same.

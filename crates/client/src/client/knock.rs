@@ -1,12 +1,15 @@
 //! Asking members to be let into a group again, and being asked.
 
+use std::collections::BTreeSet;
+
 use conclave_engine::{
     group::{Group, KnockPost, KnockRefused, Status},
     key_packages::{self, AddressKey},
     knock::{self, Knocked},
+    writes::{Room, Write},
 };
 use conclave_mls::crypto;
-use conclave_names::{ClientUri, GroupUri, UserUri};
+use conclave_names::{ClientUri, GroupUri, Timestamp, UserUri};
 use conclave_protocol::{SigningKey, v1};
 
 use super::{
@@ -17,7 +20,113 @@ use super::{
 };
 use crate::transport::Signer;
 
+/// What the keys of the rows in [`Room::ACCOUNT`] begin with that say how many knocks about all groups came from a client of late.
+const HEARD: &[u8] = b"heard/";
+
+/// Knocks about all groups that are looked at from one client in [`DAY_MS`]: as many as one that keeps to its pauses sends.
+const HEARD_A_DAY: u64 = 8;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Since when, in milliseconds, and how many.
+fn heard_of(row: &[u8]) -> Option<(Timestamp, u64)> {
+    let (since, count) = row.split_first_chunk::<8>()?;
+    Some((Timestamp(u64::from_be_bytes(*since)), u64::from_be_bytes(count.try_into().ok()?)))
+}
+
+/// Whether a count is of today. One by a clock that was ahead of time does not count.
+fn is_of_today(since: Timestamp, now: Timestamp) -> bool {
+    since <= now && now < since.plus_ms(DAY_MS)
+}
+
+/// What knocks at all groups say.
+pub(super) struct Note {
+    /// A KeyPackage of ours.
+    key_package: Vec<u8>,
+    /// The groups that we follow, and whose users are in them.
+    followed: Vec<(GroupUri, BTreeSet<UserUri>)>,
+}
+
+impl Note {
+    /// What is said to a user's devices: nothing of groups in which they are not.
+    fn kept_with(&self, user: &UserUri) -> Vec<GroupUri> {
+        let shared = self.followed.iter().filter(|(_, users)| users.contains(user));
+        shared.map(|(group, _)| group.clone()).collect()
+    }
+}
+
 impl Client {
+    /// What to say to all who are asked, with a KeyPackage of ours whose private part is durable.
+    pub(super) fn note_to_all(&mut self, key_package: Vec<u8>) -> Result<Note, ClientError> {
+        let own = self.account.client.clone();
+        let mut followed = Vec::new();
+        for summary in self.groups()?.into_iter().filter(|group| group.status == Status::Active) {
+            // In one that does not load, this client is lost for all that can be said.
+            let Ok(members) = self.glance(&summary.name, Group::members) else { continue };
+            let Ok(members) = members else { continue };
+            let others = members.into_iter().filter(|member| member.client != own).map(|member| member.user);
+            followed.push((summary.name, others.collect()));
+        }
+        Ok(Note { key_package, followed })
+    }
+
+    /// Looks at a group as it is stored here, and does not keep it in memory for that.
+    fn glance<T>(&mut self, name: &GroupUri, look: impl FnOnce(&Group) -> T) -> Result<T, ClientError> {
+        let known = self.groups.contains_key(name);
+        let seen = look(self.group(name)?);
+        if !known && let Some(group) = self.groups.remove(name) {
+            group.unload();
+        }
+        Ok(seen)
+    }
+
+    /// The groups that a knock may be about. About all groups anybody may knock who has an account: so nothing is loaded for those who
+    /// never were in one of ours, and nothing read for who is in none for all that is stored.
+    fn groups_about(&mut self, knocked: &Knocked) -> Result<Vec<GroupUri>, ClientError> {
+        // Who was locked out knows a group by the name that it had then.
+        let present = knocked.group().map(|group| self.current(group)).transpose()?;
+        let active = self.groups()?.into_iter().filter(|group| group.status == Status::Active).map(|group| group.name);
+        if let Some(present) = present {
+            return Ok(active.filter(|name| *name == present).collect());
+        }
+        let client = knocked.client();
+        // Each member's identity key was remembered when it was first seen.
+        if self.pinned(client.user())?.is_none() && client.user() != self.user() {
+            return Ok(Vec::new());
+        }
+        let (_, before) = self.heard(client)?;
+        if before >= HEARD_A_DAY {
+            tracing::warn!(%client, "somebody knocks too often");
+            return Ok(Vec::new());
+        }
+        // One that does not load is looked at when its turn comes.
+        let shared = |name: &GroupUri| self.glance(name, |group| group.has_member(client)).unwrap_or(false);
+        Ok(active.collect::<Vec<_>>().into_iter().filter(shared).collect())
+    }
+
+    /// How many knocks about all groups came from a client today, and since when that is counted.
+    fn heard(&self, client: &ClientUri) -> Result<(Timestamp, u64), ClientError> {
+        let now = self.delivery.now();
+        let row = self.store.get(Room::ACCOUNT, &[HEARD, client.to_string().as_bytes()].concat())?;
+        let heard = row.and_then(|row| heard_of(&row)).filter(|(since, _)| is_of_today(*since, now));
+        Ok(heard.unwrap_or((now, 0)))
+    }
+
+    /// Counts one more, and forgets counts that are over.
+    fn count_heard(&self, client: &ClientUri) -> Result<Vec<Write>, ClientError> {
+        let (since, before) = self.heard(client)?;
+        let mut writes = Vec::new();
+        for (key, value) in self.store.scan(Room::ACCOUNT, HEARD)? {
+            if !heard_of(&value).is_some_and(|(since, _)| is_of_today(since, self.delivery.now())) {
+                writes.push(Write::Delete { room: Room::ACCOUNT, key });
+            }
+        }
+        let value = [since.0.to_be_bytes(), before.saturating_add(1).to_be_bytes()].concat().into();
+        let key = [HEARD, client.to_string().as_bytes()].concat();
+        writes.push(Write::Put { room: Room::ACCOUNT, key, value });
+        Ok(writes)
+    }
+
     /// The provider's key to which delivery addresses are sealed.
     pub(super) async fn address_key(&mut self) -> Result<AddressKey, ClientError> {
         let info = self.delivery.get_server_info().await?;
@@ -104,14 +213,11 @@ impl Client {
             }
         };
         let mut events = Vec::new();
-        // Who was locked out knows a group by the name that it had then.
-        let present = knocked.group().map(|group| self.current(group)).transpose()?;
-        let active = self.groups()?.into_iter().filter(|group| group.status == Status::Active);
-        let about: Vec<_> =
-            active.map(|group| group.name).filter(|name| present.as_ref().is_none_or(|group| group == name)).collect();
+        let about = self.groups_about(&knocked)?;
         if about.is_empty() {
             tracing::info!(client = %knocked.client(), "somebody knocked at a group that is none of ours");
         }
+        let counts = knocked.group().is_none() && !about.is_empty();
         for name in about {
             match self.let_in(&name, &knocked).await {
                 Ok(done) => events.extend(done),
@@ -125,7 +231,10 @@ impl Client {
                 }
             }
         }
-        let writes = knocked.used(&self.mls, &StoreRows(&*self.store))?;
+        let mut writes = knocked.used(&self.mls, &StoreRows(&*self.store))?;
+        if counts {
+            writes.extend(self.count_heard(knocked.client())?);
+        }
         self.store.apply(&writes)?;
         Ok(events)
     }
@@ -210,7 +319,7 @@ impl Client {
     ///
     /// # Errors
     /// Transient ones only, where the server says no more: that a device cannot be asked is no error.
-    pub(super) async fn ask_user(&mut self, user: &UserUri, ours: &[u8], asked: &mut Asked) -> Result<(), ClientError> {
+    pub(super) async fn ask_user(&mut self, user: &UserUri, note: &Note, asked: &mut Asked) -> Result<(), ClientError> {
         let own = user == self.user();
         // Any will do: it is no group that it serves.
         let suites = crypto::SUITES.map(|suite| u16::from(suite).into()).to_vec();
@@ -231,7 +340,7 @@ impl Client {
             if done == most {
                 break;
             }
-            match self.ask_device(user, &claimed.key_package, ours).await {
+            match self.ask_device(user, &claimed.key_package, note).await {
                 Ok(Some(client)) => {
                     asked.devices.push(client);
                     done += 1;
@@ -249,7 +358,7 @@ impl Client {
         &mut self,
         user: &UserUri,
         theirs: &[u8],
-        ours: &[u8],
+        note: &Note,
     ) -> Result<Option<ClientUri>, ClientError> {
         let (client, identity_key) = self.identify_key_package(user, theirs)?;
         if client == self.account.client {
@@ -259,7 +368,8 @@ impl Client {
             return Err(ClientError::Answer("the directory gave a KeyPackage of another identity key".into()));
         }
         let (now, to) = (self.delivery.now(), (&client, &identity_key));
-        let post = knock::for_all_groups(&self.account, &self.mls, to, theirs, ours.to_vec(), now);
+        let (kept, ours) = (note.kept_with(user), note.key_package.clone());
+        let post = knock::for_all_groups(&self.account, &self.mls, to, theirs, &kept, ours, now);
         self.post_knock(post.map_err(|error| ClientError::Dropped(error.to_string()))?).await?;
         Ok(Some(client))
     }

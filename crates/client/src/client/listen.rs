@@ -235,6 +235,10 @@ impl Listener<'_> {
         if self.client.group(name)?.wants_rejoin() {
             self.ready.extend(self.client.come_back(name, false).await?);
         }
+        if self.client.is_over(name)? {
+            self.channels.remove(&channel);
+            return Ok(Attached::Anew);
+        }
         if self.client.group(name)?.epoch() != epoch {
             self.attach_again(channel).await?;
         }
@@ -359,7 +363,7 @@ impl Listener<'_> {
             // The key reads no further, and there is no other: nothing comes until this client is back.
             let events = self.client.come_back(name, false).await?;
             self.ready.extend(events);
-            if self.client.group(name)?.wants_rejoin() {
+            if self.client.is_over(name)? || self.client.group(name)?.wants_rejoin() {
                 return Ok(());
             }
         }

@@ -123,10 +123,10 @@ impl Client {
         // It says who knocks, and adds us nowhere: of which suite it is, is the same.
         let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, 1, false, now)?;
         self.store.apply(&fresh.writes)?;
-        let ours = fresh.key_packages.into_iter().next().unwrap_or_default();
+        let note = self.note_to_all(fresh.key_packages.into_iter().next().unwrap_or_default())?;
         let mut asked = Asked::default();
         for (place, user) in users.iter().enumerate() {
-            match self.ask_user(user, &ours, &mut asked).await {
+            match self.ask_user(user, &note, &mut asked).await {
                 Ok(()) => {}
                 Err(error) if error.is_transient() && error.code().is_some() => {
                     tracing::info!(%error, "the server has no time to have more users asked");

@@ -196,7 +196,7 @@ impl Client {
         } else {
             let account = account_with(file.identity.clone(), file.client().clone(), authentication.now())?;
             // Should this client end before its application has anybody asked, the first sync does.
-            let asking = Asking::begun(authentication.now());
+            let asking = Asking::begun_anew(authentication.now());
             store.apply(&[account.to_write(), lost::row(file.groups()), asking.to_write()])?;
             account
         };

@@ -187,6 +187,22 @@ impl Client {
             let public = account.signature_key.verifying_key().to_bytes();
             account.binding = sign_binding(identity, &account.client, &public, now);
         }
+        self.renew_as(account).await
+    }
+
+    /// The same by a newer word of the identity key than any that this device had, if it holds that.
+    pub(super) async fn vouch_anew(&mut self) -> Result<(), ClientError> {
+        let mut account = self.account.clone();
+        let Some(identity) = account.identity_secret.as_ref() else { return Ok(()) };
+        let public = account.signature_key.verifying_key().to_bytes();
+        // Which word is the newer one is told by its end, in whole seconds.
+        let before = Timestamp::from_secs(account.binding.not_after_secs).plus_ms(1000);
+        let until = self.authentication.now().plus_ms(BINDING_LIFE_MS).max(before);
+        account.binding = IdentityBinding::sign(identity, &account.client, &public, until);
+        self.renew_as(account).await
+    }
+
+    async fn renew_as(&mut self, mut account: Account) -> Result<(), ClientError> {
         match certify(&mut account, &self.authentication).await {
             Ok(()) => self.take_account(account)?,
             // This profile is an older copy, or what was to replace the key was lost on its way.

@@ -61,11 +61,13 @@ impl Client {
     /// [`Client::sync`] and listeners do by themselves.
     ///
     /// # Errors
-    /// [`ClientError::Dropped`] with the reason if there is no way back.
+    /// [`ClientError::Dropped`] with the reason if there is no way back, also where the client was removed or has given the group up.
     pub async fn rejoin(&mut self, group: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        self.still_in(group)?;
         let read = self.sync_group(group).await?;
         let back = self.come_back(group, true).await;
         let events = self.joined(read, back)?;
+        self.still_in(group)?;
         if self.group(group)?.wants_rejoin() {
             let blocked = events.iter().rev().find_map(|happened| match &happened.event {
                 Event::RejoinBlocked { reason, .. } => Some(reason.clone()),
@@ -127,7 +129,7 @@ impl Client {
                 events.push(event);
             }
         }
-        if still {
+        if still && !self.give_up(name, events)? {
             events.extend(self.knock(name, helpless).await?);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use conclave_engine::{
     group::{GroupSummary, Incoming, Known, Status, list_readable},
-    invitation::{Invitation, JoinError, TreeFetch},
+    invitation::{Invitation, InvitationError, JoinError, TreeFetch},
     knock::Knocked,
     outcome::Event,
     writes::{Room, Write},
@@ -275,6 +275,9 @@ impl Client {
             Ok(invitation) => invitation,
             Err(error) => {
                 tracing::warn!(%error, "an entry of the inbox was dropped");
+                if matches!(error, InvitationError::NotForUs) {
+                    self.doubt_key_packages()?;
+                }
                 events.push(ClientEvent { group: None, event: Event::InvitationDropped { reason: error.to_string() } });
                 return Ok(Taken::Done);
             }

@@ -129,6 +129,11 @@ impl Group {
         knocked.group().is_some_and(|group| self.lineage.0.iter().any(|one| one.group == *group))
     }
 
+    /// Whether the knocker says that it follows this group, or one that this comes from.
+    pub(super) fn is_kept_by(&self, knocked: &Knocked) -> bool {
+        knocked.keeps(&self.name) || self.lineage.0.iter().any(|one| knocked.keeps(&one.group))
+    }
+
     /// Whether it is by who has been seen neither here nor in any group between.
     pub(super) fn was_left_behind(&self, knocked: &Knocked) -> bool {
         let between = self.lineage.0.iter().rev().take_while(|one| Some(&one.group) != knocked.group());

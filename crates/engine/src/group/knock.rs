@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     intent::{Intent, Wish},
-    knock::{self, Asked, Knocked},
+    knock::{self, About, Asked, Knocked},
     mls_client::MlsError,
     outcome::Event,
     record::{self, RecordError},
@@ -85,6 +85,8 @@ pub(super) const ANSWERED: &[u8] = b"answered/";
 pub(super) struct Knocking {
     rounds: u32,
     next: Timestamp,
+    /// When the first round was.
+    since: Timestamp,
 }
 
 /// When a client was let in again, from the value of its row.
@@ -163,6 +165,7 @@ struct Leaf {
     identity_key: [u8; 32],
     signature_key: Vec<u8>,
     certified: Timestamp,
+    vouched_until: u64,
     channel_key: ChannelKey,
 }
 
@@ -264,11 +267,12 @@ impl Group {
         now: Timestamp,
     ) -> Result<KnockPost, AskError> {
         let known = self.leaf_of(member).ok_or_else(|| AskError::KeyPackage("it was no member".to_owned()))?;
-        let about = Some((self.knocks_about(), self.leaves_to_replace()?));
+        let leaves = self.leaves_to_replace()?;
         let asked = Asked { member, identity_key: &known.identity_key };
         let leaf = MlsMessage::from_bytes(&key_package).map_err(MlsError::from)?;
         let leaf = leaf.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
         let leaf = ChannelKeyExtension::of(&as_add(leaf)?.leaf_node_extensions()).map_err(fault)?;
+        let about = About::Group(self.knocks_about(), &leaves);
         let post = knock::post((&self.account, &self.shared), asked, theirs, about, key_package, now)?;
         self.asked_with.push(leaf);
         Ok(post)
@@ -312,7 +316,10 @@ impl Group {
     /// Notes that these members were asked, or that none could be.
     pub fn knocked(&mut self, members: Vec<ClientUri>, now: Timestamp, events: &mut Vec<Event>) {
         let next = now.plus_ms(knock_pause(self.knocking.rounds));
-        self.knocking = Knocking { rounds: self.knocking.rounds.saturating_add(1), next };
+        let before = self.knocking;
+        // By a clock that was ahead of time, it would never end.
+        let since = if before.rounds == 0 || before.since > now { now } else { before.since };
+        self.knocking = Knocking { rounds: before.rounds.saturating_add(1), next, since };
         self.save_knocking();
         let asked_with = std::mem::take(&mut self.asked_with);
         if !asked_with.is_empty() {
@@ -341,6 +348,11 @@ impl Group {
         self.knocking.rounds > 0
     }
 
+    /// How often they were asked, and since when.
+    pub(super) fn knocks(&self) -> (u32, Timestamp) {
+        (self.knocking.rounds, self.knocking.since)
+    }
+
     /// The identity key that a member of the group has.
     pub(super) fn identity_key_of(&self, member: &ClientUri) -> Option<[u8; 32]> {
         self.leaf_of(member).map(|leaf| leaf.identity_key)
@@ -359,9 +371,6 @@ impl Group {
         if self.status != Status::Active {
             return Err(KnockRefused::NotActive);
         }
-        if self.is_frozen() {
-            return Err(KnockRefused::Frozen);
-        }
         let leaf = self.leaf_of(&knocked.client).ok_or(KnockRefused::NoMember)?;
         if leaf.index == self.mls.current_member_index() {
             return Err(KnockRefused::Back);
@@ -376,14 +385,17 @@ impl Group {
             // Those leaves were of the group before; its leaf here others made for it.
             self.was_left_behind(knocked) || knocked.old_leaves.contains(&leaf.channel_key)
         } else if knocked.old_leaves.is_empty() {
-            // Who has lost everything has a new signature key. Who has only changed it says which it had.
-            leaf.signature_key != knocked.signature_key
-                && !knocked.kept_keys.iter().any(|kept| leaf.signature_key == kept.0)
+            // Who has lost its leaf has a later word of its identity key than that: so it has what no copy of a leaf's keys has.
+            let vouched = leaf.signature_key != knocked.signature_key || knocked.vouched_until > leaf.vouched_until;
+            vouched && !self.is_kept_by(knocked)
         } else {
             knocked.old_leaves.contains(&leaf.channel_key)
         };
         if !same {
             return Err(KnockRefused::Back);
+        }
+        if self.is_frozen() {
+            return Err(KnockRefused::Frozen);
         }
         if knocked.time.plus_ms(limits::INVITATION_MS) < now {
             return Err(KnockRefused::Late);
@@ -426,11 +438,16 @@ impl Group {
     /// Once the commit that added us is settled, our leaves before it are history.
     pub(super) fn forget_old_leaves(&mut self) {
         if self.joined <= self.ledger.settled() && self.status == Status::Active && !self.old_leaves.is_empty() {
-            self.old_leaves.clear();
-            self.asked_about = None;
-            self.touched = true;
-            self.writes.push(Write::Delete { room: Room::GROUP, key: row::key(&self.name, OLD_LEAVES) });
+            self.forget_leaves();
         }
+    }
+
+    /// Members are not to replace any leaf of ours.
+    pub(super) fn forget_leaves(&mut self) {
+        self.old_leaves.clear();
+        self.asked_about = None;
+        self.touched = true;
+        self.writes.push(Write::Delete { room: Room::GROUP, key: row::key(&self.name, OLD_LEAVES) });
     }
 
     /// What was answered by a commit that is void may be asked, and answered, again.
@@ -481,6 +498,12 @@ impl Group {
         });
     }
 
+    /// Whether a client is a member, for all that was read.
+    #[must_use]
+    pub fn has_member(&self, client: &ClientUri) -> bool {
+        self.leaf_of(client).is_some()
+    }
+
     fn leaf_of(&self, member: &ClientUri) -> Option<Leaf> {
         let mut found = None;
         each_member(&self.mls.export_tree(), |index, signing_identity, extensions| {
@@ -491,7 +514,8 @@ impl Group {
             if read.client() == member {
                 let signature_key = signing_identity.signature_key.as_bytes().to_vec();
                 let (identity_key, certified) = (read.identity_key(), read.not_before());
-                found = Some(Leaf { index, identity_key, signature_key, certified, channel_key });
+                let vouched_until = read.binding().not_after_secs;
+                found = Some(Leaf { index, identity_key, signature_key, certified, vouched_until, channel_key });
             }
             found.is_none()
         });

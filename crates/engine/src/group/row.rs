@@ -207,13 +207,20 @@ pub(crate) fn incarnation<R: Rows>(rows: &R, name: &GroupUri) -> Result<Option<I
     // Whose place is in another branch of the group, or whose epoch is void without its knowing, is let in again in an epoch that it may have
     // been in; also in the one in which it joined, or one before that, if what added it may have been annulled.
     let status = summary::from_code(row.status, &row.reason)?;
-    let epoch = match status {
+    let epoch = match &status {
         _ if row.void => row.ledger.settled(),
-        Status::Stuck { .. } if row.joined_by.is_some() => row.joined.min(row.ledger.settled()),
-        Status::Stuck { .. } => row.joined,
-        _ => row.epoch,
+        // So may who gave that up.
+        Status::Active => row.epoch,
+        Status::Removed if row.lost.is_none() => row.epoch,
+        _ if row.joined_by.is_some() => row.joined.min(row.ledger.settled()),
+        _ => row.joined,
     };
-    let open = |lost: &LostRow| lost.certain && !lost.settled && row.ledger.find(lost.commit).is_some();
+    let open = |lost: &LostRow| {
+        matches!(status, Status::Stuck { .. })
+            && lost.certain
+            && !lost.settled
+            && row.ledger.find(lost.commit).is_some()
+    };
     let undecided = row.lost.as_ref().is_some_and(open);
     let (place, came_by) = (row.position.seq, row.came_by.clone());
     Ok(Some(Incarnation { number: row.incarnation, status, place, came_by, epoch, undecided, void: row.void }))
@@ -474,6 +481,11 @@ impl Group {
         group.load_generations(rows)?;
         group.load_elsewhere(rows)?;
         Ok(Some(group))
+    }
+
+    /// Lets go of a group that was looked at only: what is in the store is as it was.
+    pub fn unload(self) {
+        self.shared.groups.forget(self.mls.group_id());
     }
 
     /// Adds the rows that describe the group as it is now.

@@ -563,6 +563,16 @@ pub fn rotate(world: &mut World, person: &mut Person) {
 
 /// Has `member` take a knock of who says to have lost everything. Says what came of it.
 pub fn knock_for_all(world: &World, knocker: &Person, member: &mut Person) -> Result<(), KnockRefused> {
+    knock_for_all_but(world, knocker, member, &[])
+}
+
+/// The same of who says to follow these groups still.
+pub fn knock_for_all_but(
+    world: &World,
+    knocker: &Person,
+    member: &mut Person,
+    kept: &[GroupUri],
+) -> Result<(), KnockRefused> {
     let theirs = member.key_package(world);
     let mut ours = Person {
         store: Store::default(),
@@ -577,7 +587,8 @@ pub fn knock_for_all(world: &World, knocker: &Person, member: &mut Person) -> Re
     let ours = ours.key_package(world);
     let now = world.ds.now();
     let to = (&member.account.client, &member.account.identity_key());
-    let post = conclave_engine::knock::for_all_groups(&knocker.account, &knocker.mls, to, &theirs, ours, now).unwrap();
+    let post =
+        conclave_engine::knock::for_all_groups(&knocker.account, &knocker.mls, to, &theirs, kept, ours, now).unwrap();
     let body = Body::Inline(size_class::pad(post.knock, 0));
     let entry = Entry::new(EntryKind::Knock, Epoch(0), body).to_bytes().unwrap();
     let knocked = Knocked::open(&member.mls, &entry, now).unwrap();
