@@ -22,6 +22,7 @@ mod rejoin;
 mod rotation;
 mod rows;
 mod sync;
+mod tending;
 mod told;
 
 use std::{collections::HashMap, time::Duration};
@@ -138,6 +139,8 @@ pub struct Client {
     /// Events that a call which failed has not returned, oldest first.
     untold: Vec<ClientEvent>,
     inbox: Option<Session>,
+    /// Whether it was told that the server's clock is far from this machine's.
+    clocks_told: bool,
     /// How long a server may be silent before it is told of, in milliseconds.
     patience_ms: u64,
 }
@@ -197,6 +200,7 @@ impl Client {
             failed,
             untold: Vec::new(),
             inbox: None,
+            clocks_told: false,
             patience_ms: SERVER_SILENT_MS,
         })
     }

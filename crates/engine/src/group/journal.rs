@@ -149,6 +149,13 @@ impl Group {
         }
     }
 
+    /// Whether the state in the store lacks for too long what was used, or it is not known for how long.
+    #[must_use]
+    pub fn state_is_overdue(&self, now: Timestamp) -> bool {
+        let since = self.journal.since.filter(|since| *since <= now);
+        self.journal.is_behind() && since.is_none_or(|since| since.plus_ms(STATE_MS) <= now)
+    }
+
     /// Has the next writes bring the state in the store up to date: before the client closes.
     pub fn write_state_next(&mut self) {
         self.dirty |= self.journal.is_behind();
