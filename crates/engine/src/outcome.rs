@@ -442,6 +442,12 @@ pub enum Event {
         /// The place behind which it is read again.
         after: Seq,
     },
+    /// The server's clock and this machine's are more than a day apart: one of them is wrong. This client goes by the server's, but deletes nothing by it
+    /// that its own would keep.
+    ClocksDiffer {
+        /// How far the server's is ahead, in milliseconds.
+        ahead_ms: i64,
+    },
     /// This client does not get on with the group: what it has stored of it is damaged, what the server gives out of it is no log, or the
     /// server takes nothing more of it for now. It is told once and tried again with each sync; other groups go on.
     GroupFailed {

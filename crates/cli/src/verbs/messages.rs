@@ -253,6 +253,13 @@ fn sentence(event: &Event) -> String {
                                         of late may have to remove and add it again"
                 .to_owned()
         }
+        Event::ClocksDiffer { ahead_ms } => {
+            let hours = ahead_ms.unsigned_abs() / 3_600_000;
+            let how = if *ahead_ms > 0 { "behind" } else { "ahead of" };
+            format!(
+                "WARNING: this machine's clock is {hours} hours {how} the server's: set it right, or ask the server's operator"
+            )
+        }
         Event::GroupFailed { reason } => {
             format!(
                 "this device does not get on with the group: {}; it is tried again with each sync",

@@ -89,7 +89,7 @@ impl Client {
     /// replaces everything if the certificate is another than before. The private parts are durable before the public
     /// ones leave; those for which no Welcome can come any more are deleted.
     pub async fn refill_key_packages(&mut self) -> Result<(), ClientError> {
-        let swept = key_packages::sweep(&self.mls, &StoreRows(&*self.store), self.delivery.now())?;
+        let swept = key_packages::sweep(&self.mls, &StoreRows(&*self.store), self.delivery.now_for_deleting())?;
         self.store.apply(&swept)?;
         let certificate = Sha256::digest(&self.account.certificate);
         let made_with = self.store.get(Room::ACCOUNT, MADE_WITH)?;
@@ -105,14 +105,15 @@ impl Client {
             return Ok(());
         }
         let address_key = self.address_key().await?;
-        let now = self.delivery.now();
+        // A time that is far ahead would keep them for ever.
+        let (now, retired) = (self.delivery.now(), self.delivery.now_for_deleting());
         let (mut writes, mut uploads) = (Vec::new(), Vec::new());
         if renewed {
-            writes.extend(key_packages::retire(&StoreRows(&*self.store), Unserved::All, now)?);
+            writes.extend(key_packages::retire(&StoreRows(&*self.store), Unserved::All, retired)?);
         }
         for Lacking { suite, count, last_resort } in lacking {
             if last_resort && !renewed {
-                writes.extend(key_packages::retire(&StoreRows(&*self.store), Unserved::LastResort(suite), now)?);
+                writes.extend(key_packages::retire(&StoreRows(&*self.store), Unserved::LastResort(suite), retired)?);
             }
             let fresh = key_packages::generate(&self.account, &self.mls, suite, &address_key, count, last_resort, now)?;
             writes.extend(fresh.writes);

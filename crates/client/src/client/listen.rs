@@ -104,6 +104,7 @@ impl Listener<'_> {
                     tracing::info!(%error, "the connection is lost; trying again");
                     self.ready.extend(self.client.take_untold());
                     self.tell_silence()?;
+                    self.tidy()?;
                     self.stream = None;
                     self.channels.clear();
                     let asked = if let ClientError::Call(call) = &error { call.retry_after() } else { Duration::ZERO };
@@ -157,7 +158,10 @@ impl Listener<'_> {
             self.contact.heard(self.client.delivery.now());
         }
         match event {
-            Some(Ok(Wire::Heartbeat(_))) => Ok(()),
+            Some(Ok(Wire::Heartbeat(time))) => {
+                self.client.delivery.heard_time(time);
+                Ok(())
+            }
             Some(Ok(Wire::Entries { channel, entries })) => self.take(channel, entries).await,
             Some(Ok(Wire::Ended { channel, .. })) => {
                 let of = self.channels.get(&channel).cloned().flatten();
@@ -184,7 +188,7 @@ impl Listener<'_> {
     /// Once a minute at most.
     fn tidy(&mut self) -> Result<(), ClientError> {
         if self.tidied.elapsed() >= TIDY {
-            self.client.store.tidy()?;
+            self.client.tidy()?;
             self.tidied = Instant::now();
         }
         Ok(())

@@ -23,6 +23,7 @@ mod rejoin;
 mod rotation;
 mod rows;
 mod sync;
+mod tending;
 mod told;
 
 use std::{collections::HashMap, time::Duration};
@@ -139,6 +140,8 @@ pub struct Client {
     /// Events that a call which failed has not returned, oldest first.
     untold: Vec<ClientEvent>,
     inbox: Option<Session>,
+    /// Whether it was told that the server's clock is far from this machine's.
+    clocks_told: bool,
     /// How long a server may be silent before it is told of, in milliseconds.
     patience_ms: u64,
 }
@@ -198,6 +201,7 @@ impl Client {
             failed,
             untold: Vec::new(),
             inbox: None,
+            clocks_told: false,
             patience_ms: SERVER_SILENT_MS,
         })
     }
@@ -275,23 +279,6 @@ impl Client {
             self.groups.remove(name);
         }
         saved
-    }
-
-    /// Overwrites in the store what used keys could be derived from, where that is 5 seconds old (`STATE_MS`): every call about a group does so, and
-    /// a [`Listener`], also while the server is away. A program that has neither under way calls it again after what it gives, if anything
-    /// is left to be overwritten. It needs no server.
-    ///
-    /// # Errors
-    /// [`ClientError::Store`], [`ClientError::Mls`].
-    pub fn tend(&mut self) -> Result<Option<Duration>, ClientError> {
-        let now = self.delivery.now();
-        let due = |group: &Group| group.state_due(now).filter(|due| *due <= now).map(|_| group.name().clone());
-        let due: Vec<_> = self.groups.values().filter_map(due).collect();
-        for name in due {
-            self.save(&name)?;
-        }
-        let next = self.groups.values().filter_map(|group| group.state_due(now)).min();
-        Ok(next.map(|next| Duration::from_millis(next.0.saturating_sub(now.0))))
     }
 
     fn signer(account: &Account) -> Signer<'_> {

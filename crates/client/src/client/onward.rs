@@ -163,7 +163,7 @@ impl Client {
         let mut writes = old.take_writes()?;
         writes.extend(next.take_writes()?);
         writes.push(Write::Delete { room: Room::ACCOUNT, key: key(name) });
-        writes.push(super::reinit::forget(name));
+        writes.extend(self.forget_kept(name)?);
         self.store.apply(&writes)?;
         self.sessions.remove(name);
         self.unable_to_go_on.remove(name);
@@ -184,7 +184,9 @@ impl Client {
     }
 
     fn forget_begun(&mut self, group: &GroupUri) -> Result<(), ClientError> {
-        Ok(self.store.apply(&[Write::Delete { room: Room::ACCOUNT, key: key(group) }, super::reinit::forget(group)])?)
+        let mut writes = self.forget_kept(group)?;
+        writes.push(Write::Delete { room: Room::ACCOUNT, key: key(group) });
+        Ok(self.store.apply(&writes)?)
     }
 
     /// What people are told of a frozen group that waits for somebody.

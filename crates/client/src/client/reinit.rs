@@ -26,12 +26,15 @@ use super::{
 };
 use crate::transport::{CallError, Signer};
 
-/// Prefix of the rows in [`Room::ACCOUNT`] with KeyPackages that were claimed for a group's successor, one a group.
+/// Prefix of the rows in [`Room::ACCOUNT`] with KeyPackages that were claimed for a group's successor, one a client.
 const KEPT: &[u8] = b"successor/";
 
 /// How long a KeyPackage that was claimed is preferred to a new one, in milliseconds: its owner deletes the private part
 /// [`limits::INVITATION_MS`] after it has replaced it, which it may have done right after the claim.
 const FRESH_MS: u64 = limits::INVITATION_MS / 2;
+
+/// How long they are kept while nobody has frozen the group, in milliseconds: a day, for who tries again.
+const UNUSED_MS: u64 = 86_400_000;
 
 /// Clients that are named in what is told of those whose KeyPackages cannot be had.
 const NAMED: usize = 16;
@@ -39,48 +42,26 @@ const NAMED: usize = 16;
 /// KeyPackages that were claimed for a group's successor, by client: since when, and the KeyPackage.
 type KeptPackages = BTreeMap<Vec<u8>, (Timestamp, Vec<u8>)>;
 
-/// The row that keeps them.
+/// The row that keeps one.
 #[derive(MlsSize, MlsEncode, MlsDecode)]
 struct Kept {
     version: u8,
     cipher_suite: u16,
-    packages: Vec<KeptPackage>,
-}
-
-#[derive(MlsSize, MlsEncode, MlsDecode)]
-struct KeptPackage {
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    client: Vec<u8>,
     since: Timestamp,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     bytes: Vec<u8>,
 }
 
 impl Kept {
-    /// None if they are of another cipher suite. Damaged ones, and those of another version, are claimed anew.
-    fn of(mut row: &[u8], cipher_suite: u16) -> Option<KeptPackages> {
-        let kept = Self::mls_decode(&mut row)
-            .ok()
-            .filter(|kept| row.is_empty() && (kept.version, kept.cipher_suite) == (1, cipher_suite))?;
-        Some(kept.packages.into_iter().map(|one| (one.client, (one.since, one.bytes))).collect())
-    }
-
-    fn to_row(packages: &KeptPackages, cipher_suite: u16) -> Result<Vec<u8>, mls_rs_codec::Error> {
-        let keep = |(client, (since, bytes)): (&Vec<u8>, &(Timestamp, Vec<u8>))| KeptPackage {
-            client: client.clone(),
-            since: *since,
-            bytes: bytes.clone(),
-        };
-        Self { version: 1, cipher_suite, packages: packages.iter().map(keep).collect() }.mls_encode_to_vec()
+    /// None if it is damaged, or of another version: it is claimed anew.
+    fn of(mut row: &[u8]) -> Option<Self> {
+        Self::mls_decode(&mut row).ok().filter(|kept| row.is_empty() && kept.version == 1)
     }
 }
 
-fn kept_key(group: &GroupUri) -> Vec<u8> {
-    [KEPT, group.to_string().as_bytes()].concat()
-}
-
-pub(super) fn forget(group: &GroupUri) -> Write {
-    Write::Delete { room: Room::ACCOUNT, key: kept_key(group) }
+/// What the keys of a group's rows begin with: its name, and a zero byte, which no name has.
+fn kept_prefix(group: &GroupUri) -> Vec<u8> {
+    [KEPT, group.to_string().as_bytes(), &[0]].concat()
 }
 
 impl Client {
@@ -153,15 +134,14 @@ impl Client {
         clients: &[ClientUri],
         cipher_suite: u16,
     ) -> Result<(Vec<(ClientUri, Vec<u8>)>, Absent), ClientError> {
-        let key = kept_key(group);
-        let row = self.store.get(Room::ACCOUNT, &key)?;
-        let mut kept = row.and_then(|row| Kept::of(&row, cipher_suite)).unwrap_or_default();
-        let absent = self.claim_lacking(group, clients, cipher_suite, &mut kept).await;
-        // Also what was claimed before something failed.
-        if let Ok(value) = Kept::to_row(&kept, cipher_suite) {
-            self.store.apply(&[Write::Put { room: Room::ACCOUNT, key, value: value.into() }])?;
+        let prefix = kept_prefix(group);
+        let mut kept = KeptPackages::new();
+        for (key, row) in self.store.scan(Room::ACCOUNT, &prefix)? {
+            let of = Kept::of(&row).filter(|of| of.cipher_suite == cipher_suite);
+            let client = key.strip_prefix(prefix.as_slice()).unwrap_or_default().to_vec();
+            kept.extend(of.map(|of| (client, (of.since, of.bytes))));
         }
-        let absent = absent?;
+        let absent = self.claim_lacking(group, clients, cipher_suite, &mut kept).await?;
         let package = |client: &ClientUri| Some((client.clone(), kept.remove(client.to_string().as_bytes())?.1));
         Ok((clients.iter().filter_map(package).collect(), absent))
     }
@@ -188,7 +168,15 @@ impl Client {
                 continue;
             }
             match self.claim_of(group, client, cipher_suite).await? {
-                Ok(bytes) => drop(kept.insert(name, (now, bytes))),
+                Ok(bytes) => {
+                    // Before the next one is claimed: whatever becomes of that, this one is used up.
+                    let row = Kept { version: 1, cipher_suite, since: now, bytes: bytes.clone() };
+                    let (key, value) = ([kept_prefix(group), name.clone()].concat(), row.mls_encode_to_vec());
+                    if let Ok(value) = value {
+                        self.store.apply(&[Write::Put { room: Room::ACCOUNT, key, value: value.into() }])?;
+                    }
+                    kept.insert(name, (now, bytes));
+                }
                 Err(reason) if known.is_none() => absent.push((client.clone(), format!("{client} {reason}"))),
                 // An older one is better than none.
                 Err(_) => {}
@@ -256,6 +244,42 @@ impl Client {
             .build()
             .validate_key_package(message, Some(MlsTime::from(self.delivery.now().as_secs())));
         Ok(valid.err().map(|error| error.to_string()))
+    }
+
+    /// Forgets what was claimed for a group's successor.
+    pub(super) fn forget_kept(&self, group: &GroupUri) -> Result<Vec<Write>, ClientError> {
+        let rows = self.store.scan(Room::ACCOUNT, &kept_prefix(group))?;
+        Ok(rows.into_iter().map(|(key, _)| Write::Delete { room: Room::ACCOUNT, key }).collect())
+    }
+
+    /// Forgets what was claimed for successors that are not made: as that was annulled, or this client is no member any more, or nobody tries again.
+    pub(super) fn forget_claims(&mut self) -> Result<(), ClientError> {
+        let now = self.delivery.now();
+        let mut groups: BTreeMap<Vec<u8>, Timestamp> = BTreeMap::new();
+        for (key, row) in self.store.scan(Room::ACCOUNT, KEPT)? {
+            let name = key.strip_prefix(KEPT).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
+            let since = Kept::of(&row).map(|kept| kept.since).unwrap_or_default();
+            groups.entry(name.to_vec()).and_modify(|newest| *newest = since.max(*newest)).or_insert(since);
+        }
+        for (name, newest) in groups {
+            let name: Option<GroupUri> = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
+            let Some(name) = name else { continue };
+            let needed = match self.group(&name) {
+                Ok(group) => {
+                    let reinit = |wish: &Wish| matches!(wish, Wish::ReInit { .. });
+                    let wished = group.is_frozen() || group.intents().any(|intent| reinit(&intent.wish));
+                    *group.status() != Status::Removed && (wished || now < newest.plus_ms(UNUSED_MS))
+                }
+                Err(ClientError::NoSuchGroup(_) | ClientError::Wish(_)) => false,
+                // It is told of when its turn comes.
+                Err(_) => true,
+            };
+            if !needed {
+                let writes = self.forget_kept(&name)?;
+                self.store.apply(&writes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does what a frozen group needs of us: makes the successor when it is our turn, and goes on in it. What stands in the way of one
@@ -328,13 +352,13 @@ impl Client {
             Err(error) => {
                 let told = old.left_out(&error.to_string());
                 let mut writes = old.take_writes()?;
-                writes.push(forget(name));
+                writes.extend(self.forget_kept(name)?);
                 self.store.apply(&writes)?;
                 return Ok(ClientEvent::all_of(name, told).collect());
             }
         };
         let mut writes = old.take_writes()?;
-        writes.push(forget(name));
+        writes.extend(self.forget_kept(name)?);
         let mut all: Vec<_> = ClientEvent::all_of(name, events).collect();
         let Some(mut next) = next else {
             self.store.apply(&writes)?;

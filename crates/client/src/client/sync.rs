@@ -66,7 +66,10 @@ impl Client {
     pub async fn sync(&mut self) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = self.take_untold();
         let done = self.sync_all(&mut events).await;
-        let mut events = self.told(done, events)?;
+        events.extend(self.tell_clocks());
+        // Also where the server is away.
+        let tidied = self.tidy();
+        let mut events = self.told(done.and(tidied), events)?;
         // Of what is tried again.
         events.extend(self.take_untold());
         Ok(events)
@@ -90,8 +93,8 @@ impl Client {
         self.renew_in_time().await?;
         self.refill_in_time().await?;
         self.forget_old_keys()?;
-        Box::pin(self.ask_again()).await?;
-        Ok(self.store.tidy()?)
+        self.forget_claims()?;
+        Box::pin(self.ask_again()).await
     }
 
     /// What is to be done in one group when its turn comes.

@@ -59,8 +59,13 @@ impl Trouble {
 
     /// Whether this was told before.
     pub(super) fn is_news(&self, before: Option<&Self>) -> bool {
-        before.is_none_or(|before| before.reason != self.reason)
+        before.is_none_or(|before| gist(&before.reason) != gist(&self.reason))
     }
+}
+
+/// What is the same in two texts that tell of the same: numbers may be times, or count attempts.
+fn gist(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
 /// The groups that have failed, from their rows.
@@ -148,7 +153,9 @@ impl Client {
             let recent = self.store.last_messages(&group.to_string(), RECENT)?;
             // A client that is opened for each command finds out anew each time.
             let blocked = matches!(event, Event::RejoinBlocked { .. } | Event::SuccessorWaits { .. });
-            if blocked && recent.iter().any(|stored| stored.kind == KIND_EVENT && stored.body == body) {
+            let told = gist(&String::from_utf8_lossy(&body));
+            let same = |stored: &StoredMessage| gist(&String::from_utf8_lossy(&stored.body)) == told;
+            if blocked && recent.iter().any(|stored| stored.kind == KIND_EVENT && same(stored)) {
                 continue;
             }
             let last = recent.last().map_or((Seq(0), Epoch(0)), |last| (Seq(last.seq), Epoch(last.epoch)));

@@ -3,6 +3,7 @@
 //! Only whole transactions are written ([`ProfileStore::apply`]): MLS state, position and messages change together
 //! or not at all. Once `apply` returns, the transaction is on the disk.
 
+mod deep;
 mod error;
 mod memory;
 mod schema;

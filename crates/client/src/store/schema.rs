@@ -46,13 +46,14 @@ const TABLES: &str = "
 /// instructions, so that a page costs half of what it does with SQLCipher's own choice, HMAC-SHA-512.
 const ENCRYPTION: &str = "PRAGMA cipher_hmac_algorithm = HMAC_SHA256;";
 
-/// Every acknowledged transaction is on the disk; deleted data is overwritten; temporary data stays in memory. The
-/// file is held exclusively, so that the index of the write-ahead log needs no shared memory. The transaction of a page of entries
+/// The file is held exclusively, so that the index of the write-ahead log needs no shared memory: to be said before the file is first read.
+const HELD: &str = "PRAGMA locking_mode = EXCLUSIVE;";
+
+/// Every acknowledged transaction is on the disk; deleted data is overwritten; temporary data stays in memory. The transaction of a page of entries
 /// fits into the cache (in KiB), so that no page of the file is encrypted twice for it. The write-ahead log is merged into the file
 /// when it has so many pages (32 MiB), and by `tidy`: pages of indexes are changed by each batch, and merged once.
 const SETTINGS: &str = "
     PRAGMA temp_store = MEMORY;
-    PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA secure_delete = ON;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
@@ -67,6 +68,7 @@ pub(super) fn prepare(connection: &mut Connection, key: &StoreKey) -> Result<(),
     connection.execute_batch("PRAGMA cipher_log_level = NONE; PRAGMA cipher_memory_security = ON;")?;
     connection.execute_batch(&key.pragma())?;
     connection.execute_batch(ENCRYPTION)?;
+    connection.execute_batch(HELD)?;
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > FORMAT {
         return Err(StoreError::Newer { found, known: FORMAT });

@@ -6,7 +6,7 @@ use conclave_engine::writes::{Room, StoredMessage, Write};
 use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, Params, Row as SqlRow, Statement, params};
 use zeroize::Zeroizing;
 
-use super::{ProfileStore, Row, StoreError, schema};
+use super::{ProfileStore, Row, StoreError, deep, schema};
 use crate::profile::{Profile, StoreKey};
 
 /// Statements that stay prepared.
@@ -88,6 +88,13 @@ fn message(row: &SqlRow<'_>) -> rusqlite::Result<StoredMessage> {
         body: row.get(6)?,
         epoch: unsigned(row, 7)?,
     })
+}
+
+/// The value in a column of a row.
+fn value(room: Room, key: &[u8], row: &SqlRow<'_>, column: usize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let stored = row.get_ref(column)?.as_blob().map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let value = deep::value(room, key, stored).ok_or_else(|| StoreError::Corrupt("a row is cut off".to_owned()))?;
+    Ok(Zeroizing::new(value.to_vec()))
 }
 
 fn signed(number: u64) -> Result<i64, StoreError> {
@@ -189,7 +196,8 @@ fn write_all(connection: &Connection, writes: &[Write]) -> Result<(), StoreError
     for write in writes {
         match write {
             Write::Put { room, key, value } => {
-                connection.prepare_cached(of(*room).put)?.execute(params![room.code(), key, value.as_slice()])?;
+                let stored = deep::stored(*room, key, value);
+                connection.prepare_cached(of(*room).put)?.execute(params![room.code(), key, stored.as_slice()])?;
             }
             Write::Delete { room, key } => {
                 connection.prepare_cached(of(*room).delete)?.execute(params![room.code(), key])?;
@@ -209,6 +217,9 @@ fn write_all(connection: &Connection, writes: &[Write]) -> Result<(), StoreError
 
 impl ProfileStore for Store {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
         self.untidy = true;
         // Dropped before its end, a transaction is rolled back.
         let transaction = self.connection.transaction()?;
@@ -226,16 +237,20 @@ impl ProfileStore for Store {
 
     fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let mut statement = self.connection.prepare_cached(of(room).get)?;
-        let value = statement.query_row(params![room.code(), key], |row| row.get(0).map(Zeroizing::new)).optional()?;
-        Ok(value)
+        let mut rows = statement.query(params![room.code(), key])?;
+        rows.next()?.map(|row| value(room, key, row, 0)).transpose()
     }
 
     fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
         let mut statement = self.connection.prepare_cached(of(room).scan)?;
-        let rows = statement.query_map(params![room.code(), prefix, end_of(prefix)], |row| {
-            Ok((row.get(0)?, Zeroizing::new(row.get(1)?)))
-        })?;
-        rows.map(|row| row.map_err(StoreError::from)).collect()
+        let mut rows = statement.query(params![room.code(), prefix, end_of(prefix)])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let key: Vec<u8> = row.get(0)?;
+            let value = value(room, &key, row, 1)?;
+            found.push((key, value));
+        }
+        Ok(found)
     }
 
     fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {

@@ -106,6 +106,21 @@ impl Transport {
         self.clock.now()
     }
 
+    /// The same as a time by which something is too old to be kept: no more than a day beyond this machine's, whatever the server says.
+    pub fn now_for_deleting(&self) -> Timestamp {
+        self.clock.now_for_deleting()
+    }
+
+    /// How far the server's clock is ahead of this machine's, in milliseconds, if they are more than a day apart.
+    pub fn clocks_differ(&self) -> Option<i64> {
+        self.clock.far_ahead()
+    }
+
+    /// Notes the server's time, as its heartbeats say it.
+    pub fn heard_time(&self, server: Timestamp) {
+        self.clock.correct(server);
+    }
+
     fn authentication(&self) -> AuthenticationServiceClient<Way> {
         AuthenticationServiceClient::with_interceptor(self.channel.clone(), self.ticket.clone())
             .max_decoding_message_size(limits::WIRE_MESSAGE)
