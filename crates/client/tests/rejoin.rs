@@ -21,13 +21,19 @@ async fn until(client: &mut Client, wanted: impl Fn(&Event) -> bool) {
     tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
 }
 
-/// Has the account in a store believe other issuers. Gives those that it believed.
-fn believe(store: &mut SharedStore, issuers: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+/// Has the account in a store believe no issuers.
+fn forget_issuers(store: &mut SharedStore) {
     let row = store.get(Room::ACCOUNT, Account::KEY).unwrap().unwrap();
     let mut account = Account::from_row(&row).unwrap();
-    let before = std::mem::replace(&mut account.issuers, issuers);
+    account.issuers.clear();
     store.apply(&[account.to_write()]).unwrap();
-    before
+}
+
+/// A client that finds no Authentication Service: it learns of no issuer.
+fn unlearning(world: &World, store: &SharedStore) -> Client {
+    let mut client = Client::over(Box::new(store.clone()), &world.services_unauthenticated()).unwrap();
+    client.set_deadline(Duration::from_secs(3));
+    client
 }
 
 /// Everything that a server's disk has of channels, with the table. KeyPackages, which name their clients, are the directory's, and
@@ -58,9 +64,8 @@ fn channels_on_disk(data_dir: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// A server, Alice, Carol, Bob's store with the issuers that were taken out of it, and their group. Bob cannot apply its newest commit,
-/// which stands.
-async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, Vec<Vec<u8>>, GroupUri) {
+/// A server, Alice, Carol, Bob's store, in which no issuer is believed, and their group. Bob cannot apply its newest commit, which stands.
+async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, GroupUri) {
     let world = World::whole().await;
     let (mut alice, mut carol) = (world.person("alice").await, world.person("carol").await);
     let mut store = SharedStore::default();
@@ -72,37 +77,37 @@ async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, 
         person.sync().await.unwrap();
     }
     drop(bob);
-    let issuers = believe(&mut store, Vec::new());
+    forget_issuers(&mut store);
 
     // As he believes nobody's certificates, he cannot apply a commit that adds somebody. Carol can, and says so.
     let _dave = world.person("dave").await;
     alice.add(&club, &[user("dave")]).await.unwrap();
-    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let mut bob = unlearning(&world, &store);
     assert!(has(&bob.sync().await.unwrap(), |event| matches!(event, Event::Stuck { .. })));
     until(&mut carol, |event| matches!(event, Event::Acknowledged { .. })).await;
     alice.sync().await.unwrap();
     drop(bob);
-    (world, alice, carol, store, issuers, club)
+    (world, alice, carol, store, club)
 }
 
 async fn comes_back(handshakes: Handshakes) {
     let private = matches!(handshakes, Handshakes::Private);
-    let (world, mut alice, mut carol, mut store, issuers, club) = Box::pin(victim(handshakes)).await;
+    let (world, mut alice, mut carol, store, club) = Box::pin(victim(handshakes)).await;
     alice.send(&club, "Bob does not hear this").await.unwrap();
-    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let mut bob = unlearning(&world, &store);
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { doubtful: false, .. })), "{events:?}");
     assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
     drop(bob);
     // Each process finds out anew; the history tells of it once.
-    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let mut bob = unlearning(&world, &store);
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { .. })), "{events:?}");
     assert_eq!(noted(&bob, &club, "rejoin_blocked"), 1);
     let old_key = bob.group(&club).unwrap().access().unwrap().key.verifying_key().to_bytes();
     drop(bob);
-    believe(&mut store, issuers);
 
+    // Where there is somebody to ask for issuers, he needs nobody's help, nor another certificate of his own.
     let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::Missed { .. })), "{events:?}");
@@ -152,9 +157,8 @@ async fn the_same_where_the_server_reads_the_handshakes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens() {
-    let (world, mut alice, _carol, mut store, issuers, club) = Box::pin(victim(Handshakes::Private)).await;
+    let (world, mut alice, _carol, store, club) = Box::pin(victim(Handshakes::Private)).await;
     alice.remove(&club, &[user("dave")]).await.unwrap();
-    believe(&mut store, issuers);
     let mut bob = Client::over(Box::new(store), &world.services()).unwrap();
     tokio::join!(
         until(&mut alice, |event| matches!(event, Event::Readmitted { .. })),

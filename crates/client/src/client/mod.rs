@@ -10,6 +10,7 @@ mod given_up;
 mod groups;
 mod history;
 mod identities;
+mod issuers;
 mod keying;
 mod knock;
 mod listen;
@@ -139,6 +140,8 @@ pub struct Client {
     /// Events that a call which failed has not returned, oldest first.
     untold: Vec<ClientEvent>,
     inbox: Option<Session>,
+    /// What the Authentication Service said when an issuer was last asked for.
+    issuers_said: Option<issuers::Said>,
     /// How long a server may be silent before it is told of, in milliseconds.
     patience_ms: u64,
 }
@@ -198,6 +201,7 @@ impl Client {
             failed,
             untold: Vec::new(),
             inbox: None,
+            issuers_said: None,
             patience_ms: SERVER_SILENT_MS,
         })
     }

@@ -176,7 +176,10 @@ impl Client {
             Ok(tree) => tree,
             Err(error) => return not_served("tree", error),
         };
-        let begun = self.group(name)?.rejoin(&way, &tree, approved, now);
+        let mut begun = self.group(name)?.rejoin(&way, &tree, approved, now);
+        if matches!(begun, Err(RejoinError::Mls(_))) && self.learn_issuers().await? {
+            begun = self.group(name)?.rejoin(&way, &tree, approved, now);
+        }
         self.save(name)?;
         if begun == Err(RejoinError::Outdated) {
             // This profile is an older copy than the one that renewed it last.

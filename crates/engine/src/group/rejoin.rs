@@ -514,6 +514,7 @@ impl Group {
                 proposed_at: self.proposed_at,
                 removed,
                 added,
+                renews: false,
             });
         }
         let place = self.own_place();

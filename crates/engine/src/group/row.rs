@@ -69,6 +69,7 @@ struct ParentRow {
     proposed_at: Option<Timestamp>,
     added: Vec<Text>,
     removed: Vec<Text>,
+    renews: bool,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -77,6 +78,7 @@ struct LostRow {
     hash: Hash,
     reason: Text,
     certain: bool,
+    told: bool,
     settled: bool,
     nacked: Option<Timestamp>,
     branch: u8,
@@ -314,6 +316,7 @@ impl Group {
                 proposed_at: parent.proposed_at,
                 added: clients(&parent.added)?,
                 removed: clients(&parent.removed)?,
+                renews: parent.renews,
             });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
@@ -367,6 +370,7 @@ impl Group {
                 hash: lost.hash,
                 reason: lost.reason.parse()?,
                 certain: lost.certain,
+                told: lost.told,
                 settled: lost.settled,
                 nacked: lost.nacked,
                 branch: match lost.branch {
@@ -584,6 +588,7 @@ impl Group {
                     proposed_at: parent.proposed_at,
                     added: parent.added.iter().map(Text::new).collect(),
                     removed: parent.removed.iter().map(Text::new).collect(),
+                    renews: parent.renews,
                 })
                 .collect(),
             annulments: self.annulments.clone(),
@@ -592,6 +597,7 @@ impl Group {
                 hash: lost.hash,
                 reason: Text::new(&lost.reason),
                 certain: lost.certain,
+                told: lost.told,
                 settled: lost.settled,
                 nacked: lost.nacked,
                 branch: match lost.branch {
