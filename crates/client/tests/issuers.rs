@@ -61,7 +61,7 @@ fn account(store: &SharedStore) -> Account {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_under_a_new_issuer_is_disputed_by_nobody() {
     let mut world = World::whole().await;
-    let ([mut alice, mut bob, mut carol], club) = trio(&world, &Default::default()).await;
+    let ([mut alice, mut bob, mut carol], club) = Box::pin(trio(&world, &Default::default())).await;
     world.replace_authority().await;
     alice.renew_credential().await.unwrap();
     let events = alice.sync().await.unwrap();
@@ -82,7 +82,7 @@ async fn a_renewal_under_a_new_issuer_is_disputed_by_nobody() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), heard)).await.unwrap();
     assert!(!quarrel(&alice.sync().await.unwrap()));
     Box::pin(agree([&mut alice, &mut bob, &mut carol], &club)).await;
     // His own certificate, of the former issuer, is good for Alice.
@@ -95,7 +95,7 @@ async fn a_renewal_under_a_new_issuer_is_disputed_by_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_listens_when_a_renewal_comes_does_not_dispute_it() {
     let mut world = World::whole().await;
-    let ([mut alice, mut bob, mut carol], club) = trio(&world, &Default::default()).await;
+    let ([mut alice, mut bob, mut carol], club) = Box::pin(trio(&world, &Default::default())).await;
     world.replace_authority().await;
     let listens = tokio::sync::Notify::new();
     let listening = async {
@@ -119,7 +119,7 @@ async fn who_listens_when_a_renewal_comes_does_not_dispute_it() {
         alice.sync().await.unwrap();
         alice.send(&club, "with a new certificate").await.unwrap();
     };
-    tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(listening, renewing) }).await.unwrap();
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(listening, renewing) })).await.unwrap();
     Box::pin(agree([&mut alice, &mut bob, &mut carol], &club)).await;
     assert_eq!(noted(&bob, &club, "stuck"), 0);
     world.stop().await;
@@ -128,7 +128,7 @@ async fn who_listens_when_a_renewal_comes_does_not_dispute_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_certified_by_a_new_issuer_is_added_by_and_to_those_who_did_not_know_it() {
     let mut world = World::whole().await;
-    let ([mut alice, mut bob, mut carol], club) = trio(&world, &Default::default()).await;
+    let ([mut alice, mut bob, mut carol], club) = Box::pin(trio(&world, &Default::default())).await;
     world.replace_authority().await;
     let dave = world.person("dave").await;
     drop(dave);
@@ -148,7 +148,7 @@ async fn who_is_certified_by_a_new_issuer_is_added_by_and_to_those_who_did_not_k
 async fn what_the_authentication_service_does_not_vouch_for_is_not_believed() {
     let world = World::whole().await;
     let mut stores = <[SharedStore; 2]>::default();
-    let ([alice, mut bob, mut carol], club) = trio(&world, &stores).await;
+    let ([alice, mut bob, mut carol], club) = Box::pin(trio(&world, &stores)).await;
     drop(alice);
     // Alice has a certificate of somebody who calls himself the domain's authority.
     let forged = CertificateAuthority::generate(&common::domain(), now()).unwrap();

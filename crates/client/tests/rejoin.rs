@@ -90,6 +90,18 @@ async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, 
     (world, alice, carol, store, club)
 }
 
+/// Who came and went by nobody is known whom, as the membership log has it.
+fn meanwhile(client: &Client, group: &GroupUri) -> Vec<(Membership, Vec<String>)> {
+    let log = client.membership_log(group).unwrap().into_iter();
+    let unseen = log.filter(|of| matches!(of.change, Membership::CameMeanwhile | Membership::WentMeanwhile));
+    unseen
+        .map(|of| {
+            assert!(of.by.is_none() && !of.annulled && of.epoch.is_some(), "{of:?}");
+            (of.change, of.members.iter().map(|member| member.user().name().to_owned()).collect())
+        })
+        .collect()
+}
+
 async fn comes_back(handshakes: Handshakes) {
     let private = matches!(handshakes, Handshakes::Private);
     let (world, mut alice, mut carol, store, club) = Box::pin(victim(handshakes)).await;
@@ -109,7 +121,12 @@ async fn comes_back(handshakes: Handshakes) {
 
     // Where there is somebody to ask for issuers, he needs nobody's help, nor another certificate of his own.
     let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    // He has known Dave, who came while he was away, by another identity key.
+    bob.accept_identity(&user("dave"), &[9; 32], true).unwrap();
     let events = bob.sync().await.unwrap();
+    let changed = |event: &Event| matches!(event, Event::IdentityChanged { user: of } if *of == user("dave"));
+    assert!(has(&events, changed), "{events:?}");
+    assert_eq!(meanwhile(&bob, &club), [(Membership::CameMeanwhile, vec!["dave".to_owned()])]);
     assert!(has(&events, |event| matches!(event, Event::Missed { .. })), "{events:?}");
     assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
     bob.send(&club, "here I am").await.unwrap();
@@ -158,7 +175,7 @@ async fn the_same_where_the_server_reads_the_handshakes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens() {
     let (world, mut alice, _carol, store, club) = Box::pin(victim(Handshakes::Private)).await;
-    alice.remove(&club, &[user("dave")]).await.unwrap();
+    alice.remove(&club, &[user("carol")]).await.unwrap();
     let mut bob = Client::over(Box::new(store), &world.services()).unwrap();
     tokio::join!(
         until(&mut alice, |event| matches!(event, Event::Readmitted { .. })),
@@ -167,6 +184,11 @@ async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens()
     bob.send(&club, "here I am").await.unwrap();
     until(&mut alice, |event| matches!(event, Event::Message { .. })).await;
     assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    let mut unseen = meanwhile(&bob, &club);
+    unseen.sort_by_key(|(_, who)| who.clone());
+    let who = |name: &str| vec![name.to_owned()];
+    assert_eq!(unseen, [(Membership::WentMeanwhile, who("carol")), (Membership::CameMeanwhile, who("dave"))]);
+    assert!(meanwhile(&alice, &club).is_empty(), "she has seen it all");
     world.stop().await;
 }
 

@@ -205,7 +205,9 @@ impl Account {
         }
         former.sort_by_key(|issuer| std::cmp::Reverse(issuer.not_after()));
         former.truncate(ISSUERS_MAX.saturating_sub(kept.iter().count()));
-        former.into_iter().for_each(|issuer| kept.add(issuer));
+        for issuer in former {
+            kept.add(issuer);
+        }
         self.issuers = kept.iter().map(|issuer| issuer.der().to_vec()).collect();
     }
 

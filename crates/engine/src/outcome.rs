@@ -196,6 +196,21 @@ pub enum Event {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// This client is back, and these were no members, or not with this identity key, when it lost the group. By whom they were added is not known.
+    CameMeanwhile {
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch in which this client is back.
+        epoch: Epoch,
+    },
+    /// This client is back, and these were members, with another identity key if they are members still, when it lost the group. By whom
+    /// they were removed is not known.
+    WentMeanwhile {
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch in which this client is back.
+        epoch: Epoch,
+    },
     /// A member let clients in again that could not follow the group and asked for it: their old leaves were removed, and new
     /// ones of the same clients and identity keys added.
     Readmitted {

@@ -267,9 +267,8 @@ fn a_renewal_that_members_dispute_is_tried_ever_more_seldom() {
     }
     // Nobody else learns of the authority that renews her certificate.
     certify(&world, &mut alice, &other);
-    let annulled = |person: &Person| {
-        person.events.iter().filter(|event| matches!(event, Event::Annulled { .. })).count()
-    };
+    let annulled =
+        |person: &Person| person.events.iter().filter(|event| matches!(event, Event::Annulled { .. })).count();
     let (start, mut pauses) = (world.ds.now(), Vec::new());
     while world.ds.now() < start.plus_ms(24 * HOUR) {
         assert!(pauses.len() < 50, "the group is in dispute all the time: {pauses:?}");

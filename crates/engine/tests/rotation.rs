@@ -249,6 +249,8 @@ fn who_was_away_comes_back_with_the_new_key() {
     bob.drive_now(&mut world);
     assert_eq!(*bob.group().status(), Status::Active);
     assert!(!bob.group().owes_rotation());
+    // The log of the members is the same for all.
+    assert_eq!(key_changes(&bob), ["bob"]);
     for person in [&mut alice, &mut carol] {
         person.sync(&world.ds);
         assert_eq!(key_changes(person), ["bob"], "{:?}", person.events);

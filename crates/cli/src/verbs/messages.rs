@@ -152,6 +152,12 @@ fn sentence(event: &Event) -> String {
         Event::Joined { by, .. } => format!("you joined, added by {}", name(by)),
         Event::Rejoined { member, .. } => format!("{} is back", name(member)),
         Event::Readmitted { by, members, .. } => format!("{} let {} in again", name(by), names(members)),
+        Event::CameMeanwhile { members, .. } => {
+            format!("while this device was away, {} came; by whom they were added is not known", names(members))
+        }
+        Event::WentMeanwhile { members, .. } => {
+            format!("while this device was away, {} went; by whom they were removed is not known", names(members))
+        }
         Event::Knocked { members, .. } => format!("you asked {} to let you in again", names(members)),
         Event::Missed { from, to } => format!("what was said from entry {from} to {to} cannot be read here"),
         Event::GapRequested { member, messages, .. } => format!(

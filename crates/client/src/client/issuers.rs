@@ -24,7 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn served_issuers(authentication: &Transport, domain: &Domain) -> Result<Vec<Vec<u8>>, ClientError> {
     let served = authentication.get_issuers().await?.issuers;
     if served.len() > ISSUERS_MAX {
-        return Err(ClientError::Answer(format!("it names {} issuers; {ISSUERS_MAX} are believed at most", served.len())));
+        return Err(ClientError::Answer(format!(
+            "it names {} issuers; {ISSUERS_MAX} are believed at most",
+            served.len()
+        )));
     }
     for der in &served {
         let issuer = Issuer::parse(der).map_err(|error| ClientError::Answer(error.to_string()))?;

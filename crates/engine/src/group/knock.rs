@@ -601,6 +601,11 @@ impl Group {
             self.remember_leaves(heritage.old_leaves);
         }
         self.inherit_gap(heritage.gap, heritage.unread, now);
+        for event in self.tell_meanwhile(&heritage.members) {
+            // With that we joined.
+            self.note(&event, self.window.position().seq.next(), now);
+            events.push(event);
+        }
         let to = self.window.position().seq;
         if heritage.unread <= to {
             self.tell(Event::Missed { from: heritage.unread, to }, now, events);

@@ -22,6 +22,7 @@ mod journal;
 mod knock;
 mod late;
 mod left_out;
+mod meanwhile;
 mod onward;
 mod overtaken;
 mod place;

@@ -37,8 +37,10 @@ use super::{
     access::{each_member, fault},
     commit::body_of,
     group_info::SealedGroupInfo,
+    meanwhile::{came_and_went, roster},
     place::ChannelEnd,
     refresh::Refreshed,
+    reinit,
     standing::Parent,
     submit::TO_ALL,
     tree::Known,
@@ -153,6 +155,8 @@ struct Next {
     tree_key_epoch: Epoch,
     tree_key: [u8; 32],
     strangers: bool,
+    /// Whether our leaf had another signature key.
+    rekeyed: bool,
 }
 
 impl Drop for Next {
@@ -169,6 +173,7 @@ struct InTree {
     leaf: u32,
     certified: Timestamp,
     identity_key: [u8; 32],
+    signature_key: [u8; 32],
     channel_key: ChannelKey,
 }
 
@@ -180,8 +185,9 @@ fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, InTree>, Re
             identity::read(signing_identity).map_err(|error| RejoinError::Damaged(error.to_string())).and_then(|of| {
                 let channel_key =
                     ChannelKeyExtension::of(extensions).map_err(|error| RejoinError::Damaged(error.to_string()))?;
-                let (identity_key, certified) = (of.identity_key(), of.not_before());
-                members.insert(of.client().clone(), InTree { leaf, certified, identity_key, channel_key });
+                let (identity_key, certified, signature_key) = (of.identity_key(), of.not_before(), of.signature_key());
+                let member = InTree { leaf, certified, identity_key, signature_key, channel_key };
+                members.insert(of.client().clone(), member);
                 Ok(())
             });
         read.is_ok()
@@ -435,6 +441,7 @@ impl Group {
             tree_key_epoch: tree_key.0,
             tree_key: *tree_key.1,
             strangers,
+            rekeyed: own.signature_key != self.account.signature_key.verifying_key().to_bytes(),
         };
         let secrets = record::encode(&secrets);
         let bundle = Some(bundle.encode_to_vec());
@@ -517,6 +524,9 @@ impl Group {
                 renews: false,
             });
         }
+        // What does not read gives no events, and is no reason to stay away.
+        let members = |mls: &MlsGroup| reinit::members_of(&mls.export_tree()).map(roster);
+        let meanwhile = members(&self.mls).and_then(|old| Ok(came_and_went(&old, &members(&mls)?, began)));
         let place = self.own_place();
         self.mls = mls;
         self.note_own_place(&place, began);
@@ -547,7 +557,12 @@ impl Group {
         self.stop_knocking();
         let from = self.lost.take().map_or(seq, |lost| lost.commit);
         self.status = Status::Active;
-        events.push(Event::Rejoined { member: self.account.client.clone(), epoch: began });
+        let member = &self.account.client;
+        events.push(Event::Rejoined { member: member.clone(), epoch: began });
+        if next.rekeyed {
+            events.push(Event::KeyChanged { member: member.clone(), epoch: began });
+        }
+        events.extend(meanwhile.unwrap_or_default());
         events.push(Event::Missed { from, to: seq });
         self.open_gap(from, Some(seq.previous().unwrap_or(seq)), time);
         Ok(())
