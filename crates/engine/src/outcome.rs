@@ -272,6 +272,17 @@ pub enum Event {
         reason: String,
         /// Whether it is for the user to decide: only somebody unknown vouches for the group's present members.
         doubtful: bool,
+        /// Whose GroupInfo it is that does not do, where that is certain: it is signed by that member.
+        signer: Option<ClientUri>,
+    },
+    /// The commit by which this client came back was annulled, as members could not apply it. It was made by what another member left at the server
+    /// for that, which nobody outside can check: if members had no other reason, that member has left something false. This client takes
+    /// nothing of it for a while, and asks members to let it in.
+    Misled {
+        /// Who signed it.
+        by: ClientUri,
+        /// This client's commit.
+        commit: Seq,
     },
     /// We could not follow the group, and are out of it for good: our user has left it, or no member has let us in again for long. Its keys
     /// are deleted here; the others may still show this client as a member.

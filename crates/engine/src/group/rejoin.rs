@@ -38,6 +38,7 @@ use super::{
     commit::body_of,
     group_info::SealedGroupInfo,
     meanwhile::{came_and_went, roster},
+    misled::Signed,
     place::ChannelEnd,
     refresh::Refreshed,
     reinit,
@@ -51,7 +52,7 @@ use crate::{
     invitation::TreeFetch,
     mls_client::{MlsError, MlsGroup, leaf_extensions, random, suite},
     outcome::{Event, Rejection},
-    record,
+    record::{self, Text},
     stores::GroupRows,
 };
 
@@ -75,12 +76,19 @@ pub enum RejoinError {
         /// That of the channel.
         current: Epoch,
     },
-    /// It does not open: the group seed was renewed since, or it was sealed wrongly. Only a member can help.
+    /// It does not open. Who was locked out by a removal is not served it: so it was sealed wrongly, or changed, or this client followed
+    /// another branch of the group. Only a member can help.
     #[error(
-        "the GroupInfo does not open: somebody was removed since this client lost the group, or it is damaged, and only a member can let \
-         this client in"
+        "the GroupInfo does not open by what this client knows: who made the newest commit sealed it wrongly, the server changed it, or this \
+         client was shown another log; only a member can let this client in"
     )]
     Sealed,
+    /// What its signer left before led to a commit that members could not apply. Only a member can help.
+    #[error(
+        "the GroupInfo is {0}'s, and members could not apply the commit by which this client came back by what {0} had left before: only a \
+         member can let this client in"
+    )]
+    Misled(ClientUri),
     /// It does not decode, or is another group's.
     #[error("the GroupInfo or the tree is damaged: {0}")]
     Damaged(String),
@@ -120,6 +128,8 @@ pub struct WayBack {
     info: MlsMessage,
     /// In private groups.
     sealed: Option<SealedGroupInfo>,
+    /// Its hash as it was served.
+    word: Hash,
 }
 
 impl std::fmt::Debug for WayBack {
@@ -155,6 +165,9 @@ struct Next {
     tree_key_epoch: Epoch,
     tree_key: [u8; 32],
     strangers: bool,
+    /// Who signed the GroupInfo, and its hash as it was served.
+    signer: Text,
+    word: Hash,
     /// Whether our leaf had another signature key.
     rekeyed: bool,
 }
@@ -283,7 +296,7 @@ impl Group {
             }
             return Err(RejoinError::Epoch { given: epoch, current });
         }
-        Ok(WayBack { epoch, info, sealed })
+        Ok(WayBack { epoch, info, sealed, word })
     }
 
     /// Makes the commit by which we come back, as an intent that the next submissions carry out. `approved`: the user has
@@ -313,25 +326,34 @@ impl Group {
         if keys.root() != newest_root(&current) {
             return Err(RejoinError::Contradicts("its tree is not the one that the channel's commit announced".into()));
         }
-        let strangers = self.vouched(way, &members, approved)?;
+        let (strangers, signer) = self.vouched(way, &members, approved)?;
+        let signed = Signed { by: signer, word: way.word };
+        self.check_signer(&signed, now)?;
         let own = members.get(&self.account.client).ok_or(RejoinError::NoMember)?;
         // Members refuse it.
         if self.account.certified_from().is_none_or(|from| from < own.certified) {
             return Err(RejoinError::Outdated);
         }
-        let (prepared, channel_key) = self.outside_commit(way, tree, &exported, &keys, own, strangers)?;
+        let made = self.outside_commit(way, tree, &exported, &keys, own, (strangers, &signed));
+        let (prepared, channel_key) = made.map_err(|error| match error {
+            // MLS may have refused the signature.
+            RejoinError::Mls(reason) => {
+                RejoinError::Mls(format!("{reason} (the GroupInfo says to be signed by {})", signed.by))
+            }
+            error => error,
+        })?;
         self.channel_keys.push(channel_key);
         Ok(self.wish_prepared(Wish::Rejoin, prepared)?)
     }
 
     /// Compares the members with those that we knew: each that is there has the same identity key. In a private group nobody was
-    /// removed since, or the GroupInfo would not have opened: so all must be there. Gives whether there are new ones.
+    /// removed since, or the GroupInfo would not have opened: so all must be there. Gives whether there are new ones, and who signed it.
     fn vouched(
         &self,
         way: &WayBack,
         members: &BTreeMap<ClientUri, InTree>,
         approved: bool,
-    ) -> Result<bool, RejoinError> {
+    ) -> Result<(bool, ClientUri), RejoinError> {
         let known = members_of(&self.mls.export_tree())?;
         for (client, before) in &known {
             match members.get(client) {
@@ -354,7 +376,7 @@ impl Group {
         if !known.contains_key(signer) && !approved {
             return Err(RejoinError::Doubtful(signer.clone()));
         }
-        Ok(strangers)
+        Ok((strangers, signer.clone()))
     }
 
     /// Builds the commit and its bundle.
@@ -365,7 +387,7 @@ impl Group {
         exported: &[u8],
         keys: &KeyTree,
         own: &InTree,
-        strangers: bool,
+        (strangers, signed): (bool, &Signed),
     ) -> Result<(Prepared, SigningKey), RejoinError> {
         let provider = suite(self.mls.cipher_suite())?;
         let channel = self.profile.channel;
@@ -441,6 +463,8 @@ impl Group {
             tree_key_epoch: tree_key.0,
             tree_key: *tree_key.1,
             strangers,
+            signer: Text::new(&signed.by),
+            word: signed.word,
             rekeyed: own.signature_key != self.account.signature_key.verifying_key().to_bytes(),
         };
         let secrets = record::encode(&secrets);
@@ -542,6 +566,9 @@ impl Group {
         self.came_by.push(hash);
         self.forget_ways();
         self.joined_at = Some(seq);
+        if let (true, Ok(by)) = (stays_open, next.signer.parse()) {
+            self.came_by_word(seq, Signed { by, word: next.word });
+        }
         if next.strangers {
             self.last_added = began;
             // Epochs of a branch that is not the group may count further: whose members its writer saw, it does not know.

@@ -75,6 +75,11 @@ impl Rests {
         self.until(wish).map_or(due, |until| due.max(until))
     }
 
+    /// The time, as far as we were told.
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Takes note of an entry's time.
     pub(super) fn saw(&mut self, time: Timestamp) {
         self.now = self.now.max(time);

@@ -335,6 +335,7 @@ impl Group {
         self.forget_states(done);
         self.drop_verdicts(&[commit]);
         self.refresh_settled(commit);
+        self.way_settled(commit);
         if self.removed_at == Some(commit) {
             self.removed_at = None;
         }
@@ -374,6 +375,7 @@ impl Group {
             self.note_annulment(*first, epoch);
             events.push(Event::Annulled { commit: *first, epoch });
             self.refresh_annulled(*first);
+            self.way_annulled(*first, self.rests.now(), events);
             self.forget_void_answers();
             self.forget_present(epoch);
             self.gap_annulled(*first);
