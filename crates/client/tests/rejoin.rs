@@ -21,13 +21,19 @@ async fn until(client: &mut Client, wanted: impl Fn(&Event) -> bool) {
     tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
 }
 
-/// Has the account in a store believe other issuers. Gives those that it believed.
-fn believe(store: &mut SharedStore, issuers: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+/// Has the account in a store believe no issuers.
+fn forget_issuers(store: &mut SharedStore) {
     let row = store.get(Room::ACCOUNT, Account::KEY).unwrap().unwrap();
     let mut account = Account::from_row(&row).unwrap();
-    let before = std::mem::replace(&mut account.issuers, issuers);
+    account.issuers.clear();
     store.apply(&[account.to_write()]).unwrap();
-    before
+}
+
+/// A client that finds no Authentication Service: it learns of no issuer.
+fn unlearning(world: &World, store: &SharedStore) -> Client {
+    let mut client = Client::over(Box::new(store.clone()), &world.services_unauthenticated()).unwrap();
+    client.set_deadline(Duration::from_secs(3));
+    client
 }
 
 /// Everything that a server's disk has of channels, with the table. KeyPackages, which name their clients, are the directory's, and
@@ -58,9 +64,8 @@ fn channels_on_disk(data_dir: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// A server, Alice, Carol, Bob's store with the issuers that were taken out of it, and their group. Bob cannot apply its newest commit,
-/// which stands.
-async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, Vec<Vec<u8>>, GroupUri) {
+/// A server, Alice, Carol, Bob's store, in which no issuer is believed, and their group. Bob cannot apply its newest commit, which stands.
+async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, GroupUri) {
     let world = World::whole().await;
     let (mut alice, mut carol) = (world.person("alice").await, world.person("carol").await);
     let mut store = SharedStore::default();
@@ -72,39 +77,56 @@ async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, 
         person.sync().await.unwrap();
     }
     drop(bob);
-    let issuers = believe(&mut store, Vec::new());
+    forget_issuers(&mut store);
 
     // As he believes nobody's certificates, he cannot apply a commit that adds somebody. Carol can, and says so.
     let _dave = world.person("dave").await;
     alice.add(&club, &[user("dave")]).await.unwrap();
-    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let mut bob = unlearning(&world, &store);
     assert!(has(&bob.sync().await.unwrap(), |event| matches!(event, Event::Stuck { .. })));
     until(&mut carol, |event| matches!(event, Event::Acknowledged { .. })).await;
     alice.sync().await.unwrap();
     drop(bob);
-    (world, alice, carol, store, issuers, club)
+    (world, alice, carol, store, club)
+}
+
+/// Who came and went by nobody is known whom, as the membership log has it.
+fn meanwhile(client: &Client, group: &GroupUri) -> Vec<(Membership, Vec<String>)> {
+    let log = client.membership_log(group).unwrap().into_iter();
+    let unseen = log.filter(|of| matches!(of.change, Membership::CameMeanwhile | Membership::WentMeanwhile));
+    unseen
+        .map(|of| {
+            assert!(of.by.is_none() && !of.annulled && of.epoch.is_some(), "{of:?}");
+            (of.change, of.members.iter().map(|member| member.user().name().to_owned()).collect())
+        })
+        .collect()
 }
 
 async fn comes_back(handshakes: Handshakes) {
     let private = matches!(handshakes, Handshakes::Private);
-    let (world, mut alice, mut carol, mut store, issuers, club) = Box::pin(victim(handshakes)).await;
+    let (world, mut alice, mut carol, store, club) = Box::pin(victim(handshakes)).await;
     alice.send(&club, "Bob does not hear this").await.unwrap();
-    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let mut bob = unlearning(&world, &store);
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { doubtful: false, .. })), "{events:?}");
     assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
     drop(bob);
     // Each process finds out anew; the history tells of it once.
-    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let mut bob = unlearning(&world, &store);
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::RejoinBlocked { .. })), "{events:?}");
     assert_eq!(noted(&bob, &club, "rejoin_blocked"), 1);
     let old_key = bob.group(&club).unwrap().access().unwrap().key.verifying_key().to_bytes();
     drop(bob);
-    believe(&mut store, issuers);
 
+    // Where there is somebody to ask for issuers, he needs nobody's help, nor another certificate of his own.
     let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    // He has known Dave, who came while he was away, by another identity key.
+    bob.accept_identity(&user("dave"), &[9; 32], true).unwrap();
     let events = bob.sync().await.unwrap();
+    let changed = |event: &Event| matches!(event, Event::IdentityChanged { user: of } if *of == user("dave"));
+    assert!(has(&events, changed), "{events:?}");
+    assert_eq!(meanwhile(&bob, &club), [(Membership::CameMeanwhile, vec!["dave".to_owned()])]);
     assert!(has(&events, |event| matches!(event, Event::Missed { .. })), "{events:?}");
     assert_eq!(*bob.group(&club).unwrap().status(), Status::Active);
     bob.send(&club, "here I am").await.unwrap();
@@ -152,9 +174,8 @@ async fn the_same_where_the_server_reads_the_handshakes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens() {
-    let (world, mut alice, _carol, mut store, issuers, club) = Box::pin(victim(Handshakes::Private)).await;
-    alice.remove(&club, &[user("dave")]).await.unwrap();
-    believe(&mut store, issuers);
+    let (world, mut alice, _carol, store, club) = Box::pin(victim(Handshakes::Private)).await;
+    alice.remove(&club, &[user("carol")]).await.unwrap();
     let mut bob = Client::over(Box::new(store), &world.services()).unwrap();
     tokio::join!(
         until(&mut alice, |event| matches!(event, Event::Readmitted { .. })),
@@ -163,6 +184,11 @@ async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens()
     bob.send(&club, "here I am").await.unwrap();
     until(&mut alice, |event| matches!(event, Event::Message { .. })).await;
     assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    let mut unseen = meanwhile(&bob, &club);
+    unseen.sort_by_key(|(_, who)| who.clone());
+    let who = |name: &str| vec![name.to_owned()];
+    assert_eq!(unseen, [(Membership::WentMeanwhile, who("carol")), (Membership::CameMeanwhile, who("dave"))]);
+    assert!(meanwhile(&alice, &club).is_empty(), "she has seen it all");
     world.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! Who this profile is: names, keys, certificate, inbox.
 
 use conclave_mls::{
-    credential::{IdentityBinding, Issuer, Issuers},
+    credential::{IdentityBinding, Issuer, Issuers, LeafCertificate},
     identity::signing_identity,
 };
 use conclave_names::{ChannelId, ClientUri, Seq, Timestamp};
@@ -18,6 +18,9 @@ use crate::{
     record::{self, Text},
     writes::{Room, Write},
 };
+
+/// Issuers that are believed at most.
+pub const ISSUERS_MAX: usize = 32;
 
 /// The account of one client (device) of a user.
 #[derive(Clone)]
@@ -184,16 +187,40 @@ impl Account {
         issuers
     }
 
+    /// Believes these issuers, too, whose certificates (in DER) the Authentication Service serves. Those that were believed before stay: leaves
+    /// in groups name them, which joiners judge once more. Of more than [`ISSUERS_MAX`], those go first that ended first, but none of those
+    /// that are served, nor the one that certified this client. What is no issuer's certificate is left out.
+    pub fn believe(&mut self, served: &[Vec<u8>]) {
+        let own = LeafCertificate::parse(&self.certificate).ok().map(|leaf| leaf.authority_key_id());
+        let parsed = |der: &Vec<u8>| Issuer::parse(der).ok();
+        let served: Issuers = served.iter().filter_map(parsed).collect();
+        let (mut kept, mut former) = (served.clone(), Vec::new());
+        for issuer in self.issuers.iter().filter_map(parsed) {
+            let is_served = served.for_key_id(issuer.key_id()).iter().any(|other| other.domain() == issuer.domain());
+            if is_served || own == Some(issuer.key_id()) {
+                kept.add(issuer);
+            } else {
+                former.push(issuer);
+            }
+        }
+        former.sort_by_key(|issuer| std::cmp::Reverse(issuer.not_after()));
+        former.truncate(ISSUERS_MAX.saturating_sub(kept.iter().count()));
+        for issuer in former {
+            kept.add(issuer);
+        }
+        self.issuers = kept.iter().map(|issuer| issuer.der().to_vec()).collect();
+    }
+
     /// Since when the certificate is good.
     #[must_use]
     pub fn certified_from(&self) -> Option<Timestamp> {
-        conclave_mls::credential::LeafCertificate::parse(&self.certificate).ok().map(|leaf| leaf.not_before())
+        LeafCertificate::parse(&self.certificate).ok().map(|leaf| leaf.not_before())
     }
 
     /// When the certificate should be renewed: once two thirds of its life are over.
     #[must_use]
     pub fn renew_after(&self) -> Option<Timestamp> {
-        let leaf = conclave_mls::credential::LeafCertificate::parse(&self.certificate).ok()?;
+        let leaf = LeafCertificate::parse(&self.certificate).ok()?;
         let life = leaf.not_after().0.saturating_sub(leaf.not_before().0);
         Some(Timestamp(leaf.not_before().0.saturating_add(life / 3 * 2)))
     }

@@ -196,6 +196,21 @@ pub enum Event {
         /// The epoch that began.
         epoch: Epoch,
     },
+    /// This client is back, and these were no members, or not with this identity key, when it lost the group. By whom they were added is not known.
+    CameMeanwhile {
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch in which this client is back.
+        epoch: Epoch,
+    },
+    /// This client is back, and these were members, with another identity key if they are members still, when it lost the group. By whom
+    /// they were removed is not known.
+    WentMeanwhile {
+        /// Who.
+        members: Vec<ClientUri>,
+        /// The epoch in which this client is back.
+        epoch: Epoch,
+    },
     /// A member let clients in again that could not follow the group and asked for it: their old leaves were removed, and new
     /// ones of the same clients and identity keys added.
     Readmitted {
@@ -257,6 +272,17 @@ pub enum Event {
         reason: String,
         /// Whether it is for the user to decide: only somebody unknown vouches for the group's present members.
         doubtful: bool,
+        /// Whose GroupInfo it is that does not do, where that is certain: it is signed by that member.
+        signer: Option<ClientUri>,
+    },
+    /// The commit by which this client came back was annulled, as members could not apply it. It was made by what another member left at the server
+    /// for that, which nobody outside can check: if members had no other reason, that member has left something false. This client takes
+    /// nothing of it for a while, and asks members to let it in.
+    Misled {
+        /// Who signed it.
+        by: ClientUri,
+        /// This client's commit.
+        commit: Seq,
     },
     /// We could not follow the group, and are out of it for good: our user has left it, or no member has let us in again for long. Its keys
     /// are deleted here; the others may still show this client as a member.

@@ -5,6 +5,7 @@
 mod common;
 
 use common::*;
+use conclave_authentication::CertificateAuthority;
 use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
     group::{REFRESH_MS, REFRESH_SPREAD_MS, REST_MS, REST_MS_MOST},
@@ -94,7 +95,7 @@ fn a_renewed_certificate_goes_into_the_leaf_at_once() {
 #[test]
 fn what_is_annulled_renewed_nothing() {
     let mut world = World::new();
-    let other = conclave_authentication::CertificateAuthority::generate(&domain(), NOW).unwrap();
+    let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
     let mut alice = world.person_of("alice", &world.ca, &[&world.ca, &other]);
     let mut bob = world.person("bob");
     let mut dave = world.person_of("dave", &other, &[&world.ca, &other]);
@@ -242,6 +243,78 @@ fn a_renewal_that_is_refused_for_good_is_tried_ever_more_seldom() {
     in_vain(&world, &mut alice, now.plus_ms(1000));
     let due = alice.group().refresh_due().unwrap();
     assert!(due >= now.plus_ms(REST_MS) && due <= now.plus_ms(REST_MS + 1000), "and the first is short again");
+}
+
+/// A new certificate by an authority for somebody's present key.
+fn certify(world: &World, person: &mut Person, ca: &CertificateAuthority) {
+    let mut account = person.account.clone();
+    let public = account.signature_key.verifying_key().to_bytes();
+    let (from, until) = (world.ds.now(), world.until);
+    account.certificate = ca.issue(&account.client, &public, &account.binding, from, until, random()).unwrap();
+    person.account = account.clone();
+    person.group().set_account(account);
+}
+
+#[test]
+fn a_renewal_that_members_dispute_is_tried_ever_more_seldom() {
+    let mut world = World::new();
+    let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
+    let mut alice = world.person_of("alice", &world.ca, &[&world.ca, &other]);
+    let (mut bob, mut carol) = (world.person("bob"), world.person("carol"));
+    group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol]);
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.drive_now(&mut world);
+    }
+    // Nobody else learns of the authority that renews her certificate.
+    certify(&world, &mut alice, &other);
+    let annulled =
+        |person: &Person| person.events.iter().filter(|event| matches!(event, Event::Annulled { .. })).count();
+    let (start, mut pauses) = (world.ds.now(), Vec::new());
+    while world.ds.now() < start.plus_ms(24 * HOUR) {
+        assert!(pauses.len() < 50, "the group is in dispute all the time: {pauses:?}");
+        let before = alice.group().epoch();
+        alice.drive_now(&mut world);
+        assert_eq!(alice.group().epoch(), before.next(), "it was due");
+        bob.drive_now(&mut world);
+        carol.drive_now(&mut world);
+        pass(&mut world, DISPUTE_MS + 60_001);
+        bob.say("back again");
+        bob.drive_now(&mut world);
+        carol.drive_now(&mut world);
+        alice.sync(&world.ds);
+        alice.restart();
+        assert_eq!(annulled(&alice), pauses.len() + 1, "nobody could apply it");
+        let now = world.ds.now();
+        let due = alice.group().refresh_due().unwrap();
+        assert!(due > now, "not at once");
+        alice.say("it does not keep me from speaking");
+        alice.drive_at(&mut world, now);
+        assert_eq!(alice.group().refresh_due(), Some(due));
+        pauses.push((due.0 - now.0).div_ceil(HOUR));
+        pass(&mut world, due.0.saturating_sub(now.0));
+    }
+    assert_eq!(pauses, [1, 1, 2, 4, 8, 16]);
+    assert_eq!(bob.texts().iter().filter(|text| *text == "it does not keep me from speaking").count(), 5);
+
+    // Now they learn, and her renewal stands: the next pause is a short one.
+    for person in [&mut bob, &mut carol] {
+        person.account.issuers.push(other.certificate().to_vec());
+        person.mls.identities().set_issuers(person.account.parsed_issuers());
+    }
+    let before = annulled(&alice);
+    alice.drive_now(&mut world);
+    for person in [&mut bob, &mut carol] {
+        person.drive_now(&mut world);
+    }
+    pass(&mut world, 2 * HOUR);
+    for person in [&mut bob, &mut carol, &mut alice] {
+        person.drive_now(&mut world);
+    }
+    assert_eq!(annulled(&alice), before);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
+    alice.restart();
+    certify(&world, &mut alice, &other);
+    assert!(alice.group().refresh_due().unwrap() <= world.ds.now(), "the pause is over");
 }
 
 #[test]

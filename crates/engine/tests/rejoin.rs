@@ -91,6 +91,9 @@ fn a_victim_comes_back_and_everybody_agrees() {
     cast.bob.drive_now(&mut cast.world);
     assert_eq!(*cast.bob.group().status(), Status::Active);
     assert_eq!(cast.bob.group().epoch(), Epoch(3));
+    let came = Event::CameMeanwhile { members: vec![cast.dave.account.client.clone()], epoch: Epoch(3) };
+    assert!(cast.bob.events.contains(&came), "{:?}", cast.bob.events);
+    assert!(!cast.bob.events.iter().any(|event| matches!(event, Event::WentMeanwhile { .. })));
     assert!(
         cast.bob.events.iter().any(|event| matches!(event, Event::Missed { from: Seq(2), .. })),
         "{:?}",

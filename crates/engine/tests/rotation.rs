@@ -10,7 +10,7 @@ use common::*;
 use conclave_channel::{access::ChannelKey, law::DISPUTE_MS};
 use conclave_engine::{
     account::Account,
-    group::{KnockRefused, Status, Submission},
+    group::{KnockRefused, REST_MS, Status, Submission},
     intent::Wish,
     key_packages,
     outcome::{Event, Outcome},
@@ -154,7 +154,10 @@ fn an_annulled_rotation_is_made_again_and_what_was_said_meanwhile_is_said_again(
     bob.restart();
     // He speaks by the key that the group knows, and gives it the new one.
     bob.say("as before");
-    bob.drive_now(&mut world);
+    let now = world.ds.now();
+    bob.drive_at(&mut world, now);
+    assert!(bob.group().owes_rotation(), "what members disputed is not done again at once");
+    world.ds.ahead += REST_MS;
     bob.drive_now(&mut world);
     assert!(!bob.group().owes_rotation());
     bob.say("as from now");
@@ -246,6 +249,8 @@ fn who_was_away_comes_back_with_the_new_key() {
     bob.drive_now(&mut world);
     assert_eq!(*bob.group().status(), Status::Active);
     assert!(!bob.group().owes_rotation());
+    // The log of the members is the same for all.
+    assert_eq!(key_changes(&bob), ["bob"]);
     for person in [&mut alice, &mut carol] {
         person.sync(&world.ds);
         assert_eq!(key_changes(person), ["bob"], "{:?}", person.events);

@@ -11,7 +11,7 @@ use mls_rs::{
 use mls_rs_core::{error::IntoAnyError, identity::MemberValidationContext};
 
 use crate::{
-    credential::{ClientIdentity, InvalidCredential, Issuer, Issuers, LeafCertificate, validate},
+    credential::{ClientIdentity, InvalidCredential, Issuer, Issuers, KeyId, LeafCertificate, validate},
     validated::{Validated, name_of},
 };
 
@@ -81,6 +81,8 @@ struct Believed {
     replaced: u64,
     /// What these issuers certified.
     validated: Validated,
+    /// The issuer of the last certificate that was refused because nobody here believes it.
+    missing: Option<KeyId>,
 }
 
 impl Identities {
@@ -96,6 +98,20 @@ impl Identities {
         believed.issuers = issuers;
         believed.replaced = believed.replaced.wrapping_add(1);
         believed.validated.clear();
+        believed.missing = None;
+    }
+
+    /// The issuer that the last certificate named which was refused for that alone: it is not known here, and may be learnt. None if there
+    /// was no such certificate since this was asked.
+    #[must_use]
+    pub fn take_missing(&self) -> Option<KeyId> {
+        self.believed.write().unwrap_or_else(PoisonError::into_inner).missing.take()
+    }
+
+    /// Whether there was such a certificate.
+    #[must_use]
+    pub fn is_missing_an_issuer(&self) -> bool {
+        self.believed.read().unwrap_or_else(PoisonError::into_inner).missing.is_some()
     }
 
     /// Who a leaf's signing identity is.
@@ -111,9 +127,13 @@ impl Identities {
             return Ok(known.clone());
         }
         // A refusal is told with its reason, each time anew.
-        let identity = identify(signing_identity, &believed.issuers, time)?;
+        let identity = identify(signing_identity, &believed.issuers, time);
         let judged_by = believed.replaced;
         drop(believed);
+        if let Err(IdentityError::Invalid(InvalidCredential::UnknownIssuer(issuer))) = &identity {
+            self.believed.write().unwrap_or_else(PoisonError::into_inner).missing = Some(*issuer);
+        }
+        let identity = identity?;
         let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
         // The issuers may be others by now.
         if believed.replaced == judged_by {

@@ -300,6 +300,12 @@ fn change(change: &MembershipChange) -> String {
         Membership::KeyChanged => format!("{by} changed its signature key; its identity key is the same as before"),
         Membership::Rejoined => format!("{by} came back"),
         Membership::Readmitted => format!("{by} let {members} in again"),
+        Membership::CameMeanwhile => {
+            format!("while this device was away, {members} came; by whom they were added is not known")
+        }
+        Membership::WentMeanwhile => {
+            format!("while this device was away, {members} went; by whom they were removed is not known")
+        }
         Membership::RemovedHere => format!("{by} removed this device"),
         Membership::MadeAnew => "the group was made anew; epochs and places begin again".to_owned(),
         Membership::Void => "this device's membership was annulled".to_owned(),

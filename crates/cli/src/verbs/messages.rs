@@ -152,6 +152,12 @@ fn sentence(event: &Event) -> String {
         Event::Joined { by, .. } => format!("you joined, added by {}", name(by)),
         Event::Rejoined { member, .. } => format!("{} is back", name(member)),
         Event::Readmitted { by, members, .. } => format!("{} let {} in again", name(by), names(members)),
+        Event::CameMeanwhile { members, .. } => {
+            format!("while this device was away, {} came; by whom they were added is not known", names(members))
+        }
+        Event::WentMeanwhile { members, .. } => {
+            format!("while this device was away, {} went; by whom they were removed is not known", names(members))
+        }
         Event::Knocked { members, .. } => format!("you asked {} to let you in again", names(members)),
         Event::Missed { from, to } => format!("what was said from entry {from} to {to} cannot be read here"),
         Event::GapRequested { member, messages, .. } => format!(
@@ -167,14 +173,19 @@ fn sentence(event: &Event) -> String {
             let more = if *complete { "" } else { ", and goes on" };
             format!("{} told you {messages} messages that you had missed{more}: what they say is its word", name(by))
         }
-        Event::RejoinBlocked { reason, doubtful: true } => format!(
+        Event::RejoinBlocked { reason, doubtful: true, .. } => format!(
             "the group cannot be followed, and {}; `conclave group rejoin` comes back all the same",
             clean_line(reason)
         ),
-        Event::RejoinBlocked { reason, doubtful: false } => {
+        Event::RejoinBlocked { reason, doubtful: false, .. } => {
             format!("the group cannot be followed: {}", clean_line(reason))
         }
         Event::GivenUp { reason } => format!("you are out of the group: {}", clean_line(reason)),
+        Event::Misled { by, commit } => format!(
+            "this device came back by what {0} had left at the server, and members could not apply its commit {commit}: unless they had another \
+             reason, that was false; nothing of {0} is taken for a while, and members are asked",
+            name(by)
+        ),
         Event::RemovedFromGroup { by } => format!("you were removed by {}", name(by)),
         Event::Refused { reason, .. } => format!("an entry was refused: {}", clean_line(reason)),
         Event::Stuck { reason, .. } => {

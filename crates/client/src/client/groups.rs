@@ -11,7 +11,7 @@ use conclave_engine::{
 };
 use conclave_mls::{capabilities::Capabilities, content::MessageId, crypto};
 use conclave_names::{ClientUri, Epoch, GroupUri, IdempotencyKey, UserUri};
-use conclave_protocol::v1;
+use conclave_protocol::{Code, v1};
 use futures::{StreamExt, TryStreamExt, stream};
 use mls_rs::MlsMessage;
 use serde::Serialize;
@@ -194,7 +194,16 @@ impl Client {
     ) -> Result<v1::ClaimResponse, ClientError> {
         let idempotency_key = random::<16>()?.to_vec();
         let request = v1::ClaimRequest { target, cipher_suites, idempotency_key, required };
-        Ok(self.delivery.claim(&Self::signer(&self.account), &request).await?)
+        let mut claimed = self.delivery.claim(&Self::signer(&self.account), &request).await;
+        if matches!(&claimed, Err(error) if error.code() == Some(Code::CredentialInvalid))
+            && self.is_without_issuer().await
+        {
+            self.renew_credential().await?;
+            claimed = self.delivery.claim(&Self::signer(&self.account), &request).await;
+        }
+        let answer = claimed?;
+        self.learn_issuers_of(answer.key_packages.iter().map(|claimed| claimed.key_package.as_slice())).await?;
+        Ok(answer)
     }
 
     /// Adds all clients of users, those excepted that left no keying material or lack what the group requires (R102). It needs the

@@ -76,7 +76,18 @@ impl Client {
     /// # Errors
     /// Others.
     pub(super) async fn refill_in_time(&mut self) -> Result<(), ClientError> {
-        match self.refill_key_packages().await {
+        let mut done = self.refill_key_packages().await;
+        let refused = |done: &Result<(), ClientError>| {
+            done.as_ref().is_err_and(|error| error.code() == Some(Code::CredentialInvalid))
+        };
+        if refused(&done) && self.is_without_issuer().await {
+            done = self.renew_credential().await;
+            if refused(&done) {
+                tracing::warn!("the directory has yet to learn of the issuer of this client's new certificate");
+                return Ok(());
+            }
+        }
+        match done {
             Err(error) if error.is_transient() && error.code().is_some_and(|code| code != Code::Unavailable) => {
                 tracing::warn!(%error, "the directory takes no KeyPackages now");
                 Ok(())

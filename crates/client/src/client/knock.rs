@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use conclave_engine::{
     group::{Group, KnockPost, KnockRefused, Status},
     key_packages::{self, AddressKey},
-    knock::{self, Knocked},
+    knock::{self, Knocked, KnockedError},
     writes::{Room, Write},
 };
 use conclave_mls::crypto;
@@ -205,7 +205,11 @@ impl Client {
     /// Transient ones only: it is to be tried again.
     pub(super) async fn take_knock(&mut self, entry: &[u8]) -> Result<Vec<ClientEvent>, ClientError> {
         let now = self.delivery.now();
-        let knocked = match Knocked::open(&self.mls, entry, now) {
+        let mut knocked = Knocked::open(&self.mls, entry, now);
+        if matches!(knocked, Err(KnockedError::Credential(_))) && self.learn_issuers().await? {
+            knocked = Knocked::open(&self.mls, entry, now);
+        }
+        let knocked = match knocked {
             Ok(knocked) => knocked,
             Err(error) => {
                 tracing::warn!(%error, "a knock in the inbox was dropped");

@@ -51,6 +51,11 @@ pub enum Membership {
     Rejoined,
     /// A member let others in again that had asked for it.
     Readmitted,
+    /// Who was a member when this client was back, and was none when it lost the group. By whom they were added is not known.
+    CameMeanwhile,
+    /// Who was a member when this client lost the group, and was none, or another one by its identity key, when it was back. By whom they were
+    /// removed is not known.
+    WentMeanwhile,
     /// This client was removed.
     RemovedHere,
     /// This client's membership was annulled.
@@ -73,6 +78,8 @@ fn change(group: &GroupUri, stored: &StoredMessage, event: &Value) -> Option<Mem
         "key_changed" => Membership::KeyChanged,
         "rejoined" => Membership::Rejoined,
         "readmitted" => Membership::Readmitted,
+        "came_meanwhile" => Membership::CameMeanwhile,
+        "went_meanwhile" => Membership::WentMeanwhile,
         "removed_from_group" => Membership::RemovedHere,
         "invitation_annulled" => Membership::Void,
         "succeeded" => Membership::MadeAnew,

@@ -10,6 +10,7 @@ mod given_up;
 mod groups;
 mod history;
 mod identities;
+mod issuers;
 mod keying;
 mod knock;
 mod listen;
@@ -142,6 +143,8 @@ pub struct Client {
     inbox: Option<Session>,
     /// Whether it was told that the server's clock is far from this machine's.
     clocks_told: bool,
+    /// What the Authentication Service said when an issuer was last asked for.
+    issuers_said: Option<issuers::Said>,
     /// How long a server may be silent before it is told of, in milliseconds.
     patience_ms: u64,
 }
@@ -202,6 +205,7 @@ impl Client {
             untold: Vec::new(),
             inbox: None,
             clocks_told: false,
+            issuers_said: None,
             patience_ms: SERVER_SILENT_MS,
         })
     }

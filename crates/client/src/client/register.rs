@@ -9,7 +9,7 @@ use conclave_names::{ChannelId, ClientUri, Seq, Timestamp, UserUri};
 use conclave_protocol::{Code, SigningKey, v1};
 use zeroize::Zeroizing;
 
-use super::{Client, ClientError, OpenError, Services};
+use super::{Client, ClientError, OpenError, Services, issuers::served_issuers};
 use crate::{
     store::ProfileStore,
     transport::{Signer, Transport},
@@ -239,15 +239,8 @@ pub(super) fn account_with(identity: SigningKey, client: ClientUri, now: Timesta
 
 /// Learns the issuers and has the signature key certified; the answer is judged like anybody's credential.
 pub(super) async fn certify(account: &mut Account, authentication: &Transport) -> Result<(), ClientError> {
-    let known = authentication.get_issuers().await?;
-    let mut issuers = Issuers::new();
-    for der in &known.issuers {
-        let issuer = Issuer::parse(der).map_err(|error| ClientError::Answer(error.to_string()))?;
-        if issuer.domain() != account.client.domain() {
-            return Err(ClientError::Answer("it names an issuer of another domain".into()));
-        }
-        issuers.add(issuer);
-    }
+    let served = served_issuers(authentication, account.client.domain()).await?;
+    let issuers: Issuers = served.iter().filter_map(|der| Issuer::parse(der).ok()).collect();
     let answer = authentication
         .issue_credential(
             &Signer::bare(&account.signature_key),
@@ -270,7 +263,7 @@ pub(super) async fn certify(account: &mut Account, authentication: &Transport) -
         return Err(ClientError::Answer("the certificate is for other keys or another name than asked".into()));
     }
     account.certificate = answer.certificate;
-    account.issuers = known.issuers;
+    account.believe(&served);
     Ok(())
 }
 

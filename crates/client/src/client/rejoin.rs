@@ -6,7 +6,7 @@ use conclave_engine::{
     invitation::TreeFetch,
     outcome::Event,
 };
-use conclave_names::{Epoch, GroupUri, Hash, Seq, limits};
+use conclave_names::{ClientUri, Epoch, GroupUri, Hash, Seq, limits};
 use conclave_protocol::{Code, Refusal, v1};
 
 use super::{Client, ClientError, ClientEvent};
@@ -23,6 +23,8 @@ enum Ended {
     Blocked {
         reason: String,
         doubtful: bool,
+        /// Whose GroupInfo it is.
+        signer: Option<ClientUri>,
         /// Whether not even a member could help.
         helpless: bool,
     },
@@ -34,6 +36,10 @@ impl From<RejoinError> for Ended {
             RejoinError::ReadOn | RejoinError::Epoch { .. } | RejoinError::NotNeeded => Self::ReadOn,
             error => Self::Blocked {
                 doubtful: matches!(error, RejoinError::Doubtful(_)),
+                signer: match &error {
+                    RejoinError::Misled(signer) => Some(signer.clone()),
+                    _ => None,
+                },
                 helpless: matches!(error, RejoinError::NoMember),
                 reason: error.to_string(),
             },
@@ -42,7 +48,7 @@ impl From<RejoinError> for Ended {
 }
 
 fn blocked(reason: String) -> Ended {
-    Ended::Blocked { reason, doubtful: false, helpless: false }
+    Ended::Blocked { reason, doubtful: false, signer: None, helpless: false }
 }
 
 /// What a way back needs, and the server does not give out: whether it cannot, for now or for good, or gives out nonsense, a member can help
@@ -120,11 +126,11 @@ impl Client {
             }
         }
         let still = self.group(name)?.wants_rejoin();
-        if let Some(Ended::Blocked { reason, doubtful, helpless: alone }) = ended.filter(|_| still) {
+        if let Some(Ended::Blocked { reason, doubtful, signer, helpless: alone }) = ended.filter(|_| still) {
             helpless = alone;
             // It is told once, and not at each sync.
             if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
-                let event = ClientEvent::of(name, Event::RejoinBlocked { reason, doubtful });
+                let event = ClientEvent::of(name, Event::RejoinBlocked { reason, doubtful, signer });
                 self.note(std::slice::from_ref(&event))?;
                 events.push(event);
             }
@@ -151,8 +157,8 @@ impl Client {
             Ok(served) => served,
             Err(CallError::Refused(Refusal { code: Code::AccessRefused, .. })) => {
                 self.sessions.remove(name);
-                let reason = "no key of this client opens the channel: it was removed, or what it joined by is void, or the server has lost \
-                              part of the log";
+                let reason = "no key of this client opens the channel: somebody was removed since it lost the group, be it this client or \
+                              another, or what it joined by is void, or the server has lost part of the log";
                 return Ok(Err(blocked(reason.to_owned())));
             }
             Err(error) => return not_served("GroupInfo", error.into()),
@@ -176,7 +182,10 @@ impl Client {
             Ok(tree) => tree,
             Err(error) => return not_served("tree", error),
         };
-        let begun = self.group(name)?.rejoin(&way, &tree, approved, now);
+        let mut begun = self.group(name)?.rejoin(&way, &tree, approved, now);
+        if matches!(begun, Err(RejoinError::Mls(_))) && self.learn_issuers().await? {
+            begun = self.group(name)?.rejoin(&way, &tree, approved, now);
+        }
         self.save(name)?;
         if begun == Err(RejoinError::Outdated) {
             // This profile is an older copy than the one that renewed it last.

@@ -327,7 +327,10 @@ impl Client {
         };
         let mut told = Vec::new();
         let now = self.delivery.now();
-        let joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut told);
+        let mut joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut told);
+        if matches!(joined, Err(JoinError::Refused(_))) && self.learn_issuers().await? {
+            joined = invitation.join(&self.account, &self.mls, &StoreRows(&*self.store), &tree, now, &mut told);
+        }
         match joined {
             Ok(mut group) => {
                 events.extend(self.leave_for(&mut group, &told, taken)?);
@@ -398,6 +401,8 @@ impl Client {
 
     async fn read_group(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         Box::pin(self.found(name, events)).await?;
+        // What a stream brought may have named an issuer that is not known, and is read once more.
+        self.learn_issuers().await?;
         let mut refetched = false;
         loop {
             let group = self.group(name)?;
@@ -446,6 +451,8 @@ impl Client {
             let before = self.group(name)?.position();
             events.extend(self.process(name, page.entries).await?);
             events.extend(self.audit(name).await?);
+            // Before what was refused is read once more, and judged for good.
+            self.learn_issuers().await?;
             if self.group(name)?.position() == before {
                 // What cannot be applied is read once more: it may have been changed on its way.
                 if refetched || !self.group(name)?.wants_refetch() {

@@ -96,6 +96,11 @@ impl Transport {
         Self { deadline, ..self.clone() }
     }
 
+    /// The same connection, with calls that are repeated for no longer than this, nor longer than before.
+    pub(crate) fn within(&self, most: Duration) -> Self {
+        self.with_deadline(self.deadline.min(most))
+    }
+
     /// The domain that the server speaks for, as the profile has it.
     pub fn domain(&self) -> &Domain {
         &self.domain

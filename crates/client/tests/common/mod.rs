@@ -77,6 +77,19 @@ impl World {
         Services { authentication: Some(endpoint), ..self.services() }
     }
 
+    /// The same, where no Authentication Service answers.
+    pub fn services_unauthenticated(&self) -> Services {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        self.services_with(free)
+    }
+
+    /// The authority that certifies clients is lost, and another takes its place.
+    pub async fn replace_authority(&mut self) {
+        let listen = self.stop_delivery().await;
+        std::fs::remove_dir_all(self.directories.last().unwrap().path().join("authority")).unwrap();
+        self.start_delivery(listen, |_| {}).await;
+    }
+
     pub async fn person(&self, name: &str) -> Client {
         self.person_in(Box::new(MemoryStore::new()), name).await
     }

@@ -28,6 +28,7 @@ use super::{
     commit::as_add,
     confirmed::key_of_client,
     gap::GapHeritage,
+    misled::Ways,
     row,
     standing::{Branch, Lost},
 };
@@ -190,6 +191,8 @@ pub(crate) struct Heritage {
     unread: Seq,
     /// What was asked for and not told.
     gap: GapHeritage,
+    /// By whose GroupInfos it did not come back.
+    ways: Ways,
 }
 
 /// Channel keys out of the row of [`OLD_LEAVES`].
@@ -554,9 +557,10 @@ impl Group {
         let (mut done, beginnings) = (self.take_done(), self.beginnings());
         done.retain(|_, done| done.outlives_incarnation());
         let (last_added, gap, asked_about) = (self.last_added, self.gap_heritage(), self.asked_about.take());
+        let ways = std::mem::take(&mut self.ways).outlive();
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
-        Heritage { old_leaves, asked_about, members, wishes, done, beginnings, unread, gap }
+        Heritage { old_leaves, asked_about, members, wishes, done, beginnings, unread, gap, ways }
     }
 
     /// The same from one that was removed by a commit that may yet be annulled: then the group has its leaf again, whatever added us since
@@ -572,6 +576,7 @@ impl Group {
             beginnings: Beginnings::default(),
             unread: Seq(u64::MAX),
             gap: GapHeritage::default(),
+            ways: self.ways.clone().outlive(),
         }
     }
 
@@ -597,10 +602,16 @@ impl Group {
             self.note(event, self.window.position().seq, now);
         }
         self.asked_about = heritage.asked_about;
+        self.ways = heritage.ways;
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);
         }
         self.inherit_gap(heritage.gap, heritage.unread, now);
+        for event in self.tell_meanwhile(&heritage.members) {
+            // With that we joined.
+            self.note(&event, self.window.position().seq.next(), now);
+            events.push(event);
+        }
         let to = self.window.position().seq;
         if heritage.unread <= to {
             self.tell(Event::Missed { from: heritage.unread, to }, now, events);

@@ -22,6 +22,8 @@ mod journal;
 mod knock;
 mod late;
 mod left_out;
+mod meanwhile;
+mod misled;
 mod onward;
 mod overtaken;
 mod place;
@@ -77,6 +79,7 @@ pub use given_up::UNANSWERED_MS;
 pub use journal::{MESSAGES_PER_EPOCH, STATE_MS};
 pub(crate) use knock::Heritage;
 pub use knock::{ANSWER_MS, AskError, KNOCK_MS, KnockPost, KnockRefused, knock_pause, plausible as plausible_knock};
+pub use misled::MISLED_MS;
 pub use onward::{INVITED_MS, ONWARD_MS, Onward};
 pub use place::ChannelEnd;
 pub use presence::{HEARTBEAT_MS, HEARTBEAT_MS_A_MEMBER, UNSEEN_MS};
@@ -212,6 +215,8 @@ pub struct Group {
     refreshed: refresh::Refreshed,
     /// What failed that nobody wished, and is not tried again for a while.
     rests: rest::Rests,
+    /// By whose GroupInfos we came back, or did not.
+    ways: misled::Ways,
     /// What is still to be acknowledged.
     presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.

@@ -184,6 +184,7 @@ impl Group {
         events: &mut Vec<Event>,
     ) -> Result<(EntryKind, Hash, Outcome), ProcessError> {
         self.window.expect(incoming.seq, incoming.time)?;
+        self.rests.saw(incoming.time);
         if matches!(self.status, Status::Stuck { .. }) && self.lost.is_none() {
             // What the server said was gone is here.
             self.status = Status::Active;

@@ -45,17 +45,28 @@ impl Group {
         let open = self.refreshed.commit.is_some_and(|earlier| self.ledger.find(earlier).is_some());
         let before = if open { self.refreshed.before } else { self.refreshed.at };
         self.refreshed = Refreshed { at, commit: Some(commit), before };
+        self.parents.iter_mut().filter(|parent| parent.commit == commit).for_each(|parent| parent.renews = true);
     }
 
-    /// Takes note that this commit and those after it are void.
+    /// Takes note that this commit, which members disputed, and those after it are void.
     pub(super) fn refresh_annulled(&mut self, first: Seq) {
+        if self.parents.iter().any(|parent| parent.commit == first && parent.renews) {
+            self.rest_disputed(self.window.time().max(self.read_to_end.unwrap_or(Timestamp(0))));
+        }
         if self.refreshed.commit >= Some(first) {
             self.refreshed = Refreshed::new(self.refreshed.before);
         }
     }
 
+    /// Takes note that what was committed up to this place stands.
+    pub(super) fn refresh_settled(&mut self, commit: Seq) {
+        if self.refreshed.commit.is_some_and(|own| own <= commit) {
+            self.rested_disputed();
+        }
+    }
+
     /// When our keys in this group are to be renewed: after a week, or more in large groups, and at once if our leaf
-    /// has another certificate than our account; but not for a while after it failed ([`super::REST_MS`]). None while something else
+    /// has another certificate than our account; but not for a while after it failed ([`super::REST_MS`]) or members disputed it. None while something else
     /// stands in the way, or a change of ours is under way.
     #[must_use]
     pub fn refresh_due(&self) -> Option<Timestamp> {
@@ -68,11 +79,11 @@ impl Group {
         }
         if self.leaf_is_outdated() {
             // Whatever our clock says.
-            return Some(self.rests.after(&Wish::Update, Timestamp(0)));
+            return Some(self.rests.after_disputes(Timestamp(0)));
         }
         let age = age(self.ledger.members());
         let spread = spread(&self.name, &self.account.client, REFRESH_SPREAD_MS);
-        Some(self.rests.after(&Wish::Update, self.refreshed.at.plus_ms(age.saturating_add(spread))))
+        Some(self.rests.after_disputes(self.refreshed.at.plus_ms(age.saturating_add(spread))))
     }
 
     /// The wish to renew our keys, if it is time.

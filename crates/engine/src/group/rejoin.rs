@@ -37,8 +37,11 @@ use super::{
     access::{each_member, fault},
     commit::body_of,
     group_info::SealedGroupInfo,
+    meanwhile::{came_and_went, roster},
+    misled::Signed,
     place::ChannelEnd,
     refresh::Refreshed,
+    reinit,
     standing::Parent,
     submit::TO_ALL,
     tree::Known,
@@ -49,7 +52,7 @@ use crate::{
     invitation::TreeFetch,
     mls_client::{MlsError, MlsGroup, leaf_extensions, random, suite},
     outcome::{Event, Rejection},
-    record,
+    record::{self, Text},
     stores::GroupRows,
 };
 
@@ -73,12 +76,19 @@ pub enum RejoinError {
         /// That of the channel.
         current: Epoch,
     },
-    /// It does not open: the group seed was renewed since, or it was sealed wrongly. Only a member can help.
+    /// It does not open. Who was locked out by a removal is not served it: so it was sealed wrongly, or changed, or this client followed
+    /// another branch of the group. Only a member can help.
     #[error(
-        "the GroupInfo does not open: somebody was removed since this client lost the group, or it is damaged, and only a member can let \
-         this client in"
+        "the GroupInfo does not open by what this client knows: who made the newest commit sealed it wrongly, the server changed it, or this \
+         client was shown another log; only a member can let this client in"
     )]
     Sealed,
+    /// What its signer left before led to a commit that members could not apply. Only a member can help.
+    #[error(
+        "the GroupInfo is {0}'s, and members could not apply the commit by which this client came back by what {0} had left before: only a \
+         member can let this client in"
+    )]
+    Misled(ClientUri),
     /// It does not decode, or is another group's.
     #[error("the GroupInfo or the tree is damaged: {0}")]
     Damaged(String),
@@ -118,6 +128,8 @@ pub struct WayBack {
     info: MlsMessage,
     /// In private groups.
     sealed: Option<SealedGroupInfo>,
+    /// Its hash as it was served.
+    word: Hash,
 }
 
 impl std::fmt::Debug for WayBack {
@@ -153,6 +165,11 @@ struct Next {
     tree_key_epoch: Epoch,
     tree_key: [u8; 32],
     strangers: bool,
+    /// Who signed the GroupInfo, and its hash as it was served.
+    signer: Text,
+    word: Hash,
+    /// Whether our leaf had another signature key.
+    rekeyed: bool,
 }
 
 impl Drop for Next {
@@ -169,6 +186,7 @@ struct InTree {
     leaf: u32,
     certified: Timestamp,
     identity_key: [u8; 32],
+    signature_key: [u8; 32],
     channel_key: ChannelKey,
 }
 
@@ -180,8 +198,9 @@ fn members_of(tree: &ExportedTree<'_>) -> Result<BTreeMap<ClientUri, InTree>, Re
             identity::read(signing_identity).map_err(|error| RejoinError::Damaged(error.to_string())).and_then(|of| {
                 let channel_key =
                     ChannelKeyExtension::of(extensions).map_err(|error| RejoinError::Damaged(error.to_string()))?;
-                let (identity_key, certified) = (of.identity_key(), of.not_before());
-                members.insert(of.client().clone(), InTree { leaf, certified, identity_key, channel_key });
+                let (identity_key, certified, signature_key) = (of.identity_key(), of.not_before(), of.signature_key());
+                let member = InTree { leaf, certified, identity_key, signature_key, channel_key };
+                members.insert(of.client().clone(), member);
                 Ok(())
             });
         read.is_ok()
@@ -277,7 +296,7 @@ impl Group {
             }
             return Err(RejoinError::Epoch { given: epoch, current });
         }
-        Ok(WayBack { epoch, info, sealed })
+        Ok(WayBack { epoch, info, sealed, word })
     }
 
     /// Makes the commit by which we come back, as an intent that the next submissions carry out. `approved`: the user has
@@ -307,25 +326,34 @@ impl Group {
         if keys.root() != newest_root(&current) {
             return Err(RejoinError::Contradicts("its tree is not the one that the channel's commit announced".into()));
         }
-        let strangers = self.vouched(way, &members, approved)?;
+        let (strangers, signer) = self.vouched(way, &members, approved)?;
+        let signed = Signed { by: signer, word: way.word };
+        self.check_signer(&signed, now)?;
         let own = members.get(&self.account.client).ok_or(RejoinError::NoMember)?;
         // Members refuse it.
         if self.account.certified_from().is_none_or(|from| from < own.certified) {
             return Err(RejoinError::Outdated);
         }
-        let (prepared, channel_key) = self.outside_commit(way, tree, &exported, &keys, own, strangers)?;
+        let made = self.outside_commit(way, tree, &exported, &keys, own, (strangers, &signed));
+        let (prepared, channel_key) = made.map_err(|error| match error {
+            // MLS may have refused the signature.
+            RejoinError::Mls(reason) => {
+                RejoinError::Mls(format!("{reason} (the GroupInfo says to be signed by {})", signed.by))
+            }
+            error => error,
+        })?;
         self.channel_keys.push(channel_key);
         Ok(self.wish_prepared(Wish::Rejoin, prepared)?)
     }
 
     /// Compares the members with those that we knew: each that is there has the same identity key. In a private group nobody was
-    /// removed since, or the GroupInfo would not have opened: so all must be there. Gives whether there are new ones.
+    /// removed since, or the GroupInfo would not have opened: so all must be there. Gives whether there are new ones, and who signed it.
     fn vouched(
         &self,
         way: &WayBack,
         members: &BTreeMap<ClientUri, InTree>,
         approved: bool,
-    ) -> Result<bool, RejoinError> {
+    ) -> Result<(bool, ClientUri), RejoinError> {
         let known = members_of(&self.mls.export_tree())?;
         for (client, before) in &known {
             match members.get(client) {
@@ -348,7 +376,7 @@ impl Group {
         if !known.contains_key(signer) && !approved {
             return Err(RejoinError::Doubtful(signer.clone()));
         }
-        Ok(strangers)
+        Ok((strangers, signer.clone()))
     }
 
     /// Builds the commit and its bundle.
@@ -359,7 +387,7 @@ impl Group {
         exported: &[u8],
         keys: &KeyTree,
         own: &InTree,
-        strangers: bool,
+        (strangers, signed): (bool, &Signed),
     ) -> Result<(Prepared, SigningKey), RejoinError> {
         let provider = suite(self.mls.cipher_suite())?;
         let channel = self.profile.channel;
@@ -435,6 +463,9 @@ impl Group {
             tree_key_epoch: tree_key.0,
             tree_key: *tree_key.1,
             strangers,
+            signer: Text::new(&signed.by),
+            word: signed.word,
+            rekeyed: own.signature_key != self.account.signature_key.verifying_key().to_bytes(),
         };
         let secrets = record::encode(&secrets);
         let bundle = Some(bundle.encode_to_vec());
@@ -514,8 +545,12 @@ impl Group {
                 proposed_at: self.proposed_at,
                 removed,
                 added,
+                renews: false,
             });
         }
+        // What does not read gives no events, and is no reason to stay away.
+        let members = |mls: &MlsGroup| reinit::members_of(&mls.export_tree()).map(roster);
+        let meanwhile = members(&self.mls).and_then(|old| Ok(came_and_went(&old, &members(&mls)?, began)));
         let place = self.own_place();
         self.mls = mls;
         self.note_own_place(&place, began);
@@ -531,6 +566,9 @@ impl Group {
         self.came_by.push(hash);
         self.forget_ways();
         self.joined_at = Some(seq);
+        if let (true, Ok(by)) = (stays_open, next.signer.parse()) {
+            self.came_by_word(seq, Signed { by, word: next.word });
+        }
         if next.strangers {
             self.last_added = began;
             // Epochs of a branch that is not the group may count further: whose members its writer saw, it does not know.
@@ -546,7 +584,12 @@ impl Group {
         self.stop_knocking();
         let from = self.lost.take().map_or(seq, |lost| lost.commit);
         self.status = Status::Active;
-        events.push(Event::Rejoined { member: self.account.client.clone(), epoch: began });
+        let member = &self.account.client;
+        events.push(Event::Rejoined { member: member.clone(), epoch: began });
+        if next.rekeyed {
+            events.push(Event::KeyChanged { member: member.clone(), epoch: began });
+        }
+        events.extend(meanwhile.unwrap_or_default());
         events.push(Event::Missed { from, to: seq });
         self.open_gap(from, Some(seq.previous().unwrap_or(seq)), time);
         Ok(())

@@ -1,4 +1,5 @@
-//! Pauses between tries of what nobody wished but the group needs, where the DS refuses it for good or it cannot be made.
+//! Pauses between tries of what nobody wished but the group needs, where the DS refuses it for good, it cannot be made, or members
+//! dispute it.
 //!
 //! Such a wish is given up like any other, and what it was for is due as before: without a pause, a client would make one commit after the
 //! other, each in vain. So it waits for a minute, and each time twice as long, up to a day; also across restarts. Once one succeeds, the
@@ -17,6 +18,12 @@ pub const REST_MS: u64 = 60_000;
 
 /// And at most, in milliseconds: a day.
 pub const REST_MS_MOST: u64 = 86_400_000;
+
+/// How many dispute pauses a renewal of our keys waits after the second one that members disputed: an hour if nothing else was agreed.
+const DISPUTED_PAUSES: u64 = 4;
+
+/// Number in the rows of renewals that members disputed. That one is ordered says nothing yet: it succeeds once it is settled.
+const DISPUTED: u8 = 4;
 
 /// A row of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
@@ -44,8 +51,9 @@ fn kind(wish: &Wish) -> Option<u8> {
     }
 }
 
-fn pause(times: u32) -> u64 {
-    REST_MS.saturating_mul(1 << times.saturating_sub(1).min(16)).min(REST_MS_MOST)
+/// After so many failures, of which each makes it twice as long.
+fn pause(first: u64, times: u32) -> u64 {
+    first.saturating_mul(1 << times.saturating_sub(1).min(16)).min(REST_MS_MOST)
 }
 
 impl Rests {
@@ -66,6 +74,22 @@ impl Rests {
     pub(super) fn after(&self, wish: &Wish, due: Timestamp) -> Timestamp {
         self.until(wish).map_or(due, |until| due.max(until))
     }
+
+    /// The time, as far as we were told.
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Takes note of an entry's time.
+    pub(super) fn saw(&mut self, time: Timestamp) {
+        self.now = self.now.max(time);
+    }
+
+    /// When our keys are renewed that are due to be.
+    pub(super) fn after_disputes(&self, due: Timestamp) -> Timestamp {
+        let due = self.after(&Wish::Update, due);
+        self.by_kind.get(&DISPUTED).map_or(due, |rest| due.max(rest.until))
+    }
 }
 
 impl Group {
@@ -83,8 +107,28 @@ impl Group {
 
     /// A wish that nobody wished failed at a time, or when we were last told one.
     pub(super) fn rest(&mut self, wish: &Wish, at: Timestamp) {
-        let Some(kind) = kind(wish) else { return };
-        let now = if self.rests.now == Timestamp(0) { at } else { self.rests.now };
+        if let Some(kind) = kind(wish) {
+            self.rest_kind(kind, at, |times| pause(REST_MS, times));
+        }
+    }
+
+    /// A commit of ours is void, as members disputed it. If it took a certificate that they do not believe into our leaf, so does the next one:
+    /// the group must not be in dispute all the time.
+    pub(super) fn rest_disputed(&mut self, at: Timestamp) {
+        let first = self.ledger.pause().ms().saturating_mul(DISPUTED_PAUSES);
+        // It may have been that nobody was there to acknowledge it.
+        self.rest_kind(DISPUTED, at, |times| if times == 1 { REST_MS } else { pause(first, times - 1) });
+    }
+
+    /// A commit of ours stands.
+    pub(super) fn rested_disputed(&mut self) {
+        if self.rests.by_kind.remove(&DISPUTED).is_some() {
+            self.touched = true;
+        }
+    }
+
+    fn rest_kind(&mut self, kind: u8, at: Timestamp, pause: impl Fn(u32) -> u64) {
+        let now = self.rests.now.max(at);
         let times = self.rests.by_kind.get(&kind).map_or(0, |rest| rest.times).saturating_add(1);
         self.rests.by_kind.insert(kind, Rest { kind, times, until: now.plus_ms(pause(times)) });
         self.touched = true;
@@ -111,7 +155,9 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_day_and_no_further() {
-        let minutes = |times| pause(times) / 60_000;
+        let minutes = |times| pause(REST_MS, times) / 60_000;
         assert_eq!([1, 2, 3, 11, 12, u32::MAX].map(minutes), [1, 2, 4, 1024, 1440, 1440]);
+        let hours = |times| pause(60 * REST_MS, times) / 3_600_000;
+        assert_eq!([1, 2, 3, 5, 6, u32::MAX].map(hours), [1, 2, 4, 16, 24, 24]);
     }
 }

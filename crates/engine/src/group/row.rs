@@ -14,6 +14,7 @@ use super::{
     hashes,
     journal::Journal,
     knock::{self, ANSWERED, KNOCKING, OLD_LEAVES},
+    misled::{Ways, WaysRow},
     overtaken::{OVERTAKEN, Overtaken},
     presence::Presence,
     prune::Past,
@@ -69,6 +70,7 @@ struct ParentRow {
     proposed_at: Option<Timestamp>,
     added: Vec<Text>,
     removed: Vec<Text>,
+    renews: bool,
 }
 
 #[derive(MlsSize, MlsEncode, MlsDecode)]
@@ -77,6 +79,7 @@ struct LostRow {
     hash: Hash,
     reason: Text,
     certain: bool,
+    told: bool,
     settled: bool,
     nacked: Option<Timestamp>,
     branch: u8,
@@ -104,6 +107,7 @@ struct Row {
     proposed_at: Option<Timestamp>,
     refreshed: Refreshed,
     rests: Vec<Rest>,
+    ways: WaysRow,
     presence: Presence,
     seeds: Vec<SeedRow>,
     tree_keys: Vec<SeedRow>,
@@ -314,6 +318,7 @@ impl Group {
                 proposed_at: parent.proposed_at,
                 added: clients(&parent.added)?,
                 removed: clients(&parent.removed)?,
+                renews: parent.renews,
             });
         }
         let mut group_rows = GroupRows { state, ..GroupRows::default() };
@@ -367,6 +372,7 @@ impl Group {
                 hash: lost.hash,
                 reason: lost.reason.parse()?,
                 certain: lost.certain,
+                told: lost.told,
                 settled: lost.settled,
                 nacked: lost.nacked,
                 branch: match lost.branch {
@@ -444,6 +450,7 @@ impl Group {
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             rests: Rests::of(&row.rests),
+            ways: Ways::of(&row.ways)?,
             presence: row.presence,
             unconfirmed,
             knocking: knocking.map(|row| record::decode(&row)).transpose()?.unwrap_or_default(),
@@ -562,6 +569,7 @@ impl Group {
             proposed_at: self.proposed_at,
             refreshed: self.refreshed,
             rests: self.rests.to_rows(),
+            ways: self.ways.to_row(),
             presence: self.presence,
             seeds: seed_rows(&self.seeds),
             tree_keys: seed_rows(&self.tree_keys),
@@ -584,6 +592,7 @@ impl Group {
                     proposed_at: parent.proposed_at,
                     added: parent.added.iter().map(Text::new).collect(),
                     removed: parent.removed.iter().map(Text::new).collect(),
+                    renews: parent.renews,
                 })
                 .collect(),
             annulments: self.annulments.clone(),
@@ -592,6 +601,7 @@ impl Group {
                 hash: lost.hash,
                 reason: Text::new(&lost.reason),
                 certain: lost.certain,
+                told: lost.told,
                 settled: lost.settled,
                 nacked: lost.nacked,
                 branch: match lost.branch {

@@ -61,6 +61,8 @@ pub(super) struct Parent {
     pub(super) removed: Vec<ClientUri>,
     /// And added, of those whom a commit had removed that was open then.
     pub(super) added: Vec<ClientUri>,
+    /// Whether it is ours, and brought new keys into our leaf.
+    pub(super) renews: bool,
 }
 
 impl Parent {
@@ -100,6 +102,8 @@ pub(super) struct Lost {
     pub(super) reason: String,
     /// Whether we were given the same again, so that our place is behind it. At first it is read once more.
     pub(super) certain: bool,
+    /// Whether it was told of: not before the shell could ask for an issuer that is not known.
+    pub(super) told: bool,
     /// Whether others could apply it: then we must rejoin.
     pub(super) settled: bool,
     /// When the DS took our word that we could not apply it.
@@ -122,6 +126,7 @@ impl Lost {
             hash,
             reason,
             certain: true,
+            told: true,
             settled: true,
             nacked: None,
             branch,
@@ -235,6 +240,7 @@ impl Group {
             proposed_at,
             added,
             removed,
+            renews: false,
         });
         Ok(())
     }
@@ -328,6 +334,8 @@ impl Group {
         self.parents = open;
         self.forget_states(done);
         self.drop_verdicts(&[commit]);
+        self.refresh_settled(commit);
+        self.way_settled(commit);
         if self.removed_at == Some(commit) {
             self.removed_at = None;
         }
@@ -367,6 +375,7 @@ impl Group {
             self.note_annulment(*first, epoch);
             events.push(Event::Annulled { commit: *first, epoch });
             self.refresh_annulled(*first);
+            self.way_annulled(*first, self.rests.now(), events);
             self.forget_void_answers();
             self.forget_present(epoch);
             self.gap_annulled(*first);
@@ -456,12 +465,15 @@ impl Group {
 
     /// Notes a commit that we cannot apply. Says whether our place moves on behind it.
     pub(super) fn lose(&mut self, commit: Seq, hash: Hash, reason: &str, events: &mut Vec<Event>) -> bool {
-        let again = self.lost.as_ref().is_some_and(|lost| lost.commit == commit && lost.hash == hash);
+        let before = self.lost.as_ref().filter(|lost| lost.commit == commit && lost.hash == hash);
+        let (again, was_told) = (before.is_some(), before.is_some_and(|lost| lost.told));
+        let told = again || !self.shared.identities.is_missing_an_issuer();
         self.lost = Some(Lost {
             commit,
             hash,
             reason: reason.to_owned(),
             certain: again,
+            told,
             settled: false,
             nacked: None,
             branch: Branch::None,
@@ -471,7 +483,7 @@ impl Group {
         });
         self.status = Status::Stuck { reason: reason.to_owned() };
         self.touched = true;
-        if !again {
+        if told && !was_told {
             events.push(Event::Stuck { seq: commit, reason: reason.to_owned() });
         }
         again
