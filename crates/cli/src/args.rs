@@ -306,10 +306,14 @@ pub(crate) enum Group {
         /// The group
         group: String,
     },
-    /// Come back into a group that this device cannot follow, also where it would have to ask you
+    /// Come back into a group that this device cannot follow
     Rejoin {
         /// The group
         group: String,
+        /// Whose word for the present members you believe, if this device has told you that only somebody unknown vouches for them: a
+        /// device (`bob/laptop` or a URI)
+        #[arg(long, value_name = "CLIENT")]
+        trust: Option<String>,
     },
     /// On a device that has lost its groups (restored, or linked again under its old name): ask your other devices, and these users, to let
     /// it into all groups that they share with it. `sync` and `listen` ask again, and others, until it is back

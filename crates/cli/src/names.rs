@@ -1,7 +1,7 @@
 //! Who and what people mean.
 
 use conclave_client::{Client, GroupSummary};
-use conclave_names::{Domain, GroupUri, UserUri};
+use conclave_names::{ClientUri, Domain, GroupUri, UserUri};
 
 use crate::error::CliError;
 
@@ -14,6 +14,17 @@ pub(crate) fn user(text: &str, own: &Domain) -> Result<UserUri, CliError> {
         Some((name, domain)) => UserUri::new(domain.parse()?, name)?,
         None => UserUri::new(own.clone(), text)?,
     })
+}
+
+/// `bob/laptop`, `bob@example.com/laptop` or `mimi://example.com/d/bob/laptop`; none if it names no device.
+pub(crate) fn device(text: &str, own: &Domain) -> Result<Option<ClientUri>, CliError> {
+    if text.starts_with("mimi://") {
+        return Ok(if text.contains("/d/") { Some(text.parse()?) } else { None });
+    }
+    match text.split_once('/') {
+        Some((name, device)) => Ok(Some(user(name, own)?.client(device)?)),
+        None => Ok(None),
+    }
 }
 
 /// A user as people write it.

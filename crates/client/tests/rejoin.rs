@@ -8,7 +8,9 @@ use std::{path::Path, time::Duration};
 
 use common::{SharedStore, World, has, noted, texts, user};
 use conclave_channel::Entry;
-use conclave_client::{Client, Event, Handshakes, Membership, Registration, Status, store::ProfileStore as _};
+use conclave_client::{
+    Client, ClientError, Event, Handshakes, Membership, Registration, Status, store::ProfileStore as _,
+};
 use conclave_engine::{account::Account, writes::Room};
 use conclave_names::GroupUri;
 
@@ -64,8 +66,8 @@ fn channels_on_disk(data_dir: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// A server, Alice, Carol, Bob's store, in which no issuer is believed, and their group. Bob cannot apply its newest commit, which stands.
-async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, GroupUri) {
+/// A server, Alice, Carol and Dave, Bob's store, in which no issuer is believed, and their group. Bob cannot apply its newest commit, which stands.
+async fn victim(handshakes: Handshakes) -> (World, [Client; 3], SharedStore, GroupUri) {
     let world = World::whole().await;
     let (mut alice, mut carol) = (world.person("alice").await, world.person("carol").await);
     let mut store = SharedStore::default();
@@ -80,14 +82,14 @@ async fn victim(handshakes: Handshakes) -> (World, Client, Client, SharedStore, 
     forget_issuers(&mut store);
 
     // As he believes nobody's certificates, he cannot apply a commit that adds somebody. Carol can, and says so.
-    let _dave = world.person("dave").await;
+    let dave = world.person("dave").await;
     alice.add(&club, &[user("dave")]).await.unwrap();
     let mut bob = unlearning(&world, &store);
     assert!(has(&bob.sync().await.unwrap(), |event| matches!(event, Event::Stuck { .. })));
     until(&mut carol, |event| matches!(event, Event::Acknowledged { .. })).await;
     alice.sync().await.unwrap();
     drop(bob);
-    (world, alice, carol, store, club)
+    (world, [alice, carol, dave], store, club)
 }
 
 /// Who came and went by nobody is known whom, as the membership log has it.
@@ -104,7 +106,7 @@ fn meanwhile(client: &Client, group: &GroupUri) -> Vec<(Membership, Vec<String>)
 
 async fn comes_back(handshakes: Handshakes) {
     let private = matches!(handshakes, Handshakes::Private);
-    let (world, mut alice, mut carol, store, club) = Box::pin(victim(handshakes)).await;
+    let (world, [mut alice, mut carol, _dave], store, club) = Box::pin(victim(handshakes)).await;
     alice.send(&club, "Bob does not hear this").await.unwrap();
     let mut bob = unlearning(&world, &store);
     let events = bob.sync().await.unwrap();
@@ -174,7 +176,7 @@ async fn the_same_where_the_server_reads_the_handshakes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_somebody_was_removed_since_a_listener_asks_a_member_who_listens() {
-    let (world, mut alice, _carol, store, club) = Box::pin(victim(Handshakes::Private)).await;
+    let (world, [mut alice, ..], store, club) = Box::pin(victim(Handshakes::Private)).await;
     alice.remove(&club, &[user("carol")]).await.unwrap();
     let mut bob = Client::over(Box::new(store), &world.services()).unwrap();
     tokio::join!(
@@ -230,5 +232,38 @@ async fn comes_back_over_a_gap(handshakes: Handshakes) {
     bob.send(&club, "here I am").await.unwrap();
     alice.sync().await.unwrap();
     assert_eq!(texts(&alice, &club).last().unwrap(), "here I am");
+    world.stop().await;
+}
+
+/// What the user believes is one member's word, not that of whoever turns up when it is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_this_client_never_knew_is_believed_by_name_only() {
+    let (world, [mut alice, mut carol, mut dave], store, club) = Box::pin(victim(Handshakes::Private)).await;
+    dave.sync().await.unwrap();
+    dave.update(&club).await.unwrap();
+    let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let events = bob.sync().await.unwrap();
+    let dave_asks = |event: &Event| matches!(event, Event::RejoinBlocked { doubtful: true, signer: Some(signer), .. } if signer == dave.client());
+    assert!(has(&events, dave_asks), "{events:?}");
+    let doubtful = |error: ClientError, who: &Client| {
+        assert!(matches!(&error, ClientError::Doubtful(signer) if signer == who.client()), "{error}");
+        assert!(error.to_string().contains("--trust"), "{error}");
+    };
+    doubtful(bob.rejoin(&club).await.unwrap_err(), &dave);
+    doubtful(bob.rejoin_trusting(&club, alice.client()).await.unwrap_err(), &dave);
+    // While the user thinks about Dave, it comes to be the word of somebody else.
+    let mut erin = world.person("erin").await;
+    dave.add(&club, &[user("erin")]).await.unwrap();
+    erin.sync().await.unwrap();
+    erin.update(&club).await.unwrap();
+    doubtful(bob.rejoin_trusting(&club, dave.client()).await.unwrap_err(), &erin);
+    assert!(matches!(bob.group(&club).unwrap().status(), Status::Stuck { .. }));
+    let events = bob.rejoin_trusting(&club, erin.client()).await.unwrap();
+    assert!(has(&events, |event| matches!(event, Event::Rejoined { .. })), "{events:?}");
+    bob.send(&club, "here I am").await.unwrap();
+    for person in [&mut alice, &mut carol, &mut dave, &mut erin] {
+        person.sync().await.unwrap();
+        assert_eq!(texts(person, &club).last().unwrap(), "here I am");
+    }
     world.stop().await;
 }

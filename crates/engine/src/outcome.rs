@@ -272,7 +272,7 @@ pub enum Event {
         reason: String,
         /// Whether it is for the user to decide: only somebody unknown vouches for the group's present members.
         doubtful: bool,
-        /// Whose GroupInfo it is that does not do, where that is certain: it is signed by that member.
+        /// Who signed the GroupInfo, where that is certain: whose word is not taken, or whom the user is to decide about.
         signer: Option<ClientUri>,
     },
     /// The commit by which this client came back was annulled, as members could not apply it. It was made by what another member left at the server

@@ -229,9 +229,13 @@ fn a_stranger_who_alone_vouches_for_the_members_is_doubted() {
     cast.dave.drive_now(&mut cast.world);
     cast.bob.sync(&cast.world.ds);
     let dave = cast.dave.account.client.clone();
-    assert_eq!(cast.bob.begin_rejoin(&cast.world, false), Err(RejoinError::Doubtful(dave)));
+    assert_eq!(cast.bob.begin_rejoin(&cast.world, false), Err(RejoinError::Doubtful(dave.clone())));
     assert!(cast.bob.group().wants_rejoin());
-    cast.bob.begin_rejoin(&cast.world, true).unwrap();
+    // Whom his user believes is asked of him by name: another does not do.
+    let erin = cast.erin.account.client.clone();
+    let doubted = Err(RejoinError::Doubtful(dave.clone()));
+    assert_eq!(cast.bob.begin_rejoin_by(&cast.world, Some(&erin)), doubted);
+    cast.bob.begin_rejoin_by(&cast.world, Some(&dave)).unwrap();
     cast.bob.drive_now(&mut cast.world);
     cast.everybody_reads();
     agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol, &mut cast.dave]);

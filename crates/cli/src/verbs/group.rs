@@ -211,10 +211,19 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
                 text
             })
         }
-        Group::Rejoin { group } => {
+        Group::Rejoin { group, trust } => {
             let group = names::group(client, &group)?;
             let lost = matches!(client.group(&group)?.status(), Status::Stuck { .. });
-            let events = client.rejoin(&group).await?;
+            let events = match &trust {
+                Some(text) => {
+                    let trusted = names::device(text, client.user().domain())?;
+                    let trusted = trusted.ok_or_else(|| {
+                        CliError::Usage(format!("{text} is no device: say which, e.g. `{text}/laptop`"))
+                    })?;
+                    client.rejoin_trusting(&group, &trusted).await?
+                }
+                None => client.rejoin(&group).await?,
+            };
             let epoch = at(client, &group)?;
             output.give(&json!({ "group": group, "epoch": epoch, "events": events }), |_| {
                 let word = if lost { "you are back" } else { "this device follows the group: nothing was to be done" };

@@ -173,10 +173,14 @@ fn sentence(event: &Event) -> String {
             let more = if *complete { "" } else { ", and goes on" };
             format!("{} told you {messages} messages that you had missed{more}: what they say is its word", name(by))
         }
-        Event::RejoinBlocked { reason, doubtful: true, .. } => format!(
-            "the group cannot be followed, and {}; `conclave group rejoin` comes back all the same",
-            clean_line(reason)
-        ),
+        Event::RejoinBlocked { reason, doubtful: true, signer } => {
+            let whom = signer.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!(
+                "the group cannot be followed, and {}; `conclave group rejoin GROUP --trust {}` comes back all the same",
+                clean_line(reason),
+                clean_line(&whom)
+            )
+        }
         Event::RejoinBlocked { reason, doubtful: false, .. } => {
             format!("the group cannot be followed: {}", clean_line(reason))
         }

@@ -33,14 +33,11 @@ pub(super) fn run(gap_fill: Option<GapFill>, context: &mut Context, output: &Out
     output.give(&json!({ "gap_fill": word }), |_| format!("gap-fill  {word}: {meaning}"))
 }
 
-/// `bob/laptop`, `bob@example.com/laptop` or `mimi://example.com/d/bob/laptop`; or a user, of whom one client asks.
+/// A device; or a user, of whom one client asks.
 fn asker(text: &str, asked: &[GapAsked], client: &Client) -> Result<ClientUri, CliError> {
     let own = client.user().domain();
-    if text.starts_with("mimi://") && text.contains("/d/") {
-        return Ok(text.parse()?);
-    }
-    if let Some((user, device)) = text.split_once('/').filter(|_| !text.starts_with("mimi://")) {
-        return Ok(names::user(user, own)?.client(device)?);
+    if let Some(client) = names::device(text, own)? {
+        return Ok(client);
     }
     let user = names::user(text, own)?;
     let mut of_user = asked.iter().filter(|asked| *asked.member.user() == user);

@@ -7,7 +7,7 @@ use conclave_engine::{
     outcome::ProcessError,
 };
 use conclave_mls::crypto::UnsupportedSuite;
-use conclave_names::{GroupUri, UserUri};
+use conclave_names::{ClientUri, GroupUri, UserUri};
 use conclave_protocol::Code;
 
 use crate::{
@@ -99,6 +99,12 @@ pub enum ClientError {
     /// A change was dropped.
     #[error("the change could not be made: {0}")]
     Dropped(String),
+    /// Only somebody whom this client did not know as a member vouches for a group's present members: the user is to decide.
+    #[error(
+        "only {0} vouches for the group's present members, and this device did not know it as a member: if you know it and want that all the \
+         same, say so by `conclave group rejoin GROUP --trust {0}`"
+    )]
+    Doubtful(ClientUri),
     /// There is nothing that a member may be told.
     #[error(transparent)]
     Fill(FillError<StoreError>),

@@ -330,7 +330,7 @@ impl Client {
             return Ok(Leaving::Left);
         }
         if self.group(group)?.wants_rejoin() {
-            let events = self.come_back(group, false).await?;
+            let events = self.come_back(group, None).await?;
             if events.iter().any(|happened| matches!(happened.event, Event::GivenUp { .. })) {
                 return Ok(Leaving::Unheard);
             }

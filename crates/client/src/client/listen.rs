@@ -237,7 +237,7 @@ impl Listener<'_> {
             return Ok(Attached::Anew);
         }
         if self.client.group(name)?.wants_rejoin() {
-            self.ready.extend(self.client.come_back(name, false).await?);
+            self.ready.extend(self.client.come_back(name, None).await?);
         }
         if self.client.is_over(name)? {
             self.channels.remove(&channel);
@@ -365,7 +365,7 @@ impl Listener<'_> {
         }
         if self.client.group(name)?.wants_rejoin() {
             // The key reads no further, and there is no other: nothing comes until this client is back.
-            let events = self.client.come_back(name, false).await?;
+            let events = self.client.come_back(name, None).await?;
             self.ready.extend(events);
             if self.client.is_over(name)? || self.client.group(name)?.wants_rejoin() {
                 return Ok(());

@@ -131,7 +131,7 @@ pub struct Client {
     groups: HashMap<GroupUri, Group>,
     sessions: HashMap<GroupUri, Session>,
     /// Why there is no way back into a group, as it was told.
-    blocked: HashMap<GroupUri, String>,
+    blocked: HashMap<GroupUri, rejoin::Blocked>,
     /// Frozen groups that do not go on.
     unable_to_go_on: HashMap<GroupUri, told::Trouble>,
     /// How the asking to be let into lost groups stands.

@@ -21,13 +21,19 @@ enum Ended {
     ReadOn,
     /// Not now, or not without somebody's help.
     Blocked {
-        reason: String,
-        doubtful: bool,
-        /// Whose GroupInfo it is.
-        signer: Option<ClientUri>,
+        by: Blocked,
         /// Whether not even a member could help.
         helpless: bool,
     },
+}
+
+/// What stands in the way back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blocked {
+    reason: String,
+    doubtful: bool,
+    /// Who signed the GroupInfo.
+    signer: Option<ClientUri>,
 }
 
 impl From<RejoinError> for Ended {
@@ -35,20 +41,22 @@ impl From<RejoinError> for Ended {
         match error {
             RejoinError::ReadOn | RejoinError::Epoch { .. } | RejoinError::NotNeeded => Self::ReadOn,
             error => Self::Blocked {
-                doubtful: matches!(error, RejoinError::Doubtful(_)),
-                signer: match &error {
-                    RejoinError::Misled(signer) => Some(signer.clone()),
-                    _ => None,
+                by: Blocked {
+                    doubtful: matches!(error, RejoinError::Doubtful(_)),
+                    signer: match &error {
+                        RejoinError::Misled(signer) | RejoinError::Doubtful(signer) => Some(signer.clone()),
+                        _ => None,
+                    },
+                    reason: error.to_string(),
                 },
                 helpless: matches!(error, RejoinError::NoMember),
-                reason: error.to_string(),
             },
         }
     }
 }
 
 fn blocked(reason: String) -> Ended {
-    Ended::Blocked { reason, doubtful: false, signer: None, helpless: false }
+    Ended::Blocked { by: Blocked { reason, doubtful: false, signer: None }, helpless: false }
 }
 
 /// What a way back needs, and the server does not give out: whether it cannot, for now or for good, or gives out nonsense, a member can help
@@ -62,33 +70,55 @@ fn not_served(what: &str, error: ClientError) -> Result<Result<(), Ended>, Clien
 }
 
 impl Client {
-    /// Takes the way back into a group that this client cannot follow any more, also where the only word for its present members is a
-    /// stranger's: call it if the user, told so by [`Event::RejoinBlocked`], wants it. What can be done without asking,
-    /// [`Client::sync`] and listeners do by themselves.
+    /// Takes the way back into a group that this client cannot follow any more, as [`Client::sync`] and listeners do by themselves, and says
+    /// what stands in the way.
     ///
     /// # Errors
+    /// [`ClientError::Doubtful`] if the only word for the group's present members is that of somebody whom this client did not know as one;
     /// [`ClientError::Dropped`] with the reason if there is no way back, also where the client was removed or has given the group up.
     pub async fn rejoin(&mut self, group: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        self.rejoin_by(group, None).await
+    }
+
+    /// The same, also by the word of this one: call it if the user, told whom to decide about by [`Event::RejoinBlocked`] or
+    /// [`ClientError::Doubtful`], wants it. If another vouches by now, the user is to be asked again.
+    ///
+    /// # Errors
+    /// As [`Client::rejoin`].
+    pub async fn rejoin_trusting(
+        &mut self,
+        group: &GroupUri,
+        client: &ClientUri,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
+        self.rejoin_by(group, Some(client)).await
+    }
+
+    async fn rejoin_by(
+        &mut self,
+        group: &GroupUri,
+        approved: Option<&ClientUri>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
         self.still_in(group)?;
         let read = self.sync_group(group).await?;
-        let back = self.come_back(group, true).await;
+        let back = self.come_back(group, approved).await;
         let events = self.joined(read, back)?;
         self.still_in(group)?;
         if self.group(group)?.wants_rejoin() {
-            let blocked = events.iter().rev().find_map(|happened| match &happened.event {
-                Event::RejoinBlocked { reason, .. } => Some(reason.clone()),
-                _ => None,
+            return Err(match self.blocked.get(group).cloned() {
+                Some(Blocked { doubtful: true, signer: Some(signer), .. }) => ClientError::Doubtful(signer),
+                Some(blocked) => ClientError::Dropped(blocked.reason),
+                None => ClientError::Dropped("others were faster".to_owned()),
             });
-            let known = || self.blocked.get(group).cloned();
-            return Err(ClientError::Dropped(
-                blocked.or_else(known).unwrap_or_else(|| "others were faster".to_owned()),
-            ));
         }
         Ok(events)
     }
 
     /// Comes back by an external commit, if that is what the group wants.
-    pub(super) async fn come_back(&mut self, name: &GroupUri, approved: bool) -> Result<Vec<ClientEvent>, ClientError> {
+    pub(super) async fn come_back(
+        &mut self,
+        name: &GroupUri,
+        approved: Option<&ClientUri>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
         let mut events = Vec::new();
         let done = self.come_back_by(name, approved, &mut events).await;
         self.told(done, events)
@@ -97,7 +127,7 @@ impl Client {
     async fn come_back_by(
         &mut self,
         name: &GroupUri,
-        approved: bool,
+        approved: Option<&ClientUri>,
         events: &mut Vec<ClientEvent>,
     ) -> Result<(), ClientError> {
         if self.is_over(name)? {
@@ -126,10 +156,11 @@ impl Client {
             }
         }
         let still = self.group(name)?.wants_rejoin();
-        if let Some(Ended::Blocked { reason, doubtful, signer, helpless: alone }) = ended.filter(|_| still) {
+        if let Some(Ended::Blocked { by, helpless: alone }) = ended.filter(|_| still) {
             helpless = alone;
             // It is told once, and not at each sync.
-            if self.blocked.insert(name.clone(), reason.clone()).as_ref() != Some(&reason) {
+            if self.blocked.insert(name.clone(), by.clone()).as_ref() != Some(&by) {
+                let Blocked { reason, doubtful, signer } = by;
                 let event = ClientEvent::of(name, Event::RejoinBlocked { reason, doubtful, signer });
                 self.note(std::slice::from_ref(&event))?;
                 events.push(event);
@@ -142,7 +173,11 @@ impl Client {
     }
 
     /// Makes the commit, and makes it durable.
-    async fn begin_rejoin(&mut self, name: &GroupUri, approved: bool) -> Result<Result<(), Ended>, ClientError> {
+    async fn begin_rejoin(
+        &mut self,
+        name: &GroupUri,
+        approved: Option<&ClientUri>,
+    ) -> Result<Result<(), Ended>, ClientError> {
         let session = self.session(name)?;
         let mut served = session.read_group_info(&v1::ReadGroupInfoRequest {}).await;
         let mut before = self.group(name)?.epoch();

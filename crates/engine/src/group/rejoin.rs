@@ -299,8 +299,8 @@ impl Group {
         Ok(WayBack { epoch, info, sealed, word })
     }
 
-    /// Makes the commit by which we come back, as an intent that the next submissions carry out. `approved`: the user has
-    /// seen a [`RejoinError::Doubtful`] and wants it all the same.
+    /// Makes the commit by which we come back, as an intent that the next submissions carry out. `approved`: whom the
+    /// user has seen named by [`RejoinError::Doubtful`], and believes all the same.
     ///
     /// # Errors
     /// Any [`RejoinError`]; nothing has changed then.
@@ -308,7 +308,7 @@ impl Group {
         &mut self,
         way: &WayBack,
         tree: &TreeFetch,
-        approved: bool,
+        approved: Option<&ClientUri>,
         now: Timestamp,
     ) -> Result<IdempotencyKey, RejoinError> {
         if !self.wants_rejoin() {
@@ -352,7 +352,7 @@ impl Group {
         &self,
         way: &WayBack,
         members: &BTreeMap<ClientUri, InTree>,
-        approved: bool,
+        approved: Option<&ClientUri>,
     ) -> Result<(bool, ClientUri), RejoinError> {
         let known = members_of(&self.mls.export_tree())?;
         for (client, before) in &known {
@@ -373,7 +373,7 @@ impl Group {
         let sender = way.info.as_group_info().map(mls_rs::group::GroupInfo::sender);
         let signer = members.iter().find(|(_, member)| Some(member.leaf) == sender).map(|(client, _)| client);
         let signer = signer.ok_or_else(|| RejoinError::Damaged("its signer is no member".into()))?;
-        if !known.contains_key(signer) && !approved {
+        if !known.contains_key(signer) && approved != Some(signer) {
             return Err(RejoinError::Doubtful(signer.clone()));
         }
         Ok((strangers, signer.clone()))

@@ -394,8 +394,17 @@ impl Person {
         panic!("the group does not come to rest");
     }
 
-    /// Makes the commit by which this member comes back, by what the DS serves.
+    /// Makes the commit by which this member comes back, by what the DS serves. `approved`: also where only somebody unknown vouches for it,
+    /// whoever that is.
     pub fn begin_rejoin(&mut self, world: &World, approved: bool) -> Result<(), RejoinError> {
+        match self.begin_rejoin_by(world, None) {
+            Err(RejoinError::Doubtful(signer)) if approved => self.begin_rejoin_by(world, Some(&signer)),
+            begun => begun,
+        }
+    }
+
+    /// The same, if who vouches for it is known, or this one.
+    pub fn begin_rejoin_by(&mut self, world: &World, approved: Option<&ClientUri>) -> Result<(), RejoinError> {
         let now = world.ds.now();
         let (epoch, group_info) = &world.ds.group_info;
         let group = self.group.as_mut().unwrap();

@@ -110,7 +110,7 @@ impl Actor {
             tree => tree?,
         };
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Ok(())) };
-        let begun = group.rejoin(&way, &tree, false, now).map(drop);
+        let begun = group.rejoin(&way, &tree, None, now).map(drop);
         self.save(around, slot)?;
         Ok(begun)
     }
