@@ -241,7 +241,7 @@ impl Listener<'_> {
             self.channels.remove(&channel);
             return Ok(Attached::Anew);
         }
-        self.ready.extend(self.client.leave_what_is_beside(name).await?);
+        self.ready.extend(Box::pin(self.client.leave_what_is_beside(name)).await?);
         if self.client.group(name)?.wants_rejoin() {
             self.ready.extend(self.client.come_back(name, false).await?);
         }
