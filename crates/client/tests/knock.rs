@@ -177,6 +177,20 @@ async fn who_was_locked_out_when_the_group_was_made_anew_is_let_into_what_it_has
     let anew = alice.current(&club).unwrap();
     assert_eq!(carol.current(&club).unwrap(), anew);
 
+    // Whoever let him in could have made any group of that room. So what he said waits, and the old group is asked on.
+    let events = bob.sync().await.unwrap();
+    assert!(events.iter().any(|happened| matches!(happened.event, Event::Joined { .. })), "{events:?}");
+    assert_eq!(bob.current(&club).unwrap(), club);
+    assert!(bob.group(&club).unwrap().wants_rejoin() && *bob.group(&anew).unwrap().status() == Status::Active);
+    bob.sync().await.unwrap();
+    for person in [&mut alice, &mut carol] {
+        person.sync().await.unwrap();
+        assert!(!texts(person, &anew).contains(&"said while he was locked out".to_owned()));
+    }
+    // The other shows that she is there, too.
+    for person in [&mut alice, &mut carol] {
+        person.send(&anew, "so am I").await.unwrap();
+    }
     let events = bob.sync().await.unwrap();
     let succeeded = |happened: &ClientEvent| happened.event == Event::Succeeded { group: anew.clone() };
     assert_eq!(events.iter().filter(|happened| succeeded(happened)).count(), 1, "{events:?}");

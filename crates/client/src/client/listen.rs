@@ -221,6 +221,11 @@ impl Listener<'_> {
         channel: ChannelId,
         entries: Vec<v1::LoggedEntry>,
     ) -> Result<Attached, ClientError> {
+        if self.client.is_over(name)? {
+            // It was left for what has become of it.
+            self.channels.remove(&channel);
+            return Ok(Attached::Still);
+        }
         let epoch = self.client.group(name)?.epoch();
         // We may have read on by ourselves meanwhile.
         let events = self.client.process_stream(name, entries).await?;
@@ -236,6 +241,7 @@ impl Listener<'_> {
             self.channels.remove(&channel);
             return Ok(Attached::Anew);
         }
+        self.ready.extend(Box::pin(self.client.leave_what_is_beside(name)).await?);
         if self.client.group(name)?.wants_rejoin() {
             self.ready.extend(self.client.come_back(name, None).await?);
         }

@@ -6,7 +6,7 @@
 
 use conclave_engine::{
     account::RecordError,
-    group::Status,
+    group::{Group, Status, beside},
     key_packages,
     writes::{Room, Write},
 };
@@ -15,7 +15,7 @@ use conclave_names::{ClientUri, GroupUri, RoomUri, UserUri};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Client, ClientError, asking::Asking};
+use super::{Client, ClientError, asking::Asking, rows::StoreRows};
 
 /// Key of the row in [`Room::ACCOUNT`] with the groups that a recovery file named, in JSON.
 const LOST: &[u8] = b"lost-groups";
@@ -66,11 +66,32 @@ impl Client {
     /// # Errors
     /// [`ClientError::Store`].
     pub fn lost_groups(&self) -> Result<Vec<LostGroup>, ClientError> {
-        let mut lost = self.named_groups()?;
         let groups = self.groups()?;
-        let back = |room: &RoomUri| groups.iter().any(|group| group.room == *room && group.status == Status::Active);
-        lost.retain(|group| !back(&group.room));
+        let mut lost = Vec::new();
+        for named in self.named_groups()? {
+            let current = self.current(&named.group)?;
+            let mut back = false;
+            for group in groups.iter().filter(|group| group.status == Status::Active && group.room == named.room) {
+                back |= group.name == current || self.is_what_became_of(&named, &group.name)?;
+            }
+            if !back {
+                lost.push(named);
+            }
+        }
         Ok(lost)
+    }
+
+    /// Whether a group of its room, in which this client is under another name, is one that it has lost: whoever made it can name any room,
+    /// so another who was in the lost one than the user who has invited us must have done something in it.
+    fn is_what_became_of(&self, lost: &LostGroup, group: &GroupUri) -> Result<bool, ClientError> {
+        let users = lost.users.iter().cloned().collect();
+        Ok(beside(&StoreRows(&*self.store), group)?.is_none_or(|beside| beside.is_shown_by(&users)))
+    }
+
+    /// Whether a group may be one that was lost, which has another name now.
+    pub(super) fn knows_as_lost(&self, next: &Group) -> Result<bool, ClientError> {
+        let named = self.named_groups()?;
+        Ok(named.iter().any(|lost| lost.room == next.profile().room && lost.group != *next.name()))
     }
 
     /// Whether a recovery file named groups, so that those in which there is something to be asked for are known.

@@ -397,17 +397,27 @@ impl Client {
                 && group.room == next.profile().room
                 && group.name != *next.name()
         };
+        let (mut writes, mut told) = (vec![taken], Vec::new());
         let mut old = None;
         if let Some(by) = by {
+            let mut beside = self.knows_as_lost(next)?;
             for stuck in self.groups()?.into_iter().filter(same_room) {
                 // One that does not load is none to leave.
-                if self.group(&stuck.name).is_ok_and(|group| group.is_continued_by(next, by)) {
+                let Ok(group) = self.group(&stuck.name) else { continue };
+                if group.is_continued_by(next, by) {
                     old = self.groups.remove(&stuck.name);
                     break;
                 }
+                if group.may_be_continued_by(next, by) {
+                    group.stay_beside(next);
+                    writes.extend(group.take_writes()?);
+                    beside = true;
+                }
+            }
+            if beside && old.is_none() {
+                next.stand_beside(by);
             }
         }
-        let (mut writes, mut told) = (vec![taken], Vec::new());
         if let Some(old) = &mut old {
             old.continued_by(next, now, &mut told);
             writes.extend(old.take_writes()?);

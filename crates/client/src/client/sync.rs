@@ -105,6 +105,7 @@ impl Client {
         events.extend(self.sync_group(name).await?);
         events.extend(self.drive(name, None).await?);
         let name = self.current(name)?;
+        events.extend(Box::pin(self.leave_what_is_beside(&name)).await?);
         events.extend(self.come_back(&name, None).await?);
         Ok(())
     }

@@ -111,6 +111,7 @@ impl Group {
     /// Begins as what a group has become.
     pub(super) fn descends_from(&mut self, old: &Self) {
         self.predecessor = Some(old.name.clone());
+        self.inherit_beside(old);
         self.lineage = old.lineage.clone();
         self.lineage.0.push(Ancestor { group: old.name.clone(), shown: old.present.keys().cloned().collect() });
         let excess = self.lineage.0.len().saturating_sub(ANCESTORS);
@@ -194,20 +195,7 @@ impl Group {
         self.lost.as_ref().is_some_and(|lost| lost.anew == Some(self.ledger.epoch()))
     }
 
-    /// Whether a group that this client was just invited to, by `by`, is what has become of this one, which it could not follow: it
-    /// is the same room, this client has asked members to be let in, and one that it knew did so.
-    #[must_use]
-    pub fn is_continued_by(&self, next: &Self, by: &ClientUri) -> bool {
-        let known = self.identity_key_of(by);
-        matches!(self.status, Status::Stuck { .. })
-            && self.name != next.name
-            && (&self.profile.room, &self.profile.hub) == (&next.profile.room, &next.profile.hub)
-            && (self.was_made_anew() || self.has_knocked())
-            && known.is_some()
-            && known == next.identity_key_of(by)
-    }
-
-    /// Leaves this group for what it has become ([`Group::is_continued_by`]): what waits goes over, but nothing is said if there
+    /// Leaves this group for what it has become ([`Group::is_continued_by`], [`Group::is_continued_beside`]): what waits goes over, but nothing is said if there
     /// are members that its writer did not know. The writes of both groups belong into one transaction.
     pub fn continued_by(&mut self, next: &mut Self, now: Timestamp, events: &mut Vec<Event>) {
         let before = members_of(&self.mls.export_tree()).unwrap_or_default();
@@ -226,6 +214,7 @@ impl Group {
             next.last_added = next.last_added.max(next.joined);
         }
         next.let_in_from(self);
+        next.end_beside();
         told.push(Event::Succeeded { group: next.name.clone() });
         for event in told {
             self.tell(event, now, events);

@@ -46,6 +46,7 @@ impl Group {
     /// A member sent something that MLS verified to be its own.
     pub(super) fn confirm_member(&mut self, client: &ClientUri) {
         self.note_present(client, self.epoch());
+        self.note_beside(client);
         if self.unconfirmed.remove(client) {
             self.writes.push(Write::Delete { room: Room::GROUP, key: key_of_client(&self.name, UNCONFIRMED, client) });
         }

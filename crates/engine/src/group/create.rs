@@ -262,6 +262,7 @@ impl Group {
             lineage: super::anew::Lineage::default(),
             ask_first: None,
             asked_about: None,
+            beside: None,
             gaps: super::gap::Gaps::default(),
             account: account.clone(),
             shared: shared.clone(),

@@ -284,7 +284,7 @@ impl Group {
     /// The channel keys that our leaf in the group may have. In a branch that is not the group we may have renewed it, which the group does not
     /// know; what let us in again may have been annulled; and where a Welcome was lost, the group has the leaf that members were
     /// asked for earlier.
-    fn leaves_to_replace(&self) -> Result<Vec<ChannelKey>, MlsError> {
+    pub(super) fn leaves_to_replace(&self) -> Result<Vec<ChannelKey>, MlsError> {
         let mut leaves = [self.former_leaves.as_slice(), &self.old_leaves].concat();
         // Those of commits on their way are among them: one may be in the log where we cannot read it.
         leaves.extend(self.channel_keys.iter().map(public));
@@ -443,6 +443,14 @@ impl Group {
         if self.joined <= self.ledger.settled() && self.status == Status::Active && !self.old_leaves.is_empty() {
             self.forget_leaves();
         }
+    }
+
+    /// Members are not to replace this leaf of ours.
+    pub(super) fn forget_leaf(&mut self, leaf: &ChannelKey) {
+        self.old_leaves.retain(|old| old != leaf);
+        let value = Zeroizing::new(self.old_leaves.iter().flat_map(|leaf| leaf.0).collect());
+        self.writes.push(Write::Put { room: Room::GROUP, key: row::key(&self.name, OLD_LEAVES), value });
+        self.touched = true;
     }
 
     /// Members are not to replace any leaf of ours.

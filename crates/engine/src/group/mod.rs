@@ -4,6 +4,9 @@ mod access;
 mod again;
 mod anew;
 mod apply;
+mod beside;
+#[cfg(test)]
+mod beside_tests;
 mod commit;
 mod confirmed;
 mod create;
@@ -69,6 +72,7 @@ use ed25519_dalek::SigningKey;
 pub use access::Access;
 pub(crate) use access::fault;
 pub use again::{DONE_BYTES, DONE_MESSAGES};
+pub use beside::{Beside, beside};
 pub use create::NewGroup;
 pub(crate) use create::Start;
 pub use early::{EARLY_BYTES, EARLY_ENTRIES, EARLY_MS};
@@ -238,6 +242,8 @@ pub struct Group {
     ask_first: Option<ClientUri>,
     /// If members let us into it while we knew another name of it: that name, until it is settled.
     asked_about: Option<GroupUri>,
+    /// If it may be what has become of another group: who vouches for that.
+    beside: Option<Beside>,
     /// Whom we have let in again, and when.
     answered: BTreeMap<ClientUri, Timestamp>,
     /// What we missed and asked for, and who else did.

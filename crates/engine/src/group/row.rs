@@ -466,6 +466,7 @@ impl Group {
             lineage: super::anew::load_lineage(rows, name)?,
             ask_first: row.ask_first.as_ref().map(Text::parse).transpose()?,
             asked_about: row.asked_about.as_ref().map(Text::parse).transpose()?,
+            beside: super::beside::beside(rows, name)?,
             answered,
             gaps: super::gap::load(rows, name)?,
             account: account.clone(),

@@ -102,6 +102,38 @@ impl Actor {
         };
         let is_one = |of: &usize| self.group(*of).is_some_and(|old| old.is_continued_by(&next, by));
         let left = (0..self.groups.len()).find(is_one);
+        if left.is_none() {
+            for old in self.groups.iter_mut().flatten() {
+                if !old.may_be_continued_by(&next, by) {
+                    continue;
+                }
+                old.stay_beside(&next);
+                next.stand_beside(by);
+                let writes = old.take_writes().map_err(Stop::violation)?;
+                around.weather.moment()?;
+                self.disk.apply(writes);
+            }
+        }
+        self.go_over(around, left, (slot, next))
+    }
+
+    /// Leaves a group for one that stood beside it and is by now shown to be what has become of it.
+    pub(super) fn leave_what_is_beside(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
+        if !self.group(slot).is_some_and(Group::stands_beside) {
+            return Ok(());
+        }
+        let Some(next) = self.groups.get_mut(slot).and_then(Option::take) else { return Ok(()) };
+        let is_one = |of: &usize| self.group(*of).is_some_and(|old| old.is_continued_beside(&next));
+        let left = (0..self.groups.len()).find(is_one);
+        self.go_over(around, left, (slot, next)).map(drop)
+    }
+
+    fn go_over(
+        &mut self,
+        around: &mut Surroundings,
+        left: Option<usize>,
+        (slot, mut next): (usize, Group),
+    ) -> Result<bool, Stop> {
         let mut told = Vec::new();
         if let Some(mut old) = left.and_then(|left| self.groups.get_mut(left)).and_then(Option::take) {
             old.continued_by(&mut next, self.now(&around.server), &mut told);

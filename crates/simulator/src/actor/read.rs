@@ -55,6 +55,7 @@ impl Actor {
         for slot in 0..around.ledger.slots.len() {
             let read = self.read_group(around, slot);
             match read.and_then(|()| self.drive(around, slot)).and_then(|()| self.come_back(around, slot)) {
+                Ok(()) => self.leave_what_is_beside(around, slot)?,
                 Err(Stop::Alarmed) => {}
                 Err(Stop::Refused(refusal)) => self.refused(around, slot, refusal)?,
                 done => done?,
