@@ -22,13 +22,13 @@ fn long_world() -> World {
 }
 
 /// Alice, and Bob, who was removed: what he would read next is gone.
-fn removed_unseen(world: &mut World) -> [Person; 2] {
+fn removed_unseen(world: &mut World) -> (Person, Person) {
     let [mut alice, mut bob, _] = trio(world);
     bob.say("never sent");
     lock_out(&mut bob);
     alice.wish(Wish::Remove { users: vec![bob.user()] });
     alice.drive_now(world);
-    [alice, bob]
+    (alice, bob)
 }
 
 fn lock_out(person: &mut Person) {
@@ -82,7 +82,7 @@ fn nothing_is_left(world: &World, person: &mut Person) {
 #[test]
 fn who_was_removed_while_it_was_locked_out_asks_for_a_month_and_then_it_is_over() {
     let mut world = long_world();
-    let [mut alice, mut bob] = removed_unseen(&mut world);
+    let (mut alice, mut bob) = removed_unseen(&mut world);
     let began = world.ds.now();
     let mut rounds = 0;
     loop {
@@ -117,7 +117,7 @@ fn who_was_removed_while_it_was_locked_out_asks_for_a_month_and_then_it_is_over(
 #[test]
 fn who_has_asked_a_few_times_only_asks_on_whatever_its_clock_says() {
     let mut world = long_world();
-    let [mut alice, mut bob] = removed_unseen(&mut world);
+    let (mut alice, mut bob) = removed_unseen(&mut world);
     assert!(!end_here(&mut bob, world.ds.now().plus_ms(100 * DAY)), "nobody was asked yet");
     // His clock is a year ahead when he asks first.
     let ahead = world.ds.ahead;
