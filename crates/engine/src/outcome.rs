@@ -311,6 +311,22 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A commit that this client could not apply and disputed is not taken back, as it says to remove members: as many of them may dispute it
+    /// without effect. It is not known whether others could apply it. This client tries to come back meanwhile, as after [`Event::Stuck`].
+    Undecided {
+        /// Which.
+        commit: Seq,
+        /// Whose it is, if that is known.
+        by: Option<ClientUri>,
+        /// How many members it says to remove.
+        removed: u32,
+        /// How many more members have to dispute it for it to be taken back, at most: this client may not be able to read that some have.
+        missing: u64,
+        /// Until when they can.
+        until: Timestamp,
+        /// Why this client could not apply it.
+        reason: String,
+    },
     /// The server no longer keeps what came after our place: we cannot follow the group, and come back as after
     /// [`Event::Stuck`]. What is gone is missed.
     PositionGone {

@@ -4,12 +4,16 @@
 mod common;
 
 use common::*;
-use conclave_channel::{Body, CommitHeader, Entry, EntryKind, LogFault, law::DISPUTE_MS};
+use conclave_channel::{
+    Body, CommitHeader, Entry, EntryKind, LogFault,
+    law::{DISPUTE_MS, SETTLED_MS},
+};
 use conclave_engine::{
     group::Status,
     outcome::{Event, ProcessError},
 };
-use conclave_names::{Epoch, Hash, Timestamp, limits};
+use conclave_names::{Epoch, Hash, Seq, Timestamp, limits};
+use conclave_protocol::v1::SubmitResponse;
 
 /// Alice says something else of the members than her commit does, and than is so.
 fn claim(world: &mut World, alice: &mut Person, removed: u32, members: u32) {
@@ -128,4 +132,61 @@ fn a_time_that_nobody_will_see_is_no_time() {
     }
     bob.sync(&world.ds);
     assert_eq!(bob.texts(), ["hello"]);
+}
+
+/// It takes more than two disputes to take back a commit that says to remove two. Who disputed it does not know whether others applied it.
+#[test]
+fn a_false_removal_that_too_few_dispute_is_told_with_its_committer_and_how_many_are_missing() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob", "carol", "dave"].map(|name| world.person(name));
+    let [alice, bob, carol, dave] = &mut people;
+    group_of(&mut world, &mut [alice, bob, carol, dave]);
+    for person in [&mut *alice, &mut *bob, &mut *carol, &mut *dave] {
+        person.drive_now(&mut world);
+    }
+    claim(&mut world, alice, 2, 2);
+    let at = world.ds.entries.last().unwrap().0;
+    // Dave is away.
+    for person in [&mut *bob, &mut *carol] {
+        person.sync(&world.ds);
+        let now = world.ds.now();
+        let nack = person.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        let reply =
+            SubmitResponse { seq: world.ds.submit(&nack).unwrap().0, time_ms: now.0, ..SubmitResponse::default() };
+        person.group().accepted(&reply);
+        person.save();
+    }
+    assert!(world.ds.ledger.as_ref().unwrap().open()[0].disputed().is_none());
+    world.ds.ahead += DISPUTE_MS + 6 * 60_000;
+    for person in [&mut *bob, &mut *carol] {
+        person.drive_now(&mut world);
+        let found = person.events.iter().find_map(|event| match event {
+            Event::Undecided { commit, by, removed, missing, until, .. } => {
+                Some((*commit, by.clone(), *removed, *missing, *until))
+            }
+            _ => None,
+        });
+        let commit = Seq(world.ds.entries.iter().position(|(time, _)| *time == at).unwrap() as u64 + 1);
+        assert_eq!(found, Some((commit, Some(alice.account.client.clone()), 2, 1, at.plus_ms(SETTLED_MS))));
+        let reason = reason(person);
+        assert!(reason.contains(&alice.account.client.to_string()) && reason.contains("1 more"), "{reason}");
+        assert!(
+            !person
+                .events
+                .iter()
+                .any(|event| matches!(event, Event::Stuck { reason, .. } if reason.contains("went on")))
+        );
+        assert!(person.group().wants_rejoin(), "it tries all the same");
+    }
+    // What it says is so: Dave comes, and it is taken back.
+    dave.drive_now(&mut world);
+    world.ds.ahead += DISPUTE_MS + 6 * 60_000;
+    dave.say("that was nothing");
+    dave.drive_now(&mut world);
+    for person in [&mut *alice, &mut *bob, &mut *carol] {
+        person.sync(&world.ds);
+        assert_eq!(*person.group().status(), Status::Active);
+        assert_eq!(person.texts(), ["that was nothing"]);
+    }
+    agree(&mut [alice, bob, carol, dave]);
 }

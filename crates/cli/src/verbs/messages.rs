@@ -195,6 +195,11 @@ fn sentence(event: &Event) -> String {
         Event::Stuck { reason, .. } => {
             format!("the group cannot be followed: {}; this device tries to come back by itself", clean_line(reason))
         }
+        Event::Undecided { commit, by, removed, missing, reason, .. } => format!(
+            "{0} says to have removed {removed} members by commit {commit}, which this device cannot apply ({1}): either others can, and this device              comes back or asks to be let in; or it is false, and is taken back if {missing} more members at most come online within a week              of it and cannot apply it either; else make a new group without {0}",
+            maybe(by),
+            clean_line(reason)
+        ),
         Event::PositionGone { reason, .. } => clean_line(reason),
         Event::NotApplied { commit, by, reason, .. } => {
             let why = reason.as_deref().map(|reason| format!(": {}", clean_line(reason))).unwrap_or_default();

@@ -250,7 +250,7 @@ impl Group {
             proposed_at: None,
             refreshed: Refreshed::new(Timestamp(0)),
             rests: super::rest::Rests::default(),
-            ways: super::misled::Ways::default(),
+            ways: Box::default(),
             presence: Presence::default(),
             unconfirmed: BTreeSet::new(),
             knocking: Knocking::default(),

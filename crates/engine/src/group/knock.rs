@@ -565,7 +565,7 @@ impl Group {
         let (mut done, beginnings) = (self.take_done(), self.beginnings());
         done.retain(|_, done| done.outlives_incarnation());
         let (last_added, gap, asked_about) = (self.last_added, self.gap_heritage(), self.asked_about.take());
-        let ways = std::mem::take(&mut self.ways).outlive();
+        let ways = std::mem::take(&mut *self.ways).outlive();
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
         Heritage { old_leaves, asked_about, members, wishes, done, beginnings, unread, gap, ways }
@@ -584,7 +584,7 @@ impl Group {
             beginnings: Beginnings::default(),
             unread: Seq(u64::MAX),
             gap: GapHeritage::default(),
-            ways: self.ways.clone().outlive(),
+            ways: (*self.ways).clone().outlive(),
         }
     }
 
@@ -610,7 +610,7 @@ impl Group {
             self.note(event, self.window.position().seq, now);
         }
         self.asked_about = heritage.asked_about;
-        self.ways = heritage.ways;
+        *self.ways = heritage.ways;
         if !heritage.old_leaves.is_empty() {
             self.remember_leaves(heritage.old_leaves);
         }

@@ -220,7 +220,7 @@ pub struct Group {
     /// What failed that nobody wished, and is not tried again for a while.
     rests: rest::Rests,
     /// By whose GroupInfos we came back, or did not.
-    ways: misled::Ways,
+    ways: Box<misled::Ways>,
     /// What is still to be acknowledged.
     presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.

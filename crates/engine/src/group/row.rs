@@ -450,7 +450,7 @@ impl Group {
             proposed_at: row.proposed_at,
             refreshed: row.refreshed,
             rests: Rests::of(&row.rests),
-            ways: Ways::of(&row.ways)?,
+            ways: Box::new(Ways::of(&row.ways)?),
             presence: row.presence,
             unconfirmed,
             knocking: knocking.map(|row| record::decode(&row)).transpose()?.unwrap_or_default(),

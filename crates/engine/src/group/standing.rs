@@ -359,7 +359,8 @@ impl Group {
                     )
                 }
                 None => format!(
-                    "other members could apply the commit that this client could not ({}): {COMES_BACK}",
+                    "the commit that this client could not apply ({}) stands, as a member acknowledged it, or too few disputed it within a week: \
+                     {COMES_BACK}",
                     lost.reason
                 ),
             };

@@ -1,6 +1,6 @@
 //! Our word about commits, and that of others: who cannot apply one disputes it, who applied it says so (`conclave_channel::verdict`).
 
-use conclave_channel::{Entry, EntryKind, Position, access::ChannelKey, verdict::Verdict};
+use conclave_channel::{Entry, EntryKind, Position, access::ChannelKey, law::SETTLED_MS, verdict::Verdict};
 use conclave_names::{IdempotencyKey, Seq, Timestamp};
 use zeroize::Zeroizing;
 
@@ -126,11 +126,37 @@ impl Group {
         }
     }
 
-    /// The DS refused to go on without the commit that we could not apply: it stands, and we must rejoin.
+    /// What there is to tell if the commit that we could not apply is open, and not disputed for all that we can read, and why we cannot
+    /// follow: others may have applied it, or too few have disputed it.
+    fn undecided(&self) -> Option<(Event, String)> {
+        let lost = self.lost.as_ref()?;
+        let (_, open) = self.ledger.find(lost.commit).filter(|(_, open)| open.disputed().is_none())?;
+        let about = |intent: &Intent| matches!(intent.wish, Wish::Nack { commit, .. } if commit == lost.commit);
+        // Ours was taken, and is not for us to read.
+        let unread = self.intents.values().any(|intent| about(intent) && intent.ordered);
+        let missing = self.ledger.nacks_missing(lost.commit)?.saturating_sub(u64::from(unread));
+        let (by, until) = (self.member_with(&open.committer), open.time.plus_ms(SETTLED_MS));
+        let who = by.as_ref().map_or_else(|| "a member".to_owned(), ToString::to_string);
+        let reason = format!(
+            "{who} says that it removed {} members, by a commit that this client could not apply ({}). Either others could apply it: {COMES_BACK}.              Or it is a false one, which is taken back if {missing} more members at most come online within a week of it and cannot apply              it either; else make a new group without {who}",
+            open.removed, lost.reason
+        );
+        let (removed, commit) = (open.removed, lost.commit);
+        Some((Event::Undecided { commit, by, removed, missing, until, reason: lost.reason.clone() }, reason))
+    }
+
+    /// The DS refused to go on without the commit that we could not apply: it stands for now, and we must rejoin.
     pub(super) fn went_on_without_us(&mut self, events: &mut Vec<Event>) {
+        let unproven = self.undecided();
         let Some(lost) = self.lost.as_mut() else { return };
         lost.settled = true;
         let seq = lost.commit;
+        if let Some((event, reason)) = unproven {
+            self.status = Status::Stuck { reason };
+            self.dirty = true;
+            self.tell(event, self.window.time(), events);
+            return;
+        }
         let reason = format!(
             "the group went on with the commit that this client could not apply ({}): {COMES_BACK}",
             lost.reason
