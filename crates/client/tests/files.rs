@@ -364,7 +364,9 @@ async fn no_file_has_a_key_that_was_used() {
     };
     let issuers = believe(Vec::new());
     alice.add(&club, &[user("dave")]).await.unwrap();
-    let mut bob = Client::over(Box::new(disk.open()), &world.services()).unwrap();
+    // Nor does he find a service that names issuers.
+    let mut bob = Client::over(Box::new(disk.open()), &world.services_unauthenticated()).unwrap();
+    bob.set_deadline(Duration::from_secs(3));
     assert!(has(&bob.sync().await.unwrap(), |event| matches!(event, Event::Stuck { .. })));
     disk.audit("while he is stuck");
     drop(bob);

@@ -54,7 +54,8 @@ parts! {
 }
 
 /// Seeds that have found something, with what they need to: seed, steps, faults in percent, and who breaks the rules.
-const FOUND: [(u64, u32, u64, Hostile); 17] = [
+const FOUND: [(u64, u32, u64, Hostile); 19] = [
+    (205, 250, 35, Hostile::Server),
     (965, 200, 20, Hostile::Members),
     (5088, 200, 20, Hostile::Server),
     (5263, 200, 20, Hostile::Server),
@@ -72,6 +73,7 @@ const FOUND: [(u64, u32, u64, Hostile); 17] = [
     (12484, 400, 20, Hostile::Server),
     (13022, 250, 35, Hostile::Server),
     (13121, 250, 35, Hostile::Server),
+    (20079, 250, 35, Hostile::Both),
 ];
 
 #[test]

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Client, ClientError, ClientEvent};
-use crate::transport::{Backoff, CallError, Event as Wire, EventStream};
+use crate::transport::{Backoff, CallError, Event as Wire, EventStream, IN_TURN, with_patience};
 
 /// Follows the groups of a client. Made by [`Client::listen`].
 pub struct Listener<'a> {
@@ -165,7 +165,8 @@ impl Listener<'_> {
             Some(Ok(Wire::Entries { channel, entries })) => self.take(channel, entries).await,
             Some(Ok(Wire::Ended { channel, .. })) => {
                 let of = self.channels.get(&channel).cloned().flatten();
-                let done = self.reattach(channel).await;
+                let patience = of.as_ref().map_or(IN_TURN, |name| self.client.patience_with(name));
+                let done = Box::pin(with_patience(patience, self.reattach(channel))).await;
                 match of {
                     Some(name) => self.confine(&name, done).await,
                     None => done,
@@ -261,7 +262,8 @@ impl Listener<'_> {
             Some(Some(name)) => {
                 // If this call is dropped half-way, the next one reads everything and attaches what is to be.
                 self.settled = false;
-                let done = self.take_of(&name, channel, entries).await;
+                let patience = self.client.patience_with(&name);
+                let done = Box::pin(with_patience(patience, self.take_of(&name, channel, entries))).await;
                 let anew = matches!(done, Ok(Attached::Anew));
                 self.confine(&name, done.map(drop)).await?;
                 self.settled = !anew;
@@ -305,7 +307,8 @@ impl Listener<'_> {
         for summary in self.client.groups()? {
             if summary.status != Status::Removed
                 && !self.client.failed.get(&summary.name).is_some_and(|failed| failed.for_good)
-                && let Err(error) = self.attach_group(&summary.name).await
+                && let patience = self.client.patience_with(&summary.name)
+                && let Err(error) = with_patience(patience, self.attach_group(&summary.name)).await
             {
                 self.confine(&summary.name, Err(error)).await?;
             }
@@ -413,6 +416,7 @@ impl Listener<'_> {
         let due = self.followed().filter(|group| self.due_in(group, now).is_some_and(|due| due <= now));
         let due = due.map(|group| group.name().clone());
         let failed = self.client.failed.iter().filter(|(_, failed)| failed.again <= now).map(|(name, _)| name.clone());
+        // Those that failed come last.
         let due: Vec<_> = due.chain(failed).collect();
         // As for entries.
         self.settled = false;

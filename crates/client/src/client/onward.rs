@@ -70,15 +70,15 @@ impl Client {
             events.extend(Box::pin(self.go_on(group)).await?);
             return Ok(Vec::new());
         }
-        let next = match self.begun(group)? {
-            Some(next) => next,
-            None => self.begin_onward(group).await?,
-        };
         let key_packages = packages.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
         let adds = |group: &Group| group.intents().any(|intent| matches!(intent.wish, Wish::Add { .. }));
-        if !key_packages.is_empty() && !adds(self.group(&next)?) {
-            self.group(&next)?.wish(Wish::Add { key_packages })?;
-            self.save(&next)?;
+        match self.begun(group)? {
+            Some(next) if !key_packages.is_empty() && !adds(self.group(&next)?) => {
+                self.group(&next)?.wish(Wish::Add { key_packages })?;
+                self.save(&next)?;
+            }
+            Some(_) => {}
+            None => self.begin_onward(group, key_packages).await?,
         }
         events.extend(Box::pin(self.carry_on(group)).await?);
         Ok(absent.into_iter().map(|(_, reason)| reason).collect())
@@ -92,17 +92,21 @@ impl Client {
         Ok(if self.groups()?.iter().any(there) { name } else { None })
     }
 
-    async fn begin_onward(&mut self, group: &GroupUri) -> Result<GroupUri, ClientError> {
+    async fn begin_onward(&mut self, group: &GroupUri, key_packages: Vec<Vec<u8>>) -> Result<(), ClientError> {
         let now = self.delivery.now();
-        let next = self.group(group)?.begin_onward(now)?;
+        let mut next = self.group(group)?.begin_onward(now)?;
         self.make_channel(&next).await?;
+        if !key_packages.is_empty() {
+            next.wish(Wish::Add { key_packages })?;
+        }
         let name = next.name().clone();
-        // That it was begun is durable first: one that was begun and is not there is begun anew.
+        // In one transaction with who is to be added: where that was lost, it would be carried on without anybody.
+        let mut writes = next.take_writes()?;
         let value = name.to_string().into_bytes().into();
-        self.store.apply(&[Write::Put { room: Room::ACCOUNT, key: key(group), value }])?;
-        self.groups.insert(name.clone(), next);
-        self.save(&name)?;
-        Ok(name)
+        writes.push(Write::Put { room: Room::ACCOUNT, key: key(group), value });
+        self.store.apply(&writes)?;
+        self.groups.insert(name, next);
+        Ok(())
     }
 
     /// Carries on what was begun: whoever is to be added is, and then that is said in the frozen group.
@@ -115,6 +119,11 @@ impl Client {
         let under_way = self.group(&next)?.intents().any(|intent| matches!(intent.wish, Wish::Add { .. }));
         let said = self.group(group)?.intents().any(|intent| intent.wish == Wish::Succeed);
         if under_way || said || self.group(group)?.onward_from().is_none_or(|from| from > now) {
+            return Ok(events);
+        }
+        let alone = self.group(&next)?.members()?.len() == 1;
+        if alone && !self.forget_kept(group)?.is_empty() {
+            // Whoever was to be had could not be added, which was told: it would leave everybody behind. Who decides again tries again.
             return Ok(events);
         }
         let Some(next) = self.groups.remove(&next) else { return Ok(events) };

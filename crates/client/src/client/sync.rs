@@ -1,5 +1,7 @@
 //! Catching up: the inbox, the groups, the keying material.
 
+use std::time::Duration;
+
 use conclave_engine::{
     group::{GroupSummary, Incoming, Known, Status, list_readable},
     invitation::{Invitation, InvitationError, JoinError, TreeFetch},
@@ -14,7 +16,7 @@ use conclave_protocol::{Code, Refusal, v1};
 use futures::{StreamExt, stream};
 
 use super::{Client, ClientError, ClientEvent, groups::opener, rows::StoreRows};
-use crate::transport::{CallError, Session, SessionOpener};
+use crate::transport::{CallError, IN_TURN, Session, SessionOpener, with_patience};
 
 /// Chunks that are fetched at the same time.
 const DOWNLOADS: usize = 8;
@@ -78,7 +80,9 @@ impl Client {
     async fn sync_all(&mut self, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         self.resume_rotation().await?;
         events.extend(self.sync_inbox().await?);
-        let listed = list_readable(&StoreRows(&*self.store))?;
+        let mut listed = list_readable(&StoreRows(&*self.store))?;
+        // Whatever those that failed the last time take now, the others do not wait for it.
+        listed.groups.sort_by_key(|group| self.failed.contains_key(&group.name));
         for summary in listed.groups {
             if summary.status != Status::Removed || summary.may_return {
                 let done = self.turn_of(&summary.name, events).await;
@@ -99,6 +103,16 @@ impl Client {
 
     /// What is to be done in one group when its turn comes.
     pub(super) async fn turn_of(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
+        let patience = self.patience_with(name);
+        Box::pin(with_patience(patience, self.take_turn(name, events))).await
+    }
+
+    /// How long what the server refuses in a group for now keeps the others waiting.
+    pub(super) fn patience_with(&self, name: &GroupUri) -> Duration {
+        if self.failed.contains_key(name) { Duration::ZERO } else { IN_TURN }
+    }
+
+    async fn take_turn(&mut self, name: &GroupUri, events: &mut Vec<ClientEvent>) -> Result<(), ClientError> {
         if self.is_over(name)? {
             return Ok(());
         }

@@ -35,6 +35,7 @@ use tonic::{
 pub use endpoint::{Endpoint, EndpointError, Ticket};
 pub use error::CallError;
 pub use retry::Backoff;
+pub(crate) use retry::{IN_TURN, with_patience};
 pub use session::{Session, SessionOpener};
 pub use signed::Signer;
 pub use stream::{Event, EventStream, StreamError};

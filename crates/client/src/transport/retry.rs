@@ -4,6 +4,8 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use conclave_protocol::Code;
+
 use super::CallError;
 
 /// The first pause, and the longest.
@@ -39,6 +41,19 @@ impl Backoff {
     }
 }
 
+/// How long what a server refuses for now is repeated in a group's turn, while other groups wait for theirs.
+pub(crate) const IN_TURN: Duration = Duration::from_secs(2);
+
+tokio::task_local! {
+    static PATIENCE: Duration;
+}
+
+/// Does something in which what the server refuses for now is repeated for so long at most. What is not heard of it at all is
+/// waited for as always.
+pub(crate) async fn with_patience<T>(patience: Duration, what: impl Future<Output = T>) -> T {
+    PATIENCE.scope(patience, what).await
+}
+
 /// Attempts a call until it succeeds, fails for good, or `limit` is over.
 pub(super) async fn retry<T, F, A>(call: &'static str, limit: Duration, mut attempt: F) -> Result<T, CallError>
 where
@@ -46,6 +61,7 @@ where
     A: Future<Output = Result<T, CallError>>,
 {
     let end = Instant::now() + limit;
+    let end_of_patience = PATIENCE.try_with(|patience| Instant::now() + *patience).unwrap_or(end);
     let mut backoff = Backoff::default();
     for attempts in 1u32.. {
         let error = match timeout_at(end, attempt()).await {
@@ -55,7 +71,11 @@ where
         };
         // What the server asks for, and something random upon it.
         let pause = backoff.next_pause() + error.retry_after();
-        if Instant::now() + pause >= end {
+        let until = match error.code() {
+            Some(Code::Internal | Code::RateLimited) => end.min(end_of_patience),
+            _ => end,
+        };
+        if Instant::now() + pause >= until {
             tracing::warn!(call, attempts, %error, "gave up");
             return Err(error);
         }

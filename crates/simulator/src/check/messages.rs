@@ -56,6 +56,12 @@ impl Scene<'_> {
             .any(|known| actor.disk.messages(&known.group.to_string()).any(|message| text_of(message) == text))
     }
 
+    /// Whether a client has a message that it had while it lived in another log: what is said again under its name stays where it was read first.
+    fn had_apart(&self, actor: &Actor, text: &str) -> bool {
+        let lived_apart = self.ledger().apart.contains_key(&(actor.index(), self.slot));
+        lived_apart && actor.disk.messages(&self.known.group.to_string()).any(|message| text_of(message) == text)
+    }
+
     /// What a client has of the group's messages, in order.
     fn history(&self, actor: &Actor) -> Vec<Read> {
         let group = self.known.group.to_string();
@@ -174,6 +180,7 @@ impl Scene<'_> {
             if self.readers(*seq)?.is_some_and(|readers| readers.contains(client))
                 && !had.contains(text.text.as_str())
                 && !self.had_before(actor, &text.text)
+                && !self.had_apart(actor, &text.text)
                 && !self.came_late(actor, *seq)
                 && !self.was_shown_too_late(actor, *seq)
             {
