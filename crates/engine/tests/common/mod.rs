@@ -28,7 +28,7 @@ use conclave_engine::{
     writes::{Room, Rows, StoredMessage, Write},
 };
 use conclave_mls::{content::MessageId, credential::IdentityBinding, crypto, welcome::InboxWelcome};
-use conclave_names::{ChannelId, Domain, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
+use conclave_names::{ChannelId, ClientUri, Domain, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp, UserUri};
 use conclave_protocol::{
     Code, Refusal, SigningKey,
     v1::{SubmitBundleRequest, SubmitRequest},
