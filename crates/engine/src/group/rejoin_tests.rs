@@ -107,7 +107,7 @@ fn members_that_are_missing_or_others_are_refused() {
     let vouched = |group: &Group, change: &dyn Fn(&mut BTreeMap<ClientUri, InTree>)| {
         let mut members = read(group);
         change(&mut members);
-        group.vouched(&way, &members, true).map(|(strangers, _)| strangers)
+        group.vouched(&way, &members, None).map(|(strangers, _)| strangers)
     };
     let other_key = |client: &ClientUri| {
         let client = client.clone();
