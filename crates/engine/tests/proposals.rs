@@ -103,3 +103,32 @@ fn damage_that_differs_each_time_ends_with_the_first_good_copy() {
     bob.sync(&world.ds);
     agree(&mut [&mut bob, &mut carol]);
 }
+
+/// The shapes of a commit that a proposal of somebody else's takes: one such, and here several (RFC 9420, section 12.4).
+#[test]
+fn what_several_propose_is_carried_out_by_one_commit() {
+    let mut world = World::new();
+    let mut people = ["alice", "bob", "carol", "dave", "erin"].map(|name| world.person(name));
+    let [alice, bob, carol, dave, erin] = &mut people;
+    group_of(&mut world, &mut [&mut *alice, &mut *bob, &mut *carol, &mut *dave, &mut *erin]);
+    for person in [&mut *alice, &mut *bob, &mut *carol, &mut *dave, &mut *erin] {
+        person.sync(&world.ds);
+    }
+    let (epoch, before) = (alice.group().epoch(), world.ds.entries.len());
+    // Neither has read what the other asks.
+    for person in [&mut *dave, &mut *erin] {
+        person.wish(Wish::Leave);
+        let asks = person.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+        person.save();
+        world.ds.submit(&asks).unwrap();
+    }
+    bob.drive_now(&mut world);
+    let kinds: Vec<_> = world.ds.entries[before..].iter().map(|(_, entry)| Entry::parse(entry).unwrap().kind).collect();
+    assert_eq!(kinds[..3], [EntryKind::Proposal, EntryKind::Proposal, EntryKind::Commit], "{kinds:?}");
+    for person in [&mut *alice, &mut *carol, &mut *dave, &mut *erin] {
+        person.sync(&world.ds);
+    }
+    assert_eq!((dave.group().status(), erin.group().status()), (&Status::Removed, &Status::Removed));
+    assert_eq!((alice.group().epoch(), alice.group().members().unwrap().len()), (epoch.next(), 3));
+    agree(&mut [alice, bob, carol]);
+}

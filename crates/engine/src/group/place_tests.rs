@@ -6,13 +6,14 @@ use conclave_channel::{
 };
 use conclave_mls::{
     components::{CommitAad, HandshakeAad},
+    rejoin::psk_id,
     seal::{Purpose, entry_context},
     tree_chunks::{self, Held, Keyed},
 };
-use conclave_names::{Hash, IdempotencyKey, Seq};
+use conclave_names::{Epoch, Hash, IdempotencyKey, Seq};
 use conclave_protocol::v1::SubmitBundleRequest;
 use ed25519_dalek::SigningKey;
-use mls_rs::group::ExportedTree;
+use mls_rs::{group::ExportedTree, psk::PreSharedKey};
 
 use super::{
     super::{
@@ -24,7 +25,7 @@ use super::{
     *,
 };
 use crate::{
-    group::{Status, Submission, SubmissionBody},
+    group::{Incoming, Status, Submission, SubmissionBody},
     intent::Wish,
     mls_client::{MlsError, MlsGroup, leaf_extensions, suite},
     outcome::{Event, Outcome, Rejection},
@@ -285,6 +286,10 @@ enum Wrong {
     RenewsSeed,
     RenewsTreeKey,
     SaysRemoval,
+    /// By the PSK of a group seed that was never in force.
+    AbsentPsk,
+    /// By another PSK of the right name.
+    OtherPsk,
 }
 
 /// Bob's commit from outside, all as it should be but for one thing.
@@ -310,7 +315,11 @@ fn from_outside(world: &World, bob: &mut Person, wrong: Wrong) -> Result<Submiss
         position: group.window.position(),
         commit: Some(CommitAad { key_root: after.root(), renews_seed, renews_tree_key }),
     };
-    let (id, secret) = group.rejoin_psk(epoch)?;
+    let (id, secret) = match (wrong, group.rejoin_psk(epoch)?) {
+        (Wrong::AbsentPsk, (_, secret)) => (psk_id(group.mls.group_id(), Epoch(epoch.0 + 7)), secret),
+        (Wrong::OtherPsk, (id, _)) => (id, PreSharedKey::new(vec![7; 32])),
+        (_, right) => right,
+    };
     let apart = group.shared.apart();
     let builder = apart
         .client(&group.account, group.mls.cipher_suite())
@@ -333,9 +342,21 @@ fn from_outside(world: &World, bob: &mut Person, wrong: Wrong) -> Result<Submiss
     Ok(Submission { intent: IdempotencyKey::new(random()), join: None, blobs, body })
 }
 
+/// What it is refused for; none if it is not.
+fn refusal_of(wrong: Wrong) -> Option<Rejection> {
+    match wrong {
+        Wrong::Nothing => None,
+        Wrong::RenewsSeed | Wrong::RenewsTreeKey | Wrong::SaysRemoval => Some(Rejection::Flags),
+        Wrong::AbsentPsk => Some(Rejection::Mls("Missing required Psk".into())),
+        Wrong::OtherPsk => Some(Rejection::Mls("invalid confirmation tag".into())),
+    }
+}
+
+/// Which leaves no trace: the genuine one still applies at its place.
 #[test]
-fn a_commit_from_outside_removes_one_leaf_and_renews_nothing() {
-    for wrong in [Wrong::Nothing, Wrong::RenewsSeed, Wrong::RenewsTreeKey, Wrong::SaysRemoval] {
+fn a_commit_from_outside_removes_one_leaf_by_the_seed_in_force_and_renews_nothing() {
+    use Wrong::{AbsentPsk, Nothing, OtherPsk, RenewsSeed, RenewsTreeKey, SaysRemoval};
+    for wrong in [Nothing, RenewsSeed, RenewsTreeKey, SaysRemoval, AbsentPsk, OtherPsk] {
         let mut world = World::new();
         let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
         let [alice, bob, carol] = &mut people;
@@ -350,17 +371,24 @@ fn a_commit_from_outside_removes_one_leaf_and_renews_nothing() {
         let place = group.window.position().seq;
         group.lost = Some(Lost::settled(place, Hash::new([0; 32]), "lost".to_owned(), Branch::None));
         group.status = Status::Stuck { reason: "lost".to_owned() };
-        let submission = from_outside(&world, bob, wrong).unwrap();
+        let forged = from_outside(&world, bob, wrong).unwrap();
+        let submission = from_outside(&world, bob, Nothing).unwrap();
         world.ds.submit(&submission).unwrap();
+        let genuine = world.ds.after(place);
         let (authenticator, epoch) = (carol.group().epoch_authenticator().unwrap(), carol.group().epoch());
-        let done = carol.sync(&world.ds);
-        let outcome = done.outcomes.last().unwrap().1.clone();
-        if wrong == Wrong::Nothing {
-            assert_eq!(outcome, Outcome::Applied);
-            assert_eq!(carol.group().epoch(), epoch.next());
-        } else {
-            assert_eq!(outcome, Outcome::NeedsRecovery(Rejection::Flags), "{wrong:?}");
+        if let Some(reason) = refusal_of(wrong) {
+            let SubmissionBody::Bundle(bundle) = forged.body else { panic!("it is a commit") };
+            let blob = forged.blobs.into_iter().next();
+            let forged = Incoming { entry: bundle.entry, blob, ..genuine[0].clone() };
+            let done = carol.group().process(&[forged]);
+            assert_eq!(done.outcomes[0].1, Outcome::NeedsRecovery(reason), "{wrong:?}");
             assert_eq!(carol.group().epoch_authenticator().unwrap(), authenticator, "{wrong:?}: nothing has changed");
         }
+        carol.group().process(&genuine);
+        carol.save();
+        carol.restart();
+        assert_eq!(carol.group().epoch(), epoch.next(), "{wrong:?}");
+        alice.sync(&world.ds);
+        agree(&mut [alice, carol]);
     }
 }
