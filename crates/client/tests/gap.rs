@@ -39,7 +39,7 @@ async fn away() -> (World, Client, Client, SharedStore, GroupUri) {
     }
     alice.update(&club).await.unwrap();
     carol.sync().await.unwrap();
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    world.forget_the_past().await;
     let mut bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
     let events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::Missed { .. })), "{events:?}");

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{SharedStore, World, has, noted, texts, user};
+use common::{SharedStore, World, chatter, has, noted, texts, user};
 use conclave_client::{Client, ClientError, Event, Leaving, Status, store::ProfileStore};
 use conclave_engine::writes::Room;
 use conclave_names::{GroupUri, Timestamp};
@@ -21,11 +21,9 @@ async fn locked_out(removed: &str) -> (World, Client, Client, SharedStore, Group
     alice.add(&club, &[user("bob"), user("erin")]).await.unwrap();
     bob.sync().await.unwrap();
     erin.sync().await.unwrap();
-    for n in 0..20 {
-        alice.send(&club, &format!("message {n}")).await.unwrap();
-    }
+    chatter(&mut alice, &club).await;
     alice.remove(&club, &[user(removed)]).await.unwrap();
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    world.forget_the_past().await;
     (world, alice, bob, store, club)
 }
 
@@ -117,11 +115,9 @@ async fn who_leaves_a_group_that_it_cannot_follow_is_out_and_the_others_are_not_
 async fn who_finds_a_way_back_leaves_like_anybody() {
     let mut world = World::whole().await;
     let (mut alice, mut bob, club) = world.pair().await;
-    for n in 0..20 {
-        alice.send(&club, &format!("message {n}")).await.unwrap();
-    }
+    chatter(&mut alice, &club).await;
     alice.update(&club).await.unwrap();
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    world.forget_the_past().await;
     assert_eq!(bob.leave(&club).await.unwrap(), Leaving::Asked);
     alice.sync().await.unwrap();
     assert!(!shows(&mut alice, &club, "bob"));

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, texts, user};
+use common::{World, chatter, texts, user};
 use conclave_client::{Client, ClientEvent, Event, Handshakes, Membership, Status};
 use conclave_names::GroupUri;
 
@@ -27,12 +27,10 @@ async fn locked_out(handshakes: Handshakes, suite: u16) -> (World, Client, Clien
     for person in [&mut bob, &mut carol, &mut erin] {
         person.sync().await.unwrap();
     }
-    for n in 0..20 {
-        alice.send(&club, &format!("message {n}")).await.unwrap();
-    }
+    chatter(&mut alice, &club).await;
     alice.remove(&club, &[user("erin")]).await.unwrap();
     carol.sync().await.unwrap();
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    world.forget_the_past().await;
     (world, alice, bob, carol, club)
 }
 
@@ -91,11 +89,9 @@ async fn let_in_again(handshakes: Handshakes, suite: u16) {
 async fn where_the_server_cannot_give_out_what_a_way_back_needs_a_member_helps() {
     let mut world = World::whole().await;
     let (mut alice, mut bob, club) = world.pair().await;
-    for n in 0..20 {
-        alice.send(&club, &format!("message {n}")).await.unwrap();
-    }
+    chatter(&mut alice, &club).await;
     alice.update(&club).await.unwrap();
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    world.forget_the_past().await;
     // A disk that has gone bad: of the tree the server answers that it failed.
     let tree = "SELECT chunks FROM ds_blobs WHERE hash IN (SELECT chunk FROM ds_tree_chunks)";
     let gone = world.database().execute(&format!("DELETE FROM ds_chunks WHERE name IN ({tree})"), ()).unwrap();

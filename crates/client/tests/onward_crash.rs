@@ -9,55 +9,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use common::{SharedStore, World, user};
-use conclave_client::{
-    Client, Status,
-    store::{ProfileStore, Row, StoreError},
-};
-use conclave_engine::writes::{Room, StoredMessage, Write};
+use common::{Dying, SharedStore, World, user};
+use conclave_client::{Client, Status};
 use conclave_server::set_ahead_for_tests;
-use zeroize::Zeroizing;
 
 const OTHER: u16 = 3;
 
 const DAY: u64 = 86_400_000;
-
-/// A store that takes so many more transactions, and then none: what was durable when the program died.
-struct Dying {
-    store: SharedStore,
-    left: Arc<AtomicUsize>,
-}
-
-impl ProfileStore for Dying {
-    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        taken.map_err(|_| StoreError::Full).and_then(|_| self.store.apply(writes))
-    }
-
-    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.store.get(room, key)
-    }
-
-    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
-        self.store.scan(room, prefix)
-    }
-
-    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.messages(group, after_seq, limit)
-    }
-
-    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.last_messages(group, limit)
-    }
-
-    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
-        self.store.message_place(group, id)
-    }
-
-    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
-        self.store.message_count(group)
-    }
-}
 
 /// Alice goes on without Carol, and dies after so many transactions. Says whether she lived.
 async fn dies_after(count: usize) -> bool {

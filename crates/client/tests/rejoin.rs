@@ -6,7 +6,7 @@ mod common;
 
 use std::{path::Path, time::Duration};
 
-use common::{SharedStore, World, has, noted, texts, user};
+use common::{SharedStore, World, chatter, has, noted, texts, user};
 use conclave_channel::Entry;
 use conclave_client::{
     Client, ClientError, Event, Handshakes, Membership, Registration, Status, store::ProfileStore as _,
@@ -211,12 +211,10 @@ async fn comes_back_over_a_gap(handshakes: Handshakes) {
     let club = alice.create_group_with("The Club", handshakes).await.unwrap();
     alice.add(&club, &[user("bob")]).await.unwrap();
     bob.sync().await.unwrap();
-    for n in 0..20 {
-        alice.send(&club, &format!("message {n}")).await.unwrap();
-    }
+    chatter(&mut alice, &club).await;
     // Nobody is removed; the newest commit's place is still there.
     alice.update(&club).await.unwrap();
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    world.forget_the_past().await;
     let mut events = bob.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::PositionGone { .. })), "{events:?}");
     // What the server of a visible group serves does not tell from where to read on: a member is asked.

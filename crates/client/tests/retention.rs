@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{World, texts, user};
+use common::{World, chatter, texts, user};
 use conclave_client::{ClientError, Event, Status};
 use conclave_names::Seq;
 
@@ -30,7 +30,7 @@ async fn who_comes_too_late_is_told_so_and_comes_back_when_added_again() {
         alice.send(&club, &sent[n]).await.unwrap();
     }
     // Maintenance runs at start. What Alice's last messages need fits, the rest does not.
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    world.forget_the_past().await;
 
     let events = bob.sync().await.unwrap();
     let told = gone(&events);
@@ -70,10 +70,8 @@ async fn a_listener_that_was_cut_off_for_too_long_is_told() {
     let club = alice.create_group("The Club").await.unwrap();
     alice.add(&club, &[user("bob")]).await.unwrap();
     bob.sync().await.unwrap();
-    for n in 0..20 {
-        alice.send(&club, &format!("message {n}")).await.unwrap();
-    }
-    world.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    chatter(&mut alice, &club).await;
+    world.forget_the_past().await;
     let mut listener = bob.listen();
     let events = listener.next().await.unwrap();
     assert_eq!(gone(&events).len(), 1, "{events:?}");

@@ -13,57 +13,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{SharedStore, World, has, noted, texts, user};
+use common::{Dying, SharedStore, World, has, noted, texts, user};
 use conclave_client::{
     Approval, Client, ClientError, Event, Handshakes, Membership, Registration, Status,
-    store::{MemoryStore, ProfileStore, Row, StoreError},
+    store::{MemoryStore, ProfileStore},
 };
-use conclave_engine::{
-    account::Account,
-    writes::{Room, StoredMessage, Write},
-};
+use conclave_engine::{account::Account, writes::Room};
 use conclave_names::GroupUri;
 use conclave_protocol::Code;
-use zeroize::Zeroizing;
-
-/// A store of a client that dies with its n-th transaction: what it says is not kept any more.
-struct Dying {
-    store: SharedStore,
-    left: Arc<AtomicUsize>,
-}
-
-impl ProfileStore for Dying {
-    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
-            return Err(StoreError::Io("the program has died".into()));
-        }
-        self.store.apply(writes)
-    }
-
-    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.store.get(room, key)
-    }
-
-    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
-        self.store.scan(room, prefix)
-    }
-
-    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.messages(group, after_seq, limit)
-    }
-
-    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.last_messages(group, limit)
-    }
-
-    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
-        self.store.message_place(group, id)
-    }
-
-    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
-        self.store.message_count(group)
-    }
-}
 
 fn account(store: &SharedStore) -> Account {
     Account::from_row(&store.get(Room::ACCOUNT, Account::KEY).unwrap().unwrap()).unwrap()

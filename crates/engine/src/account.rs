@@ -180,22 +180,16 @@ impl Account {
     /// The issuers, parsed; what does not parse was never stored.
     #[must_use]
     pub fn parsed_issuers(&self) -> Issuers {
-        let mut issuers = Issuers::new();
-        for issuer in self.issuers.iter().filter_map(|der| Issuer::parse(der).ok()) {
-            issuers.add(issuer);
-        }
-        issuers
+        self.issuers.iter().filter_map(|der| Issuer::parse(der).ok()).collect()
     }
 
-    /// Believes these issuers, too, whose certificates (in DER) the Authentication Service serves. Those that were believed before stay: leaves
+    /// Believes these issuers, too, which the Authentication Service serves. Those that were believed before stay: leaves
     /// in groups name them, which joiners judge once more. Of more than [`ISSUERS_MAX`], those go first that ended first, but none of those
-    /// that are served, nor the one that certified this client. What is no issuer's certificate is left out.
-    pub fn believe(&mut self, served: &[Vec<u8>]) {
+    /// that are served, nor the one that certified this client.
+    pub fn believe(&mut self, served: &Issuers) {
         let own = LeafCertificate::parse(&self.certificate).ok().map(|leaf| leaf.authority_key_id());
-        let parsed = |der: &Vec<u8>| Issuer::parse(der).ok();
-        let served: Issuers = served.iter().filter_map(parsed).collect();
         let (mut kept, mut former) = (served.clone(), Vec::new());
-        for issuer in self.issuers.iter().filter_map(parsed) {
+        for issuer in self.parsed_issuers().iter().cloned() {
             let is_served = served.for_key_id(issuer.key_id()).iter().any(|other| other.domain() == issuer.domain());
             if is_served || own == Some(issuer.key_id()) {
                 kept.add(issuer);

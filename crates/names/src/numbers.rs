@@ -70,4 +70,18 @@ impl Timestamp {
     pub fn plus_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
+
+    /// Whether it is less than so many milliseconds ago. A time that is yet to come, by a clock that was ahead, is not.
+    ///
+    /// ```
+    /// use conclave_names::Timestamp;
+    ///
+    /// let (since, later) = (Timestamp(1_000), Timestamp(3_000));
+    /// assert!(since.is_within_ms(2_001, later) && !since.is_within_ms(2_000, later));
+    /// assert!(!later.is_within_ms(u64::MAX, since));
+    /// ```
+    #[must_use]
+    pub fn is_within_ms(self, ms: u64, now: Self) -> bool {
+        self <= now && now < self.plus_ms(ms)
+    }
 }

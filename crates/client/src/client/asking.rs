@@ -104,7 +104,7 @@ impl Asking {
     /// Begins anew, and asks these as well from now on. Who was asked before is still known.
     fn again(&mut self, users: &[UserUri], now: Timestamp) {
         (self.since, self.rounds, self.next) = (now, 0, Some(now));
-        self.vouched = self.vouched.filter(|at| *at <= now && now < at.plus_ms(VOUCHED_MS));
+        self.vouched = self.vouched.filter(|at| at.is_within_ms(VOUCHED_MS, now));
         self.named.extend(users.iter().cloned());
     }
 

@@ -1,6 +1,9 @@
 //! Groups that may be what has become of others, which this client could not follow.
 
-use conclave_engine::group::{Group, Status};
+use conclave_engine::{
+    group::{Group, Status},
+    writes::Write,
+};
 use conclave_names::GroupUri;
 
 use super::{Client, ClientError, ClientEvent};
@@ -29,7 +32,7 @@ impl Client {
                 self.groups.extend([(old, left), (name.clone(), next)]);
                 continue;
             }
-            let events = self.leave_group(&mut left, &mut next)?;
+            let events = self.leave_group(&mut left, &mut next, Vec::new())?;
             self.groups.insert(name.clone(), next);
             self.blocked.remove(&old);
             all.extend(events);
@@ -39,11 +42,16 @@ impl Client {
         Ok(all)
     }
 
-    /// What waits goes over, and both are stored.
-    fn leave_group(&mut self, old: &mut Group, next: &mut Group) -> Result<Vec<ClientEvent>, ClientError> {
+    /// Leaves a group for what it has become: what waits goes over. Both are stored, and what else belongs to it.
+    pub(super) fn leave_group(
+        &mut self,
+        old: &mut Group,
+        next: &mut Group,
+        mut writes: Vec<Write>,
+    ) -> Result<Vec<ClientEvent>, ClientError> {
         let mut told = Vec::new();
         old.continued_by(next, self.delivery.now(), &mut told);
-        let mut writes = old.take_writes()?;
+        writes.extend(old.take_writes()?);
         writes.extend(next.take_writes()?);
         self.store.apply(&writes)?;
         self.sessions.remove(old.name());

@@ -11,7 +11,7 @@ use conclave_engine::{
 };
 use conclave_mls::{capabilities::Capabilities, content::MessageId, crypto};
 use conclave_names::{ClientUri, Epoch, GroupUri, IdempotencyKey, UserUri};
-use conclave_protocol::{Code, v1};
+use conclave_protocol::v1;
 use futures::{StreamExt, TryStreamExt, stream};
 use mls_rs::MlsMessage;
 use serde::Serialize;
@@ -195,9 +195,7 @@ impl Client {
         let idempotency_key = random::<16>()?.to_vec();
         let request = v1::ClaimRequest { target, cipher_suites, idempotency_key, required };
         let mut claimed = self.delivery.claim(&Self::signer(&self.account), &request).await;
-        if matches!(&claimed, Err(error) if error.code() == Some(Code::CredentialInvalid))
-            && self.is_without_issuer().await
-        {
+        if self.outlives_issuer(claimed.as_ref().err().and_then(CallError::code)).await {
             self.renew_credential().await?;
             claimed = self.delivery.claim(&Self::signer(&self.account), &request).await;
         }

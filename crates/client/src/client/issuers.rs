@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use conclave_engine::account::ISSUERS_MAX;
-use conclave_mls::credential::{Issuer, LeafCertificate};
+use conclave_mls::credential::{Issuer, Issuers, LeafCertificate};
 use conclave_names::{Domain, Timestamp};
+use conclave_protocol::Code;
 use mls_rs::MlsMessage;
 
 use super::{Client, ClientError};
@@ -20,8 +21,8 @@ const ASK_MS: u64 = 60_000;
 /// How long its answer is waited for: what is to be judged waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The issuers that an Authentication Service certifies by, in DER: certificates of issuers of its own domain, each.
-pub(super) async fn served_issuers(authentication: &Transport, domain: &Domain) -> Result<Vec<Vec<u8>>, ClientError> {
+/// The issuers that an Authentication Service certifies by, all of its own domain.
+pub(super) async fn served_issuers(authentication: &Transport, domain: &Domain) -> Result<Issuers, ClientError> {
     let served = authentication.get_issuers().await?.issuers;
     if served.len() > ISSUERS_MAX {
         return Err(ClientError::Answer(format!(
@@ -29,20 +30,21 @@ pub(super) async fn served_issuers(authentication: &Transport, domain: &Domain) 
             served.len()
         )));
     }
-    for der in &served {
+    let issuer = |der: &Vec<u8>| {
         let issuer = Issuer::parse(der).map_err(|error| ClientError::Answer(error.to_string()))?;
         if issuer.domain() != domain {
             return Err(ClientError::Answer("it names an issuer of another domain".into()));
         }
-    }
-    Ok(served)
+        Ok(issuer)
+    };
+    served.iter().map(issuer).collect()
 }
 
 /// What the Authentication Service said when it was last asked because of an issuer.
 pub(super) struct Said {
     at: Timestamp,
-    /// In DER; none if it was not reached.
-    served: Option<Vec<Vec<u8>>>,
+    /// None if it was not reached.
+    served: Option<Issuers>,
 }
 
 impl Client {
@@ -70,11 +72,10 @@ impl Client {
     /// Whether the Authentication Service was asked within the last minute.
     fn has_asked(&self) -> bool {
         let now = self.authentication.now();
-        // A clock that was ahead for a while keeps nobody from asking after it.
-        self.issuers_said.as_ref().is_some_and(|said| said.at <= now && now < said.at.plus_ms(ASK_MS))
+        self.issuers_said.as_ref().is_some_and(|said| said.at.is_within_ms(ASK_MS, now))
     }
 
-    async fn ask_for_issuers(&mut self) -> Option<Vec<Vec<u8>>> {
+    async fn ask_for_issuers(&mut self) -> Option<Issuers> {
         let authentication = self.authentication.within(PATIENCE);
         let asked = served_issuers(&authentication, self.account.client.domain()).await;
         let served = asked.inspect_err(|error| tracing::warn!(%error, "the issuers cannot be asked for")).ok();
@@ -82,16 +83,19 @@ impl Client {
         served
     }
 
-    /// Whether the Authentication Service does not serve the issuer of this client's certificate any more, so that servers refuse it. Only
-    /// its own word counts: who else refuses a certificate has nobody renew it.
-    pub(super) async fn is_without_issuer(&mut self) -> bool {
+    /// Whether a server has refused this client's certificate, by the code of what it said, as the Authentication Service does not serve its issuer
+    /// any more. Only that one's own word counts: who else refuses a certificate has nobody renew it.
+    pub(super) async fn outlives_issuer(&mut self, refused: Option<Code>) -> bool {
+        if refused != Some(Code::CredentialInvalid) {
+            return false;
+        }
         let served = match &self.issuers_said {
             Some(said) if self.has_asked() => said.served.clone(),
             _ => self.ask_for_issuers().await,
         };
         let own = LeafCertificate::parse(&self.account.certificate).map(|leaf| leaf.authority_key_id());
         let (Some(served), Ok(own)) = (served, own) else { return false };
-        !served.iter().filter_map(|der| Issuer::parse(der).ok()).any(|issuer| issuer.key_id() == own)
+        served.for_key_id(own).is_empty()
     }
 
     /// The same for the issuers of KeyPackages (MLSMessages), before each is judged.

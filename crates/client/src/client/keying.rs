@@ -61,7 +61,7 @@ impl Client {
         let now = self.delivery.now();
         let last = self.store.get(Room::ACCOUNT, DOUBTED)?;
         let last = last.and_then(|row| Some(Timestamp(u64::from_be_bytes(row.as_slice().try_into().ok()?))));
-        if last.is_some_and(|last| last <= now && now < last.plus_ms(DOUBTED_MS)) {
+        if last.is_some_and(|last| last.is_within_ms(DOUBTED_MS, now)) {
             return Ok(());
         }
         let value = now.0.to_be_bytes().to_vec().into();
@@ -76,13 +76,11 @@ impl Client {
     /// # Errors
     /// Others.
     pub(super) async fn refill_in_time(&mut self) -> Result<(), ClientError> {
+        let code = |done: &Result<(), ClientError>| done.as_ref().err().and_then(ClientError::code);
         let mut done = self.refill_key_packages().await;
-        let refused = |done: &Result<(), ClientError>| {
-            done.as_ref().is_err_and(|error| error.code() == Some(Code::CredentialInvalid))
-        };
-        if refused(&done) && self.is_without_issuer().await {
+        if self.outlives_issuer(code(&done)).await {
             done = self.renew_credential().await;
-            if refused(&done) {
+            if code(&done) == Some(Code::CredentialInvalid) {
                 tracing::warn!("the directory has yet to learn of the issuer of this client's new certificate");
                 return Ok(());
             }

@@ -34,11 +34,6 @@ fn heard_of(row: &[u8]) -> Option<(Timestamp, u64)> {
     Some((Timestamp(u64::from_be_bytes(*since)), u64::from_be_bytes(count.try_into().ok()?)))
 }
 
-/// Whether a count is of today. One by a clock that was ahead of time does not count.
-fn is_of_today(since: Timestamp, now: Timestamp) -> bool {
-    since <= now && now < since.plus_ms(DAY_MS)
-}
-
 /// What knocks at all groups say.
 pub(super) struct Note {
     /// A KeyPackage of ours.
@@ -108,7 +103,7 @@ impl Client {
     fn heard(&self, client: &ClientUri) -> Result<(Timestamp, u64), ClientError> {
         let now = self.delivery.now();
         let row = self.store.get(Room::ACCOUNT, &[HEARD, client.to_string().as_bytes()].concat())?;
-        let heard = row.and_then(|row| heard_of(&row)).filter(|(since, _)| is_of_today(*since, now));
+        let heard = row.and_then(|row| heard_of(&row)).filter(|(since, _)| since.is_within_ms(DAY_MS, now));
         Ok(heard.unwrap_or((now, 0)))
     }
 
@@ -117,7 +112,7 @@ impl Client {
         let (since, before) = self.heard(client)?;
         let mut writes = Vec::new();
         for (key, value) in self.store.scan(Room::ACCOUNT, HEARD)? {
-            if !heard_of(&value).is_some_and(|(since, _)| is_of_today(since, self.delivery.now())) {
+            if !heard_of(&value).is_some_and(|(since, _)| since.is_within_ms(DAY_MS, self.delivery.now())) {
                 writes.push(Write::Delete { room: Room::ACCOUNT, key });
             }
         }

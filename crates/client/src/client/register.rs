@@ -4,7 +4,7 @@ use conclave_engine::{
     account::{Account, Inbox},
     writes::Room,
 };
-use conclave_mls::credential::{IdentityBinding, Issuer, Issuers, validate};
+use conclave_mls::credential::{IdentityBinding, validate};
 use conclave_names::{ChannelId, ClientUri, Seq, Timestamp, UserUri};
 use conclave_protocol::{Code, SigningKey, v1};
 use zeroize::Zeroizing;
@@ -239,8 +239,7 @@ pub(super) fn account_with(identity: SigningKey, client: ClientUri, now: Timesta
 
 /// Learns the issuers and has the signature key certified; the answer is judged like anybody's credential.
 pub(super) async fn certify(account: &mut Account, authentication: &Transport) -> Result<(), ClientError> {
-    let served = served_issuers(authentication, account.client.domain()).await?;
-    let issuers: Issuers = served.iter().filter_map(|der| Issuer::parse(der).ok()).collect();
+    let issuers = served_issuers(authentication, account.client.domain()).await?;
     let answer = authentication
         .issue_credential(
             &Signer::bare(&account.signature_key),
@@ -263,7 +262,7 @@ pub(super) async fn certify(account: &mut Account, authentication: &Transport) -
         return Err(ClientError::Answer("the certificate is for other keys or another name than asked".into()));
     }
     account.certificate = answer.certificate;
-    account.believe(&served);
+    account.believe(&issuers);
     Ok(())
 }
 

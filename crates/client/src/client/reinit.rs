@@ -387,7 +387,6 @@ impl Client {
         joined: &[Event],
         taken: Write,
     ) -> Result<Vec<ClientEvent>, ClientError> {
-        let now = self.delivery.now();
         let by = joined.iter().find_map(|event| match event {
             Event::Joined { by, .. } => Some(by),
             _ => None,
@@ -397,8 +396,7 @@ impl Client {
                 && group.room == next.profile().room
                 && group.name != *next.name()
         };
-        let (mut writes, mut told) = (vec![taken], Vec::new());
-        let mut old = None;
+        let (mut writes, mut old) = (vec![taken], None);
         if let Some(by) = by {
             let mut beside = self.knows_as_lost(next)?;
             for stuck in self.groups()?.into_iter().filter(same_room) {
@@ -419,14 +417,11 @@ impl Client {
             }
         }
         if let Some(old) = &mut old {
-            old.continued_by(next, now, &mut told);
-            writes.extend(old.take_writes()?);
-            self.sessions.remove(old.name());
+            return self.leave_group(old, next, writes);
         }
         writes.extend(next.take_writes()?);
         self.store.apply(&writes)?;
-        let group = old.map_or_else(|| next.name().clone(), |old| old.name().clone());
-        Ok(ClientEvent::all_of(&group, told).collect())
+        Ok(Vec::new())
     }
 
     /// Has the DS make the channel of a group that goes on in it, unless it has. If it has another one there, that is told.

@@ -4,7 +4,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use conclave_client::{
@@ -156,6 +159,11 @@ impl World {
         to
     }
 
+    /// From now on, the server keeps what the newest entries of a group need, and no more: maintenance runs when it starts.
+    pub async fn forget_the_past(&mut self) {
+        self.restart_delivery(|config| config.retention.bytes = Some(4000)).await;
+    }
+
     /// Puts such a copy back.
     pub async fn restore(&mut self, backup: &TempDir) {
         let listen = self.stop_delivery().await;
@@ -200,6 +208,13 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 
 pub fn user(name: &str) -> UserUri {
     UserUri::new(domain(), name).unwrap()
+}
+
+/// A client says twenty things in a group: more than a server keeps that forgets the past.
+pub async fn chatter(client: &mut Client, group: &GroupUri) {
+    for n in 0..20 {
+        client.send(group, &format!("message {n}")).await.unwrap();
+    }
 }
 
 /// What a client read in a group, oldest first.
@@ -261,5 +276,44 @@ impl ProfileStore for SharedStore {
 
     fn message_count(&self, group: &str) -> Result<u64, StoreError> {
         self.0.lock().unwrap().message_count(group)
+    }
+}
+
+/// A store of a client that dies: it takes so many more transactions, and then none. The other is what it leaves.
+pub struct Dying {
+    pub store: SharedStore,
+    pub left: Arc<AtomicUsize>,
+}
+
+impl ProfileStore for Dying {
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            return Err(StoreError::Io("the program has died".into()));
+        }
+        self.store.apply(writes)
+    }
+
+    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        self.store.get(room, key)
+    }
+
+    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        self.store.scan(room, prefix)
+    }
+
+    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.messages(group, after_seq, limit)
+    }
+
+    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.last_messages(group, limit)
+    }
+
+    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
+        self.store.message_place(group, id)
+    }
+
+    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
+        self.store.message_count(group)
     }
 }

@@ -7,7 +7,7 @@ use conclave_mls::{
     address::DeliveryAddress,
     components::{ChannelKeyExtension, CommitAad, HandshakeAad},
     crypto::SuiteProvider,
-    seal::{Purpose, entry_context, epoch_context},
+    seal::{Purpose, epoch_context},
     welcome::{JoinerInfo, JoinerKey, WelcomeParts},
 };
 use conclave_names::{Epoch, Hash, IdempotencyKey, Timestamp, UserUri, limits};
@@ -169,9 +169,7 @@ impl Group {
         };
 
         let commit = built.output.commit_message().to_bytes()?;
-        let context = entry_context(&channel, EntryKind::Commit.code(), epoch);
-        let body =
-            if visible { commit } else { sealing.seal(&provider, Purpose::Entry, &context, commit).map_err(fault)? };
+        let body = if visible { commit } else { self.seal(EntryKind::Commit, epoch, commit)? };
         let committer = own_channel_key(&self.mls)?;
         let Foretold { key_root, members, removed } = foretold;
         let header = CommitHeader { committer, removed, members, key_root };

@@ -16,15 +16,13 @@ const ROUNDS: u32 = 8;
 
 impl Group {
     /// Whether members were asked for long enough to let us in again, and none has.
-    #[must_use]
-    pub fn is_unanswered(&self, now: Timestamp) -> bool {
+    fn is_unanswered(&self, now: Timestamp) -> bool {
         let (rounds, since) = self.knocks();
         self.wants_rejoin() && rounds >= ROUNDS && since.plus_ms(UNANSWERED_MS) <= now
     }
 
     /// Whether our user wants to leave a group in which we cannot say so.
-    #[must_use]
-    pub fn leaves_unheard(&self) -> bool {
+    fn leaves_unheard(&self) -> bool {
         self.wants_rejoin() && self.intents.values().any(|intent| intent.wish == Wish::Leave)
     }
 

@@ -557,8 +557,7 @@ impl Group {
         if self.status == Status::Removed {
             return self.heritage_of_removed();
         }
-        let members = self.members().unwrap_or_default().into_iter();
-        let members = members.map(|member| (member.client, member.identity_key)).collect();
+        let members = self.roster();
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);

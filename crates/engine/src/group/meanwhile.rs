@@ -34,10 +34,15 @@ pub(super) fn came_and_went(before: &Roster, now: &Roster, epoch: Epoch) -> Vec<
 }
 
 impl Group {
+    /// The members; none if their credentials do not read.
+    pub(super) fn roster(&self) -> Roster {
+        let members = self.members().unwrap_or_default().into_iter();
+        members.map(|member| (member.client, member.identity_key)).collect()
+    }
+
     /// We were let in again: tells who came and went since we could not follow the group.
     pub(super) fn tell_meanwhile(&self, before: &Roster) -> Vec<Event> {
-        let members = self.members().unwrap_or_default().into_iter();
-        let now: Roster = members.map(|member| (member.client, member.identity_key)).collect();
+        let now = self.roster();
         // Of an incarnation that left nothing, nobody is known.
         if before.is_empty() || now.is_empty() { Vec::new() } else { came_and_went(before, &now, self.epoch()) }
     }

@@ -7,7 +7,6 @@ use conclave_channel::{
 use conclave_mls::{
     components::{CommitAad, HandshakeAad},
     rejoin::psk_id,
-    seal::{Purpose, entry_context},
     tree_chunks::{self, Held, Keyed},
 };
 use conclave_names::{Epoch, Hash, IdempotencyKey, Seq};
@@ -304,7 +303,6 @@ fn from_outside(world: &World, bob: &mut Person, wrong: Wrong) -> Result<Submiss
     }
     let tree = ExportedTree::from_bytes(&tree.finish().unwrap())?.into_owned();
     let info = mls_rs::MlsMessage::from_bytes(&opened(world, group).group_info)?;
-    let provider = suite(group.mls.cipher_suite())?;
     let leaf = group.mls.current_member_index();
     let (keys, own) = group.keys_of(group.epoch())?;
     let fresh = SigningKey::from_bytes(&random());
@@ -330,9 +328,7 @@ fn from_outside(world: &World, bob: &mut Person, wrong: Wrong) -> Result<Submiss
         .with_authenticated_data(aad.to_bytes().map_err(fault)?)
         .with_leaf_node_extensions(leaf_extensions(&fresh)?);
     let (_, message) = apart.psks.during(id, secret, || builder.build(info))?;
-    let context = entry_context(&group.profile.channel, EntryKind::Commit.code(), epoch);
-    let seed = group.seed(epoch).unwrap();
-    let sealed = seed.seal(&provider, Purpose::Entry, &context, message.to_bytes()?).map_err(fault)?;
+    let sealed = group.seal(EntryKind::Commit, epoch, message.to_bytes()?)?;
     let removed = u32::from(wrong == Wrong::SaysRemoval);
     let header = CommitHeader { committer, removed, members: after.len(), key_root: after.root() };
     let mut blobs = Vec::new();

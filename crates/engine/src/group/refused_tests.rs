@@ -4,10 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use conclave_channel::{CommitHeader, Entry, EntryKind, access::ChannelKey};
-use conclave_mls::{
-    components::{CommitAad, HandshakeAad, SafeAad},
-    seal::{Purpose, entry_context},
-};
+use conclave_mls::components::{CommitAad, HandshakeAad, SafeAad};
 use conclave_names::{Hash, code_points};
 use mls_rs::{
     Client, Group as MlsGroup, MlsMessage,
@@ -28,7 +25,7 @@ use super::{
 use crate::{
     Mls,
     intent::Wish,
-    mls_client::{signature_secret, suite},
+    mls_client::signature_secret,
     outcome::{Event, Outcome, Rejection},
     stores::GroupRows,
 };
@@ -72,10 +69,8 @@ fn evil_group(person: &mut Person, evil: Evil) -> MlsGroup<impl MlsConfig + use<
 /// Seals a message as an entry of its author's present epoch.
 fn sealed(person: &mut Person, kind: EntryKind, message: &MlsMessage, header: Option<CommitHeader>) -> Vec<u8> {
     let group = person.group();
-    let (epoch, provider) = (group.epoch(), suite(group.mls.cipher_suite()).unwrap());
-    let context = entry_context(&group.profile.channel, kind.code(), epoch);
-    let bytes = group.seed(epoch).unwrap().seal(&provider, Purpose::Entry, &context, message.to_bytes().unwrap());
-    let body = body_of(bytes.unwrap(), &mut Vec::new());
+    let epoch = group.epoch();
+    let body = body_of(group.seal(kind, epoch, message.to_bytes().unwrap()).unwrap(), &mut Vec::new());
     let entry = match header {
         Some(header) => Entry::commit(epoch, header, body),
         None => Entry::new(kind, epoch, body),

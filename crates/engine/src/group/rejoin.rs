@@ -17,7 +17,7 @@ use conclave_mls::{
     components::{ChannelKeyExtension, CommitAad, HandshakeAad},
     identity,
     rejoin::{psk, psk_id},
-    seal::{Purpose, Seed, entry_context, epoch_context},
+    seal::{Purpose, Seed, epoch_context},
     tree_chunks::{self, Keyed, Nodes},
 };
 use conclave_names::{ChannelId, ClientUri, Epoch, Hash, IdempotencyKey, Seq, Timestamp};
@@ -446,8 +446,7 @@ impl Group {
             let context = epoch_context(&channel, way.epoch.next());
             bundle.group_info =
                 seed.seal(&provider, Purpose::GroupInfo, &context, sealed.to_bytes()?.to_vec()).map_err(fault)?;
-            let context = entry_context(&channel, EntryKind::Commit.code(), way.epoch);
-            seed.seal(&provider, Purpose::Entry, &context, bytes).map_err(fault)?
+            self.seal(EntryKind::Commit, way.epoch, bytes)?
         } else {
             bundle.group_info = group_info;
             bytes
