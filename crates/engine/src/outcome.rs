@@ -290,9 +290,9 @@ pub enum Event {
         /// Why, and what can be done.
         reason: String,
     },
-    /// We were removed.
+    /// We were removed; or have left, as the last member.
     RemovedFromGroup {
-        /// By whom.
+        /// By whom; this client itself, if nobody else was there.
         by: ClientUri,
     },
     /// An entry was refused; the group goes on.

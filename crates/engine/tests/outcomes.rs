@@ -7,9 +7,10 @@ mod common;
 use common::*;
 use conclave_channel::Entry;
 use conclave_engine::{
-    group::{EARLY_ENTRIES, EARLY_MS, Incoming, KIND_MESSAGE, Known, Status, SubmissionBody},
+    group::{EARLY_ENTRIES, EARLY_MS, Incoming, KIND_EVENT, KIND_MESSAGE, Known, Status, SubmissionBody},
     intent::Wish,
     outcome::{Event, Outcome, Rejection},
+    writes::StoredMessage,
 };
 use conclave_mls::content::{Content, MessageId};
 use conclave_names::{Epoch, Seq};
@@ -299,4 +300,19 @@ fn who_has_something_to_say_commits_what_waits_at_once() {
     carol.sync(&world.ds);
     assert_eq!(*carol.group().status(), Status::Removed);
     assert_eq!((alice.texts(), carol.texts()), (vec!["goodbye".to_owned()], Vec::new()));
+}
+
+#[test]
+fn that_the_last_member_has_left_stands_in_its_history() {
+    let mut world = World::new();
+    let mut alice = world.person("alice");
+    alice.create(&mut world, "Alone");
+    alice.wish(Wish::Leave);
+    alice.drive_now(&mut world);
+    assert_eq!(*alice.group().status(), Status::Removed);
+    let gone = Event::RemovedFromGroup { by: alice.account.client.clone() };
+    assert!(alice.events.contains(&gone), "{:?}", alice.events);
+    let noted =
+        |message: &&StoredMessage| message.kind == KIND_EVENT && message.body == serde_json::to_vec(&gone).unwrap();
+    assert_eq!(alice.store.messages.iter().filter(noted).count(), 1);
 }

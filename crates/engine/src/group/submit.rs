@@ -459,7 +459,8 @@ impl Group {
             Wish::Leave => {
                 if self.mls.roster().member_identities_iter().nth(1).is_none() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
-                    let ended = self.end();
+                    let by = self.account.client.clone();
+                    let ended: Vec<_> = std::iter::once(Event::RemovedFromGroup { by }).chain(self.end()).collect();
                     self.note_here(&ended);
                     events.extend(ended);
                     return Ok(None);
