@@ -91,6 +91,8 @@ pub(crate) struct Misdeed {
     pub(crate) alarms: usize,
     /// The client died before it could notice, or what came with it was lost.
     pub(crate) unseen: bool,
+    /// The client has judged what it was given, or stored what it must judge later: a death excuses nothing any more.
+    pub(crate) taken: bool,
 }
 
 /// What a client noticed.
@@ -180,6 +182,10 @@ pub(crate) struct Ledger {
     pub(crate) misdeeds: Vec<Misdeed>,
     /// Who noticed what in which group.
     pub(crate) alarms: Vec<(usize, usize, Alarm)>,
+    /// What clients were told to be wrong with receipts, by group and place: how many alarms there were before.
+    pub(crate) receipts: BTreeMap<(usize, usize, Seq), usize>,
+    /// What clients were told to have missed in a group: the first entry and the last.
+    pub(crate) gaps: Vec<((usize, usize), Seq, Seq)>,
     /// Clients that live in another log than the others, by group.
     pub(crate) victims: BTreeSet<(usize, usize)>,
     /// Clients that know that they were invited to a group and cannot join.
@@ -221,6 +227,9 @@ pub(crate) struct Ledger {
     pub(crate) keys: BTreeMap<(ClientUri, Vec<u8>, u32), Vec<u8>>,
     /// Wishes that came to nothing, with the user told.
     pub(crate) failures: usize,
+    /// How often clients died, and how often of that late in a step.
+    pub(crate) deaths: usize,
+    pub(crate) late_deaths: usize,
     /// What happened, without anything that differs between two runs of a seed.
     pub(crate) trace: Vec<String>,
 }
@@ -331,14 +340,38 @@ impl Ledger {
     pub(crate) fn misdeed(&mut self, deed: Deed, slot: usize, client: usize, seq: Option<Seq>) {
         let place = seq.map(|seq| format!(", entry {seq}")).unwrap_or_default();
         self.tell(format!("    {deed:?}{place}"));
-        self.misdeeds.push(Misdeed { deed, slot, client, seq, about: None, alarms: self.alarms.len(), unseen: false });
+        self.misdeeds.push(Misdeed {
+            deed,
+            slot,
+            client,
+            seq,
+            about: None,
+            alarms: self.alarms.len(),
+            unseen: false,
+            taken: false,
+        });
     }
 
-    /// Notes that a client could not notice what the server did in the present step.
+    /// Notes that a client could not notice what the server did in the present step, but for receipts: what came with it was lost.
     pub(crate) fn unseen_since(&mut self, misdeeds: usize) {
-        for misdeed in self.misdeeds.iter_mut().skip(misdeeds) {
-            misdeed.unseen = matches!(misdeed.deed, Deed::Tampered(_));
+        for misdeed in self.misdeeds.iter_mut().skip(misdeeds).filter(|misdeed| !misdeed.taken) {
+            misdeed.unseen = matches!(misdeed.deed, Deed::Tampered(tamper) if !tamper.is_about_receipts());
         }
+    }
+
+    /// A client died: of a receipt that it had not stored it knows nothing any more.
+    pub(crate) fn forget_receipts(&mut self, client: usize) {
+        let false_one = Deed::Tampered(Tamper::FalseReceipt);
+        for misdeed in self.misdeeds.iter_mut().filter(|of| of.client == client && of.deed == false_one && !of.taken) {
+            misdeed.unseen = true;
+        }
+    }
+
+    /// A client has stored what it knows of a group, receipts among it, or (`pages`) judged what it was given to read.
+    pub(crate) fn taken(&mut self, client: usize, slot: usize, pages: bool) {
+        let about = |deed| matches!(deed, Deed::Tampered(tamper) if if pages { tamper.is_about_pages() } else { tamper.is_about_receipts() });
+        let of_it = |misdeed: &&mut Misdeed| misdeed.client == client && misdeed.slot == slot && about(misdeed.deed);
+        self.misdeeds.iter_mut().filter(of_it).for_each(|misdeed| misdeed.taken = true);
     }
 
     /// Notes that the misdeed noted last is a word about a commit.
@@ -457,6 +490,10 @@ impl Ledger {
                     self.replayed(client, slot, *seq, id)?;
                     continue;
                 }
+                Event::Missed { from, to } => {
+                    self.gaps.push(((client, slot), *from, *to));
+                    continue;
+                }
                 Event::Withheld { seq, .. } => {
                     self.withheld.insert((client, slot, *seq));
                     (Alarm::Withheld, format!("entry {seq} is signed for and not shown"))
@@ -507,6 +544,13 @@ impl Ledger {
                 }
                 _ => continue,
             };
+            if let (
+                Alarm::Receipt,
+                Event::ReceiptInvalid { seq } | Event::ReceiptBroken { seq, .. } | Event::Equivocation { seq, .. },
+            ) = (alarm, event)
+            {
+                self.receipts.insert((client, slot, *seq), self.alarms.len());
+            }
             if matches!(alarm, Alarm::Stuck | Alarm::Gone) {
                 self.stuck.insert((client, slot));
                 self.back.remove(&(client, slot));

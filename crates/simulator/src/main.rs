@@ -149,13 +149,19 @@ fn main() -> ExitCode {
         eprintln!();
     }
     println!(
-        "{} seeds, {} failed, in {:.1} s: {} epochs, {} messages sent and {} read, {} keys watched and {} of commits, {} wishes given up \
+        "{} seeds, {} failed, in {:.1} s: {} epochs, {} groups checked ({} by their members' word, {} members excused) and {} lost, {} deaths ({} late), {} messages sent and {} read, {} keys watched and {} of commits, {} wishes given up \
          with a reason, {} commits annulled, {} rejoined, {} knocks, {} let in again, {} back from another branch, {} in successors, {} misdeeds, \
          {} alarms",
         done.load(Ordering::Relaxed),
         sums.failed,
         started.elapsed().as_secs_f64(),
         sums.epochs,
+        sums.groups,
+        sums.by_word,
+        sums.excused,
+        sums.lost,
+        sums.deaths,
+        sums.late_deaths,
         sums.sent,
         sums.read,
         sums.witnessed,

@@ -53,6 +53,8 @@ pub(crate) struct Weather {
     pub(crate) tamper: Option<(u64, Tamper)>,
     /// The client is cut off.
     pub(crate) offline: bool,
+    /// Places between two effects that were passed.
+    pub(crate) passed: u64,
 }
 
 fn counted<T: Copy>(countdown: &mut Option<(u64, T)>) -> Option<T> {
@@ -67,6 +69,7 @@ fn counted<T: Copy>(countdown: &mut Option<(u64, T)>) -> Option<T> {
 impl Weather {
     /// A place between two effects, where the client may die.
     pub(crate) fn moment(&mut self) -> Result<(), Stop> {
+        self.passed += 1;
         match self.death.as_mut() {
             Some(0) => {
                 self.death = None;

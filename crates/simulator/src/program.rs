@@ -163,6 +163,7 @@ impl Program {
         let mut program = Writer::new(plan).write();
         program.insert_extras(plan);
         program.insert_rotations(plan);
+        program.come_late(plan);
         program.cut(&plan.cut);
         program
     }
@@ -354,7 +355,7 @@ impl<'a> Writer<'a> {
         let offence =
             (hostile.members() && dice.percent(fault_percent / 2)).then(|| one_of(dice, Offence::ALL)).flatten();
         let Some(step) = self.program.steps.last_mut() else { return };
-        step.weather = Weather { death, fault, crash, tamper, offline: false };
+        step.weather = Weather { death, fault, crash, tamper, ..Weather::default() };
         step.offence = offence;
         if offence.is_some_and(Offence::is_commit) && !matches!(step.action, Action::Add(_)) {
             // There is to be a commit that is not what it should be.

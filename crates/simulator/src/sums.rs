@@ -7,6 +7,18 @@ use crate::world::Report;
 pub struct Sums {
     /// Epochs of all groups.
     pub epochs: u64,
+    /// Groups in which it was checked that all members agree.
+    pub groups: usize,
+    /// Those of them of which only the members say who they are.
+    pub by_word: usize,
+    /// Groups in which a commit that nobody can apply stands by a false word.
+    pub lost: usize,
+    /// Members that were excused from being there.
+    pub excused: usize,
+    /// How often a client died.
+    pub deaths: usize,
+    /// Those of them that came after more than 16 effects of a step.
+    pub late_deaths: usize,
     /// Messages in the channels.
     pub sent: usize,
     /// Messages that clients have.
@@ -43,6 +55,12 @@ impl Sums {
     pub fn of(report: &Report) -> Self {
         Self {
             epochs: report.epochs,
+            groups: report.groups,
+            by_word: report.by_word,
+            lost: report.lost,
+            excused: report.excused,
+            deaths: report.deaths,
+            late_deaths: report.late_deaths,
             sent: report.sent,
             read: report.read,
             wishes: report.wishes_failed,
@@ -64,6 +82,12 @@ impl Sums {
 impl std::ops::AddAssign for Sums {
     fn add_assign(&mut self, other: Self) {
         self.epochs += other.epochs;
+        self.groups += other.groups;
+        self.by_word += other.by_word;
+        self.lost += other.lost;
+        self.excused += other.excused;
+        self.deaths += other.deaths;
+        self.late_deaths += other.late_deaths;
         self.sent += other.sent;
         self.read += other.read;
         self.wishes += other.wishes;

@@ -53,6 +53,9 @@ const ROUNDS: usize = 100;
 /// Times that everybody says where it stands in the end, in groups in which the server has lied.
 const HEARTBEATS: usize = 8;
 
+/// A death after more effects of a step than these is a late one.
+const EARLY: u64 = 16;
+
 /// What came of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -62,6 +65,18 @@ pub struct Report {
     pub epochs: u64,
     /// Members of all groups at the end.
     pub members: usize,
+    /// Groups in which it was checked that all members agree.
+    pub groups: usize,
+    /// Those of them of which only the members say who they are, as what the server did to others hides changes from the simulation.
+    pub by_word: usize,
+    /// Groups in which a commit that nobody can apply stands by a false word.
+    pub lost: usize,
+    /// Members that were excused from being there, by group.
+    pub excused: usize,
+    /// How often a client died.
+    pub deaths: usize,
+    /// Those of them that came after more than 16 effects of a step.
+    pub late_deaths: usize,
     /// Messages in the channels.
     pub sent: usize,
     /// Messages that clients have, their own included.
@@ -285,6 +300,9 @@ impl World {
             Err(Stop::Death) => {
                 around.ledger.tell(format!("    {} dies", actor.name()));
                 around.ledger.forget_signatures(step.actor);
+                around.ledger.forget_receipts(step.actor);
+                around.ledger.deaths += 1;
+                around.ledger.late_deaths += usize::from(around.weather.passed > EARLY);
                 actor.die(&around.ledger)
             }
             Err(Stop::Unreachable) => {
@@ -298,6 +316,7 @@ impl World {
                 if step.action == Action::Nothing && around.weather.dies() {
                     around.ledger.tell(format!("    {} dies", actor.name()));
                     around.ledger.forget_signatures(step.actor);
+                    around.ledger.forget_receipts(step.actor);
                     actor.die(&around.ledger)?;
                 }
                 done
@@ -316,6 +335,7 @@ impl World {
     fn lie(&mut self, client: usize, slot: usize, lie: Lie) -> Result<(), Stop> {
         let Some(actor) = self.actors.get(&client) else { return Ok(()) };
         let server = &mut self.around.server;
+        let mut first = None;
         match lie {
             Lie::OldWelcomes | Lie::ForgedWelcome => {
                 let posted = server.post_again(actor.inbox(), lie == Lie::ForgedWelcome).map_err(Stop::Refused)?;
@@ -332,6 +352,7 @@ impl World {
                 if !server.lie(client, channel, place, lie).map_err(Stop::Refused)? {
                     return Ok(());
                 }
+                first = (lie == Lie::Gone).then(|| place.next());
                 if lie == Lie::Stall {
                     self.around.ledger.stalled.insert((client, slot));
                 }
@@ -344,7 +365,7 @@ impl World {
                 }
             }
         }
-        self.around.ledger.misdeed(Deed::Lied(lie), slot, client, None);
+        self.around.ledger.misdeed(Deed::Lied(lie), slot, client, first);
         Ok(())
     }
 

@@ -292,6 +292,7 @@ impl Actor {
             _ => {}
         }
         self.disk.apply(writes);
+        around.ledger.taken(self.index, slot, false);
         self.witness(around, slot)?;
         around.weather.moment()
     }

@@ -471,6 +471,10 @@ impl Actor {
                 Next::Nothing => return Ok(false),
             }
         }
+        // What it asks for once more is not judged yet.
+        if !self.group(slot).is_some_and(Group::wants_refetch) {
+            around.ledger.taken(self.index, slot, true);
+        }
         Ok(true)
     }
 

@@ -141,7 +141,10 @@ impl Scene<'_> {
     /// Whether the message at a place is nobody's words: a heartbeat, or what somebody sent who breaks the rules.
     fn is_no_text(&self, seq: Seq) -> bool {
         self.ledger().silent.contains(&(self.slot, seq))
-            || self.ledger().misdeeds_in(self.slot).any(|misdeed| misdeed.seq == Some(seq))
+            || self
+                .ledger()
+                .misdeeds_in(self.slot)
+                .any(|misdeed| misdeed.seq == Some(seq) && matches!(misdeed.deed, Deed::Offended(_)))
     }
 
     fn one_client(&self, actor: &Actor, texts: &BTreeMap<Seq, Read>) -> Result<usize, Stop> {

@@ -2,19 +2,20 @@
 
 mod changes;
 mod messages;
+mod noticed;
+mod plight;
 mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_delivery::store::{ChannelKind, EntryRow};
-use conclave_engine::group::Group;
-use conclave_names::{ClientUri, Hash};
+use conclave_names::{ClientUri, Seq};
 
 use self::truth::Truth;
 use crate::{
     actor::Actor,
-    hostile::{Offence, Tamper},
-    ledger::{Alarm, Deed, Ledger, Misdeed, Slot},
+    hostile::Offence,
+    ledger::{Deed, Ledger, Misdeed, Slot},
     network::Stop,
     world::{Report, World},
 };
@@ -25,6 +26,8 @@ struct Scene<'a> {
     slot: usize,
     known: &'a Slot,
     entries: &'a [EntryRow],
+    /// Where the log ends.
+    head: Seq,
     truth: Truth,
     /// Whether two members broke the rules together, so that nobody can go on.
     lost: bool,
@@ -35,6 +38,12 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         clients: world.actors.len(),
         epochs: 0,
         members: 0,
+        groups: 0,
+        by_word: 0,
+        lost: 0,
+        excused: 0,
+        deaths: world.around.ledger.deaths,
+        late_deaths: world.around.ledger.late_deaths,
         sent: 0,
         read: 0,
         misdeeds: world.around.ledger.misdeeds.len(),
@@ -71,18 +80,20 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         report.epochs += truth.epoch().0;
         report.void += truth.void_commits().count();
         let lost = world.around.ledger.is_lost(slot);
-        let scene = Scene { world, slot, known: &known, entries: &entries, truth, lost };
+        let scene = Scene { world, slot, known: &known, entries: &entries, head: row.head, truth, lost };
+        scene.nobody_stops_in_silence()?;
         scene.void_commits_are_explained()?;
         if scene.lost {
+            report.lost += 1;
             scene.everybody_knows_that_it_is_lost()?;
             continue;
         }
-        report.members += scene.members_agree()?;
+        scene.members_agree(&mut report)?;
         scene.records_agree()?;
         scene.messages(&mut report)?;
     }
     messages::none_twice(world)?;
-    misdeeds_are_noticed(world, &heads)?;
+    noticed::misdeeds(world, &heads)?;
     Ok(report)
 }
 
@@ -123,21 +134,6 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// A commit that nobody can apply stands by a false word: who goes on does so with all others that do, and everybody
-    /// else is told.
-    fn everybody_knows_that_it_is_lost(&self) -> Result<(), Stop> {
-        let mut seen = None;
-        for actor in self.world.actors.values().filter(|actor| actor.is_active(self.slot) && !self.is_victim(actor)) {
-            let Some(group) = actor.group(self.slot) else { continue };
-            let view = (group.epoch(), group.epoch_authenticator().map_err(Stop::violation)?);
-            if seen.as_ref().is_some_and(|seen| *seen != view) {
-                return Err(Stop::violation(format!("{} disagrees about group {}", actor.name(), self.slot)));
-            }
-            seen = Some(view);
-        }
-        Ok(())
-    }
-
     /// A group that was made anew went on with all its members, and each of them is or was in the successor.
     fn everybody_went_on(&self, next: usize, roster: &BTreeSet<ClientUri>) -> Result<(), Stop> {
         let (slot, ledger) = (self.slot, self.ledger());
@@ -160,14 +156,40 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// Whom the members have for members, if the changes do not say: where only such clients know of all changes to which the server
+    /// lied. They must agree on it all the same.
+    fn roster_of_members(&self) -> Result<Option<BTreeSet<ClientUri>>, Stop> {
+        if let Some(next) = self.known.successor.and_then(|next| self.ledger().slot(next)) {
+            return Ok(Some(next.founders.clone()));
+        }
+        let honest = |actor: &&Actor| {
+            actor.is_active(self.slot)
+                && !self.is_victim(actor)
+                && !self.world.is_alone_with_its_offence(actor.index(), self.slot)
+        };
+        let Some(group) = self.world.actors.values().find(honest).and_then(|actor| actor.group(self.slot)) else {
+            return Ok(None);
+        };
+        Ok(Some(group.members().map_err(Stop::violation)?.into_iter().map(|member| member.client).collect()))
+    }
+
     /// All members agree on the group, they are those whom the changes lead to, and nobody else believes to be one.
-    fn members_agree(&self) -> Result<usize, Stop> {
-        let Some(roster) = self.truth.members(self.ledger(), self.slot)? else { return Ok(0) };
+    fn members_agree(&self, report: &mut Report) -> Result<(), Stop> {
+        report.groups += 1;
+        let by_changes = self.truth.members(self.ledger(), self.slot)?;
+        report.by_word += usize::from(by_changes.is_none());
+        let roster = match by_changes {
+            Some(roster) => Some(roster),
+            None => self.roster_of_members()?,
+        };
+        // Else nobody is left who could disagree.
+        let Some(roster) = roster else { return Ok(()) };
+        let excused = |actor: &&Actor| roster.contains(actor.client()) && self.is_excused(actor);
+        report.excused += self.world.actors.values().filter(excused).count();
         if let Some(next) = self.known.successor {
-            return self.everybody_went_on(next, &roster).map(|()| 0);
+            return self.everybody_went_on(next, &roster);
         }
         let mut seen = None;
-        let mut members = 0;
         for actor in self.world.actors.values().filter(|actor| !self.is_victim(actor)) {
             let (client, slot) = (actor.client(), self.slot);
             let group = actor.group(slot);
@@ -177,9 +199,7 @@ impl Scene<'_> {
             if !actor.is_active(slot) {
                 // Who is alone leaves without a word to the service.
                 let left = actor.has_ended(slot, self.ledger()) && roster.len() == 1;
-                let knows = self.ledger().uninvited.contains(&(actor.index(), slot));
-                let helpless = self.world.is_helpless(actor.index(), slot);
-                if roster.contains(client) && !left && !knows && !helpless {
+                if roster.contains(client) && !left && !self.is_excused(actor) {
                     let status = group.map(|group| group.status().clone());
                     return Err(Stop::violation(format!(
                         "{} is a member of group {slot}, but stands at {status:?}",
@@ -195,7 +215,7 @@ impl Scene<'_> {
                     actor.name()
                 )));
             }
-            members += 1;
+            report.members += 1;
             let own: BTreeSet<_> =
                 group.members().map_err(Stop::violation)?.into_iter().map(|member| member.client).collect();
             if own != roster {
@@ -230,7 +250,17 @@ impl Scene<'_> {
                 return Err(Stop::violation(format!("{} has an intent that never ends", actor.name())));
             }
         }
-        Ok(members)
+        Ok(())
+    }
+
+    /// Whether a member need not be there, as it cannot: the server shows it another log, what invited it was no good, or nobody is left who
+    /// could help it.
+    fn is_excused(&self, actor: &Actor) -> bool {
+        let (client, slot) = (actor.index(), self.slot);
+        self.is_victim(actor)
+            || self.world.is_alone_with_its_offence(client, slot)
+            || self.ledger().uninvited.contains(&(client, slot))
+            || self.world.is_helpless(client, slot)
     }
 }
 
@@ -248,42 +278,6 @@ fn service_agrees(world: &mut World, slot: usize, known: &Slot) -> Result<(), St
         let context = group.context_hash().map_err(Stop::violation)?;
         if followed.map(|followed| followed.context) != group.is_visible().then_some(context) {
             return Err(Stop::violation(format!("the service and {} disagree about group {slot}", actor.name())));
-        }
-    }
-    Ok(())
-}
-
-/// Each misdeed that must be noticed was: by the client that it was done to, or by any other of the group.
-fn misdeeds_are_noticed(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<ClientUri>)>) -> Result<(), Stop> {
-    let ledger = &world.around.ledger;
-    for misdeed in ledger.misdeeds.iter().filter(|misdeed| !misdeed.unseen) {
-        let Misdeed { deed, slot, client, seq, alarms, .. } = *misdeed;
-        let since = ledger.alarms.get(alarms..).unwrap_or_default();
-        let by_client = |wanted: Alarm| since.contains(&(client, slot, wanted));
-        let noticed = match deed {
-            Deed::Tampered(Tamper::Unsigned) => by_client(Alarm::Receipt),
-            Deed::Tampered(Tamper::Rewritten) => by_client(Alarm::Branch),
-            Deed::Tampered(tamper) if tamper.is_about_pages() => by_client(Alarm::Fault),
-            Deed::Lied(lie) if lie.is_another_log() => {
-                // Who saw nothing of it, or is no member any more, or is alone, was not harmed.
-                let actor = world.actors.get(&client).filter(|actor| actor.is_active(slot));
-                let position = actor.and_then(|actor| actor.group(slot)).map(|group| group.position().hash);
-                let apart = heads.get(&slot).is_some_and(|(head, members)| {
-                    let member = actor.is_some_and(|actor| members.contains(actor.client()));
-                    member && members.len() > 1 && position.is_some_and(|position| position != *head)
-                });
-                // Nobody speaks while it waits for somebody to commit what was proposed.
-                let waits = |actor: &Actor| actor.group(slot).is_some_and(Group::waits_for_commit);
-                let silent = world.actors.values().any(|actor| actor.is_active(slot) && waits(actor));
-                !apart || silent || since.iter().any(|(_, at, _)| *at == slot)
-            }
-            // Of the others it was checked that they did no harm.
-            _ => true,
-        };
-        if !noticed {
-            return Err(Stop::violation(format!(
-                "nobody noticed in group {slot} that {deed:?} was done to or by client {client} ({seq:?})"
-            )));
         }
     }
     Ok(())

@@ -21,6 +21,18 @@ const REINIT_SEEDS_OF_LIARS: u64 = 15;
 /// Of a hundred seeds, those in which somebody does not look for days after a reply was lost.
 const FORGETFUL_SEEDS: u64 = 50;
 
+/// Of a hundred times that something dies or a request is lost, those in which that comes late in its step.
+const LATE: u64 = 35;
+
+/// Effects of the longest steps but a few.
+const EFFECTS: u64 = 400;
+
+/// Requests of such a step.
+const REQUESTS: u64 = 150;
+
+/// Replies of such a step that a lie could be about.
+const PAGES: u64 = 24;
+
 /// Steps for each of which a stream brings something once.
 const STEPS_PER_STREAM: usize = 6;
 
@@ -31,6 +43,31 @@ impl Program {
         self.insert_forgetful(plan);
         self.insert_stalls(plan);
         self.insert_repetitions(plan);
+    }
+
+    /// Has some of what goes wrong in a step go wrong late in it: most steps are short, but who catches up, comes back and submits what waited
+    /// has hundreds of effects. Which steps those are shows only when they are played, so the numbers are spread evenly over their orders
+    /// of magnitude; what a step never comes to, does not happen.
+    pub(super) fn come_late(&mut self, plan: &Plan) {
+        let mut dice = Dice::new(plan.seed ^ 0x4C61_7465_4C79);
+        let mut late = |first: &mut u64, most: u64| {
+            if dice.percent(LATE) {
+                let most = most >> dice.below(5);
+                *first += dice.below(most);
+            }
+        };
+        for step in &mut self.steps {
+            let Weather { death, fault, crash, tamper, .. } = &mut step.weather;
+            for after in death.iter_mut().chain(crash) {
+                late(after, EFFECTS);
+            }
+            if let Some((after, _)) = fault {
+                late(after, REQUESTS);
+            }
+            if let Some((after, _)) = tamper {
+                late(after, PAGES);
+            }
+        }
     }
 
     /// Puts a step before the one at a place.

@@ -1,0 +1,72 @@
+//! What was done wrong was noticed, or did no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_engine::group::Group;
+use conclave_names::{ClientUri, Hash, Seq};
+
+use crate::{
+    actor::Actor,
+    hostile::{Lie, Tamper},
+    ledger::{Alarm, Deed, Misdeed},
+    network::Stop,
+    world::World,
+};
+
+/// Each misdeed that must be noticed was: by the client that it was done to, or by any other of the group.
+pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<ClientUri>)>) -> Result<(), Stop> {
+    let ledger = &world.around.ledger;
+    for misdeed in ledger.misdeeds.iter().filter(|misdeed| !misdeed.unseen) {
+        let Misdeed { deed, slot, client, seq, alarms, .. } = *misdeed;
+        let since = ledger.alarms.get(alarms..).unwrap_or_default();
+        let by_client = |wanted: Alarm| since.contains(&(client, slot, wanted));
+        let noticed = match deed {
+            Deed::Tampered(tamper) if tamper.is_about_receipts() => seq.is_none_or(|seq| {
+                let told = ledger.receipts.get(&(client, slot, seq)).is_some_and(|at| *at >= alarms);
+                let withheld = ledger.withheld.contains(&(client, slot, seq));
+                told || withheld || (tamper == Tamper::FalseReceipt && never_came_by(world, client, slot, seq))
+            }),
+            Deed::Tampered(Tamper::NoBlob) => by_client(Alarm::Invitation),
+            Deed::Tampered(Tamper::Rewritten) => by_client(Alarm::Branch),
+            Deed::Tampered(tamper) if tamper.is_about_pages() => by_client(Alarm::Fault),
+            Deed::Lied(lie) if lie.is_another_log() => {
+                // Who saw nothing of it, or is no member any more, or is alone, was not harmed.
+                let actor = world.actors.get(&client).filter(|actor| actor.is_active(slot));
+                let position = actor.and_then(|actor| actor.group(slot)).map(|group| group.position().hash);
+                let apart = heads.get(&slot).is_some_and(|(head, members)| {
+                    let member = actor.is_some_and(|actor| members.contains(actor.client()));
+                    member && members.len() > 1 && position.is_some_and(|position| position != *head)
+                });
+                // Nobody speaks while it waits for somebody to commit what was proposed.
+                let waits = |actor: &Actor| actor.group(slot).is_some_and(Group::waits_for_commit);
+                let silent = world.actors.values().any(|actor| actor.is_active(slot) && waits(actor));
+                !apart || silent || since.iter().any(|(_, at, _)| *at == slot)
+            }
+            Deed::Lied(Lie::Gone) => {
+                by_client(Alarm::Gone) || seq.is_some_and(|seq| never_came_by(world, client, slot, seq))
+            }
+            // What was made up leads into no group.
+            Deed::Lied(Lie::ForgedWelcome) => {
+                since.iter().any(|(of, _, alarm)| *of == client && *alarm == Alarm::Invitation)
+            }
+            // Of the others it was checked that they did no harm.
+            _ => true,
+        };
+        if !noticed {
+            return Err(Stop::violation(format!(
+                "nobody noticed in group {slot} that {deed:?} was done to or by client {client} ({seq:?})"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a client never read the entry at a place, so that it had nothing to hold a receipt against: it ended or stopped before, or came
+/// back behind it.
+fn never_came_by(world: &World, client: usize, slot: usize, seq: Seq) -> bool {
+    let missed =
+        world.around.ledger.gaps.iter().any(|(of, from, to)| *of == (client, slot) && (*from..=*to).contains(&seq));
+    let Some(actor) = world.actors.get(&client) else { return true };
+    let place = actor.group(slot).map(|group| group.position().seq);
+    missed || (!actor.is_active(slot) && place.is_none_or(|place| place < seq))
+}
