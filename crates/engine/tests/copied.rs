@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Person, World, group_of};
+use common::{Person, World, bad_commit, group_of, trio};
+use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
     group::{Handshakes, Status, SubmissionBody},
     intent::Wish,
@@ -105,6 +106,36 @@ fn an_older_copy_comes_back_after_a_commit_of_the_newer_one() {
         assert_eq!((heard(&bob, "newer"), heard(&bob, "older")), (1, 1), "{:?}", bob.events);
         assert!(bob.events.iter().all(|event| !matches!(event, Event::Refused { .. } | Event::Stuck { .. })));
     });
+}
+
+#[test]
+fn what_was_on_its_way_when_a_way_back_is_annulled_is_told_to_be_missed() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    carol.say("on its way for long");
+    let late = carol.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+    carol.save();
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    let mut copy = copy_of(&world, &alice);
+    let epoch = copy.group().epoch();
+    // The newer copy makes what nobody can apply, and the older one comes back into the epoch that it begins.
+    bad_commit(&mut world, &mut alice, |entry| entry.commit.as_mut().unwrap().members = 1);
+    copy.sync(&world.ds);
+    copy.begin_rejoin(&world, false).unwrap();
+    copy.drive_now(&mut world);
+    assert_eq!((copy.group().status().clone(), copy.group().epoch().0), (Status::Active, epoch.0 + 2));
+    bob.drive_now(&mut world);
+    world.ds.ahead += DISPUTE_MS + 60_000;
+    let place = world.ds.submit(&late).unwrap();
+    copy.sync(&world.ds);
+    assert_eq!(copy.group().epoch(), epoch, "{:?}", copy.events);
+    let missed = Event::Missed { from: place, to: place };
+    assert!(copy.events.contains(&missed), "{:?}", copy.events);
+    assert!(!copy.events.iter().any(|event| matches!(event, Event::Refused { .. })), "{:?}", copy.events);
+    bob.sync(&world.ds);
+    assert_eq!(heard(&bob, "on its way for long"), 1);
 }
 
 #[test]

@@ -401,6 +401,11 @@ impl Group {
             Ok(_) => return Outcome::Rejected(Rejection::Mismatch),
             // Its sender has changed its signature key since: it says it again.
             Err(mls_rs::error::MlsError::MemberNotFound) if !present => return Outcome::Stale,
+            // We were a member then, and have its keys no more: we had come back by a commit that was annulled, or it is long past.
+            Err(mls_rs::error::MlsError::EpochNotFound) if !present => {
+                events.push(Event::Missed { from: incoming.seq, to: incoming.seq });
+                return Outcome::Stale;
+            }
             Err(mls_rs::error::MlsError::CantProcessMessageFromSelf) => {
                 return self.made_elsewhere(entry, incoming, events);
             }
