@@ -93,6 +93,8 @@ pub(crate) struct Misdeed {
     pub(crate) unseen: bool,
     /// The client has judged what it was given, or stored what it must judge later: a death excuses nothing any more.
     pub(crate) taken: bool,
+    /// Nobody else was in the group's log then who could have disputed it.
+    pub(crate) unwitnessed: bool,
 }
 
 /// What a client noticed.
@@ -349,6 +351,7 @@ impl Ledger {
             alarms: self.alarms.len(),
             unseen: false,
             taken: false,
+            unwitnessed: false,
         });
     }
 
@@ -372,6 +375,11 @@ impl Ledger {
         let about = |deed| matches!(deed, Deed::Tampered(tamper) if if pages { tamper.is_about_pages() } else { tamper.is_about_receipts() });
         let of_it = |misdeed: &&mut Misdeed| misdeed.client == client && misdeed.slot == slot && about(misdeed.deed);
         self.misdeeds.iter_mut().filter(of_it).for_each(|misdeed| misdeed.taken = true);
+    }
+
+    /// Notes that nobody was there who could have disputed what was done in the present step.
+    pub(crate) fn unwitnessed_since(&mut self, misdeeds: usize) {
+        self.misdeeds.iter_mut().skip(misdeeds).for_each(|misdeed| misdeed.unwitnessed = true);
     }
 
     /// Notes that the misdeed noted last is a word about a commit.

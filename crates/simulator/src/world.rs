@@ -296,6 +296,11 @@ impl World {
         if matches!(done, Err(Stop::Death | Stop::Unreachable)) {
             around.ledger.unseen_since(misdeeds);
         }
+        if !self.has_witnesses(step.actor, slot) {
+            self.around.ledger.unwitnessed_since(misdeeds);
+        }
+        let around = &mut self.around;
+        let Some(actor) = self.actors.get_mut(&step.actor) else { return Ok(()) };
         match done {
             Err(Stop::Death) => {
                 around.ledger.tell(format!("    {} dies", actor.name()));
@@ -329,6 +334,15 @@ impl World {
         let epoch = |actor: &Actor| actor.group(slot).filter(|_| actor.is_active(slot)).map(Group::epoch);
         let Some(own) = self.actors.get(&client).and_then(epoch) else { return 0 };
         self.actors.values().filter(|actor| actor.index() != client && epoch(actor) == Some(own)).count()
+    }
+
+    /// Whether anybody else is in a group who lives in its true log.
+    fn has_witnesses(&self, client: usize, slot: usize) -> bool {
+        let present = |actor: &Actor| actor.group(slot).is_some_and(|group| *group.status() != Status::Removed);
+        let witness = |actor: &Actor| {
+            actor.index() != client && present(actor) && !self.around.ledger.is_victim(actor.index(), slot)
+        };
+        self.actors.values().any(witness)
     }
 
     /// The server begins to lie to a client.

@@ -121,7 +121,9 @@ impl Scene<'_> {
         }
         for misdeed in self.ledger().misdeeds_in(self.slot) {
             let Deed::Offended(offence) = misdeed.deed else { continue };
-            let alone = self.world.is_alone_with_its_offence(misdeed.client, self.slot)
+            let alone = self.has_left_nobody(misdeed.client)
+                || misdeed.unwitnessed
+                || self.world.is_alone_with_its_offence(misdeed.client, self.slot)
                 || self.world.is_among_ghosts(misdeed.client, self.slot);
             if offence.is_void()
                 && !self.lost
@@ -132,6 +134,13 @@ impl Scene<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a client has left nobody else in the group: by the commit that did so it settled all before.
+    fn has_left_nobody(&self, client: usize) -> bool {
+        let group = self.world.actors.get(&client).filter(|actor| actor.is_active(self.slot));
+        let group = group.and_then(|actor| actor.group(self.slot)).filter(|group| group.epoch() == self.truth.epoch());
+        group.is_some_and(|group| group.members().is_ok_and(|members| members.len() == 1))
     }
 
     /// A group that was made anew went on with all its members, and each of them is or was in the successor.
