@@ -325,6 +325,37 @@ fn an_old_knock_does_not_throw_him_out() {
 }
 
 #[test]
+fn whose_new_leaf_nobody_has_heard_of_for_an_hour_is_let_in_once_more() {
+    let mut cast = cast();
+    let before = cast.knock(bob, alice);
+    let users = vec![cast.bob.user()];
+    cast.carol.wish(Wish::Remove { users });
+    cast.carol.drive_now(&mut cast.world);
+    let key_packages = vec![package_of(&mut cast, bob)];
+    cast.carol.wish(Wish::Add { key_packages });
+    cast.carol.drive_now(&mut cast.world);
+    // What invites him is lost on its way.
+    cast.world.ds.welcomes.clear();
+    cast.alice.sync(&cast.world.ds);
+    cast.world.ds.ahead += KNOCK_MS - 60_000;
+    let soon = cast.knock(bob, carol);
+    cast.world.ds.ahead += 60_000;
+    assert!(matches!(cast.take(alice, &before), Err(KnockRefused::Back)), "he asked before");
+    assert!(matches!(cast.take(carol, &soon), Err(KnockRefused::Back)), "it may be on its way");
+    let (late, other) = (cast.knock(bob, alice), cast.knock(bob, carol));
+    cast.alice.restart();
+    cast.take(alice, &late).unwrap();
+    cast.alice.drive_now(&mut cast.world);
+    cast.bob.join(&cast.world);
+    cast.bob.say("here I am");
+    cast.bob.drive_now(&mut cast.world);
+    cast.everybody_reads();
+    agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+    assert_eq!(cast.alice.texts().last().unwrap(), "here I am");
+    assert!(matches!(cast.take(carol, &other), Err(KnockRefused::Back)), "he has shown himself");
+}
+
+#[test]
 fn one_client_is_let_in_once_an_hour() {
     let mut cast = cast();
     let knock = cast.knock(bob, alice);

@@ -15,7 +15,7 @@ use conclave_engine::{
     outcome::Event,
 };
 use conclave_names::{Epoch, Hash};
-use conclave_protocol::{Code, Refusal};
+use conclave_protocol::{Code, Refusal, v1::SubmitResponse};
 
 /// Alice and Carol believe two authorities, Bob only the first. So Bob cannot apply a commit that adds Dave.
 struct Cast {
@@ -285,6 +285,36 @@ fn a_commit_that_nobody_can_apply_does_not_end_the_group() {
         assert_eq!(*person.group().status(), Status::Active);
     }
     agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
+
+#[test]
+fn a_word_about_a_commit_is_sent_once_also_if_it_cannot_be_read() {
+    let mut world = World::new();
+    let [mut alice, mut bob, _] = trio(&mut world);
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    let now = world.ds.now().plus_ms(2 * 3_600_000);
+    let ack = bob.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    bob.save();
+    let wish = bob.group().intents().find(|intent| intent.id == ack.intent).unwrap().wish.clone();
+    assert!(matches!(wish, Wish::Ack { .. }), "{wish:?}");
+    // Without a reply it is the same once more.
+    let again = bob.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+    assert_eq!(again.intent, ack.intent);
+    let seq = world.ds.submit(&ack).unwrap();
+    let reply = SubmitResponse { seq: seq.0, time_ms: now.0, chain: vec![0; 32], receipt: Vec::new() };
+    bob.group().accepted(&reply);
+    for _ in 0..2 {
+        let next = bob.group().next_submission(now, &mut Vec::new()).unwrap();
+        assert!(next.is_none_or(|next| next.intent != ack.intent));
+        bob.save();
+        bob.restart();
+    }
+    // It is done with as soon as it can be read.
+    bob.sync(&world.ds);
+    assert!(bob.group().intents().all(|intent| intent.id != ack.intent));
+    assert_eq!(bob.group().open_commits(), 0);
 }
 
 #[test]

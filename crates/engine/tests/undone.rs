@@ -308,6 +308,30 @@ fn a_request_to_leave_whose_commit_is_annulled_is_committed_again() {
 }
 
 #[test]
+fn who_asked_to_leave_and_commits_something_else_first_asks_again() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let keys = [bob.group().access().unwrap(), carol.group().access().unwrap()];
+    bob.wish(Wish::Leave);
+    bob.drive_now(&mut world);
+    alice.drive(&mut world);
+    bob.sync(&world.ds);
+    assert!(bob.group().may_return());
+    annul(&mut world, &[&keys[0], &keys[1]]);
+    // Nobody but Bob is there, whose own commit cannot remove him: by that his request is void.
+    settle(&mut bob, &mut world);
+    assert_eq!(*bob.group().status(), Status::Active);
+    bob.restart();
+    settle(&mut bob, &mut world);
+    assert!(bob.group().is_asked_to_leave(), "{:?}", bob.events);
+    settle(&mut carol, &mut world);
+    settle(&mut bob, &mut world);
+    assert_eq!(*bob.group().status(), Status::Removed);
+    alice.sync(&world.ds);
+    agree(&mut [&mut alice, &mut carol]);
+}
+
+#[test]
 fn a_request_to_leave_that_is_void_itself_is_made_again() {
     let mut world = World::new();
     let [mut alice, mut bob, mut carol] = trio(&mut world);

@@ -257,7 +257,7 @@ impl Group {
         } else {
             self.confirm_member(&by);
         }
-        self.members_changed(&added, &removed);
+        self.members_changed(&added, &removed, incoming.time);
         if let Some(frozen) = frozen {
             self.frozen = Some(frozen);
             events.push(Event::Frozen { by: by.clone(), epoch: new_epoch });

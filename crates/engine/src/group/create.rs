@@ -252,7 +252,7 @@ impl Group {
             rests: super::rest::Rests::default(),
             ways: Box::default(),
             presence: Presence::default(),
-            unconfirmed: BTreeSet::new(),
+            unconfirmed: BTreeMap::new(),
             knocking: Knocking::default(),
             returned: None,
             old_leaves: Vec::new(),

@@ -4,7 +4,8 @@
 //! Who is locked out posts a [`Knock`] into the inboxes of a few members that it knew, its user's other devices first, and of others an
 //! hour later. A member answers it if a leaf of its group is that of the same client with the same identity key, and has
 //! one of the channel keys that the knock names: by one commit that removes that leaf and adds the knocker's KeyPackage. Whoever answers
-//! second finds no such leaf any more.
+//! second finds no such leaf any more. But a leaf that was made for it since, and that it has not shown itself in for an hour, is replaced as well:
+//! what it was invited by was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -392,7 +393,7 @@ impl Group {
             let vouched = leaf.signature_key != knocked.signature_key || knocked.vouched_until > leaf.vouched_until;
             vouched && !self.is_kept_by(knocked)
         } else {
-            knocked.old_leaves.contains(&leaf.channel_key)
+            knocked.old_leaves.contains(&leaf.channel_key) || self.never_came(knocked, &leaf)
         };
         if !same {
             return Err(KnockRefused::Back);
@@ -409,6 +410,14 @@ impl Group {
             return Err(KnockRefused::TooSoon);
         }
         Ok(leaf)
+    }
+
+    /// Whether the knocker's leaf is one that it has not shown itself in, and by which it cannot come any more: it still asks long after that
+    /// leaf was made, by the key that signed it, or a later word of its identity key.
+    fn never_came(&self, knocked: &Knocked, leaf: &Leaf) -> bool {
+        let added = self.unconfirmed.get(&knocked.client);
+        let same = leaf.signature_key == knocked.signature_key || knocked.vouched_until > leaf.vouched_until;
+        same && added.is_some_and(|added| added.plus_ms(KNOCK_MS) <= knocked.time)
     }
 
     /// Whether a knock is to be answered here, if the knocker's KeyPackage does. To be asked after the channel was read to its end.

@@ -224,7 +224,7 @@ pub struct Group {
     /// What is still to be acknowledged.
     presence: presence::Presence,
     /// Members that others added and of whom we have heard nothing yet.
-    unconfirmed: BTreeSet<ClientUri>,
+    unconfirmed: BTreeMap<ClientUri, Timestamp>,
     /// How often we have asked members to let us in again, and when we ask next.
     knocking: knock::Knocking,
     /// Our removal, if by time alone it is annulled and nothing has shown yet that it is.

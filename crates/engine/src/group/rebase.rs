@@ -36,8 +36,14 @@ impl Group {
     /// words about commits.
     pub(super) fn rebase(&mut self) {
         let current = self.epoch();
+        let proposed = self.own_removal_proposed();
         let (mut changed, mut withdrawn) = (Vec::new(), Vec::new());
         for (order, intent) in &mut self.intents {
+            // What was said in an epoch that was void in between is made of nothing that is kept.
+            if intent.wish == Wish::Leave && intent.prepared.is_none() && intent.ordered && !proposed {
+                intent.ordered = false;
+                changed.push(*order);
+            }
             let kept = super::submit::is_message(&intent.wish) || intent.wish.is_verdict();
             let outdated =
                 intent.prepared.as_ref().is_some_and(|prepared| super::commit::is_outdated(prepared, current) || !kept);

@@ -22,6 +22,7 @@ impl Group {
     pub fn accepted(&mut self, reply: &SubmitResponse) -> Vec<Event> {
         let seq = Seq(reply.seq);
         self.nack_taken(Timestamp(reply.time_ms));
+        self.ack_taken();
         self.returned = None;
         let receipt = Hash::try_from(reply.chain.as_slice()).ok().and_then(|hash| {
             let signature = Signature(reply.receipt.as_slice().try_into().ok()?);

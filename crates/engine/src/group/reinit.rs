@@ -227,7 +227,7 @@ impl Group {
     /// Whether the group is frozen: it goes on in a successor.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
-        self.frozen.is_some()
+        self.frozen.is_some() && self.status != Status::Removed
     }
 
     /// When it is our turn to make the successor, if nobody else does before.

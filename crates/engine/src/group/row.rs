@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 use super::{
     Group, Status,
     again::{self, Annulment, DONE},
-    confirmed::{UNCONFIRMED, client_of_key},
+    confirmed::{UNCONFIRMED, added_at, client_of_key},
     hashes,
     journal::Journal,
     knock::{self, ANSWERED, KNOCKING, OLD_LEAVES},
@@ -355,9 +355,9 @@ impl Group {
                 None => drop(foreign_intents.insert(order)),
             }
         }
-        let mut unconfirmed = std::collections::BTreeSet::new();
-        for (key, _) in scan(Room::GROUP, &key(name, UNCONFIRMED))? {
-            unconfirmed.insert(client_of_key(name, UNCONFIRMED, &key)?);
+        let mut unconfirmed = std::collections::BTreeMap::new();
+        for (key, value) in scan(Room::GROUP, &key(name, UNCONFIRMED))? {
+            unconfirmed.insert(client_of_key(name, UNCONFIRMED, &key)?, added_at(&value)?);
         }
         let knocking = get(Room::GROUP, &key(name, KNOCKING))?;
         let old_leaves = get(Room::GROUP, &key(name, OLD_LEAVES))?;

@@ -117,6 +117,20 @@ impl Group {
         }
     }
 
+    /// The DS took something of ours: if it is an Ack, it may be that we cannot read it, as a removal since has ended what our key may
+    /// read. It is not sent again.
+    pub(super) fn ack_taken(&mut self) {
+        let is_verdict = |intent: &Intent| intent.wish.is_verdict() && !intent.ordered;
+        let first = self.intents.iter_mut().find(|(_, intent)| is_verdict(intent));
+        let ack = first.filter(|(_, intent)| matches!(intent.wish, Wish::Ack { .. }) && intent.prepared.is_some());
+        if let Some(order) = ack.map(|(order, intent)| {
+            intent.ordered = true;
+            *order
+        }) {
+            self.save_intent(order);
+        }
+    }
+
     /// The DS takes no word about the commit that we could not apply any more, after the log was read as far as it is given to us. Where
     /// that does not tell how it was decided, a removal since has ended what our key may read: so it stands.
     pub(super) fn dispute_came_late(&mut self, events: &mut Vec<Event>) {

@@ -66,7 +66,7 @@ impl Group {
                     user: leaf.user().clone(),
                     identity_key: Hash::new(leaf.identity_key()),
                     own: index == self.mls.current_member_index(),
-                    confirmed: !self.unconfirmed.contains(leaf.client()),
+                    confirmed: !self.unconfirmed.contains_key(leaf.client()),
                 });
             });
             refused.is_ok()

@@ -8,6 +8,7 @@ mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_channel::Entry;
 use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_names::{ClientUri, Seq};
 
@@ -121,7 +122,7 @@ impl Scene<'_> {
         }
         for misdeed in self.ledger().misdeeds_in(self.slot) {
             let Deed::Offended(offence) = misdeed.deed else { continue };
-            let alone = self.has_left_nobody(misdeed.client)
+            let alone = self.is_settled_alone(misdeed.seq)
                 || misdeed.unwitnessed
                 || self.world.is_alone_with_its_offence(misdeed.client, self.slot)
                 || self.world.is_among_ghosts(misdeed.client, self.slot);
@@ -136,11 +137,14 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Whether a client has left nobody else in the group: by the commit that did so it settled all before.
-    fn has_left_nobody(&self, client: usize) -> bool {
-        let group = self.world.actors.get(&client).filter(|actor| actor.is_active(self.slot));
-        let group = group.and_then(|actor| actor.group(self.slot)).filter(|group| group.epoch() == self.truth.epoch());
-        group.is_some_and(|group| group.members().is_ok_and(|members| members.len() == 1))
+    /// Whether a later commit left nobody but its author in the group: that settles all before.
+    fn is_settled_alone(&self, commit: Option<Seq>) -> bool {
+        let alone = |row: &EntryRow| {
+            let header = Entry::parse(&row.bytes).ok().and_then(|entry| entry.commit);
+            header.is_some_and(|header| header.members == 1 && header.removed > 0)
+        };
+        let later = self.entries.iter().filter(|row| Some(row.seq) > commit && !self.truth.void.contains(&row.seq));
+        later.into_iter().any(alone)
     }
 
     /// A group that was made anew went on with all its members, and each of them is or was in the successor.
@@ -252,7 +256,9 @@ impl Scene<'_> {
                 return Err(Stop::violation(format!("{} disagrees about group {slot}", actor.name())));
             }
             seen = Some(view);
-            if group.owes_rotation() && !self.world.is_among_ghosts(actor.index(), slot) {
+            // After a dispute, it waits before it renews its keys again.
+            let waits = group.refresh_due().is_some_and(|due| due > self.world.around.server.now);
+            if group.owes_rotation() && !waits && !self.world.is_among_ghosts(actor.index(), slot) {
                 return Err(Stop::violation(format!("{} never gets its new key into group {slot}", actor.name())));
             }
             if group.intents().count() > 0 && !self.world.is_among_ghosts(actor.index(), slot) {
