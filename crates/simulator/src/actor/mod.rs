@@ -270,7 +270,7 @@ impl Actor {
         }
     }
 
-    fn now(&self, server: &Server) -> Timestamp {
+    pub(crate) fn now(&self, server: &Server) -> Timestamp {
         Timestamp(server.now.0.saturating_add_signed(self.skew))
     }
 

@@ -257,7 +257,7 @@ impl Scene<'_> {
             }
             seen = Some(view);
             // After a dispute, it waits before it renews its keys again.
-            let waits = group.refresh_due().is_some_and(|due| due > self.world.around.server.now);
+            let waits = group.refresh_due().is_some_and(|due| due > actor.now(&self.world.around.server));
             if group.owes_rotation() && !waits && !self.world.is_among_ghosts(actor.index(), slot) {
                 return Err(Stop::violation(format!("{} never gets its new key into group {slot}", actor.name())));
             }
