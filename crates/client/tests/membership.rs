@@ -54,12 +54,24 @@ async fn what_was_taken_back_is_marked_and_what_came_instead_is_not() {
                 noted(&group, at + 20, 300, first, &removed("voidbytime")),
                 noted(&group, at + 20, 999, second, &annulled(at + 20)),
                 noted(&group, at + 21, 1000, 1, &removed("later")),
+                // By time alone, and too early, as the next entry shows.
+                noted(&group, at + 30, 1100, first, &removed("stands")),
+                noted(&group, at + 30, 1999, second, &annulled(at + 30)),
+                noted(&group, at + 31, 1200, 1, &Event::NotAnnulled { commit: Seq(at + 30) }),
+                // And again, for good.
+                noted(&group, at + 40, 1300, first, &removed("voidafterall")),
+                noted(&group, at + 40, 1999, second, &annulled(at + 40)),
+                noted(&group, at + 41, 1400, 1, &Event::NotAnnulled { commit: Seq(at + 40) }),
+                noted(&group, at + 42, 1500, 1, &annulled(at + 40)),
             ])
             .unwrap();
         let log = alice.membership_log(&group).unwrap();
         let log = log.iter().filter(|change| change.seq.0 >= at && change.change == Membership::Removed);
         let marks: Vec<_> = log.map(|change| (change.seq.0 - at, change.annulled)).collect();
-        assert_eq!(marks, [(0, false), (5, true), (6, true), (10, false), (20, true), (21, false)]);
+        assert_eq!(
+            marks,
+            [(0, false), (5, true), (6, true), (10, false), (20, true), (21, false), (30, false), (40, true)]
+        );
     }
     world.stop().await;
 }

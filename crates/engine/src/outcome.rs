@@ -370,6 +370,12 @@ pub enum Event {
         /// The epoch that the group is in.
         epoch: Epoch,
     },
+    /// A commit that was told to be annulled is not, as later entries show: this client's clock is ahead of the server's, or the server held back
+    /// what members had said. It has gone back from it, and cannot follow the group until that is decided ([`Event::Stuck`]).
+    NotAnnulled {
+        /// The first of the commits that were told to be void.
+        commit: Seq,
+    },
     /// The commit that added us was annulled: we are no member.
     InvitationAnnulled {},
     /// An invitation cannot be taken up now: the server does not give out what it needs. It is tried again with each look into the

@@ -369,7 +369,10 @@ fn who_was_never_a_member_is_told_what_was_not_said() {
     let update = change(&mut dave, &mut world, Wish::Update);
     dave.restart();
     annul(&mut world, &[&access]);
-    settle(&mut dave, &mut world);
+    // The next entry shows it.
+    settle(&mut carol, &mut world);
+    change(&mut carol, &mut world, Wish::Update);
+    dave.sync(&world.ds);
     assert_eq!(*dave.group().status(), Status::Removed);
     let told = failures(&dave);
     assert_eq!(told.len(), 2, "{told:?}");

@@ -212,6 +212,10 @@ fn sentence(event: &Event) -> String {
         }
         Event::Acknowledged { commit, by, .. } => format!("{} confirms commit {commit}: it stands", maybe(by)),
         Event::Annulled { commit, .. } => format!("commit {commit} and what followed it were taken back"),
+        Event::NotAnnulled { commit } => format!(
+            "commit {commit} and what followed it were not taken back after all: this machine's clock is ahead of the server's, or the \
+             server held back what members had said"
+        ),
         Event::InvitationAnnulled {} => "the change that added you was taken back: you are no member".to_owned(),
         Event::InvitationWaits { reason } => {
             format!("you were invited and cannot join yet: {}; it is tried again for a week", clean_line(reason))

@@ -146,6 +146,10 @@ impl Client {
                     let first = event.get("commit").and_then(Value::as_u64).unwrap_or(u64::MAX);
                     annulments.push(Annulment { first, known: (stored.seq, stored.time_ms) });
                 }
+                if event.get("event").and_then(Value::as_str) == Some("not_annulled") {
+                    let commit = event.get("commit").and_then(Value::as_u64);
+                    annulments.retain(|annulment: &Annulment| Some(annulment.first) != commit);
+                }
                 log.extend(change(group, stored, &event));
             }
             if !full {

@@ -13,7 +13,7 @@ use crate::{
     group::{PAST_MS, Status, SubmissionBody, standing::Parent},
     intent::Wish,
     mls_client::MlsGroup,
-    stores::GroupRows,
+    stores::{EPOCHS_KEPT, GroupRows},
     writes::Room,
 };
 
@@ -237,6 +237,64 @@ fn unused_keys_of_an_epoch_go_an_hour_and_ten_minutes_after_its_end() {
         person.sync(&world.ds);
     }
     common::agree(&mut [alice, bob, carol]);
+}
+
+/// However fast epochs follow on one another, and whether they are read one by one or all at once.
+#[test]
+fn keys_of_no_more_past_epochs_are_kept_than_is_stated() {
+    for at_once in [false, true] {
+        let mut world = World::new();
+        let mut people = common::trio(&mut world);
+        let [alice, bob, carol] = &mut people;
+        bob.sync(&world.ds);
+        // Encrypted in each epoch, and never sent.
+        let mut unsent = Vec::new();
+        for _ in 0..EPOCHS_KEPT + 3 {
+            unsent.push(carol.group().mls.clone().encrypt_application_message(b"lost on the way", Vec::new()).unwrap());
+            alice.wish(Wish::Update);
+            alice.drive_now(&mut world);
+            carol.sync(&world.ds);
+            // So that nobody keeps the state before it.
+            while let Some(open) = world.ds.ledger.as_ref().unwrap().open().first() {
+                carol.group().wish_first(Wish::Ack { commit: open.seq }).unwrap();
+                let ack = carol.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+                carol.save();
+                world.ds.submit(&ack).unwrap();
+                carol.sync(&world.ds);
+            }
+            if !at_once {
+                bob.sync(&world.ds);
+                alice.sync(&world.ds);
+            }
+        }
+        if at_once {
+            let is_in = |bob: &mut Person, message| in_memory(bob, message) && decrypts(bob, &bob.store, message);
+            assert!(is_in(bob, &unsent[0]), "his present epoch is over, and he has yet to learn it");
+        }
+        bob.sync(&world.ds);
+        bob.group().write_state_next();
+        bob.save();
+        assert!(bob.group().parents.is_empty() && bob.group().ledger.open().is_empty());
+        for _ in 0..2 {
+            let (gone, kept) = unsent.split_at(3);
+            assert!(kept.iter().all(|message| in_memory(bob, message) && decrypts(bob, &bob.store, message)));
+            assert!(!gone.iter().any(|message| in_memory(bob, message) || decrypts(bob, &bob.store, message)));
+            let rows = bob.store.rows.keys().filter(|(room, _)| *room == Room::EPOCH).count();
+            assert_eq!((rows as u64, bob.group().past.len() as u64), (EPOCHS_KEPT, EPOCHS_KEPT));
+            bob.restart();
+        }
+        // The time of the rest runs from the end of each.
+        let last = bob.group().past.last().unwrap().ended.plus_ms(PAST_MS);
+        bob.group().caught_up(last).unwrap();
+        bob.save();
+        assert!(!unsent.iter().any(|message| in_memory(bob, message) || decrypts(bob, &bob.store, message)));
+    }
+}
+
+/// Whether the group as it is in memory decrypts a message.
+fn in_memory(person: &mut Person, message: &MlsMessage) -> bool {
+    let mut mls = person.group().mls.clone();
+    matches!(mls.process_incoming_message(message.clone()), Ok(ReceivedMessage::ApplicationMessage(_)))
 }
 
 /// Where nobody says anything, time alone ends what is kept for commits that nobody disputed.

@@ -154,7 +154,7 @@ impl Group {
 
         let join_key = SigningKey::from_bytes(&random(&provider)?);
         let info = built.output.external_commit_group_info().ok_or_else(|| fault("no GroupInfo"))?;
-        let place = (self.window.position(), self.ledger.clone());
+        let place = (self.window.position(), self.logged().clone());
         let info = SealedGroupInfo::new(&join_key, (tree_key_epoch, &tree_key), offer.root, place, info.to_bytes()?);
         // The DS of a visible group has the tree itself, and checks the GroupInfo.
         let visible = self.is_visible();
@@ -175,7 +175,7 @@ impl Group {
         let header = CommitHeader { committer, removed, members, key_root };
         let entry = Entry::commit(epoch, header, body_of(body, &mut blobs)).to_bytes().map_err(fault)?;
         let commit = chain::entry_hash(&entry);
-        let (position, ledger) = (self.window.position(), self.ledger.clone());
+        let (position, ledger) = (self.window.position(), self.logged().clone());
         let (seed, tree_key) = ((seed_epoch, &next_seed), (tree_key_epoch, &tree_key));
         let (standing, apart) = built.joiner_key.standing(&provider, &ledger).map_err(fault)?;
         let joiner = JoinerInfo::new(seed, tree_key, offer.root, position, standing, commit);

@@ -204,6 +204,7 @@ impl Group {
             past: Vec::new(),
             emptied: false,
             frozen: None,
+            hasty: None,
             successor: None,
             predecessor: None,
             founding: None,

@@ -3,27 +3,11 @@
 use super::{
     super::{
         Handshakes,
-        process::audit_tests::common::{self, Person, World},
+        process::audit_tests::common::{self, World},
     },
     *,
 };
 use crate::intent::Wish;
-
-/// A group that the first makes and adds the others to, where the server has the tree.
-fn visible_group_of(world: &mut World, people: &mut [&mut Person]) {
-    let packages: Vec<_> = people.iter_mut().skip(1).map(|person| person.key_package(world)).collect();
-    let (first, others) = people.split_first_mut().unwrap();
-    first.handshakes = Handshakes::Visible { external_senders: Vec::new() };
-    first.create(world, "Test");
-    first.wish(Wish::Add { key_packages: packages });
-    first.drive(world);
-    let tree = first.group().mls.export_tree().to_bytes().unwrap();
-    world.ds.blobs.insert(chain::entry_hash(&tree), tree);
-    for person in others {
-        person.join(world);
-        person.sync(&world.ds);
-    }
-}
 
 /// Where the server reads the handshakes, a commit or a proposal of the other branch names the fork, without a message.
 #[test]
@@ -31,7 +15,8 @@ fn a_handshake_in_the_clear_tells_of_a_fork_too() {
     for leaves in [false, true] {
         let mut world = World::new();
         let [mut alice, mut bob, mut carol] = ["alice", "bob", "carol"].map(|name| world.person(name));
-        visible_group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol]);
+        alice.handshakes = Handshakes::Visible { external_senders: Vec::new() };
+        common::group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol]);
         let place = common::fork(&mut world, &mut alice, &mut bob, &mut carol);
         let told = |event: &Event| matches!(event, Event::Forked { epoch: Epoch(2), .. });
         assert!(!alice.events.iter().any(told), "in one branch there is none");

@@ -21,6 +21,7 @@ mod generations;
 mod given_up;
 mod group_info;
 mod hashes;
+mod hasty;
 mod journal;
 mod knock;
 mod late;
@@ -138,6 +139,8 @@ pub struct Group {
     hashes_saved: Seq,
     /// Which commits stand.
     ledger: Ledger,
+    /// What was before time alone decided something that the log has yet to show.
+    hasty: Option<Box<hasty::Hasty>>,
     /// Epochs that ended of which keys are kept, in order.
     past: Vec<prune::Past>,
     /// If it goes on in a successor.

@@ -55,6 +55,7 @@ impl Group {
         self.forget_hashes();
         self.window = HashWindow::new(sealed.position, Timestamp(0));
         self.ledger = sealed.ledger.clone();
+        self.time_has_come();
         let mut told = Vec::new();
         self.revive_since(&before, &mut told);
         for event in told {
@@ -88,7 +89,7 @@ impl Group {
         if end.place.seq > place.seq {
             return Err(RejoinError::ReadOn);
         }
-        let same = place == end.place && self.ledger.hash().is_ok_and(|hash| hash == end.ledger);
+        let same = place == end.place && self.logged().hash().is_ok_and(|hash| hash == end.ledger);
         if same { Ok(()) } else { Err(self.refuse_place()) }
     }
 

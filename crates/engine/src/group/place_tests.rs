@@ -24,7 +24,7 @@ use super::{
     *,
 };
 use crate::{
-    group::{Incoming, Status, Submission, SubmissionBody},
+    group::{Handshakes, Incoming, Status, Submission, SubmissionBody},
     intent::Wish,
     mls_client::{MlsError, MlsGroup, leaf_extensions, suite},
     outcome::{Event, Outcome, Rejection},
@@ -301,8 +301,12 @@ fn from_outside(world: &World, bob: &mut Person, wrong: Wrong) -> Result<Submiss
     while let Some(name) = tree.wanted().pop() {
         tree.give(&world.ds.blobs[&name]).unwrap();
     }
+    if tree.wants_whole() {
+        tree.give(&world.ds.visible.tree(epoch)).unwrap();
+    }
     let tree = ExportedTree::from_bytes(&tree.finish().unwrap())?.into_owned();
-    let info = mls_rs::MlsMessage::from_bytes(&opened(world, group).group_info)?;
+    let info = if group.is_visible() { info } else { opened(world, group).group_info.clone() };
+    let info = mls_rs::MlsMessage::from_bytes(&info)?;
     let leaf = group.mls.current_member_index();
     let (keys, own) = group.keys_of(group.epoch())?;
     let fresh = SigningKey::from_bytes(&random());
@@ -328,11 +332,12 @@ fn from_outside(world: &World, bob: &mut Person, wrong: Wrong) -> Result<Submiss
         .with_authenticated_data(aad.to_bytes().map_err(fault)?)
         .with_leaf_node_extensions(leaf_extensions(&fresh)?);
     let (_, message) = apart.psks.during(id, secret, || builder.build(info))?;
-    let sealed = group.seal(EntryKind::Commit, epoch, message.to_bytes()?)?;
+    let message = message.to_bytes()?;
+    let body = if group.is_visible() { message } else { group.seal(EntryKind::Commit, epoch, message)? };
     let removed = u32::from(wrong == Wrong::SaysRemoval);
     let header = CommitHeader { committer, removed, members: after.len(), key_root: after.root() };
     let mut blobs = Vec::new();
-    let entry = Entry::commit(epoch, header, body_of(sealed, &mut blobs)).to_bytes().map_err(fault)?;
+    let entry = Entry::commit(epoch, header, body_of(body, &mut blobs)).to_bytes().map_err(fault)?;
     let bundle = SubmitBundleRequest { entry, ..SubmitBundleRequest::default() };
     let body = SubmissionBody::Bundle(Box::new(bundle));
     Ok(Submission { intent: IdempotencyKey::new(random()), join: None, blobs, body })
@@ -352,10 +357,13 @@ fn refusal_of(wrong: Wrong) -> Option<Rejection> {
 #[test]
 fn a_commit_from_outside_removes_one_leaf_by_the_seed_in_force_and_renews_nothing() {
     use Wrong::{AbsentPsk, Nothing, OtherPsk, RenewsSeed, RenewsTreeKey, SaysRemoval};
-    for wrong in [Nothing, RenewsSeed, RenewsTreeKey, SaysRemoval, AbsentPsk, OtherPsk] {
+    let kinds = [Nothing, RenewsSeed, RenewsTreeKey, SaysRemoval, AbsentPsk, OtherPsk];
+    let modes = [Handshakes::Private, Handshakes::Visible { external_senders: Vec::new() }];
+    for (wrong, handshakes) in kinds.into_iter().flat_map(|wrong| modes.clone().map(|mode| (wrong, mode))) {
         let mut world = World::new();
         let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
         let [alice, bob, carol] = &mut people;
+        alice.handshakes = handshakes;
         group_of(&mut world, &mut [alice, bob, carol]);
         alice.wish(Wish::Update);
         alice.drive(&mut world);

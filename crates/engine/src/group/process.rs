@@ -193,6 +193,7 @@ impl Group {
         let entry = Entry::parse(&incoming.entry).map_err(|_| ProcessError::Entry(incoming.seq))?;
         let hash = chain::entry_hash(&incoming.entry);
         let state = |error: MlsError| ProcessError::State { seq: incoming.seq, reason: error.to_string() };
+        self.check_haste(incoming.time, events);
         // What the log has decided comes first: it says in which epoch the entry finds the group.
         let mut ledger = self.ledger.clone();
         let passed = ledger.advance(incoming.time);
@@ -236,6 +237,7 @@ impl Group {
         }
         let alone = entry.commit.map(|header| self.lost_committer().unwrap_or(header.committer));
         self.ledger = admitted;
+        self.time_has_come();
         if self.joined_by == Some(hash) {
             self.joined_at.get_or_insert(incoming.seq);
         }

@@ -147,6 +147,7 @@ impl Group {
         self.tree_keys = BTreeMap::new();
         self.channel_keys.clear();
         self.removed_at = None;
+        self.hasty = None;
         // The MLS state in memory is written no more.
         self.dirty = false;
         self.touched = true;

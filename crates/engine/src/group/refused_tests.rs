@@ -1,11 +1,13 @@
-//! What an insider may make: every kind of refused commit, message and proposal, from a real member's state. Nothing of it leaves a
-//! trace: the genuine successor still applies, also after a restart.
+//! What an insider may make: every kind of refused commit, message and proposal, from a real member's state, in both handshake modes. Nothing
+//! of it leaves a trace: the genuine successor still applies, also after a restart. Where the DS reads the handshakes, it is one that
+//! lets all of that through.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
+use conclave_authentication::CertificateAuthority;
 use conclave_channel::{CommitHeader, Entry, EntryKind, access::ChannelKey};
 use conclave_mls::components::{CommitAad, HandshakeAad, SafeAad};
-use conclave_names::{Hash, code_points};
+use conclave_names::{Hash, Timestamp, code_points};
 use mls_rs::{
     Client, Group as MlsGroup, MlsMessage,
     client_builder::{MlsConfig, PaddingMode},
@@ -14,18 +16,19 @@ use mls_rs::{
     psk::{ExternalPskId, PreSharedKey},
     storage_provider::in_memory::InMemoryPreSharedKeyStorage,
 };
+use zeroize::Zeroizing;
 
 use super::{
-    Incoming,
+    Handshakes, Incoming,
     access::own_channel_key,
     commit::body_of,
-    evil::{Evil, Fault},
-    process::audit_tests::common::{Person, World, agree, group_of},
+    evil::{Evil, Fault, Gullible},
+    process::audit_tests::common::{NOW, Person, World, agree, domain, group_of},
 };
 use crate::{
     Mls,
     intent::Wish,
-    mls_client::signature_secret,
+    mls_client::{mls_time, signature_secret},
     outcome::{Event, Outcome, Rejection},
     stores::GroupRows,
 };
@@ -37,25 +40,39 @@ const EXTENSIONS: [u16; 4] = [
     code_points::EXTENSION_LAST_RESORT,
 ];
 
+/// Earlier epochs of a group, as mls-rs stores them.
+type Epochs = BTreeMap<u64, Zeroizing<Vec<u8>>>;
+
 /// A person's group as it is stored, with other cryptography and no policy.
 fn evil_group(person: &mut Person, evil: Evil) -> MlsGroup<impl MlsConfig + use<>> {
+    evil_group_with(person, evil, Epochs::new(), false)
+}
+
+/// The same, with epochs that the person should have forgotten, and in the other handshake mode than the group's.
+fn evil_group_with(
+    person: &mut Person,
+    evil: Evil,
+    mut epochs: Epochs,
+    other_mode: bool,
+) -> MlsGroup<impl MlsConfig + use<>> {
     person.group().write_state_next();
     person.save();
     let id = person.group().name().to_string().into_bytes();
     let (shared, suite) = (person.group().shared.clone(), person.group().mls.cipher_suite());
     let apart = Mls::new(&person.account);
     let state = shared.groups.state_of(&id).unwrap();
-    apart.groups.load(&id, GroupRows { state, epochs: shared.groups.epochs_before(&id, u64::MAX) });
+    epochs.extend(shared.groups.epochs_before(&id, u64::MAX));
+    apart.groups.load(&id, GroupRows { state, epochs });
     let psks = InMemoryPreSharedKeyStorage::default();
     let mut known = psks.clone();
     known.insert(ExternalPskId::new(b"nobody else has it".to_vec()), PreSharedKey::new(vec![7; 32]));
-    let encrypted = EncryptionOptions::new(true, PaddingMode::None);
+    let encrypted = EncryptionOptions::new(person.group().is_visible() == other_mode, PaddingMode::None);
     let with_path = CommitOptions::new().with_path_required(true);
     let rules = DefaultMlsRules::new().with_encryption_options(encrypted).with_commit_options(with_path);
     let account = &person.account;
     Client::builder()
         .crypto_provider(evil.provider(suite))
-        .identity_provider(apart.identities.clone())
+        .identity_provider(Gullible(apart.identities.clone()))
         .group_state_storage(apart.groups.clone())
         .psk_store(psks)
         .extension_types(EXTENSIONS.map(ExtensionType::new))
@@ -66,11 +83,14 @@ fn evil_group(person: &mut Person, evil: Evil) -> MlsGroup<impl MlsConfig + use<
         .unwrap()
 }
 
-/// Seals a message as an entry of its author's present epoch.
+/// A message as an entry of its author's present epoch, sealed as the group has it.
 fn sealed(person: &mut Person, kind: EntryKind, message: &MlsMessage, header: Option<CommitHeader>) -> Vec<u8> {
     let group = person.group();
     let epoch = group.epoch();
-    let body = body_of(group.seal(kind, epoch, message.to_bytes().unwrap()).unwrap(), &mut Vec::new());
+    let message = message.to_bytes().unwrap();
+    let in_the_clear = group.is_visible() && kind != EntryKind::Message;
+    let body = if in_the_clear { message } else { group.seal(kind, epoch, message).unwrap() };
+    let body = body_of(body, &mut Vec::new());
     let entry = match header {
         Some(header) => Entry::commit(epoch, header, body),
         None => Entry::new(kind, epoch, body),
@@ -84,7 +104,19 @@ enum Lie {
     None,
     ContextExtensions,
     Psk,
+    /// By the resumption PSK of the epoch before, which all have.
+    ResumptionPsk,
+    /// By that of an epoch in which the others were no members.
+    AbsentResumptionPsk,
     ReInit,
+    /// By reference to a proposal that nobody has seen.
+    UnknownProposal,
+    /// Of a client that nobody certified whom the others believe.
+    AddUncertified,
+    /// Of one whose certificate has expired.
+    AddExpired,
+    /// In the other handshake mode's format.
+    OtherMode,
     KeyRoot,
     KeyRootOutside,
     Removed,
@@ -93,10 +125,40 @@ enum Lie {
     NoAad,
 }
 
+/// What such a member has beside its state.
+struct Means {
+    /// Epochs that it should have forgotten.
+    epochs: Epochs,
+    /// KeyPackages of a client that nobody certified whom the group believes, and of one whose certificate has expired.
+    uncertified: MlsMessage,
+    expired: MlsMessage,
+    now: Timestamp,
+}
+
+impl Means {
+    /// Of who has made the group just now.
+    fn of(world: &mut World, maker: &mut Person) -> Self {
+        maker.group().write_state_next();
+        maker.save();
+        let group = maker.group();
+        let epochs = group.shared.groups.epochs_before(group.mls.group_id(), u64::MAX);
+        assert!(epochs.contains_key(&0), "that of which it was the only member");
+        let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
+        let mut mallory = world.person_of("mallory", &other, &[&other]);
+        let uncertified = mallory.key_package(world);
+        world.until = NOW.plus_ms(1_000);
+        let expired = world.person("dave").key_package(world);
+        world.ds.ahead += 2_000;
+        let message = |bytes: Vec<u8>| MlsMessage::from_bytes(&bytes).unwrap();
+        Self { epochs, uncertified: message(uncertified), expired: message(expired), now: world.ds.now() }
+    }
+}
+
 /// A commit as an entry.
-fn commit(person: &mut Person, fault: Fault, lie: Lie) -> Vec<u8> {
+fn commit(person: &mut Person, means: &Means, fault: Fault, lie: Lie) -> Vec<u8> {
     let suite = person.group().mls.cipher_suite();
-    let mut evil = evil_group(person, Evil::new(fault));
+    let other_mode = lie == Lie::OtherMode;
+    let mut evil = evil_group_with(person, Evil::new(fault), means.epochs.clone(), other_mode);
     let group = person.group();
     let root = if lie == Lie::KeyRoot { Hash::new([7; 32]) } else { group.key_root().unwrap() };
     let commit = CommitAad { key_root: root, renews_seed: false, renews_tree_key: false };
@@ -117,10 +179,18 @@ fn commit(person: &mut Person, fault: Fault, lie: Lie) -> Vec<u8> {
     }
     let context = evil.context().extensions().clone();
     let version = mls_rs::ProtocolVersion::MLS_10;
-    let builder = evil.commit_builder().authenticated_data(aad);
+    if lie == Lie::UnknownProposal {
+        evil.propose_remove(1, Vec::new()).unwrap();
+    }
+    let before = evil.current_epoch() - 1;
+    let builder = evil.commit_builder().commit_time(mls_time(means.now)).authenticated_data(aad);
     let builder = match lie {
         Lie::ContextExtensions => builder.set_group_context_ext(context).unwrap(),
         Lie::Psk => builder.add_external_psk(ExternalPskId::new(b"nobody else has it".to_vec())).unwrap(),
+        Lie::ResumptionPsk => builder.add_resumption_psk(before).unwrap(),
+        Lie::AbsentResumptionPsk => builder.add_resumption_psk(0).unwrap(),
+        Lie::AddUncertified => builder.add_member(means.uncertified.clone()).unwrap(),
+        Lie::AddExpired => builder.add_member(means.expired.clone()).unwrap(),
         Lie::ReInit => builder.reinit(None, version, suite, context).unwrap(),
         _ => builder,
     };
@@ -131,13 +201,23 @@ fn commit(person: &mut Person, fault: Fault, lie: Lie) -> Vec<u8> {
 const POLICY: &str = "Mls(\"the group's policy admits";
 
 /// A commit, what is wrong with it, and what its readers say.
-const KINDS: [(Fault, Lie, &str); 13] = [
+const KINDS: [(Fault, Lie, &str); 19] = [
     (Fault::Signature(0), Lie::None, "Mls(\"invalid signature found"),
     (Fault::Signature(1), Lie::None, "Mls(\"invalid signature found"),
-    (Fault::Mac, Lie::None, "Mls(\"invalid confirmation tag"),
+    (Fault::Mac(0), Lie::None, "Mls(\"invalid confirmation tag"),
     (Fault::PathSecret, Lie::None, "Mls(\"update path pub key mismatch"),
     (Fault::None, Lie::ContextExtensions, POLICY),
     (Fault::None, Lie::Psk, POLICY),
+    (Fault::None, Lie::ResumptionPsk, POLICY),
+    (Fault::None, Lie::AbsentResumptionPsk, POLICY),
+    (Fault::None, Lie::UnknownProposal, "UnknownProposal"),
+    (Fault::None, Lie::AddUncertified, "Mls(\"the certificate's issuer"),
+    (
+        Fault::None,
+        Lie::AddExpired,
+        "Mls(\"the user's identity key does not vouch for this key: the identity binding expired",
+    ),
+    (Fault::None, Lie::OtherMode, "Mismatch"),
     (Fault::None, Lie::ReInit, "Mls(\"a group can be made anew only"),
     (Fault::None, Lie::KeyRoot, "KeyRoot"),
     (Fault::None, Lie::KeyRootOutside, "KeyRoot"),
@@ -146,6 +226,13 @@ const KINDS: [(Fault, Lie, &str); 13] = [
     (Fault::None, Lie::Committer, "Committer"),
     (Fault::None, Lie::NoAad, "AuthenticatedData"),
 ];
+
+/// And what can be wrong only with one in the clear.
+const IN_THE_CLEAR: [(Fault, Lie, &str); 1] = [(Fault::Mac(1), Lie::None, "Mls(\"invalid membership tag")];
+
+fn modes() -> [Handshakes; 2] {
+    [Handshakes::Private, Handshakes::Visible { external_senders: Vec::new() }]
+}
 
 /// Whether this is so of an outcome.
 fn refused_as(outcome: &Outcome, reason: &str) -> bool {
@@ -156,8 +243,13 @@ fn refused_as(outcome: &Outcome, reason: &str) -> bool {
 }
 
 fn three(world: &mut World) -> [Person; 3] {
+    three_in(world, Handshakes::Private)
+}
+
+fn three_in(world: &mut World, handshakes: Handshakes) -> [Person; 3] {
     let mut people = ["alice", "bob", "carol"].map(|name| world.person(name));
     let [alice, bob, carol] = &mut people;
+    alice.handshakes = handshakes;
     group_of(world, &mut [alice, bob, carol]);
     people
 }
@@ -165,24 +257,35 @@ fn three(world: &mut World) -> [Person; 3] {
 /// Nothing but its fault keeps a commit that is made so from being applied.
 #[test]
 fn without_a_fault_the_commit_is_followed() {
-    let mut world = World::new();
-    let [mut alice, mut bob, _] = three(&mut world);
-    let entry = commit(&mut alice, Fault::None, Lie::None);
-    order(&mut world, entry);
-    let done = bob.sync(&world.ds);
-    assert!(matches!(done.outcomes[..], [(_, Outcome::Applied)]), "{:?}", done.outcomes);
+    for handshakes in modes() {
+        let mut world = World::new();
+        let [mut alice, mut bob, _] = three_in(&mut world, handshakes);
+        let means = Means::of(&mut world, &mut alice);
+        let entry = commit(&mut alice, &means, Fault::None, Lie::None);
+        order(&mut world, entry);
+        let done = bob.sync(&world.ds);
+        assert!(matches!(done.outcomes[..], [(_, Outcome::Applied)]), "{:?}", done.outcomes);
+    }
 }
 
 #[test]
 fn after_every_kind_of_refused_commit_the_genuine_one_applies() {
+    for handshakes in modes() {
+        each_kind_leaves_no_trace(handshakes);
+    }
+}
+
+fn each_kind_leaves_no_trace(handshakes: Handshakes) {
     let mut world = World::new();
-    let [mut alice, mut bob, mut carol] = three(&mut world);
-    for (fault, lie, reason) in KINDS {
+    let [mut alice, mut bob, mut carol] = three_in(&mut world, handshakes);
+    let visible = alice.group().is_visible();
+    let means = Means::of(&mut world, &mut alice);
+    for (fault, lie, reason) in KINDS.into_iter().chain(IN_THE_CLEAR.into_iter().filter(|_| visible)) {
         // Bob has something in memory that is not stored with the state.
         alice.say("before");
         alice.drive_now(&mut world);
         bob.sync(&world.ds);
-        let forged = commit(&mut alice, fault, lie);
+        let forged = commit(&mut alice, &means, fault, lie);
         alice.wish(Wish::Update);
         alice.drive_now(&mut world);
         alice.say("after");
@@ -196,7 +299,7 @@ fn after_every_kind_of_refused_commit_the_genuine_one_applies() {
             assert_eq!(done.fault, None);
             assert!(
                 done.outcomes.len() == 1 && refused_as(&done.outcomes[0].1, reason),
-                "{fault:?} {lie:?}: {:?}",
+                "{fault:?} {lie:?}, visible: {visible}: {:?}",
                 done.outcomes
             );
             assert_eq!(bob.group().epoch(), epoch);
@@ -227,8 +330,14 @@ fn order(world: &mut World, entry: Vec<u8>) {
 
 #[test]
 fn after_every_kind_of_refused_message_and_proposal_the_genuine_one_is_read() {
+    for handshakes in modes() {
+        each_message_leaves_no_trace(handshakes);
+    }
+}
+
+fn each_message_leaves_no_trace(handshakes: Handshakes) {
     let mut world = World::new();
-    let [mut alice, mut bob, mut carol] = three(&mut world);
+    let [mut alice, mut bob, mut carol] = three_in(&mut world, handshakes);
     for fault in
         [Fault::Signature(0), Fault::Generation(2_000), Fault::Generation(1 << 31), Fault::Generation(u32::MAX)]
     {

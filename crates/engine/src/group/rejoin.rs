@@ -441,7 +441,7 @@ impl Group {
                 blobs.push(chunk);
             }
             bundle.join_key = join_key.verifying_key().to_bytes().to_vec();
-            let place = (self.window.position(), self.ledger.clone());
+            let place = (self.window.position(), self.logged().clone());
             let sealed = SealedGroupInfo::new(&join_key, (tree_key.0, &key), root, place, group_info);
             let context = epoch_context(&channel, way.epoch.next());
             bundle.group_info =

@@ -250,20 +250,14 @@ impl Group {
     /// what is kept for commits that nobody disputed in a week. Clocks differ, so we wait a little.
     pub(super) fn time_decides(&mut self, events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(until) = self.read_to_end else { return Ok(()) };
-        let mut ledger = self.ledger.clone();
-        let changes = ledger.advance(Timestamp(until.0.saturating_sub(BLIND_MS)));
-        // Who stayed behind has nothing to go back from.
-        if matches!(self.status, Status::Stuck { .. }) && ledger.epoch() >= self.epoch() {
-            return Ok(());
-        }
-        if changes.is_empty() {
-            return Ok(());
-        }
+        let certain = Timestamp(until.0.saturating_sub(BLIND_MS));
+        let Some((ledger, changes)) = self.decided_by_time(certain) else { return Ok(()) };
+        self.keep_before_time();
         self.ledger = ledger;
         let (told, removed_at) = (events.len(), self.removed_at);
         self.take_changes(&changes, None, events)?;
         // Others may have acknowledged the commit behind our removal, where we cannot read.
-        self.returned = removed_at.filter(|_| self.status == Status::Active);
+        self.returned = removed_at.filter(|_| self.status == Status::Active).or(self.returned);
         self.touched = true;
         self.dirty |= changes.iter().any(|change| matches!(change, Change::Annulled { .. }));
         let seq = self.window.position().seq;
@@ -286,18 +280,16 @@ impl Group {
     /// When time alone annuls the epoch that we are in.
     pub(super) fn annulment_due(&self) -> Option<Timestamp> {
         let disputed = self.ledger.open().iter().filter_map(OpenCommit::disputed).min()?;
-        let pause = self.ledger.pause().ms() + 1;
-        // Who stayed behind has nothing to go back from: it waits for an entry, or comes back.
-        let stays = matches!(self.status, Status::Stuck { .. })
-            && self.ledger.at(disputed.plus_ms(pause)).epoch() >= self.epoch();
-        (!stays).then(|| disputed.plus_ms(pause + BLIND_MS))
+        let over = disputed.plus_ms(self.ledger.pause().ms() + 1);
+        self.decided_by_time(over).map(|_| over.plus_ms(BLIND_MS))
     }
 
     /// When time alone settles the oldest open commit.
     pub(super) fn settling_due(&self) -> Option<Timestamp> {
         let front = self.ledger.open().first().filter(|open| open.disputed().is_none())?;
+        let over = front.time.plus_ms(SETTLED_MS + 1);
         // Who cannot follow waits for an entry, or comes back.
-        (self.status == Status::Active).then(|| front.time.plus_ms(SETTLED_MS + 1 + BLIND_MS))
+        self.decided_by_time(over).filter(|_| self.status == Status::Active).map(|_| over.plus_ms(BLIND_MS))
     }
 
     /// When the channel is to be read once more by who was removed and may be a member again: no stream brings it anything.
@@ -390,12 +382,14 @@ impl Group {
             self.removed_at = None;
             self.status = Status::Active;
         }
-        // What came before the commit that added us is none of ours.
-        let before_us = self.joined_by.is_some() && self.joined_at.is_none_or(|at| commits.last() < Some(&at));
-        if self.epoch() <= epoch || before_us {
+        if !self.concerns_us(commits, epoch) {
             return Ok(false);
         }
         let Some(index) = self.place_of_parent(epoch) else {
+            if let (true, Some(first)) = (self.joined <= epoch, commits.first()) {
+                self.lose_settled(*first, epoch, events);
+                return Ok(false);
+            }
             // What added us was annulled with the rest, and what we did before, if we were let in again.
             self.revive(commits.first().copied(), epoch, events);
             events.extend(self.end_invitation());
@@ -435,6 +429,17 @@ impl Group {
         self.overtaken_void(epoch);
         self.unprepare(|prepared| prepared.epoch > epoch || prepared.bundle.is_some());
         Ok(true)
+    }
+
+    /// Whether we went on by commits that are void. What came before the commit that added us is none of ours.
+    fn concerns_us(&self, commits: &[Seq], epoch: Epoch) -> bool {
+        let before_us = self.joined_by.is_some() && self.joined_at.is_none_or(|at| commits.last() < Some(&at));
+        self.epoch() > epoch && !before_us
+    }
+
+    /// Whether we are members by commits only that are void.
+    pub(super) fn would_end(&self, commits: &[Seq], epoch: Epoch) -> bool {
+        self.concerns_us(commits, epoch) && self.place_of_parent(epoch).is_none()
     }
 
     /// Which of the kept states we are in again if the group is in this epoch again: that which its commit ended, if we followed that, or

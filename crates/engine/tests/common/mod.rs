@@ -3,12 +3,14 @@
 
 #![allow(dead_code, unreachable_pub, clippy::cast_possible_truncation, clippy::unused_self)]
 
+mod visible;
+
 use std::collections::BTreeMap;
 
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::{
     Body, Entry, EntryKind, Position, chain,
-    law::{self, DisputePause, Ledger},
+    law::{self, Change, DisputePause, Ledger},
     receipt::ReceiptKey,
     size_class,
     verdict::Verdict,
@@ -65,6 +67,8 @@ pub struct Ds {
     pub seen: BTreeMap<Vec<u8>, Seq>,
     /// Of the newest commit, with the epoch that it began.
     pub group_info: (Epoch, Vec<u8>),
+    /// The group, if it is one whose handshakes the DS reads.
+    pub visible: visible::Visible,
 }
 
 impl Ds {
@@ -83,12 +87,24 @@ impl Ds {
         let time = self.now();
         let seq = Seq(self.entries.len() as u64 + 1);
         let (channel, mut ledger) = (self.channel.unwrap(), self.ledger.clone().unwrap());
-        ledger.advance(time);
+        let decided = ledger.advance(time);
         ledger.admit(&channel, seq, time, &entry, chain::entry_hash(&bytes)).map_err(|refused| match refused {
             law::Refused::Conflict { .. } => Refusal::new(Code::EpochConflict, refused.to_string()),
             law::Refused::Verdict(_) => Refusal::new(Code::VerdictRefused, refused.to_string()),
             _ => Refusal::new(Code::EpochStale, refused.to_string()),
         })?;
+        for change in decided {
+            if let Change::Annulled { epoch, .. } = change {
+                self.visible.go_back(epoch);
+            }
+        }
+        if self.visible.reads(&entry) {
+            let message = match &entry.body {
+                Body::Inline(body) => body,
+                Body::Staged { hash, .. } => &self.blobs[hash],
+            };
+            self.blobs.extend(self.visible.follow(entry.epoch, message, time)?);
+        }
         self.ledger = Some(ledger);
         self.entries.push((time, bytes.clone()));
         self.seen.insert(bytes, seq);
@@ -316,6 +332,8 @@ impl Person {
         let group = Group::create(&self.account, &self.mls, new, NOW).unwrap();
         world.ds.channel = Some(group.profile().channel);
         world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1).with_pause(self.dispute_pause));
+        let first = group.first_group_info().unwrap();
+        world.ds.visible = first.map(|info| visible::Visible::begin(&info, &world.ca)).unwrap_or_default();
         let name = group.name().clone();
         self.group = Some(group);
         self.save();
@@ -413,6 +431,9 @@ impl Person {
             let mut tree = way.tree().unwrap();
             while let Some(name) = tree.wanted().pop() {
                 tree.give(&world.ds.blobs[&name]).unwrap();
+            }
+            if tree.wants_whole() {
+                tree.give(&world.ds.visible.tree(way.epoch())).unwrap();
             }
             group.rejoin(&way, &tree, approved, now)
         });
