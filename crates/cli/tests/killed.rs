@@ -8,7 +8,7 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
     sync::{
@@ -18,7 +18,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use common::World;
+use common::{
+    World,
+    roster::{Change, client, log, members_of, roster},
+};
 use serde_json::Value;
 
 /// Random numbers that a seed determines.
@@ -108,6 +111,27 @@ impl History {
     }
 }
 
+/// A line for the program.
+struct Line {
+    text: String,
+    kind: &'static str,
+    /// The group that it changes or says something in.
+    group: String,
+    /// What it says.
+    says: Option<String>,
+}
+
+/// A change that was answered.
+#[derive(Debug)]
+struct Done {
+    kind: &'static str,
+    group: String,
+    /// The epoch in which the one who made it had seen the group before, and that of the answer.
+    between: (u64, u64),
+    /// Whom it added or removed.
+    members: Vec<String>,
+}
+
 /// A `conclave shell` that is killed in the end, whatever happens.
 struct Shell(Child);
 
@@ -128,8 +152,14 @@ struct Person<'a> {
     said: u64,
     /// Those whose sending was answered: group and text.
     acknowledged: Vec<(String, String)>,
+    /// Changes that were answered, in order.
+    done: Vec<Done>,
+    /// The newest epoch of each group that an answer has named.
+    epochs: BTreeMap<String, u64>,
     /// What was killed in the middle of which verb.
     killed: BTreeMap<&'static str, u32>,
+    /// Of these, changes of which group: they may have been made or not.
+    perhaps: BTreeMap<(&'static str, String), usize>,
     /// What it could not do, and why.
     refused: BTreeMap<String, u32>,
     /// Groups that it made, with the answer to it.
@@ -151,7 +181,10 @@ impl<'a> Person<'a> {
             groups,
             said: 0,
             acknowledged: Vec::new(),
+            done: Vec::new(),
+            epochs: BTreeMap::new(),
             killed: BTreeMap::new(),
+            perhaps: BTreeMap::new(),
             refused: BTreeMap::new(),
             made: Vec::new(),
             pace: 30_000,
@@ -159,33 +192,35 @@ impl<'a> Person<'a> {
         }
     }
 
-    /// What to do next: the line, its kind, and the text if it says something.
-    fn line(&mut self) -> (String, &'static str, Option<(String, String)>) {
+    /// What to do next.
+    fn line(&mut self) -> Line {
         let group = self.dice.one_of(&self.groups).to_owned();
         let guest = self.name == "dave";
+        let line = |text: String, kind, group: &str| Line { text, kind, group: group.to_owned(), says: None };
         let what = self.dice.below(20);
         if self.remakes && (10..=13).contains(&what) {
             let mode = if what.is_multiple_of(2) { "--visible" } else { "--private" };
-            return (format!("group reinit {group} {mode}"), "reinit", None);
+            return line(format!("group reinit {group} {mode}"), "reinit", &group);
         }
         match if self.remakes && what > 13 { 19 } else { what } {
             0..=9 => {
                 self.said += 1;
-                let text = format!("{} {}", self.name, self.said);
-                (format!("send {group} '{text}'"), "send", Some((group, text)))
+                let says = format!("{} {}", self.name, self.said);
+                Line { says: Some(says.clone()), ..line(format!("send {group} '{says}'"), "send", &group) }
             }
-            10..=12 if !guest => (format!("update {group}"), "update", None),
-            13..=14 if !guest => (format!("group add {group} dave"), "add", None),
-            15..=16 if !guest => (format!("group remove {group} dave"), "remove", None),
+            10..=12 if !guest => line(format!("update {group}"), "update", &group),
+            13..=14 if !guest => line(format!("group add {group} dave"), "add", &group),
+            15..=16 if !guest => line(format!("group remove {group} dave"), "remove", &group),
             17 if !guest => {
                 self.said += 1;
-                (format!("group create '{}{}'", self.name, self.said), "create", None)
+                line(format!("group create '{}{}'", self.name, self.said), "create", "")
             }
             18 if !self.made.is_empty() => {
                 let all = PEOPLE.iter().filter(|name| **name != self.name).copied().collect::<Vec<_>>().join(" ");
-                (format!("group add {} {all}", self.made[self.made.len() - 1]), "add", None)
+                let group = &self.made[self.made.len() - 1];
+                line(format!("group add {group} {all}"), "add", group)
             }
-            _ => ("sync".to_owned(), "sync", None),
+            _ => line("sync".to_owned(), "sync", ""),
         }
     }
 
@@ -193,21 +228,21 @@ impl<'a> Person<'a> {
     fn live_and_die(&mut self) {
         let mut lines: Vec<_> = (0..12).map(|_| self.line()).collect();
         // What another sent while this one was away is joined and read in the same life.
-        lines.insert(0, ("sync".to_owned(), "sync", None));
+        lines.insert(0, Line { text: "sync".to_owned(), kind: "sync", group: String::new(), says: None });
         let mut command = command(self.world, self.name);
         let child = command.arg("shell").stdin(Stdio::piped()).spawn().unwrap();
         let mut shell = Shell(child);
         let mut input = shell.0.stdin.take().unwrap();
         let mut output = BufReader::new(shell.0.stdout.take().unwrap());
-        for (line, ..) in &lines {
-            writeln!(input, "{line}").unwrap();
+        for line in &lines {
+            writeln!(input, "{}", line.text).unwrap();
         }
         let wait_for = self.dice.index(6);
         let mut answers = 0;
         let mut last = Instant::now();
-        for (_, _, text) in &lines[..wait_for] {
+        for line in &lines[..wait_for] {
             let Some(answer) = next_answer(&mut output) else { panic!("{} ended by itself", self.name) };
-            self.take(answers, &answer, text.as_ref());
+            self.take(answers, &answer, line);
             answers += 1;
             if answers > 1 {
                 self.pace = (self.pace * 7 + u64::try_from(last.elapsed().as_micros()).unwrap()) / 8;
@@ -221,18 +256,24 @@ impl<'a> Person<'a> {
         shell.0.wait().unwrap();
         // What it had said by then counts.
         while let Some(answer) = next_answer(&mut output) {
-            self.take(answers, &answer, lines[answers].2.as_ref());
+            self.take(answers, &answer, &lines[answers]);
             answers += 1;
         }
-        *self.killed.entry(lines.get(answers).map_or("idle", |(_, kind, _)| kind)).or_default() += 1;
+        *self.killed.entry(lines.get(answers).map_or("idle", |line| line.kind)).or_default() += 1;
+        if let Some(line) = lines.get(answers) {
+            *self.perhaps.entry((line.kind, line.group.clone())).or_default() += 1;
+        }
     }
 
-    fn take(&mut self, index: usize, answer: &Value, text: Option<&(String, String)>) {
+    fn take(&mut self, index: usize, answer: &Value, line: &Line) {
         let result = &answer["result"];
         if answer["ok"] == true {
-            self.acknowledged.extend(text.cloned());
+            self.acknowledged.extend(line.says.clone().map(|text| (line.group.clone(), text)));
             if result["handshakes"].is_string() {
                 self.made.push(result["group"].as_str().unwrap().to_owned());
+            }
+            if ["update", "add", "remove"].contains(&line.kind) {
+                self.note(result, line);
             }
             return;
         }
@@ -248,6 +289,53 @@ impl<'a> Person<'a> {
         };
         assert!(expected, "{}: line {index} failed with {code}: {message}", self.name);
         *self.refused.entry(format!("{} {message}", self.name)).or_default() += 1;
+    }
+
+    /// Keeps a change that was answered.
+    fn note(&mut self, result: &Value, line: &Line) {
+        let epoch = result["epoch"].as_u64().unwrap();
+        let before = self.epochs.insert(line.group.clone(), epoch).unwrap_or_default();
+        assert!(before <= epoch, "{}: {} went from epoch {before} back to {epoch}", self.name, line.group);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let members = match line.kind {
+            "add" => result["added"]["clients"].as_array().unwrap().iter().map(text).collect(),
+            "remove" => vec![client("dave")],
+            _ => Vec::new(),
+        };
+        self.done.push(Done { kind: line.kind, group: line.group.clone(), between: (before, epoch), members });
+    }
+}
+
+/// What a person was told to have done in a group, and what may have been done besides, is in the log: each change once, and no other.
+fn check_changes(person: &Person, group: &str, log: &[Change]) {
+    let (own, mut answered) = (client(person.name), BTreeMap::<_, usize>::new());
+    for done in person.done.iter().filter(|done| done.group == group) {
+        let word = match done.kind {
+            "update" => "renewed",
+            "add" => "added",
+            _ => "removed",
+        };
+        *answered.entry(done.kind).or_default() += 1;
+        if done.kind != "update" && done.members.is_empty() {
+            // They were members.
+            continue;
+        }
+        // Another may have been faster with the same; keys are one's own.
+        let made = |change: &&Change| {
+            change.word == word
+                && (change.by == own || done.kind != "update")
+                && (done.between.0 < change.epoch && change.epoch <= done.between.1)
+                && done.members.iter().all(|member| change.members.contains(member))
+        };
+        assert_eq!(log.iter().filter(made).count().min(1), 1, "{}: {done:?} is not in {log:#?}", person.name);
+    }
+    for (kind, word) in [("update", "renewed"), ("add", "added"), ("remove", "removed")] {
+        let made = log.iter().filter(|change| change.by == own && change.word == word).count();
+        let most = answered.get(kind).copied().unwrap_or_default()
+            + person.perhaps.get(&(kind, group.to_owned())).copied().unwrap_or_default();
+        assert!(made <= most, "{} has {word} {made} times, and was to {most} times at most: {log:#?}", person.name);
+        let least = answered.get("update").copied().unwrap_or_default();
+        assert!(kind != "update" || made >= least, "{} has {word} {made} times of {least}: {log:#?}", person.name);
     }
 }
 
@@ -357,6 +445,10 @@ fn clients_that_are_killed_while_groups_are_made_anew_all_go_on_in_the_same() {
     }
     let info = calm(world, members, &group);
     assert_ne!(info["group"], Value::from(group.clone()), "it was never made anew");
+    let everybody: BTreeSet<_> = members.iter().map(|name| client(name)).collect();
+    for name in members {
+        assert_eq!(members_of(world, name, &group), everybody);
+    }
     let histories: Vec<_> = members.iter().map(|name| history(world, name, &group)).collect();
     for (name, history) in members.iter().zip(&histories) {
         assert_eq!(history.messages, histories[0].messages, "{name} and alice");
@@ -405,6 +497,13 @@ fn who_is_killed_while_it_joins_joins_once_and_reads_everything_since() {
         world.ok("bob", &["sync"]);
     }
     println!("killed {killed} times in the middle of {joined} joins");
+    let changes = log(&world, "alice", group);
+    assert_eq!(roster(&changes, "alice"), BTreeSet::from([client("alice")]));
+    let count = |log: &[Change], word: &str| log.iter().filter(|change| change.word == word).count() as u64;
+    assert_eq!(["added", "removed", "renewed"].map(|word| count(&changes, word)), [joined, joined, 0]);
+    // He himself knows each of them, and nothing that he saw twice.
+    let seen = log(&world, "bob", group);
+    assert_eq!(["joined", "removed_here"].map(|word| count(&seen, word)), [joined, joined], "{seen:#?}");
     assert_eq!(world.ok("bob", &["status"])["pending"], 0);
 }
 
@@ -456,7 +555,18 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
     // Groups go on, and everybody has the same.
     let members = &PEOPLE[..3];
     for group in &groups {
-        calm(world, members, group);
+        let info = calm(world, members, group);
+        let changes = log(world, "alice", group);
+        let (epoch, roster) = (u64::try_from(changes.len()).unwrap(), roster(&changes, "alice"));
+        assert_eq!(info["epoch"], epoch, "{changes:#?}");
+        for person in &people {
+            check_changes(person, group, &changes);
+        }
+        for name in members {
+            assert_eq!(members_of(world, name, group), roster, "{name}: {changes:#?}");
+            // All joined with the first.
+            assert_eq!(log(world, name, group)[1..], changes[1..], "{name}");
+        }
         // Proposals that are left, if there are any, are committed with it.
         world.ok("alice", &["update", group]);
         for (index, name) in (1..).zip(members) {
@@ -479,9 +589,11 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
     for person in &people {
         for group in &person.made {
             world.ok(person.name, &["send", group, "made 1"]);
-            let info = world.ok(person.name, &["group", "members", group]);
-            let clients = info["members"].as_array().unwrap().iter().map(|member| member["client"].as_str().unwrap());
-            let names: Vec<_> = clients.map(|client| client.split('/').nth(4).unwrap()).collect();
+            let changes = log(world, person.name, group);
+            let clients = members_of(world, person.name, group);
+            check_changes(person, group, &changes);
+            assert_eq!(clients, roster(&changes, person.name), "{group}");
+            let names: Vec<_> = clients.iter().map(|client| client.split('/').nth(4).unwrap()).collect();
             calm(world, &names, group);
             for name in &names {
                 let history = history(world, name, group);
@@ -499,6 +611,9 @@ fn clients_that_are_killed_at_any_point_lose_nothing_and_double_nothing() {
         );
     }
     let many = |kinds: &[&str]| kinds.iter().filter_map(|kind| killed.get(kind)).sum::<u32>() >= 10;
+    let done: usize = people.iter().map(|person| person.done.len()).sum();
+    println!("{done} changes were answered");
+    assert!(kills < 200 || done >= 50, "{done} changes were answered");
     let each = many(&["send"]) && many(&["update", "add", "remove"]) && many(&["sync"]);
     assert!(kills < 200 || each, "all were killed in the middle of {killed:?}");
 }

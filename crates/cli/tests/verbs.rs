@@ -64,6 +64,7 @@ fn a_wiped_profile_is_restored_and_let_into_its_groups_again() {
     assert!(message.contains("CONCLAVE_RECOVERY_PASSPHRASE"), "{message}");
     let saved = world.ok("bob", &["device", "save", file, "--recovery-passphrase-file", secret]);
     assert_eq!(saved["groups"].as_array().unwrap().len(), 2);
+    assert_eq!(world.ok("bob", &["device", "list"])["recovery"]["missing"], Value::Array(Vec::new()));
     let again = world.fails("bob", &["device", "save", file, "--recovery-passphrase-file", secret]);
     assert_eq!((again.0, again.1.as_str()), (1, "IO"), "what was saved is not overwritten");
     std::fs::remove_dir_all(world.path().join("bob")).unwrap();
@@ -111,6 +112,51 @@ fn a_wiped_profile_is_restored_and_let_into_its_groups_again() {
     let linked = world.fails("bob", &["group", "recover", "alice", "--give-up"]);
     assert_eq!(linked.0, 2);
     assert_eq!(world.fails("bob", &["group", "recover", "--show", "--stop"]).0, 2);
+}
+
+#[test]
+fn who_is_in_other_groups_than_the_recovery_file_names_is_told_so() {
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    world.ok("bob", &["group", "create", "The Club"]);
+    let shown = |profile: &str, verb: &[&str]| {
+        let output = world.run(profile, verb);
+        let (out, notes) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{out}{notes}");
+        (out, notes)
+    };
+    let status = || world.ok("bob", &["status"])["recovery"].clone();
+    assert_eq!((&status()["saved"], status()["missing"].as_array().unwrap().len()), (&Value::Null, 1));
+    assert!(shown("bob", &["status"]).0.contains("recovery file  none"));
+    let secret = world.path().join("secret");
+    std::fs::write(&secret, "correct horse\n").unwrap();
+    let secret = secret.to_str().unwrap();
+    let save = |name: &str| {
+        let file = world.path().join(name);
+        world.ok("bob", &["device", "save", file.to_str().unwrap(), "--recovery-passphrase-file", secret])
+    };
+    save("first");
+    assert!(status()["saved"].is_u64() && status()["missing"] == Value::Array(Vec::new()), "{}", status());
+    assert!(!shown("bob", &["sync"]).1.contains("recovery file"));
+
+    // A group that he is invited to, and one that he makes himself.
+    world.ok("alice", &["group", "create", "The Pub"]);
+    world.ok("alice", &["group", "add", "The Pub", "bob"]);
+    let (_, notes) = shown("bob", &["sync"]);
+    assert!(notes.contains("does not bring back 1 group (\"The Pub\")"), "{notes}");
+    assert!(!shown("bob", &["sync"]).1.contains("recovery file"), "once, when he joins");
+    let (_, notes) = shown("bob", &["group", "create", "Diary"]);
+    assert!(notes.contains("2 groups (") && notes.contains("device save"), "{notes}");
+    for verb in [&["status"][..], &["device", "list"]] {
+        let (out, _) = shown("bob", verb);
+        assert!(out.contains("OUT OF DATE") && out.contains("\"Diary\"") && !out.contains("Club"), "{out}");
+        assert_eq!(world.ok("bob", verb)["recovery"]["missing"].as_array().unwrap().len(), 2);
+    }
+    assert_eq!(world.ok("alice", &["status"])["recovery"]["saved"], Value::Null);
+    save("second");
+    assert_eq!(status()["missing"], Value::Array(Vec::new()));
+    assert!(!shown("bob", &["status"]).0.contains("OUT OF DATE"));
 }
 
 #[test]

@@ -32,8 +32,8 @@ pub use client::{
     ASKING_LASTS_MS, Added, Approval, Asked, Asking, Client, ClientError, ClientEvent, GoneOn, HistoryCursor,
     HistoryEntry, HistoryItem, HistoryPage, Leaving, LinkCode, LinkCodeError, LinkRequest, Listener, Listing,
     LostGroup, Membership, MembershipChange, OpenError, PendingLink, PendingRotation, Pinned, RECOVERY_FILE_MAX,
-    RecoveryError, RecoveryFile, RegisterError, Registration, Rotated, Services, SuiteStock, Unable, Unasked,
-    UserRecord,
+    RecoveryError, RecoveryFile, RecoveryState, RegisterError, Registration, Rotated, Services, SuiteStock, Unable,
+    Unasked, UserRecord,
 };
 pub use conclave_channel::law::DisputePause;
 pub use conclave_engine::{

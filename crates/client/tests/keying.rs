@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use common::{SharedStore, World, user};
 use conclave_client::{Client, ClientError, Event, Handshakes, Registration, SuiteStock, store::ProfileStore};
-use conclave_engine::{account::Account, writes::Room};
+use conclave_engine::{
+    account::Account,
+    writes::{Room, Write},
+};
 use conclave_names::GroupUri;
 
 /// What the engine keeps at the directory.
@@ -268,6 +271,54 @@ async fn private_parts_go_when_no_welcome_can_come_any_more() {
     assert_eq!(swept(now + limits::INVITATION_MS + 1), 2 * packages);
     let expired = limits::KEY_PACKAGE_LIFETIME * 1000 + limits::INVITATION_MS;
     assert_eq!(swept(now + expired + 1), 4 * packages);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_by_a_key_package_that_is_not_here_has_all_replaced_but_once_a_day() {
+    let world = World::whole().await;
+    let store = SharedStore::default();
+    let mut alice = world.person("alice").await;
+    let mut bob = world.person_in(Box::new(store.clone()), "bob").await;
+    let of_bob = || -> BTreeSet<Vec<u8>> {
+        let database = world.database();
+        let mut rows = database.prepare("SELECT bytes FROM ds_key_packages WHERE client LIKE '%/bob/%'").unwrap();
+        rows.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let (day, mut doubted) = (86_400_000_u64, store.clone());
+    // As if it was an older copy: first the last doubt is none, then of just now, and of a day ago.
+    for (n, replaced) in [(0, true), (1, false), (2, true)] {
+        drop(bob);
+        let key = b"key-packages-doubted".to_vec();
+        let last = doubted.get(Room::ACCOUNT, &key).unwrap();
+        assert_eq!(last.is_some(), n > 0);
+        if let (2, Some(last)) = (n, last) {
+            let earlier = u64::from_be_bytes(last.as_slice().try_into().unwrap()) - day;
+            let value = earlier.to_be_bytes().to_vec().into();
+            doubted.apply(&[Write::Put { room: Room::ACCOUNT, key, value }]).unwrap();
+        }
+        for (key, _) in doubted.scan(Room::KEY_PACKAGE, b"").unwrap() {
+            doubted.apply(&[Write::Delete { room: Room::KEY_PACKAGE, key }]).unwrap();
+        }
+        bob = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+        let group = alice.create_group(&format!("Group {n}")).await.unwrap();
+        alice.add(&group, &[user("bob")]).await.unwrap();
+        let before = of_bob();
+        let events = bob.sync().await.unwrap();
+        let dropped = |event: &Event| matches!(event, Event::InvitationDropped { .. });
+        assert!(events.iter().any(|happened| dropped(&happened.event)), "{events:?}");
+        bob.sync().await.unwrap();
+        let after = of_bob();
+        if replaced {
+            assert_eq!((after.len() as u64, after.intersection(&before).count()), (ALL, 0), "{n}");
+        } else {
+            assert_eq!(after, before, "a server that shows old invitations has nothing made anew each time");
+        }
+    }
+    let group = alice.create_group("At last").await.unwrap();
+    alice.add(&group, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    assert!(bob.group(&group).is_ok());
     world.stop().await;
 }
 

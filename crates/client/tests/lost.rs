@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{World, has, texts, user};
+use common::{Watched, World, has, texts, user};
 use conclave_client::{
     Approval, Client, ClientError, Event, Handshakes, Membership, RecoveryFile, RegisterError, Status, profile::Kdf,
     store::MemoryStore,
@@ -253,10 +253,94 @@ async fn a_stranger_who_knocks_at_all_groups_gets_into_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn for_a_knock_of_a_stranger_no_group_is_read_and_for_a_members_each_is() {
+    let world = World::whole().await;
+    let store = Watched::default();
+    let mut alice = world.person_in(Box::new(store.clone()), "alice").await;
+    let (mut bob, mut mallory) = (world.person("bob").await, world.person("mallory").await);
+    groups(&mut alice, &mut bob, ["alice", "bob"]).await;
+    let file = bob.recovery_file().unwrap();
+    drop((alice, bob));
+    let open = || Client::over(Box::new(store.clone()), &world.services()).unwrap();
+
+    mallory.ask_for_groups(&[user("alice")]).await.unwrap();
+    let mut alice = open();
+    store.take();
+    alice.sync().await.unwrap();
+    assert_eq!(store.take(), [0], "who is in no group of hers, for all that she has stored");
+    drop(alice);
+    let mut bob = restore(&world, &file).await;
+    bob.ask_for_groups(&[]).await.unwrap();
+    let mut alice = open();
+    store.take();
+    let events = alice.sync().await.unwrap();
+    assert!(has(&events, |event| matches!(event, Event::Readmitted { .. })), "{events:?}");
+    let reads = store.take();
+    assert!(reads.len() == 1 && reads[0] >= 2, "{reads:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_knows_which_groups_the_saved_file_would_not_bring_back() {
+    let world = World::whole().await;
+    let (mut alice, mut bob) = (world.person("alice").await, world.person("bob").await);
+    let mut carol = world.person("carol").await;
+    let [club, pub_] = groups(&mut alice, &mut bob, ["alice", "bob"]).await;
+    let state = |bob: &mut Client| bob.recovery_state().unwrap().unwrap();
+    let never = state(&mut bob);
+    assert_eq!((never.saved, never.missing.len(), never.left.len()), (None, 2, 0));
+    let file = bob.recovery_file().unwrap();
+    assert_eq!(state(&mut bob), never, "a file that was not kept brings nothing back");
+    bob.recovery_saved(&file).unwrap();
+    let kept = state(&mut bob);
+    assert_eq!((kept.saved, kept.is_current(), kept.left.len()), (Some(file.saved()), true, 0));
+
+    // A new one, whose only other member he asks anyway for others: the file does not name it.
+    let den = bob.create_group("The Den").await.unwrap();
+    bob.add(&den, &[user("alice")]).await.unwrap();
+    assert_eq!(state(&mut bob).missing, std::slice::from_ref(&den));
+    let file = bob.recovery_file().unwrap();
+    bob.recovery_saved(&file).unwrap();
+    assert!(state(&mut bob).is_current());
+    // The same under another name is no other group.
+    bob.reinit(&club, 3, false).await.unwrap();
+    alice.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    let next = bob.current(&club).unwrap();
+    assert_ne!(next, club);
+    assert_eq!(state(&mut bob).missing, []);
+    assert_eq!(state(&mut bob).left, []);
+    // Nor one of which somebody whom it names is still a member.
+    bob.add(&next, &[user("carol")]).await.unwrap();
+    assert!(state(&mut bob).is_current());
+    // But those are gone, and the file knows nobody who could let him in.
+    bob.remove(&next, &[user("alice")]).await.unwrap();
+    assert_eq!(state(&mut bob).missing, std::slice::from_ref(&next));
+    // And from one he is removed.
+    alice.remove(&pub_, &[user("bob")]).await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(state(&mut bob).left, [pub_]);
+
+    // Restored, it is the file that was restored from which counts.
+    drop(bob);
+    let mut bob = restore(&world, &file).await;
+    let restored = state(&mut bob);
+    assert_eq!((restored.saved, restored.is_current(), restored.left.len()), (Some(file.saved()), true, 0));
+    bob.ask_for_groups(&[user("carol")]).await.unwrap();
+    alice.sync().await.unwrap();
+    carol.sync().await.unwrap();
+    bob.sync().await.unwrap();
+    assert_eq!(*bob.group(&next).unwrap().status(), Status::Active);
+    assert_eq!(state(&mut bob).missing, [next], "he is back by Carol, whom the file does not name");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_linked_device_makes_no_recovery_file() {
     let world = World::whole().await;
     let mut laptop = world.person("alice").await;
     let mut phone = link(&world, &mut laptop, "phone").await;
     assert!(matches!(phone.recovery_file(), Err(ClientError::NoIdentityKey)));
+    assert_eq!(phone.recovery_state().unwrap(), None, "so nobody is told to make one");
     world.stop().await;
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{future::Future as _, task::Poll, time::Duration};
 
 use common::{SharedStore, World, has, texts, user};
 use conclave_client::{Client, ClientError, ClientEvent, Event, Handshakes, Status, store::ProfileStore};
@@ -132,6 +132,41 @@ async fn a_group_changes_its_suite_while_a_member_is_away() {
         assert_eq!(texts(person, &last).last().unwrap(), "and back");
         assert_eq!(person.group(&last).unwrap().cipher_suite(), 1);
     }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_claimed_before_the_program_ended_is_not_claimed_again() {
+    let world = World::whole().await;
+    let store = SharedStore::default();
+    let mut alice = world.person_in(Box::new(store.clone()), "alice").await;
+    let (mut bob, mut carol, mut dave) =
+        (world.person("bob").await, world.person("carol").await, world.person("dave").await);
+    let club = club(&mut [&mut alice, &mut bob, &mut carol, &mut dave]).await;
+    let kept = || store.scan(Room::ACCOUNT, b"successor/").unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    {
+        // It ends once the first was claimed, and before it has asked for the others.
+        let mut call = std::pin::pin!(alice.reinit(&club, OTHER, false));
+        let ended = std::future::poll_fn(|context| match call.as_mut().poll(context) {
+            Poll::Pending if kept().is_empty() => Poll::Pending,
+            ended => Poll::Ready(ended.is_pending()),
+        });
+        assert!(ended.await);
+    }
+    let first = kept();
+    assert_eq!(first.len(), 1, "each is kept before the next is claimed");
+    let named = |name: &str| String::from_utf8_lossy(&first[0]).contains(&format!("/{name}/"));
+    let name = ["bob", "carol", "dave"].into_iter().find(|name| named(name)).unwrap();
+    assert_eq!(left(&world, name), (SIDE_POOL - 1, true));
+
+    drop(alice);
+    let mut alice = Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    alice.reinit(&club, OTHER, false).await.unwrap();
+    assert_eq!(kept().len(), 3);
+    assert_eq!(left(&world, name), (SIDE_POOL - 1, true), "hers was there");
+    let mut people = [&mut alice, &mut bob, &mut carol, &mut dave];
+    let next = gone_on(&mut people, &club).await;
+    talk(&mut people, &next).await;
     world.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! Who this profile is: names, keys, certificate, inbox.
 
 use conclave_mls::{
-    credential::{IdentityBinding, Issuer, Issuers, LeafCertificate},
+    credential::{IdentityBinding, Issuer, Issuers, LeafCertificate, OfClient},
     identity::signing_identity,
 };
 use conclave_names::{ChannelId, ClientUri, Seq, Timestamp};
@@ -107,6 +107,16 @@ impl Drop for Row {
         self.former_keys.zeroize();
         self.inbox_key.zeroize();
         self.drop_key.zeroize();
+    }
+}
+
+impl OfClient for Account {
+    fn client(&self) -> &ClientUri {
+        &self.client
+    }
+
+    fn identity_key(&self) -> [u8; 32] {
+        self.identity_key()
     }
 }
 

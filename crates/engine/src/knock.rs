@@ -9,6 +9,7 @@
 use conclave_channel::{Body, Entry, EntryKind, access::ChannelKey, size_class};
 use conclave_mls::{
     address::DeliveryAddress,
+    credential::{OfClient, same_client},
     crypto, identity,
     knock::{KEPT_GROUPS_MAX, KeptGroup, Knock, KnockError, Names, SealedKnock},
 };
@@ -55,6 +56,16 @@ pub(crate) struct Asked<'a> {
     pub(crate) identity_key: &'a [u8; 32],
 }
 
+impl OfClient for Asked<'_> {
+    fn client(&self) -> &ClientUri {
+        self.member
+    }
+
+    fn identity_key(&self) -> [u8; 32] {
+        *self.identity_key
+    }
+}
+
 /// What a knock is about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum About<'a> {
@@ -78,7 +89,7 @@ pub(crate) fn post(
     let identity = shared.identities.identify(package.signing_identity(), Some(now));
     let identity = identity.map_err(|error| AskError::KeyPackage(error.to_string()))?;
     // The directory is not believed: it is the member that we knew, or nobody.
-    if identity.client != *asked.member || identity.identity_key != *asked.identity_key {
+    if !same_client(&identity, &asked) {
         return Err(AskError::KeyPackage("it has another name or identity key".to_owned()));
     }
     let provider = suite(package.cipher_suite)?;
@@ -149,6 +160,16 @@ impl std::fmt::Debug for Knocked {
     }
 }
 
+impl OfClient for Knocked {
+    fn client(&self) -> &ClientUri {
+        &self.client
+    }
+
+    fn identity_key(&self) -> [u8; 32] {
+        self.identity_key
+    }
+}
+
 impl Knocked {
     /// Whether an entry of the inbox is one.
     #[must_use]
@@ -214,8 +235,7 @@ impl Knocked {
         let package = message.as_key_package().ok_or_else(|| fault("no KeyPackage"))?;
         let identity = shared.identities.identify(package.signing_identity(), Some(now));
         let identity = identity.map_err(|error| KnockedError::Credential(error.to_string()))?;
-        let same = identity.client == self.client
-            && identity.identity_key == self.identity_key
+        let same = same_client(&identity, self)
             && (identity.signature_key == self.signature_key || identity.not_before > self.certified);
         if !same {
             return Err(KnockedError::Another);

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     account::Account,
+    group::EarlyRoom,
     stores::{GroupStates, KeyPackages, Psks},
 };
 
@@ -65,6 +66,8 @@ pub struct Mls {
     pub(crate) key_packages: KeyPackages,
     pub(crate) psks: Psks,
     pub(crate) rules: LeavingOut<Rules>,
+    /// Room for entries that come early, in all groups.
+    pub(crate) early: EarlyRoom,
 }
 
 impl Mls {
@@ -77,6 +80,7 @@ impl Mls {
             key_packages: KeyPackages::default(),
             psks: Psks::default(),
             rules: LeavingOut::new(Rules),
+            early: EarlyRoom::default(),
         }
     }
 
@@ -88,6 +92,7 @@ impl Mls {
             key_packages: KeyPackages::default(),
             psks: Psks::default(),
             rules: LeavingOut::new(Rules),
+            early: self.early.clone(),
         }
     }
 

@@ -11,7 +11,7 @@ use mls_rs::{
 use mls_rs_core::{error::IntoAnyError, identity::MemberValidationContext};
 
 use crate::{
-    credential::{ClientIdentity, InvalidCredential, Issuer, Issuers, KeyId, LeafCertificate, validate},
+    credential::{ClientIdentity, InvalidCredential, Issuer, Issuers, KeyId, LeafCertificate, same_client, validate},
     validated::{Validated, name_of},
 };
 
@@ -206,7 +206,7 @@ impl IdentityProvider for Identities {
         _: &ExtensionList,
     ) -> Result<bool, IdentityError> {
         let (before, after) = (read(predecessor)?, read(successor)?);
-        Ok(before.client() == after.client() && before.identity_key() == after.identity_key())
+        Ok(same_client(&before, &after))
     }
 
     fn supported_types(&self) -> Vec<CredentialType> {

@@ -15,6 +15,7 @@ use mls_rs::{
 use mls_rs_core::crypto::CipherSuiteProvider;
 
 use crate::{
+    credential::same_client,
     identity,
     seal::{SealError, Seed},
 };
@@ -91,7 +92,7 @@ pub fn judge(
     let before = roster.member_with_index(removal.proposal.to_remove()).map_err(|_| RejoinError::Credential)?;
     let before = identity::read(&before.signing_identity).map_err(|_| RejoinError::Credential)?;
     let now = identity::read(committer).map_err(|_| RejoinError::Credential)?;
-    if before.client() != now.client() || before.identity_key() != now.identity_key() {
+    if !same_client(&before, &now) {
         return Err(RejoinError::Stranger);
     }
     if now.not_before() < before.not_before() {

@@ -47,10 +47,13 @@ pub(super) async fn run(verb: Device, context: &mut Context, output: &Output) ->
                     certificate_ends: ends.as_secs(),
                 })
                 .collect();
-            output.give(&json!({ "devices": listed }), |_| {
+            let saved = client.recovery_state()?;
+            let state = saved.as_ref().map(|saved| recovery::state(client, saved)).transpose()?;
+            output.give(&json!({ "devices": listed, "recovery": saved }), |_| {
                 let line =
                     |device: &Listed| format!("{}{}", device.client, if device.own { "  (this device)" } else { "" });
-                listed.iter().map(line).collect::<Vec<_>>().join("\n")
+                let file = state.map(|state| format!("recovery file: {state}"));
+                listed.iter().map(line).chain(file).collect::<Vec<_>>().join("\n")
             })
         }
         Device::Link { user, device, server } => {

@@ -86,7 +86,9 @@ pub(super) async fn run(verb: Group, context: &mut Context, output: &Output) -> 
             let group = client.create_group_as(&title, handshakes, suite, pause.unwrap_or_default()).await?;
             let (suite, mode) = (client.group(&group)?.cipher_suite(), handshakes_word(visible));
             let made = json!({ "group": group, "title": title, "epoch": 0, "handshakes": mode, "cipher_suite": suite });
-            output.give(&made, |_| format!("made the group \"{}\": {group}", clean_line(&title)))
+            output.give(&made, |_| format!("made the group \"{}\": {group}", clean_line(&title)))?;
+            recovery::remind(client, output);
+            Ok(())
         }
         Group::Add { group, users: texts } => {
             let group = names::group(client, &group)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::CommandFactory as _;
 use serde_json::json;
 
-use super::group::word;
+use super::{group::word, recovery};
 use crate::{args::Args, error::CliError, names, output::Output, profile::Context};
 
 pub(super) async fn key_packages(context: &mut Context, output: &Output) -> Result<(), CliError> {
@@ -41,6 +41,8 @@ pub(super) async fn status(context: &mut Context, output: &Output) -> Result<(),
     let stuck: Vec<_> =
         groups.iter().filter(|group| word(&group.status) == "stuck").map(|group| group.title.clone()).collect();
     let (lost, asking) = (client.lost_groups()?.len(), client.asking().cloned());
+    let saved = client.recovery_state()?;
+    let file = saved.as_ref().map(|saved| recovery::state(client, saved)).transpose()?;
     let shown = names::show(client.user());
     let answer = json!({
         "user": client.user(),
@@ -55,11 +57,12 @@ pub(super) async fn status(context: &mut Context, output: &Output) -> Result<(),
         "lost_groups": lost,
         "asking": asking,
         "pending": pending,
+        "recovery": saved,
     });
     output.give(&answer, |answer| {
         format!(
             "account        {shown}, device {}{}\nprofile        {directory}\nserver         {}\ngroups         {}{}{}\n\
-             to be sent     {pending}",
+             to be sent     {pending}{}",
             client.client().device(),
             if client.holds_identity() { " (holds the identity key)" } else { "" },
             problem.as_deref().map_or_else(|| "reachable, all caught up".to_owned(), |why| format!("PROBLEM: {why}")),
@@ -70,6 +73,7 @@ pub(super) async fn status(context: &mut Context, output: &Output) -> Result<(),
                 (0, Some(_)) => " (asking to be let in again; see `conclave group recover --show`)".to_owned(),
                 (lost, _) => format!(" (lost: {lost}; see `conclave group recover --show`)"),
             },
+            file.map(|file| format!("\nrecovery file  {file}")).unwrap_or_default(),
         )
     })
 }

@@ -10,6 +10,7 @@ use conclave_client::{ClientEvent, Event, HistoryEntry, HistoryItem, ProposedCha
 use conclave_names::{ClientUri, Seq, Timestamp};
 use serde_json::json;
 
+use super::recovery;
 use crate::{
     error::CliError,
     names,
@@ -52,7 +53,8 @@ pub(super) async fn read(
 ) -> Result<(), CliError> {
     let client = context.client()?;
     if !offline {
-        client.sync().await?;
+        let events = client.sync().await?;
+        recovery::remind_after(&events, client, output);
     }
     let group = names::group(client, group)?;
     let items = match limit {
@@ -318,7 +320,11 @@ pub(super) async fn sync(context: &mut Context, output: &Output) -> Result<(), C
         || events.iter().map(|happened| event(happened, title(&titles, happened))).collect::<Vec<_>>().join("\n");
     match failed {
         None if events.is_empty() => output.give(&json!({ "events": events }), |_| "nothing new".to_owned()),
-        None => output.give(&json!({ "events": events }), |_| shown()),
+        None => {
+            output.give(&json!({ "events": events }), |_| shown())?;
+            recovery::remind_after(&events, client, output);
+            Ok(())
+        }
         Some(error) if events.is_empty() => Err(error.into()),
         Some(error) => {
             if !output.is_json() {
@@ -350,6 +356,7 @@ pub(super) async fn listen(group: Option<&str>, context: &mut Context, output: &
             _ = tokio::signal::ctrl_c() => return Ok(()),
         };
         let titles = titles(listener.client())?;
+        recovery::remind_after(&events, listener.client(), output);
         for happened in events {
             if only.is_none() || only == happened.group {
                 output.give(&happened, |happened| event(happened, title(&titles, happened)))?;

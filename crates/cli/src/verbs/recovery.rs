@@ -5,8 +5,11 @@ use std::{
     path::Path,
 };
 
-use conclave_client::{Asked, Asking, Client, LostGroup, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile, profile::Kdf};
-use conclave_names::UserUri;
+use conclave_client::{
+    Asked, Asking, Client, ClientEvent, Event, LostGroup, RECOVERY_FILE_MAX, RecoveryError, RecoveryFile,
+    RecoveryState, profile::Kdf,
+};
+use conclave_names::{GroupUri, UserUri};
 use serde_json::json;
 
 use super::{messages, register::registered};
@@ -44,15 +47,68 @@ pub(super) fn save(
     let io = |error| CliError::Io(file.display().to_string(), error);
     let mut written = messages::create_private(file)?;
     written.write_all(&sealed).and_then(|()| written.sync_all()).map_err(io)?;
+    context.client()?.recovery_saved(&recovery)?;
     let shown = json!({ "file": file, "client": recovery.client(), "groups": recovery.groups() });
     output.give(&shown, |_| {
         format!(
-            "saved your identity key and the names of {} groups to {}\nKeep it apart from this device, and save anew when you are in other \
-             groups: who has the file and its passphrase is you.",
+            "saved your identity key and the names of {} groups to {}\nKeep it apart from this device, and save anew when `conclave status` \
+             says so, because you are in other groups: who has the file and its passphrase is you.",
             recovery.groups().len(),
             file.display()
         )
     })
+}
+
+/// How the recovery file stands, for people.
+pub(super) fn state(client: &Client, state: &RecoveryState) -> Result<String, CliError> {
+    let of = |groups: &[GroupUri]| -> Result<String, CliError> {
+        let all = client.groups()?;
+        let titles = all.iter().filter(|group| groups.contains(&group.name)).map(|group| clean_line(&group.title));
+        Ok(titles.map(|title| format!("\"{title}\"")).collect::<Vec<_>>().join(", "))
+    };
+    let Some(saved) = state.saved else {
+        return Ok(
+            "none: if this device is lost, so are account and groups; `conclave device save FILE` makes one".to_owned()
+        );
+    };
+    let mut text = format!("of {}", messages::when(saved));
+    if !state.left.is_empty() {
+        text += &format!("; it names {} that you have left since", count(&state.left));
+    }
+    if !state.is_current() {
+        text += &format!(
+            "; OUT OF DATE: it does not bring back {} ({}): `conclave device save FILE` makes a new one",
+            count(&state.missing),
+            of(&state.missing)?
+        );
+    }
+    Ok(text)
+}
+
+fn count(groups: &[GroupUri]) -> String {
+    format!("{} group{}", groups.len(), if groups.len() == 1 { "" } else { "s" })
+}
+
+/// Tells a person of a group which the recovery file does not bring back, where this device has just come into one. Who never saved a
+/// file is not told each time. If it is not to be found out, what was done is done all the same.
+pub(super) fn remind(client: &mut Client, output: &Output) {
+    if output.is_json() {
+        return;
+    }
+    if let Ok(Some(now)) = client.recovery_state()
+        && now.saved.is_some()
+        && !now.is_current()
+        && let Ok(text) = state(client, &now)
+    {
+        output.note(&format!("your recovery file: {text}"));
+    }
+}
+
+/// The same after events, if one of them is a reason to.
+pub(super) fn remind_after(events: &[ClientEvent], client: &mut Client, output: &Output) {
+    if events.iter().any(|happened| matches!(happened.event, Event::Joined { .. })) {
+        remind(client, output);
+    }
 }
 
 pub(super) async fn restore(

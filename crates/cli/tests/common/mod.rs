@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod roster;
+
 use std::{
     path::Path,
     process::{Command, Output, Stdio},

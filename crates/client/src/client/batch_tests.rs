@@ -88,6 +88,67 @@ async fn a_stream_leaves_what_is_too_much_to_be_fetched() {
     server.shutdown().await;
 }
 
+/// A hostile server: entries that come long before their turn, for as many groups as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_all_groups_is_bounded_and_what_finds_no_room_is_fetched() {
+    use conclave_engine::group::{
+        EARLY_BYTES, EARLY_BYTES_OF_CLIENT, EARLY_ENTRIES, EARLY_ENTRIES_OF_CLIENT, Incoming,
+    };
+    const GROUPS: usize = 6;
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::for_tests(directory.path(), domain())).await.unwrap();
+    let (mut alice, mut bob) = (person(&server, "alice").await, person(&server, "bob").await);
+    let mut groups = Vec::new();
+    for n in 0..GROUPS {
+        let group = alice.create_group(&format!("Group {n}")).await.unwrap();
+        alice.add(&group, &[UserUri::new(domain(), "bob").unwrap()]).await.unwrap();
+        groups.push(group);
+    }
+    bob.sync().await.unwrap();
+    let all = |bob: &Client| {
+        let held = bob.groups.values().map(|group| group.early_held());
+        held.fold((0, 0), |(entries, bytes), of| (entries + of.0, bytes + of.1))
+    };
+    let fill = |bob: &mut Client, group: &GroupUri, count: usize, size: usize| {
+        let place = bob.group(group).unwrap().position().seq.0;
+        let early = |n: u64| {
+            let (seq, blob) = (Seq(place + 1000 + n), Some(vec![0; size - 1]));
+            Incoming { seq, time: Timestamp(0), entry: vec![7], blob }
+        };
+        let batch: Vec<_> = (0..count as u64).map(early).collect();
+        bob.take(group, &batch, Source::Stream).unwrap();
+    };
+    for group in &groups {
+        fill(&mut bob, group, 2 * EARLY_ENTRIES, 100);
+        assert!(bob.group(group).unwrap().early_held().0 <= EARLY_ENTRIES);
+    }
+    assert_eq!(all(&bob), (EARLY_ENTRIES_OF_CLIENT, 100 * EARLY_ENTRIES_OF_CLIENT));
+
+    // In the last one, nothing finds room, and nothing is lost.
+    let last = groups.last().unwrap();
+    for text in ["this", "that", "and this"] {
+        alice.send(last, text).await.unwrap();
+    }
+    let after = bob.group(last).unwrap().position().seq;
+    let page = bob.session(last).unwrap().fetch(&v1::FetchRequest { after: after.0, limit: 0 }).await.unwrap();
+    assert_eq!(bob.group(last).unwrap().early_held(), (0, 0));
+    let events = bob.process_stream(last, page.entries.into_iter().skip(1).collect()).await.unwrap();
+    assert!(is_heard(&events), "{events:?}");
+    let texts = bob.recent(last, 10).unwrap().len();
+    assert!(texts >= 3, "{texts}");
+
+    // A group that is let go of leaves its room to others.
+    bob.groups.clear();
+    for group in &groups {
+        fill(&mut bob, group, 5, 1 << 20);
+        assert!(bob.group(group).unwrap().early_held().1 <= EARLY_BYTES);
+    }
+    assert_eq!(all(&bob), (EARLY_BYTES_OF_CLIENT >> 20, EARLY_BYTES_OF_CLIENT));
+    alice.send(last, "and this").await.unwrap();
+    assert!(is_heard(&bob.sync().await.unwrap()));
+    server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_off_in_one_group_stops_the_others_only_if_the_server_is_away() {
     let directory = tempfile::tempdir().unwrap();

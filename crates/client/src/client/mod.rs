@@ -24,6 +24,7 @@ mod reinit;
 mod rejoin;
 mod rotation;
 mod rows;
+mod saved;
 mod sync;
 mod tending;
 mod told;
@@ -56,6 +57,7 @@ pub use onward::GoneOn;
 pub use recovery::{RECOVERY_FILE_MAX, RecoveryError, RecoveryFile};
 pub use register::{RegisterError, Registration};
 pub use rotation::{PendingRotation, Rotated};
+pub use saved::RecoveryState;
 
 use crate::{
     profile::Profile,

@@ -21,6 +21,7 @@ use super::{
     asking::Asking,
     lost::{self, LostGroup},
     register::{account_with, random},
+    saved,
 };
 use crate::{
     profile::{Kdf, ProfileError, derive},
@@ -155,8 +156,8 @@ fn key(passphrase: &str, kdf: Kdf, salt: &[u8; 16]) -> Result<Seed, RecoveryErro
 }
 
 impl Client {
-    /// What brings this account back if its devices are lost. Seal it ([`RecoveryFile::seal`]), keep it elsewhere, and make a new one when
-    /// there are new groups: it names those of today.
+    /// What brings this account back if its devices are lost. Seal it ([`RecoveryFile::seal`]), keep it elsewhere, note that
+    /// ([`Client::recovery_saved`]), and make a new one when [`Client::recovery_state`] says so: it names the groups of today.
     ///
     /// # Errors
     /// [`ClientError::NoIdentityKey`] on a device that was itself linked.
@@ -197,7 +198,7 @@ impl Client {
             let account = account_with(file.identity.clone(), file.client().clone(), authentication.now())?;
             // Should this client end before its application has anybody asked, the first sync does.
             let asking = Asking::begun_anew(authentication.now());
-            store.apply(&[account.to_write(), lost::row(file.groups()), asking.to_write()])?;
+            store.apply(&[account.to_write(), lost::row(file.groups()), saved::row(file), asking.to_write()])?;
             account
         };
         Self::complete(store, account, delivery, authentication).await

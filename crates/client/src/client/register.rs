@@ -4,7 +4,7 @@ use conclave_engine::{
     account::{Account, Inbox},
     writes::Room,
 };
-use conclave_mls::credential::{IdentityBinding, validate};
+use conclave_mls::credential::{IdentityBinding, same_client, validate};
 use conclave_names::{ChannelId, ClientUri, Seq, Timestamp, UserUri};
 use conclave_protocol::{Code, SigningKey, v1};
 use zeroize::Zeroizing;
@@ -255,10 +255,7 @@ pub(super) async fn certify(account: &mut Account, authentication: &Transport) -
     let identity = judged(authentication.now())
         .or_else(|error| judged(authentication.now_for_deleting()).map_err(|_| error))
         .map_err(|error| ClientError::Answer(error.to_string()))?;
-    if identity.client != account.client
-        || identity.signature_key != account.signature_key.verifying_key().to_bytes()
-        || identity.identity_key != account.identity_key()
-    {
+    if !same_client(&identity, account) || identity.signature_key != account.signature_key.verifying_key().to_bytes() {
         return Err(ClientError::Answer("the certificate is for other keys or another name than asked".into()));
     }
     account.certificate = answer.certificate;

@@ -279,6 +279,65 @@ impl ProfileStore for SharedStore {
     }
 }
 
+/// A store that counts how often something of a group was read before the client took up a knock: then the KeyPackage goes to which that was
+/// sealed.
+#[derive(Clone, Default)]
+pub struct Watched {
+    pub store: SharedStore,
+    reads: Arc<AtomicUsize>,
+    before: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Watched {
+    /// The counts before each knock since this was called last.
+    pub fn take(&self) -> Vec<usize> {
+        self.reads.store(0, Ordering::SeqCst);
+        std::mem::take(&mut *self.before.lock().unwrap())
+    }
+
+    fn note(&self, room: Room) {
+        if room == Room::GROUP {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl ProfileStore for Watched {
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let taken = |write: &Write| matches!(write, Write::Delete { room, .. } if *room == Room::KEY_PACKAGE);
+        if writes.iter().any(taken) {
+            self.before.lock().unwrap().push(self.reads.load(Ordering::SeqCst));
+        }
+        self.store.apply(writes)
+    }
+
+    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        self.note(room);
+        self.store.get(room, key)
+    }
+
+    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        self.note(room);
+        self.store.scan(room, prefix)
+    }
+
+    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.messages(group, after_seq, limit)
+    }
+
+    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.last_messages(group, limit)
+    }
+
+    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
+        self.store.message_place(group, id)
+    }
+
+    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
+        self.store.message_count(group)
+    }
+}
+
 /// A store of a client that dies: it takes so many more transactions, and then none. The other is what it leaves.
 pub struct Dying {
     pub store: SharedStore,

@@ -1,8 +1,12 @@
 //! Which KeyPackages the directory takes (RFC 9420, section 10.1; RFC 9750, section 5.1).
 
 use conclave_mls::{
-    address::DeliveryAddress, capabilities::Capabilities, components::ChannelKeyExtension, credential::ClientIdentity,
-    crypto, identity::Identities,
+    address::DeliveryAddress,
+    capabilities::Capabilities,
+    components::ChannelKeyExtension,
+    credential::{ClientIdentity, same_client},
+    crypto,
+    identity::Identities,
 };
 use conclave_names::{Hash, Timestamp, code_points, limits};
 use conclave_protocol::{Code, Refusal, v1::UploadRequest};
@@ -52,7 +56,7 @@ pub(super) fn check(
 
     let identity =
         identities.identify(&leaf.signing_identity, Some(now)).map_err(|error| invalid(error.to_string()))?;
-    if identity.client != caller.client || identity.identity_key != caller.identity_key {
+    if !same_client(&identity, caller) {
         return Err(Refusal::new(
             Code::KeyPackageForeign,
             format!("KeyPackage {index} is of another client than the one that uploads it"),

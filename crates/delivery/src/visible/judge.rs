@@ -4,6 +4,7 @@ use conclave_channel::{CommitHeader, EntryKind, Position, access::ChannelKey};
 use conclave_mls::{
     address::DeliveryAddress,
     components::{ChannelKeyExtension, HandshakeAad, roster_keys},
+    credential::same_client,
     crypto,
     proposal::{check_sender, check_update},
     rules::{PolicyError, judge, judge_key, share_key},
@@ -198,7 +199,7 @@ impl Follower {
                     |error: conclave_mls::identity::IdentityError| HandshakeError::Credential(error.to_string());
                 let now = self.identities.identify(update.signing_identity(), Some(time)).map_err(wrong)?;
                 let before = conclave_mls::identity::read(&before).map_err(wrong)?;
-                if now.client != *before.client() || now.identity_key != before.identity_key() {
+                if !same_client(&now, &before) {
                     return Err(HandshakeError::Credential("it is of another client than the leaf's".to_owned()));
                 }
             }

@@ -235,7 +235,7 @@ impl Group {
             intents: BTreeMap::new(),
             generations: super::generations::Generations::default(),
             branches: super::fork::Branches::default(),
-            early: super::early::Early::default(),
+            early: super::early::Early::new(shared.early.clone()),
             elsewhere: super::elsewhere::Elsewhere::default(),
             kept: None,
             foreign_intents: BTreeSet::new(),

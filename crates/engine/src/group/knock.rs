@@ -13,6 +13,7 @@ use conclave_channel::access::ChannelKey;
 use conclave_mls::{
     address::DeliveryAddress,
     components::ChannelKeyExtension,
+    credential::same_client,
     identity,
     knock::{KnockError, OLD_LEAVES_MAX},
 };
@@ -115,7 +116,7 @@ pub enum KnockRefused {
     /// Transient: nothing changes in a group that is being made anew. It is to be answered in its successor.
     #[error("the group is being made anew: the knock is answered in the group that it becomes")]
     Frozen,
-    /// It was let in meanwhile, or has its present keys.
+    /// It was let in meanwhile, or has its present keys. Nobody needs to tell it: what let it in, lies in its inbox.
     #[error("the knocker's old leaf is not in the group any more: it is back already")]
     Back,
     /// It lay about for too long.
@@ -550,15 +551,15 @@ impl Group {
                 && let Some(member) = self.mls.member_at_index(remove.to_remove())
                 && let Ok(leaf) = identity::read(&member.signing_identity)
             {
-                before.push((leaf.client().clone(), leaf.identity_key()));
+                before.push(leaf);
             }
         }
         let added = applied.iter().filter_map(|info| match &info.proposal {
             Proposal::Add(add) => identity::read(add.signing_identity()).ok(),
             _ => None,
         });
-        let added = added.map(|leaf| (leaf.client().clone(), leaf.identity_key()));
-        added.filter(|leaf| before.contains(leaf)).map(|(client, _)| client).collect()
+        let same = added.filter(|leaf| before.iter().any(|was| same_client(was, leaf)));
+        same.map(|leaf| leaf.client().clone()).collect()
     }
 
     /// What the next incarnation takes over from one that could not be followed.

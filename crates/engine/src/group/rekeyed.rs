@@ -5,7 +5,10 @@
 //! epoch at a place of the log, so they agree on that, and so does the sender: what it said comes again in the new epoch, under its
 //! name.
 
-use conclave_mls::identity;
+use conclave_mls::{
+    credential::{OfClient, same_client},
+    identity,
+};
 use conclave_names::{ClientUri, Epoch};
 use mls_rs::{
     group::{CommitEffect, CommitMessageDescription, GroupState, Sender, proposal::Proposal},
@@ -21,6 +24,16 @@ struct Signs {
     client: ClientUri,
     identity_key: [u8; 32],
     signature_key: Vec<u8>,
+}
+
+impl OfClient for Signs {
+    fn client(&self) -> &ClientUri {
+        &self.client
+    }
+
+    fn identity_key(&self) -> [u8; 32] {
+        self.identity_key
+    }
 }
 
 impl Signs {
@@ -61,8 +74,8 @@ pub(super) fn rekeyed(description: &CommitMessageDescription, after: &MlsGroup) 
             _ => {}
         }
     }
-    let same = |was: &Signs, is: &Signs| was.client == is.client && was.identity_key == is.identity_key;
-    let changed = |is: &Signs| were.iter().flatten().any(|was| same(was, is) && was.signature_key != is.signature_key);
+    let changed =
+        |is: &Signs| were.iter().flatten().any(|was| same_client(was, is) && was.signature_key != is.signature_key);
     are.into_iter().flatten().filter(changed).map(|is| is.client).collect()
 }
 

@@ -18,4 +18,4 @@ pub use certificate::{CERTIFICATE_MAX, CertificateError, KeyId, OID_ED25519};
 pub use issuer::{Issuer, Issuers};
 pub use leaf::LeafCertificate;
 pub use safety_number::{QrMismatch, SafetyNumber};
-pub use validator::{ClientIdentity, InvalidCredential, same_client, validate};
+pub use validator::{ClientIdentity, InvalidCredential, OfClient, same_client, validate};

@@ -123,9 +123,38 @@ pub fn validate(der: &[u8], issuers: &Issuers, now: Option<Timestamp>) -> Result
     })
 }
 
+/// What says which client somebody is.
+pub trait OfClient {
+    /// The client's name.
+    fn client(&self) -> &ClientUri;
+    /// Its user's identity key.
+    fn identity_key(&self) -> [u8; 32];
+}
+
+impl OfClient for ClientIdentity {
+    fn client(&self) -> &ClientUri {
+        &self.client
+    }
+
+    fn identity_key(&self) -> [u8; 32] {
+        self.identity_key
+    }
+}
+
+impl OfClient for LeafCertificate {
+    fn client(&self) -> &ClientUri {
+        self.client()
+    }
+
+    fn identity_key(&self) -> [u8; 32] {
+        self.identity_key()
+    }
+}
+
 /// Whether two credentials are of the same client: the same name and the same identity key, whatever the signature
-/// key (RFC 9750, section 4). A client whose user has a new identity key is another one.
+/// key (RFC 9750, section 4). A client whose user has a new identity key is another one. That decides who may update a leaf, come back in
+/// its place, or be let into it again (RFC 9420, section 5.3.1).
 #[must_use]
-pub fn same_client(a: &ClientIdentity, b: &ClientIdentity) -> bool {
-    a.client == b.client && a.identity_key == b.identity_key
+pub fn same_client(a: &impl OfClient, b: &impl OfClient) -> bool {
+    a.client() == b.client() && a.identity_key() == b.identity_key()
 }
