@@ -106,7 +106,7 @@ async fn what_waits_in_all_groups_is_bounded_and_what_finds_no_room_is_fetched()
     }
     bob.sync().await.unwrap();
     let all = |bob: &Client| {
-        let held = bob.groups.values().map(|group| group.early_held());
+        let held = bob.groups.values().map(conclave_engine::group::Group::early_held);
         held.fold((0, 0), |(entries, bytes), of| (entries + of.0, bytes + of.1))
     };
     let fill = |bob: &mut Client, group: &GroupUri, count: usize, size: usize| {

@@ -116,7 +116,8 @@ pub enum KnockRefused {
     /// Transient: nothing changes in a group that is being made anew. It is to be answered in its successor.
     #[error("the group is being made anew: the knock is answered in the group that it becomes")]
     Frozen,
-    /// It was let in meanwhile, or has its present keys. Nobody needs to tell it: what let it in, lies in its inbox.
+    /// It was let in meanwhile, or has its present keys. Nobody needs to tell it: what let it in lies in its inbox; and if it still asks an hour
+    /// later, it is let in once more.
     #[error("the knocker's old leaf is not in the group any more: it is back already")]
     Back,
     /// It lay about for too long.
