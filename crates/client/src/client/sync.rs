@@ -543,7 +543,12 @@ impl Client {
     /// The entries after our place in a group's channel.
     async fn page(&mut self, name: &GroupUri) -> Result<v1::FetchResponse, ClientError> {
         let after = self.group(name)?.position().seq;
-        self.page_after(name, after).await
+        let page = self.page_after(name, after).await?;
+        if page.entries.first().is_none_or(|first| first.seq <= after.next().0) {
+            return Ok(page);
+        }
+        // Ours may be an epoch that was annulled; of another one with its number and our channel key, that reads from a later place on.
+        Box::pin(self.page_once_more(name, after)).await
     }
 
     /// The entries after a place that we have seen.

@@ -220,7 +220,8 @@ impl Actor {
         };
         let first = slots.first().copied().unwrap_or(0);
         self.notice(around, first, Alarm::Invitation, &format!("an invitation leads nowhere: {why}"))?;
-        for slot in slots {
+        // It may have been made anew meanwhile.
+        for slot in slots.into_iter().flat_map(|slot| around.ledger.line(slot)).collect::<Vec<_>>() {
             around.ledger.uninvited.insert((self.index, slot));
             around.ledger.missed.insert((self.index, slot));
             around.ledger.back.remove(&(self.index, slot));
@@ -410,6 +411,10 @@ impl Actor {
     /// The entries after our place, as the service gives them out.
     fn page(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
         let mut page = self.page_after(around, slot, after)?;
+        if page.first().is_some_and(|first| first.seq > after.next().0) {
+            // Ours may be an epoch that was annulled; of another one with its number and our channel key, that reads from a later place on.
+            page = self.page_once_more(around, slot, after)?;
+        }
         // Who cannot follow does not look at what it is given.
         let locked_out = self.group(slot).is_some_and(Group::wants_rejoin);
         let suits = |tamper: Tamper| {
