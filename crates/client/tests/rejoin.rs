@@ -265,3 +265,32 @@ async fn whom_this_client_never_knew_is_believed_by_name_only() {
     }
     world.stop().await;
 }
+
+/// Of each commit somebody says that it stands, and who does so looks at what is served for who has to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leads_nobody_back_is_found_by_who_acknowledges_commits_and_mended() {
+    let world = World::whole().await;
+    let (mut alice, mut carol) = (world.person("alice").await, world.person("carol").await);
+    let club = alice.create_group("The Club").await.unwrap();
+    alice.add(&club, &[user("carol")]).await.unwrap();
+    carol.sync().await.unwrap();
+    // So many that they are acknowledged at once.
+    for _ in 0..8 {
+        alice.update(&club).await.unwrap();
+    }
+    let served = || {
+        let sql = "SELECT epoch, length(group_info) FROM ds_group_infos";
+        world.database().query_row(sql, (), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+    };
+    let (epoch, _) = served();
+    assert_eq!(world.database().execute("UPDATE ds_group_infos SET group_info = zeroblob(7)", ()).unwrap(), 1);
+    let found = |event: &Event| matches!(event, Event::FalseGroupInfo { by: None, epoch: of } if i64::try_from(of.0) == Ok(epoch));
+    until(&mut carol, found).await;
+    carol.sync().await.unwrap();
+    let (mended, length) = served();
+    assert!(mended > epoch && length > 7, "{mended} {length}");
+    assert_eq!(noted(&carol, &club, "false_group_info"), 1);
+    alice.sync().await.unwrap();
+    assert_eq!(alice.group(&club).unwrap().epoch(), carol.group(&club).unwrap().epoch());
+    world.stop().await;
+}

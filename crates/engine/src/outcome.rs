@@ -284,6 +284,15 @@ pub enum Event {
         /// This client's commit.
         commit: Seq,
     },
+    /// What the newest commit left at the server leads nobody back into the group, or the server serves something else: members could not apply
+    /// the commit of who comes back by it. This client has found it when it acknowledged a commit; it takes nothing of its signer for a while
+    /// ([`crate::group::MISLED_MS`]), and makes a commit, which leaves what is true.
+    FalseGroupInfo {
+        /// Who signed it; none if nobody has.
+        by: Option<ClientUri>,
+        /// The epoch that it says to be of.
+        epoch: Epoch,
+    },
     /// We could not follow the group, and are out of it for good: our user has left it, or no member has let us in again for long. Its keys
     /// are deleted here; the others may still show this client as a member.
     GivenUp {

@@ -192,6 +192,16 @@ fn sentence(event: &Event) -> String {
              reason, that was false; nothing of {0} is taken for a while, and members are asked",
             name(by)
         ),
+        Event::FalseGroupInfo { by: Some(by), .. } => format!(
+            "WARNING: what {} left at the server for devices that come back leads nowhere: nothing of it is taken for a while, and this device \
+             has put something true in its place",
+            name(by)
+        ),
+        Event::FalseGroupInfo { by: None, .. } => {
+            "WARNING: what the server has for devices that come back leads nowhere: this device has put something \
+                                                   true in its place"
+                .to_owned()
+        }
         Event::RemovedFromGroup { by } => format!("you were removed by {}", name(by)),
         Event::Refused { reason, .. } => format!("an entry was refused: {}", clean_line(reason)),
         Event::Stuck { reason, .. } => {

@@ -230,6 +230,20 @@ impl Client {
         Ok(begun.map(drop).map_err(Ended::from))
     }
 
+    /// Looks at what the newest commit left for who comes back, where that falls to this client. What it finds wrong it mends by a commit.
+    pub(super) async fn vet_group_info(&mut self, name: &GroupUri) -> Result<Vec<ClientEvent>, ClientError> {
+        if !self.group(name)?.wants_group_info() {
+            return Ok(Vec::new());
+        }
+        let session = self.session(name)?;
+        // Where it is not to be had, the next one is looked at.
+        let Ok(served) = session.read_group_info(&v1::ReadGroupInfoRequest {}).await else { return Ok(Vec::new()) };
+        let (now, mut told) = (self.delivery.now(), Vec::new());
+        self.group(name)?.vet_group_info(Epoch(served.epoch), &served.group_info, now, &mut told)?;
+        self.save(name)?;
+        Ok(ClientEvent::all_of(name, told).collect())
+    }
+
     /// Fetches the tree that a way back needs.
     async fn tree_of(&mut self, name: &GroupUri, way: &WayBack) -> Result<TreeFetch, ClientError> {
         let mut tree = way.tree()?;

@@ -461,6 +461,7 @@ impl Client {
                 events.extend(ClientEvent::all_of(name, told));
                 self.save(name)?;
                 events.extend(self.audit(name).await?);
+                events.extend(self.vet_group_info(name).await?);
                 return Ok(());
             }
             let before = self.group(name)?.position();

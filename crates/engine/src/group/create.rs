@@ -219,6 +219,7 @@ impl Group {
             void: false,
             saved: None,
             unsaved_proposals: false,
+            vets: false,
             read_to_end: None,
             unable: None,
             joined: start.epoch,

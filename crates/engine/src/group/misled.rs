@@ -1,11 +1,12 @@
 //! GroupInfos that led nowhere (RFC 9420, section 12.4.3.2).
 //!
 //! Whoever commits leaves the GroupInfo by which others come back. That its `external_pub` is the one of the epoch, nobody who is outside can
-//! check: with another one, the commit by which a member comes back is one that nobody can apply. It is annulled, the group has stood
+//! check, and members look at it now and then only (`vet`): with another one, the commit by which a member comes back is one that nobody can apply. It is annulled, the group has stood
 //! still for that long, and the member that came back looks like the culprit. So it remembers who had signed what it came back by, and
 //! does not take anything of the same signer again for a while, but asks members to let it in. It may wrong somebody by that, as members
 //! dispute a commit for other reasons, too: all that it costs is a knock.
 
+use conclave_channel::chain;
 use conclave_names::{ClientUri, Hash, Seq, Timestamp};
 use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
 
@@ -105,6 +106,18 @@ impl Group {
         }
     }
 
+    /// What somebody left leads nowhere, as a member could see.
+    pub(super) fn take_nothing_of(&mut self, by: ClientUri, served: &[u8], at: Timestamp) {
+        self.remember_misled(Misled { signed: Signed { by, word: chain::entry_hash(served) }, at });
+    }
+
+    fn remember_misled(&mut self, misled: Misled) {
+        self.touched = true;
+        self.ways.misled.push(misled);
+        let excess = self.ways.misled.len().saturating_sub(MISLED);
+        self.ways.misled.drain(..excess);
+    }
+
     /// We are back by a commit that was made by this.
     pub(super) fn came_by_word(&mut self, commit: Seq, signed: Signed) {
         self.ways.back = Some((commit, signed));
@@ -120,9 +133,7 @@ impl Group {
             return;
         }
         events.push(Event::Misled { by: signed.by.clone(), commit });
-        self.ways.misled.push(Misled { signed, at });
-        let excess = self.ways.misled.len().saturating_sub(MISLED);
-        self.ways.misled.drain(..excess);
+        self.remember_misled(Misled { signed, at });
     }
 
     /// Commits up to this one stand.

@@ -6,9 +6,11 @@ use ed25519_dalek::Signer as _;
 use mls_rs_codec::MlsEncode as _;
 use mls_rs_core::crypto::CipherSuiteProvider as _;
 
+use conclave_names::Epoch;
+
 use super::{
     super::{
-        Status,
+        Handshakes, Status,
         process::audit_tests::common::{NOW, Person, World, agree, dispute, domain, group_of},
         rejoin::tests::{opened, serve},
     },
@@ -31,6 +33,19 @@ fn with_another_key(signer: &Person, info: &[u8], key: Option<&[u8]>) -> Vec<u8>
     let (_, public) = suite(signer.suite).unwrap().kem_generate().unwrap();
     let mut bytes = info.to_vec();
     bytes[place..place + 32].copy_from_slice(key.unwrap_or(public.as_ref()));
+    signed_again(signer, bytes)
+}
+
+/// One with another confirmation tag.
+fn with_another_tag(signer: &Person, info: &[u8]) -> Vec<u8> {
+    let mut bytes = info.to_vec();
+    // The signer's leaf is between it and the signature.
+    let last = bytes.len() - 66 - 4 - 1;
+    bytes[last] ^= 1;
+    signed_again(signer, bytes)
+}
+
+fn signed_again(signer: &Person, mut bytes: Vec<u8>) -> Vec<u8> {
     // Version and wire format come before what is signed, and the signature's length and 64 bytes after it.
     let end = bytes.len() - 66;
     let signed = SignContent { label: b"MLS 1.0 GroupInfoTBS".to_vec(), content: bytes[4..end].to_vec() };
@@ -41,12 +56,17 @@ fn with_another_key(signer: &Person, info: &[u8], key: Option<&[u8]>) -> Vec<u8>
 
 /// Alice, Bob and Carol, and Dave, whose being added Bob could not apply, and the others could: he has to come back.
 fn cast(world: &mut World) -> (Person, Person, Person, Person) {
+    cast_in(world, Handshakes::Private)
+}
+
+fn cast_in(world: &mut World, handshakes: Handshakes) -> (Person, Person, Person, Person) {
     let other = CertificateAuthority::generate(&domain(), NOW).unwrap();
     let both = [&world.ca, &other];
     let mut alice = world.person_of("alice", &world.ca, &both);
     let mut carol = world.person_of("carol", &world.ca, &both);
     let mut dave = world.person_of("dave", &other, &both);
     let mut bob = world.person("bob");
+    alice.handshakes = handshakes;
     group_of(world, &mut [&mut alice, &mut bob, &mut carol]);
     let package = dave.key_package(world);
     alice.wish(Wish::Add { key_packages: vec![package] });
@@ -66,9 +86,33 @@ fn cast(world: &mut World) -> (Person, Person, Person, Person) {
 fn commit_falsely(world: &mut World, alice: &mut Person) {
     alice.wish(Wish::Update);
     alice.drive_now(world);
+    leave(world, alice, |alice, info| with_another_key(alice, info, None));
+}
+
+/// Has the DS serve something else than the newest commit has left.
+fn leave(world: &mut World, alice: &mut Person, change: impl FnOnce(&Person, &[u8]) -> Vec<u8>) {
+    if alice.group().is_visible() {
+        world.ds.group_info.1 = change(alice, &world.ds.group_info.1);
+        return;
+    }
     let mut info = opened(world, alice.group());
-    info.group_info = with_another_key(alice, &info.group_info, None);
+    info.group_info = change(alice, &info.group_info);
     serve(world, alice.group(), &info);
+}
+
+/// Has a person look at what is served, as one that has acknowledged a commit. Gives what it tells.
+fn vet(world: &World, person: &mut Person) -> Option<Event> {
+    let (epoch, served) = &world.ds.group_info;
+    let mut events = Vec::new();
+    person.group().vet_group_info(*epoch, served, world.ds.now(), &mut events).unwrap();
+    person.save();
+    assert!(events.len() < 2, "{events:?}");
+    events.pop()
+}
+
+/// That it leads nowhere, and who has signed it.
+fn is_false(by: Option<&Person>, epoch: Epoch) -> Event {
+    Event::FalseGroupInfo { by: by.map(|by| by.account.client.clone()), epoch }
 }
 
 fn told(person: &Person) -> Vec<&ClientUri> {
@@ -179,4 +223,117 @@ fn whose_way_back_went_down_with_an_earlier_commit_blames_nobody() {
     }
     assert!(bob.events.iter().any(|event| matches!(event, Event::Annulled { .. })));
     assert_eq!(told(&bob), Vec::<&ClientUri>::new());
+}
+
+#[test]
+fn who_acknowledges_a_commit_finds_what_leads_nowhere_and_leaves_what_is_true() {
+    for handshakes in [Handshakes::Private, Handshakes::Visible { external_senders: Vec::new() }] {
+        let mut world = World::new();
+        let (mut alice, mut bob, mut carol, mut dave) = cast_in(&mut world, handshakes);
+        assert!(carol.group().wants_group_info(), "she has acknowledged that Dave was added");
+        assert_eq!(vet(&world, &mut carol), None, "what is true");
+        assert!(!carol.group().wants_group_info());
+
+        commit_falsely(&mut world, &mut alice);
+        carol.sync(&world.ds);
+        assert!(!carol.group().wants_group_info(), "not each commit is looked at");
+        world.ds.ahead += 2 * 3_600_000;
+        carol.drive_now(&mut world);
+        assert!(carol.group().wants_group_info());
+        let epoch = carol.group().epoch();
+        assert_eq!(vet(&world, &mut carol), Some(is_false(Some(&alice), epoch)));
+        carol.restart();
+        carol.drive_now(&mut world);
+        assert_eq!((carol.group().epoch(), world.ds.group_info.0), (epoch.next(), epoch.next()));
+
+        // So he comes back at once, and nobody stands still for it.
+        bob.sync(&world.ds);
+        assert_eq!(bob.begin_rejoin(&world, false), Ok(()));
+        bob.drive_now(&mut world);
+        for person in [&mut alice, &mut carol, &mut dave] {
+            person.sync(&world.ds);
+        }
+        bob.sync(&world.ds);
+        agree(&mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+        assert!(told(&bob).is_empty());
+        // Nor does she take anything of Alice's for a while.
+        let signed = Signed { by: alice.account.client.clone(), word: Hash::new([1; 32]) };
+        let now = world.ds.now();
+        assert!(carol.group().check_signer(&signed, now).is_err());
+    }
+}
+
+#[test]
+fn each_kind_of_what_leads_nowhere_is_found_and_only_who_has_signed_is_named() {
+    type Change = fn(&Person, &[u8]) -> Vec<u8>;
+    fn flipped(_: &Person, info: &[u8]) -> Vec<u8> {
+        // In the signature.
+        let mut bytes = info.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes
+    }
+    fn flipped_key(signer: &Person, info: &[u8]) -> Vec<u8> {
+        flipped(signer, &with_another_key(signer, info, None))
+    }
+    let kinds: [(&str, Change, Option<bool>); 5] = [
+        ("another key", |alice, info| with_another_key(alice, info, None), Some(true)),
+        ("another tag", with_another_tag, Some(true)),
+        ("another key that nobody signed", flipped_key, Some(false)),
+        ("nothing of MLS", |_, _| vec![7; 300], Some(false)),
+        ("what is true", |_, info| info.to_vec(), None),
+    ];
+    for handshakes in [Handshakes::Private, Handshakes::Visible { external_senders: Vec::new() }] {
+        for (what, change, expected) in kinds {
+            let mut world = World::new();
+            let (mut alice, _, mut carol, _) = cast_in(&mut world, handshakes.clone());
+            alice.wish(Wish::Update);
+            alice.drive_now(&mut world);
+            leave(&mut world, &mut alice, change);
+            let wrong_epoch = vet(&world, &mut carol);
+            assert_eq!(
+                (wrong_epoch, carol.group().wants_group_info()),
+                (None, true),
+                "{what}: she has not read so far"
+            );
+            carol.sync(&world.ds);
+            let epoch = carol.group().epoch();
+            let expects = expected.map(|signed| is_false(signed.then_some(&alice), epoch));
+            assert_eq!(vet(&world, &mut carol), expects, "{what}");
+            assert_eq!(carol.group().intents.len(), usize::from(expected.is_some()), "{what}");
+        }
+    }
+}
+
+/// A server that serves nonsense whatever is left there has members make no commit after the other.
+#[test]
+fn what_a_server_makes_up_is_mended_more_and_more_seldom() {
+    let mut world = World::new();
+    let (_, _, mut carol, _) = cast(&mut world);
+    let mut commits = Vec::new();
+    for minute in 0..40_u64 {
+        world.ds.group_info = (carol.group().epoch(), vec![7; 300]);
+        carol.group().vets = true;
+        let epoch = carol.group().epoch();
+        assert_eq!(vet(&world, &mut carol), Some(is_false(None, epoch)));
+        carol.drive_now(&mut world);
+        if carol.group().epoch() > epoch {
+            commits.push(minute);
+        }
+        world.ds.ahead += 60_000;
+        if minute % 10 == 0 {
+            carol.restart();
+        }
+    }
+    // Her clock is a minute ahead.
+    assert_eq!(commits, [0, 2, 4, 8, 16, 32]);
+    // Once what is left there is served, the count begins anew.
+    carol.wish(Wish::Update);
+    carol.drive_now(&mut world);
+    carol.group().vets = true;
+    assert_eq!(vet(&world, &mut carol), None);
+    world.ds.group_info.1 = vec![7; 300];
+    carol.group().vets = true;
+    let epoch = carol.group().epoch();
+    assert_eq!(vet(&world, &mut carol), Some(is_false(None, epoch)));
+    assert_eq!(carol.group().intents.len(), 1);
 }

@@ -56,6 +56,7 @@ mod submit;
 mod summary;
 mod tree;
 mod verdicts;
+mod vet;
 mod view;
 mod visible;
 mod withdrawn;
@@ -266,6 +267,8 @@ pub struct Group {
     journal: journal::Journal,
     /// How many members an epoch has.
     counted: Option<(Epoch, u32)>,
+    /// Whether what the newest commit left for who comes back is to be looked at (`vet`).
+    vets: bool,
     /// When the DS last had nothing more for us.
     read_to_end: Option<Timestamp>,
     /// Whether the MLS state has changed since it was last written.

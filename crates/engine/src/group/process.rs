@@ -591,6 +591,7 @@ impl Group {
                 }
             }
             wish if wish.is_verdict() => {
+                self.vets |= matches!(wish, Wish::Ack { .. });
                 self.tell_verdict(incoming.seq, entry, events);
                 self.drop_intent(order);
                 Outcome::Confirmed

@@ -25,6 +25,9 @@ const DISPUTED_PAUSES: u64 = 4;
 /// Number in the rows of renewals that members disputed. That one is ordered says nothing yet: it succeeds once it is settled.
 const DISPUTED: u8 = 4;
 
+/// Number in the rows of commits that we made because what the server serves for who comes back leads nowhere.
+const MENDED: u8 = 5;
+
 /// A row of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, MlsSize, MlsEncode, MlsDecode)]
 pub(super) struct Rest {
@@ -123,6 +126,22 @@ impl Group {
     /// A commit of ours stands.
     pub(super) fn rested_disputed(&mut self) {
         if self.rests.by_kind.remove(&DISPUTED).is_some() {
+            self.touched = true;
+        }
+    }
+
+    /// Whether we may make a commit now because of what the server serves for who comes back; the next one has to wait.
+    pub(super) fn may_mend(&mut self, now: Timestamp) -> bool {
+        let may = self.rests.by_kind.get(&MENDED).is_none_or(|rest| rest.until <= now);
+        if may {
+            self.rest_kind(MENDED, now, |times| pause(REST_MS, times));
+        }
+        may
+    }
+
+    /// Who comes back by what the server serves gets somewhere.
+    pub(super) fn served_well(&mut self) {
+        if self.rests.by_kind.remove(&MENDED).is_some() {
             self.touched = true;
         }
     }

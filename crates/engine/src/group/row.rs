@@ -422,6 +422,7 @@ impl Group {
             founding: row.founding.as_ref().map(|founding| founding.0.clone()),
             saved: Some(row.state),
             unsaved_proposals: false,
+            vets: false,
             read_to_end: None,
             unable: None,
             joined: row.joined,

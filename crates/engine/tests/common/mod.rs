@@ -333,7 +333,8 @@ impl Person {
         world.ds.channel = Some(group.profile().channel);
         world.ds.ledger = Some(Ledger::new(Epoch(0), group.key_root().unwrap(), 1).with_pause(self.dispute_pause));
         let first = group.first_group_info().unwrap();
-        world.ds.visible = first.map(|info| visible::Visible::begin(&info, &world.ca)).unwrap_or_default();
+        world.ds.visible =
+            first.map(|info| visible::Visible::begin(&info, self.account.parsed_issuers())).unwrap_or_default();
         let name = group.name().clone();
         self.group = Some(group);
         self.save();

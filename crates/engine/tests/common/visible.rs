@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use conclave_authentication::CertificateAuthority;
 use conclave_channel::{Entry, EntryKind, chain};
 use conclave_mls::{
     credential::Issuers,
@@ -34,9 +33,8 @@ fn mls_time(time: Timestamp) -> MlsTime {
 }
 
 impl Visible {
-    /// From a group's first GroupInfo.
-    pub fn begin(group_info: &[u8], ca: &CertificateAuthority) -> Self {
-        let issuers: Issuers = [ca.issuer().clone()].into_iter().collect();
+    /// From a group's first GroupInfo, by a DS that believes whom its maker believes.
+    pub fn begin(group_info: &[u8], issuers: Issuers) -> Self {
         let client = ExternalClient::builder()
             .crypto_provider(crypto::provider())
             .identity_provider(Identities::new(issuers))

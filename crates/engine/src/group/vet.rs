@@ -1,0 +1,125 @@
+//! What who acknowledges a commit looks after as well: that others can come back by what the newest commit left at the server (RFC 9420,
+//! section 12.4.3.2).
+//!
+//! Nobody outside can check a GroupInfo's `external_pub` and confirmation tag; with others than the epoch's, the commit of who comes back is
+//! one that nobody can apply. A member can: it knows both. One is enough, and the one that acknowledges a commit is up to date and has the
+//! server's ear. If what is served leads nowhere, it tells who signed that, takes nothing of it itself, and makes a commit, which leaves a
+//! GroupInfo that is true; with growing pauses, should the server serve something else whatever is left there.
+
+use conclave_mls::seal::{Purpose, epoch_context};
+use conclave_names::{ClientUri, Epoch, Timestamp};
+use mls_rs::{MlsMessage, extension::built_in::ExternalPubExt, group::GroupInfo};
+use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
+use mls_rs_core::crypto::CipherSuiteProvider as _;
+use zeroize::Zeroizing;
+
+use super::{Group, Status, access::fault, group_info::SealedGroupInfo, view::client_in};
+use crate::{
+    intent::Wish,
+    mls_client::{MlsError, suite},
+    outcome::Event,
+};
+
+/// What a GroupInfo ends with (RFC 9420, section 12.4.3), after GroupContext and extensions.
+#[derive(MlsSize, MlsDecode, PartialEq, Eq)]
+struct End {
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    confirmation_tag: Vec<u8>,
+    signer: u32,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    signature: Vec<u8>,
+}
+
+/// What is signed (RFC 9420, section 5.1.2).
+#[derive(MlsSize, MlsEncode)]
+struct SignContent {
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    label: Vec<u8>,
+    #[mls_codec(with = "mls_rs_codec::byte_vec")]
+    content: Vec<u8>,
+}
+
+/// A GroupInfo's end, and what of it is signed.
+fn end_of(info: &GroupInfo) -> Result<(End, Vec<u8>), MlsError> {
+    let bytes = info.mls_encode_to_vec().map_err(fault)?;
+    let before = info.group_context().mls_encoded_len() + info.extensions().mls_encoded_len();
+    let end = End::mls_decode(&mut bytes.get(before..).unwrap_or_default()).map_err(fault)?;
+    let signature = mls_rs_codec::byte_vec::mls_encoded_len(&end.signature);
+    let signed = bytes.get(..bytes.len().saturating_sub(signature)).unwrap_or_default().to_vec();
+    Ok((end, signed))
+}
+
+impl Group {
+    /// Whether the GroupInfo that the DS serves is to be read and given to [`Group::vet_group_info`]: once we have acknowledged a commit.
+    #[must_use]
+    pub fn wants_group_info(&self) -> bool {
+        self.vets && self.status == Status::Active && self.frozen.is_none()
+    }
+
+    /// Looks at what the DS served as the GroupInfo of an epoch, in the session of [`Group::access`]. If who comes back by it gets nowhere,
+    /// [`Event::FalseGroupInfo`] tells so, and a commit of ours leaves another one.
+    ///
+    /// # Errors
+    /// [`MlsError`] never in practice.
+    pub fn vet_group_info(
+        &mut self,
+        epoch: Epoch,
+        served: &[u8],
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MlsError> {
+        // Of another epoch than ours, we know nothing; and where there is none, who comes back is told so.
+        if !self.wants_group_info() || epoch != self.epoch() || served.is_empty() {
+            return Ok(());
+        }
+        self.vets = false;
+        let info = self.served_info(epoch, served);
+        let info = info.as_ref().and_then(MlsMessage::as_group_info);
+        if let Some(info) = info
+            && self.is_true(info)?
+        {
+            self.served_well();
+            return Ok(());
+        }
+        let by = info.map(|info| self.signer_of(info)).transpose()?.flatten();
+        if let Some(by) = &by {
+            self.take_nothing_of(by.clone(), served, now);
+        }
+        self.tell(Event::FalseGroupInfo { by, epoch }, now, events);
+        if self.may_mend(now) {
+            self.wish_first(Wish::Update)?;
+        }
+        Ok(())
+    }
+
+    /// What is served, opened; none if nobody could open it.
+    fn served_info(&self, epoch: Epoch, served: &[u8]) -> Option<MlsMessage> {
+        if self.is_visible() {
+            return MlsMessage::from_bytes(served).ok();
+        }
+        let (provider, context) = (suite(self.mls.cipher_suite()).ok()?, epoch_context(&self.profile.channel, epoch));
+        let opened = self.seed(epoch)?.open(&provider, Purpose::GroupInfo, &context, served).ok()?;
+        MlsMessage::from_bytes(&SealedGroupInfo::parse(&Zeroizing::new(opened)).ok()?.group_info).ok()
+    }
+
+    /// Whether it is the one of our epoch.
+    fn is_true(&self, info: &GroupInfo) -> Result<bool, MlsError> {
+        let ours = self.mls.group_info_message_allowing_ext_commit(false)?;
+        let ours = ours.as_group_info().ok_or_else(|| fault("no GroupInfo"))?;
+        let key =
+            |info: &GroupInfo| info.extensions().get_as::<ExternalPubExt>().ok().flatten().map(|of| of.external_pub);
+        let tag = |info: &GroupInfo| Ok::<_, MlsError>(end_of(info)?.0.confirmation_tag);
+        Ok(info.group_context() == ours.group_context() && key(info) == key(ours) && tag(info)? == tag(ours)?)
+    }
+
+    /// Who has signed it, if somebody has.
+    fn signer_of(&self, info: &GroupInfo) -> Result<Option<ClientUri>, MlsError> {
+        let (end, content) = end_of(info)?;
+        let Some(member) = self.mls.member_at_index(end.signer) else { return Ok(None) };
+        let signed = SignContent { label: b"MLS 1.0 GroupInfoTBS".to_vec(), content };
+        let signed = signed.mls_encode_to_vec().map_err(fault)?;
+        let provider = suite(self.mls.cipher_suite())?;
+        let verified = provider.verify(&member.signing_identity.signature_key, &end.signature, &signed);
+        Ok(verified.ok().and_then(|()| client_in(&self.mls, end.signer).ok()))
+    }
+}
