@@ -39,13 +39,16 @@ struct SignContent {
     content: Vec<u8>,
 }
 
-/// A GroupInfo's end, and what of it is signed.
-fn end_of(info: &GroupInfo) -> Result<(End, Vec<u8>), MlsError> {
-    let bytes = info.mls_encode_to_vec().map_err(fault)?;
+/// What is before a GroupInfo in an MLSMessage (RFC 9420, section 6): version and wire format.
+const HEADER: usize = 4;
+
+/// A GroupInfo's end, and what of it is signed: of the bytes as they came.
+fn end_of<'a>(message: &'a [u8], info: &GroupInfo) -> Result<(End, &'a [u8]), MlsError> {
+    let bytes = message.get(HEADER..).unwrap_or_default();
     let before = info.group_context().mls_encoded_len() + info.extensions().mls_encoded_len();
     let end = End::mls_decode(&mut bytes.get(before..).unwrap_or_default()).map_err(fault)?;
     let signature = mls_rs_codec::byte_vec::mls_encoded_len(&end.signature);
-    let signed = bytes.get(..bytes.len().saturating_sub(signature)).unwrap_or_default().to_vec();
+    let signed = bytes.get(..bytes.len().saturating_sub(signature)).unwrap_or_default();
     Ok((end, signed))
 }
 
@@ -73,15 +76,16 @@ impl Group {
             return Ok(());
         }
         self.vets = false;
-        let info = self.served_info(epoch, served);
-        let info = info.as_ref().and_then(MlsMessage::as_group_info);
+        let message = self.served_info(epoch, served).unwrap_or_default();
+        let parsed = MlsMessage::from_bytes(&message).ok();
+        let info = parsed.as_ref().and_then(MlsMessage::as_group_info);
         if let Some(info) = info
-            && self.is_true(info)?
+            && self.is_true(&message, info)?
         {
             self.served_well();
             return Ok(());
         }
-        let by = info.map(|info| self.signer_of(info)).transpose()?.flatten();
+        let by = info.map(|info| self.signer_of(&message, info)).transpose()?.flatten();
         if let Some(by) = &by {
             self.take_nothing_of(by.clone(), served, now);
         }
@@ -92,31 +96,33 @@ impl Group {
         Ok(())
     }
 
-    /// What is served, opened; none if nobody could open it.
-    fn served_info(&self, epoch: Epoch, served: &[u8]) -> Option<MlsMessage> {
+    /// The MLSMessage that is served, opened; none if nobody could open it.
+    fn served_info(&self, epoch: Epoch, served: &[u8]) -> Option<Vec<u8>> {
         if self.is_visible() {
-            return MlsMessage::from_bytes(served).ok();
+            return Some(served.to_vec());
         }
         let (provider, context) = (suite(self.mls.cipher_suite()).ok()?, epoch_context(&self.profile.channel, epoch));
         let opened = self.seed(epoch)?.open(&provider, Purpose::GroupInfo, &context, served).ok()?;
-        MlsMessage::from_bytes(&SealedGroupInfo::parse(&Zeroizing::new(opened)).ok()?.group_info).ok()
+        Some(SealedGroupInfo::parse(&Zeroizing::new(opened)).ok()?.group_info.clone())
     }
 
     /// Whether it is the one of our epoch.
-    fn is_true(&self, info: &GroupInfo) -> Result<bool, MlsError> {
+    fn is_true(&self, message: &[u8], info: &GroupInfo) -> Result<bool, MlsError> {
         let ours = self.mls.group_info_message_allowing_ext_commit(false)?;
+        let bytes = ours.to_bytes()?;
         let ours = ours.as_group_info().ok_or_else(|| fault("no GroupInfo"))?;
         let key =
             |info: &GroupInfo| info.extensions().get_as::<ExternalPubExt>().ok().flatten().map(|of| of.external_pub);
-        let tag = |info: &GroupInfo| Ok::<_, MlsError>(end_of(info)?.0.confirmation_tag);
-        Ok(info.group_context() == ours.group_context() && key(info) == key(ours) && tag(info)? == tag(ours)?)
+        let tag = |message, info| Ok::<_, MlsError>(end_of(message, info)?.0.confirmation_tag);
+        let same = info.group_context() == ours.group_context() && key(info) == key(ours);
+        Ok(same && tag(message, info)? == tag(&bytes, ours)?)
     }
 
     /// Who has signed it, if somebody has.
-    fn signer_of(&self, info: &GroupInfo) -> Result<Option<ClientUri>, MlsError> {
-        let (end, content) = end_of(info)?;
+    fn signer_of(&self, message: &[u8], info: &GroupInfo) -> Result<Option<ClientUri>, MlsError> {
+        let (end, content) = end_of(message, info)?;
         let Some(member) = self.mls.member_at_index(end.signer) else { return Ok(None) };
-        let signed = SignContent { label: b"MLS 1.0 GroupInfoTBS".to_vec(), content };
+        let signed = SignContent { label: b"MLS 1.0 GroupInfoTBS".to_vec(), content: content.to_vec() };
         let signed = signed.mls_encode_to_vec().map_err(fault)?;
         let provider = suite(self.mls.cipher_suite())?;
         let verified = provider.verify(&member.signing_identity.signature_key, &end.signature, &signed);
