@@ -210,6 +210,7 @@ impl Group {
             parents: Vec::new(),
             lost: None,
             removed_at: None,
+            skipped: None,
             receipts: BTreeMap::new(),
             withheld: BTreeSet::new(),
             joined_by: start.commit,
