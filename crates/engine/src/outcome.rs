@@ -458,7 +458,7 @@ pub enum Event {
         /// Who, if it can be named.
         member: Option<ClientUri>,
     },
-    /// The server gives out another entry at a place than it gave out before, or had none there when time had decided which commit stands.
+    /// The server gives out another entry at a place than it gave out before.
     LogRewritten {
         /// The first such place.
         seq: Seq,

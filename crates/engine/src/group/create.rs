@@ -220,7 +220,6 @@ impl Group {
             saved: None,
             unsaved_proposals: false,
             read_to_end: None,
-            decided: None,
             unable: None,
             joined: start.epoch,
             signs_since: start.epoch,

@@ -184,16 +184,6 @@ impl Group {
         }
     }
 
-    /// An entry cannot follow on what time alone has decided, and is of before that: the DS had said that there was nothing more, and gives out
-    /// now what it had then. The others know of another decision, or of the same by another way, and what time has ended is kept nowhere: so
-    /// we come back.
-    pub(super) fn doubt_decision(&mut self, incoming: &Incoming, fault: &ProcessError, events: &mut Vec<Event>) {
-        let hidden = self.decided.is_some_and(|decided| incoming.time < decided);
-        if hidden && self.status == Status::Active && matches!(fault, ProcessError::Law { .. }) {
-            self.lose_branch(incoming.seq, events);
-        }
-    }
-
     /// The server gives out what comes behind our place, not what follows it. Where the commit that invited us was annulled before we had read
     /// so far, another one may have begun an epoch of the same number with the same channel keys, by which our key reads from a later place
     /// on. So what is ahead is asked for once more: if it is the same again, what invited us is void, and another invitation may

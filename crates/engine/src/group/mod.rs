@@ -266,8 +266,6 @@ pub struct Group {
     counted: Option<(Epoch, u32)>,
     /// When the DS last had nothing more for us.
     read_to_end: Option<Timestamp>,
-    /// Up to when we have carried out what time alone decided about commits: the DS had said that there was nothing more then.
-    decided: Option<Timestamp>,
     /// Whether the MLS state has changed since it was last written.
     dirty: bool,
     /// Whether the MLS state in memory is none of the group's: nothing of it may be written.

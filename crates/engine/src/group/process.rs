@@ -166,7 +166,6 @@ impl Group {
                 Err(fault) => {
                     self.suspect_branch();
                     self.doubt_invitation(incoming, &fault, &mut done.events);
-                    self.doubt_decision(incoming, &fault, &mut done.events);
                     done.fault = Some(fault);
                     break;
                 }

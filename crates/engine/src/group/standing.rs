@@ -248,8 +248,7 @@ impl Group {
     pub(super) fn time_decides(&mut self, events: &mut Vec<Event>) -> Result<(), MlsError> {
         let Some(until) = self.read_to_end else { return Ok(()) };
         let mut ledger = self.ledger.clone();
-        let decided = Timestamp(until.0.saturating_sub(BLIND_MS));
-        let changes = ledger.advance(decided);
+        let changes = ledger.advance(Timestamp(until.0.saturating_sub(BLIND_MS)));
         // Who stayed behind has nothing to go back from.
         if matches!(self.status, Status::Stuck { .. }) && ledger.epoch() >= self.epoch() {
             return Ok(());
@@ -258,7 +257,6 @@ impl Group {
             return Ok(());
         }
         self.ledger = ledger;
-        self.decided = Some(decided);
         let (told, removed_at) = (events.len(), self.removed_at);
         self.take_changes(&changes, None, events)?;
         // Others may have acknowledged the commit behind our removal, where we cannot read.
