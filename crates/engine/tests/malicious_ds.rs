@@ -7,10 +7,11 @@ mod common;
 use common::*;
 use conclave_channel::{
     Position, chain,
+    law::SETTLED_MS,
     receipt::{Equivocation, Receipt, ReceiptKey},
 };
 use conclave_engine::{
-    group::{Incoming, Processed, Status},
+    group::{Incoming, Processed, RejoinError, Status},
     intent::Wish,
     outcome::{Event, Outcome},
 };
@@ -352,4 +353,40 @@ fn each_entry_that_is_withheld_is_told_once_whatever_comes_between() {
     assert_eq!(told(&mut bob), (end + 41..end + 105).collect::<Vec<_>>());
     bob.restart();
     assert!(told(&mut bob).is_empty());
+}
+
+/// Bob is not shown for more than a week what was said about Alice's commit, so time alone settles it for him; then the server shows it.
+#[test]
+fn what_was_hidden_until_time_had_decided_without_it_wedges_nobody() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let before = carol.group().access().unwrap();
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    assert!(bob.group().open_commits() > 0);
+    false_nack(&mut world, &before);
+    carol.drive_now(&mut world);
+    assert_eq!(carol.group().open_commits(), 0, "she has acknowledged it, as it is disputed");
+
+    let later = world.ds.now().plus_ms(SETTLED_MS + 3_600_000);
+    bob.group().caught_up(later).unwrap();
+    bob.group().next_submission(later, &mut Vec::new()).unwrap();
+    assert_eq!(bob.group().open_commits(), 0, "as far as he is shown");
+    bob.save();
+    bob.restart();
+
+    let done = bob.sync(&world.ds);
+    assert!(done.fault.is_some(), "{done:?}");
+    assert!(done.events.iter().any(|event| matches!(event, Event::LogRewritten { .. })), "{done:?}");
+    assert!(bob.group().wants_rejoin());
+    assert_eq!(bob.begin_rejoin(&world, false), Err(RejoinError::ReadOn), "from where Alice stood");
+    bob.sync(&world.ds);
+    bob.begin_rejoin(&world, false).unwrap();
+    bob.drive_now(&mut world);
+    assert_eq!(*bob.group().status(), Status::Active);
+    alice.drive_now(&mut world);
+    carol.drive_now(&mut world);
+    bob.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
 }

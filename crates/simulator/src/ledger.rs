@@ -9,7 +9,7 @@ use conclave_channel::{chain, law::DisputePause};
 use conclave_delivery::store::EntryRow;
 use conclave_engine::outcome::Event;
 use conclave_mls::content::MessageId;
-use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq};
+use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp};
 
 use crate::{
     hostile::{Lie, Offence, Tamper},
@@ -131,7 +131,10 @@ impl Deed {
         match self {
             // Who lives in another log may meet with anything.
             Self::Lied(lie) if lie.is_another_log() => true,
-            Self::Lied(Lie::Stall) => matches!(alarm, A::Withheld | A::Refusal | A::Refused),
+            // What it shows in the end may not fit what time alone has decided meanwhile.
+            Self::Lied(Lie::Stall) => {
+                matches!(alarm, A::Withheld | A::Refusal | A::Refused | A::Fault | A::Branch | A::Stuck)
+            }
             Self::Tampered(Tamper::Rewritten) => alarm == A::Branch,
             Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck),
             Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
@@ -202,6 +205,8 @@ pub(crate) struct Ledger {
     pub(crate) apart: BTreeMap<(usize, usize), Had>,
     /// Entries with a commit that only some can apply, by the hash of their bytes.
     pub(crate) partial: BTreeSet<Hash>,
+    /// Commits of which it was said falsely that they can be applied, and that are void all the same, as those before them are.
+    pub(crate) taken_back: BTreeSet<(usize, Seq)>,
     /// Where they are, by group.
     pub(crate) partial_commits: BTreeSet<(usize, Seq)>,
     /// How often somebody came back by a commit from outside, asked to be let in again, was let in again, and left a branch that
@@ -211,8 +216,14 @@ pub(crate) struct Ledger {
     pub(crate) rotated: BTreeSet<usize>,
     /// Successors that at first only such clients had come to as the server showed another log: what they knew then was not noted.
     pub(crate) found_late: BTreeSet<usize>,
-    /// Clients that are shown nothing more of a group's log.
-    pub(crate) stalled: BTreeSet<(usize, usize)>,
+    /// Clients that are shown nothing more of a group's log: since when, and how many alarms there were before.
+    pub(crate) stalled: BTreeMap<(usize, usize), (Timestamp, usize)>,
+    /// Clients that were told that nobody has shown to have seen what they said: how many alarms there were before.
+    pub(crate) unseen: BTreeMap<(usize, usize), usize>,
+    /// Clients that a group counted among its members at some time before they first came to it.
+    pub(crate) absent: BTreeSet<(usize, usize)>,
+    /// Where the log ended when clients left another one for it.
+    pub(crate) healed_at: BTreeMap<(usize, usize), Seq>,
     /// The groups that successors go on from to which somebody came who lives in another log.
     pub(crate) branched: BTreeMap<usize, usize>,
     /// What clients were told that they cannot read, by group and place.
@@ -318,6 +329,7 @@ impl Ledger {
             // Whose Welcome was no good is a member that knows nothing of it.
             let ghosts: Vec<_> = self.uninvited.iter().filter(|(_, of)| *of == slot).map(|(index, _)| *index).collect();
             self.uninvited.extend(ghosts.iter().map(|index| (*index, at)));
+            self.absent.extend(ghosts.iter().map(|index| (*index, at)));
             self.missed.extend(ghosts.into_iter().map(|index| (index, at)));
             match first.and_then(|at| self.slots.get_mut(at)) {
                 Some(place) => {
@@ -392,7 +404,14 @@ impl Ledger {
     /// Whether a commit that nobody can apply stands by a false word, so that nobody can go on.
     pub(crate) fn is_lost(&self, slot: usize) -> bool {
         let mut acks = self.misdeeds_in(slot).filter(|misdeed| misdeed.deed == Deed::Offended(Offence::FalseAck));
-        acks.any(|misdeed| misdeed.about.is_some_and(|commit| self.is_bad_commit(slot, commit)))
+        let stands = |commit| self.is_bad_commit(slot, commit) && !self.taken_back.contains(&(slot, commit));
+        acks.any(|misdeed| misdeed.about.is_some_and(stands))
+    }
+
+    /// Commits that nobody can apply, and of which somebody has said falsely that they can be applied.
+    pub(crate) fn vouched_for(&self, slot: usize) -> Vec<Seq> {
+        let false_acks = self.misdeeds_in(slot).filter(|misdeed| misdeed.deed == Deed::Offended(Offence::FalseAck));
+        false_acks.filter_map(|misdeed| misdeed.about).filter(|commit| self.is_bad_commit(slot, *commit)).collect()
     }
 
     /// Whether the entry at a place is a commit that nobody can apply.
@@ -444,11 +463,18 @@ impl Ledger {
     }
 
     /// A client is in the group's log again. What it has read in another is nobody's concern any more.
-    pub(crate) fn heal(&mut self, client: usize, slot: usize, had: impl IntoIterator<Item = (Seq, [u8; 32])>) {
+    pub(crate) fn heal(
+        &mut self,
+        client: usize,
+        slot: usize,
+        end: Seq,
+        had: impl IntoIterator<Item = (Seq, [u8; 32])>,
+    ) {
         self.tell(format!("    client {client} is in the log of group {slot} again"));
         self.victims.remove(&(client, slot));
         self.forget_signatures_in(client, slot);
         self.missed.insert((client, slot));
+        self.healed_at.insert((client, slot), end);
         self.recoveries.healed += 1;
         self.apart.entry((client, slot)).or_default().extend(had);
         // What it has said there was told to nobody here; it knows that.
@@ -496,6 +522,10 @@ impl Ledger {
                 }
                 Event::Replayed { seq, id, .. } => {
                     self.replayed(client, slot, *seq, id)?;
+                    continue;
+                }
+                Event::Unseen { .. } => {
+                    self.unseen.insert((client, slot), self.alarms.len());
                     continue;
                 }
                 Event::Missed { from, to } => {

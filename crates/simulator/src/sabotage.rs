@@ -60,11 +60,17 @@ pub enum Sabotage {
     Incurious,
     /// That a member was removed is not recorded.
     ForgetChange,
+    /// Why a group cannot be followed is not recorded.
+    ForgetPlight,
+    /// What was missed is not told.
+    HideGap,
+    /// Keys are not renewed unless somebody wishes it.
+    NeverRenew,
 }
 
 impl Sabotage {
     /// All that are faults.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::SkipPersist,
         Self::DropEntry,
         Self::DropMessage,
@@ -90,6 +96,9 @@ impl Sabotage {
         Self::Scramble,
         Self::Incurious,
         Self::ForgetChange,
+        Self::ForgetPlight,
+        Self::HideGap,
+        Self::NeverRenew,
     ];
 
     /// Who must break the rules for the fault to show.
@@ -97,9 +106,14 @@ impl Sabotage {
     pub const fn needs(self) -> Hostile {
         match self {
             Self::NeverDispute | Self::SayAnew | Self::SayToReturned => Hostile::Members,
-            Self::Trusting | Self::KeepBranch | Self::NeverKnock | Self::NeverAnswer | Self::Incurious => {
-                Hostile::Server
-            }
+            Self::Trusting
+            | Self::KeepBranch
+            | Self::NeverKnock
+            | Self::NeverAnswer
+            | Self::Incurious
+            | Self::ForgetPlight
+            | Self::HideGap
+            | Self::NeverRenew => Hostile::Server,
             _ => Hostile::Nobody,
         }
     }
@@ -132,6 +146,9 @@ impl Sabotage {
             Self::Scramble => "scramble",
             Self::Incurious => "incurious",
             Self::ForgetChange => "forget-change",
+            Self::ForgetPlight => "forget-plight",
+            Self::HideGap => "hide-gap",
+            Self::NeverRenew => "never-renew",
         }
     }
 }

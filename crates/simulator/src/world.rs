@@ -315,6 +315,14 @@ impl World {
                 Ok(())
             }
             Err(Stop::Alarmed) => Ok(()),
+            Ok(()) if step.action == Action::Sync => {
+                for slot in (0..around.ledger.slots.len()).filter(|slot| actor.is_active(*slot)) {
+                    if !actor.group(slot).is_some_and(Group::is_frozen) {
+                        around.ledger.must_know_of_stall(step.actor, slot, around.server.now)?;
+                    }
+                }
+                Ok(())
+            }
             // A program that goes on after such a refusal would hide it.
             Err(Stop::Refused(refusal)) => actor.refused(around, slot, refusal),
             done => {
@@ -368,7 +376,8 @@ impl World {
                 }
                 first = (lie == Lie::Gone).then(|| place.next());
                 if lie == Lie::Stall {
-                    self.around.ledger.stalled.insert((client, slot));
+                    let since = (self.around.server.now, self.around.ledger.alarms.len());
+                    self.around.ledger.stalled.insert((client, slot), since);
                 }
                 if lie.is_another_log() {
                     self.around.ledger.victims.insert((client, slot));
@@ -386,7 +395,7 @@ impl World {
     /// The server keeps one log of a group again.
     fn unite(&mut self, slot: usize) {
         let Some(channel) = self.around.ledger.slot(slot).map(|known| known.channel) else { return };
-        self.around.ledger.stalled.retain(|(_, of)| *of != slot);
+        self.around.ledger.stalled.retain(|(_, of), _| *of != slot);
         if self.around.server.unite(&channel) {
             self.around.ledger.tell(format!("    there is one log of group {slot} again"));
             self.actors.values_mut().for_each(|actor| actor.hang_up(slot));
@@ -438,7 +447,7 @@ impl World {
 
     /// Whether a client made a commit that nobody can apply, in a group in which nobody else is, who could dispute it: or only such as the
     /// server keeps in another log.
-    pub(crate) fn is_alone_with_its_offence(&self, client: usize, slot: usize) -> bool {
+    pub(crate) fn has_no_judge(&self, client: usize, slot: usize) -> bool {
         let offends = |misdeed: &Misdeed| {
             misdeed.client == client && matches!(misdeed.deed, Deed::Offended(offence) if offence.is_void())
         };
@@ -446,6 +455,12 @@ impl World {
         let others =
             |actor: &&Actor| actor.index() != client && present(actor) && !self.is_held_apart(actor.index(), slot);
         self.around.ledger.misdeeds_in(slot).any(offends) && self.actors.values().find(others).is_none()
+    }
+
+    /// Whether a client is in such a group, and its own program cannot follow what it sent.
+    pub(crate) fn is_alone_with_its_offence(&self, client: usize, slot: usize) -> bool {
+        let stuck = |actor: &Actor| matches!(actor.group(slot).map(Group::status), Some(Status::Stuck { .. }));
+        self.actors.get(&client).is_some_and(stuck) && self.has_no_judge(client, slot)
     }
 
     /// Whether all other members of a group never came, because their Welcomes were no good, or live in another log. Who is
@@ -462,9 +477,13 @@ impl World {
             Deed::Tampered(_) => false,
         };
         // Also before the group was made anew: who was locked out then is in the successor by name.
-        let any = |slot| ledger.has_victims(slot) || ledger.misdeeds_in(slot).any(locks_out);
-        let any = !ledger.uninvited.is_empty() || ledger.line_to(slot).into_iter().any(any);
-        any && self.actors.values().all(|actor| actor.index() == client || ghost(actor))
+        let uninvited = |slot| ledger.uninvited.iter().any(|(_, of)| *of == slot);
+        let any = |slot| uninvited(slot) || ledger.has_victims(slot) || ledger.misdeeds_in(slot).any(locks_out);
+        let own = self.actors.get(&client).and_then(|actor| actor.group(slot));
+        let alone = own.and_then(|group| group.members().ok()).is_none_or(|members| members.len() < 2);
+        !alone
+            && ledger.line_to(slot).into_iter().any(any)
+            && self.actors.values().all(|actor| actor.index() == client || ghost(actor))
     }
 
     /// Whether a client cannot follow a group and knows nobody who can help: all whom it knew are gone, in the same plight, or have removed
@@ -522,7 +541,10 @@ impl World {
         let ledger = &self.around.ledger;
         let busy = |actor: &Actor, slot: usize| {
             actor.group(slot).is_some_and(|group| {
-                group.intents().count() > 0 || group.is_frozen() || matches!(group.status(), Status::Stuck { .. })
+                let owes = group.owes_rotation() && actor.is_active(slot);
+                owes || group.intents().count() > 0
+                    || group.is_frozen()
+                    || matches!(group.status(), Status::Stuck { .. })
             }) && !self.is_held_apart(actor.index(), slot)
                 && !ledger.is_lost(slot)
                 && !self.is_alone_with_its_offence(actor.index(), slot)
@@ -580,18 +602,23 @@ impl World {
 
     /// Where the channels end, and whether time has yet to decide about a commit in one of them.
     fn heads(&mut self) -> Result<(Vec<u64>, bool), Stop> {
-        let channels: Vec<_> =
-            self.around.ledger.slots.iter().flatten().map(|slot| (slot.channel, slot.epoch)).collect();
+        let known: Vec<_> = self.around.ledger.slots.iter().cloned().enumerate().collect();
         let (mut heads, mut disputed) = (Vec::new(), false);
         // Clocks differ, and members wait a little longer.
         let now = Timestamp(self.around.server.now.0.saturating_sub(15 * 60_000));
-        for (channel, first) in channels {
-            let row = match self.around.server.log(&channel) {
-                Ok((row, _)) => row,
+        for (slot, known) in known.into_iter().filter_map(|(slot, known)| Some((slot, known?))) {
+            let (row, entries) = match self.around.server.log(&known.channel) {
+                Ok(log) => log,
                 // Nobody has told the service yet that a group goes on here.
-                Err(_) if first > Epoch(0) => continue,
+                Err(_) if known.epoch > Epoch(0) => continue,
                 Err(refusal) => return Err(Stop::Refused(refusal)),
             };
+            let vouched_for = self.around.ledger.vouched_for(slot);
+            if !vouched_for.is_empty() {
+                let void = check::void_of(&known, &entries, self.around.server.now)?;
+                let taken_back = vouched_for.into_iter().filter(|commit| void.contains(commit));
+                self.around.ledger.taken_back.extend(taken_back.map(|commit| (slot, commit)));
+            }
             heads.push(row.head.0);
             if let ChannelKind::Group { ledger } = row.kind {
                 disputed |= ledger.at(now).open().iter().any(|open| open.disputed().is_some());

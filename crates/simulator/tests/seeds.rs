@@ -20,11 +20,15 @@ fn part(seeds: Range<u64>, hostile: Hostile, fault_percent: u64) {
     let count = usize::try_from(seeds.end - seeds.start).unwrap_or(0);
     let sums = run(seeds.map(|seed| Plan { hostile, fault_percent, ..Plan::new(seed) }));
     let Sums { epochs, sent, read, witnessed, handshakes, void, misdeeds, alarms, .. } = sums;
+    let Sums { groups, by_word, lost, excused, deaths, late_deaths, .. } = sums;
     // The programs do something.
     assert!(epochs > 3 * count as u64 && sent > 2 * count && read > 2 * sent, "{epochs}, {sent}, {read}");
     assert!(witnessed > count as u64 && handshakes > count as u64, "{witnessed}, {handshakes}");
+    assert!(deaths > 2 * count && late_deaths > 0, "{deaths}, {late_deaths}");
+    // What is excused is the exception.
+    assert!(groups > count && by_word * 8 < groups && lost * 16 < groups && excused * 2 < groups, "{sums:?}");
     if hostile == Hostile::Nobody {
-        assert_eq!((void, misdeeds, alarms), (0, 0, 0));
+        assert_eq!((void, misdeeds, alarms, by_word, lost, excused), (0, 0, 0, 0, 0, 0));
     } else {
         assert!(misdeeds > count / 4 && alarms > count / 4, "{misdeeds}, {alarms}");
     }
@@ -102,6 +106,8 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
         Sabotage::Incurious => "is not told that the server hides",
         Sabotage::SayToReturned => "was no member when",
         Sabotage::ForgetChange => "has no record of",
+        Sabotage::ForgetPlight => "was not told why it stands",
+        Sabotage::NeverRenew => "is not told that the server shows it nothing new",
         _ => "",
     };
     let mut seeds = 0..300;
@@ -111,7 +117,7 @@ fn planted(sabotage: Sabotage) -> Option<Box<Violation>> {
         (seeds, plan.steps) = (1000..1300, 200);
     }
     let caught = |seed| simulate(&Plan { seed, ..plan.clone() }).err();
-    // The rarest of the others shows in one seed of sixty.
+    // The rarest of the others show in one seed of a hundred.
     seeds.find_map(|seed| caught(seed).filter(|violation| violation.what.contains(word)))
 }
 
@@ -164,6 +170,9 @@ planted! {
     messages_told_out_of_causal_order_are_caught: Scramble;
     not_missing_what_the_server_hides_is_caught: Incurious;
     a_removal_that_is_not_recorded_is_caught: ForgetChange;
+    a_plight_that_is_not_recorded_is_caught: ForgetPlight;
+    a_gap_that_is_not_told_is_caught: HideGap;
+    not_noticing_that_the_server_shows_nothing_new_is_caught: NeverRenew;
 }
 
 #[test]

@@ -211,6 +211,7 @@ impl Group {
             parents: Vec::new(),
             lost: None,
             removed_at: None,
+            skipped: None,
             receipts: BTreeMap::new(),
             withheld: BTreeSet::new(),
             joined_by: start.commit,

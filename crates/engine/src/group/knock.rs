@@ -571,7 +571,7 @@ impl Group {
         let members = self.roster();
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
-        let unread = self.lost.as_ref().map_or(self.window.position().seq.next(), |lost| lost.commit);
+        let unread = self.first_unread().unwrap_or_else(|| self.window.position().seq.next());
         let (mut done, beginnings) = (self.take_done(), self.beginnings());
         done.retain(|_, done| done.outlives_incarnation());
         let (last_added, gap, asked_about) = (self.last_added, self.gap_heritage(), self.asked_about.take());

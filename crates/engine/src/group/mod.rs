@@ -157,6 +157,8 @@ pub struct Group {
     parents: Vec<standing::Parent>,
     /// The commit that we could not apply.
     lost: Option<standing::Lost>,
+    /// The first of the entries before our place that are gone unread, until that is told.
+    skipped: Option<Seq>,
     /// What the DS signed of submissions of ours: the newest few.
     receipts: BTreeMap<Seq, Receipt>,
     /// Those of them of which it was told that the DS does not show what it has signed for.

@@ -51,7 +51,8 @@ impl Group {
             return RejoinError::Contradicts("its committer cannot have stood where it says to have stood".into());
         }
         let before = self.beginnings();
-        let from = self.lost.take().map_or(place.next(), |lost| lost.missed.unwrap_or(lost.commit));
+        let from = self.first_unread().unwrap_or_else(|| place.next());
+        self.skipped = Some(from);
         self.forget_hashes();
         self.window = HashWindow::new(sealed.position, Timestamp(0));
         self.ledger = sealed.ledger.clone();
@@ -67,7 +68,7 @@ impl Group {
             ("entries that this client had not read are gone from the server", Branch::None)
         };
         let lost = Lost::settled(from, Hash::new([0; 32]), reason.to_owned(), branch);
-        self.lost = Some(Lost { missed: Some(from), word: Some(word), ..lost });
+        self.lost = Some(Lost { word: Some(word), ..lost });
         self.dirty = true;
         RejoinError::ReadOn
     }

@@ -67,6 +67,44 @@ fn come_back(world: &World, person: &mut Person) -> Result<(), RejoinError> {
     panic!("it goes round and round: {:?}", person.group())
 }
 
+/// The server says a second time that entries are gone, after Bob has passed over the first ones by a GroupInfo's word.
+#[test]
+fn what_was_passed_over_is_told_however_one_comes_back() {
+    for way in ["a commit from outside", "a member", "the server after all"] {
+        let (mut world, [mut alice, mut bob, mut carol]) = away();
+        let first = bob.group().position().seq.next();
+        assert_eq!(bob.begin_rejoin(&world, false), Err(RejoinError::ReadOn));
+        let passed = bob.group().position().seq;
+        assert!(passed >= first, "{way}");
+        bob.group().position_gone(None, &mut Vec::new());
+        bob.save();
+        bob.restart();
+        match way {
+            "a member" => {
+                knock(&world, &mut bob, &mut carol).unwrap();
+                carol.drive_now(&mut world);
+                bob.join(&world);
+            }
+            "the server after all" => drop(bob.sync(&world.ds)),
+            _ => {
+                // Alice's GroupInfo tells of no later place than he has.
+                carol.wish(Wish::Update);
+                carol.drive_now(&mut world);
+                assert_eq!(come_back(&world, &mut bob), Ok(()));
+                bob.drive_now(&mut world);
+            }
+        }
+        bob.sync(&world.ds);
+        alice.sync(&world.ds);
+        carol.sync(&world.ds);
+        let told = |event: &Event| matches!(event, Event::Missed { from, to } if *from == first && *to >= passed);
+        assert!(bob.events.iter().any(told), "{way}: {:?}", bob.events);
+        if way != "the server after all" {
+            agree(&mut [&mut alice, &mut bob, &mut carol]);
+        }
+    }
+}
+
 /// What a member may make of an honest GroupInfo's place and ledger, and how the refusal is worded.
 type Forgery = (&'static str, fn(&World, &mut SealedGroupInfo), &'static str);
 

@@ -189,6 +189,9 @@ impl Group {
             // What the server said was gone is here.
             self.status = Status::Active;
             self.touched = true;
+            if let Some(from) = self.skipped.take() {
+                events.push(Event::Missed { from, to: self.window.position().seq });
+            }
         }
         let entry = Entry::parse(&incoming.entry).map_err(|_| ProcessError::Entry(incoming.seq))?;
         let hash = chain::entry_hash(&incoming.entry);

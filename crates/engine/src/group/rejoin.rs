@@ -581,7 +581,8 @@ impl Group {
         self.offers_whole_tree = false;
         self.refreshed = Refreshed::new(time);
         self.stop_knocking();
-        let from = self.lost.take().map_or(seq, |lost| lost.commit);
+        let from = self.first_unread().unwrap_or(seq);
+        (self.lost, self.skipped) = (None, None);
         self.status = Status::Active;
         let member = &self.account.client;
         events.push(Event::Rejoined { member: member.clone(), epoch: began });

@@ -110,8 +110,6 @@ pub(super) struct Lost {
     pub(super) nacked: Option<Timestamp>,
     /// Whether it is a branch.
     pub(super) branch: Branch,
-    /// The first of the entries before it that are gone unread.
-    pub(super) missed: Option<Seq>,
     /// If the group was made anew without us: its last epoch (`anew`).
     pub(super) anew: Option<Epoch>,
     /// If our place is known by a member's word only: hash of the sealed GroupInfo that named it (`place`).
@@ -130,7 +128,6 @@ impl Lost {
             settled: true,
             nacked: None,
             branch,
-            missed: None,
             anew: None,
             word: None,
         }
@@ -483,7 +480,6 @@ impl Group {
             settled: false,
             nacked: None,
             branch: Branch::None,
-            missed: self.lost.as_ref().and_then(|lost| lost.missed),
             anew: None,
             word: None,
         });
@@ -499,9 +495,15 @@ impl Group {
     pub(super) fn follow_again(&mut self, events: &mut Vec<Event>) {
         self.status = Status::Active;
         let Some(lost) = self.lost.take() else { return };
-        if let (Some(from), Some(to)) = (lost.missed, lost.commit.previous()) {
+        if let (Some(from), Some(to)) = (self.skipped.take(), lost.commit.previous()) {
             events.push(Event::Missed { from, to });
         }
+    }
+
+    /// The first entry that we have not read, if we cannot follow: places may have been passed over before that at which we stand now.
+    pub(super) fn first_unread(&self) -> Option<Seq> {
+        let lost = self.lost.as_ref().map(|lost| lost.commit);
+        self.skipped.into_iter().chain(lost).min()
     }
 
     /// The commit by which we came back is void.

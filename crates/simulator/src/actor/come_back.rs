@@ -74,7 +74,9 @@ impl Actor {
         } else if around.ledger.is_victim(self.index, slot)
             && !around.server.shows_another_log(self.index, &known.channel)
         {
-            around.ledger.heal(self.index, slot, had);
+            // Its history has the other log's events, too.
+            let known = self.disk.events(&known.group.to_string()).map(|(seq, _)| seq).max();
+            around.ledger.heal(self.index, slot, place.seq.max(known.unwrap_or(place.seq)), had);
         }
         Ok(())
     }

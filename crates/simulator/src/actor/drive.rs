@@ -63,7 +63,6 @@ impl Actor {
         let before = matches!(self.sabotage, Sabotage::ReuseKey | Sabotage::ReuseCommitKey).then(|| self.disk.clone());
         let now = self.now(&around.server);
         let persist = self.sabotage != Sabotage::SkipPersist;
-        let lazy = self.sabotage == Sabotage::NeverCommit;
         let mask = self.offence.and_then(Offence::bad_path_secrets).unwrap_or(0);
         let mut events: Vec<Event> = Vec::new();
         self.tend_gaps(slot, now, &mut events);
@@ -83,9 +82,14 @@ impl Actor {
         }
         // Who is alone has left by this.
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Submitted::Nothing) };
-        if lazy && let Ok(Some(submission)) = &next {
+        let left_undone = match self.sabotage {
+            Sabotage::NeverCommit => Some(Wish::CommitProposals),
+            Sabotage::NeverRenew => Some(Wish::Update),
+            _ => None,
+        };
+        if let (Some(wish), Ok(Some(submission))) = (left_undone, &next) {
             let id = submission.intent;
-            if group.intents().any(|intent| intent.id == id && intent.wish == Wish::CommitProposals) {
+            if group.intents().any(|intent| intent.id == id && intent.wish == wish) {
                 return Ok(Submitted::Nothing);
             }
         }

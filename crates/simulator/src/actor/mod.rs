@@ -117,10 +117,10 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Stop> {
     Ok(bytes)
 }
 
-/// Whether something to be stored records that members were removed.
-fn records_removal(write: &Write) -> bool {
+/// Whether something to be stored records an event of a kind.
+fn records(write: &Write, is_one: impl Fn(&Event) -> bool) -> bool {
     let Write::Message(row) = write else { return false };
-    row.kind == KIND_EVENT && matches!(serde_json::from_slice(&row.body), Ok(Event::Removed { .. }))
+    row.kind == KIND_EVENT && serde_json::from_slice(&row.body).is_ok_and(|event| is_one(&event))
 }
 
 impl Actor {
@@ -288,7 +288,12 @@ impl Actor {
                     writes.remove(at);
                 }
             }
-            Sabotage::ForgetChange => writes.retain(|write| !records_removal(write)),
+            Sabotage::ForgetChange => {
+                writes.retain(|write| !records(write, |event| matches!(event, Event::Removed { .. })));
+            }
+            Sabotage::ForgetPlight => {
+                writes.retain(|write| !records(write, |event| matches!(event, Event::Stuck { .. })));
+            }
             _ => {}
         }
         self.disk.apply(writes);

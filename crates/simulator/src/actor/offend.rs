@@ -1,6 +1,8 @@
 //! A member that breaks the rules. Its engine does not know: what leaves it is changed on the way, or made by hand.
 
-use conclave_channel::{Body, Entry, EntryKind, Position, access::ChannelKey, chain, verdict::Verdict};
+use conclave_channel::{
+    Body, Entry, EntryKind, Position, access::ChannelKey, chain, law::OpenCommit, verdict::Verdict,
+};
 use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_engine::{
     group::{Status, SubmissionBody},
@@ -166,10 +168,13 @@ impl Actor {
             Offence::FalseNack | Offence::FalseAck => {
                 let ChannelKind::Group { ledger } = &row.kind else { return Ok(None) };
                 let Ok(access) = group.access() else { return Ok(None) };
-                let (kind, open) = match offence {
+                let (kind, open) = if offence == Offence::FalseNack {
                     // It can be proven only by a key of the epoch that the commit ended, which we have if we stay there.
-                    Offence::FalseNack => (EntryKind::Nack, ledger.open().last()),
-                    _ => (EntryKind::Ack, ledger.open().first()),
+                    (EntryKind::Nack, ledger.open().last())
+                } else {
+                    // Best of one that nobody can apply.
+                    let bad = |open: &&OpenCommit| around.ledger.is_bad_commit(slot, open.seq);
+                    (EntryKind::Ack, ledger.open().iter().find(bad).or_else(|| ledger.open().first()))
                 };
                 let Some(open) = open else { return Ok(None) };
                 let Some((ended, _)) = ledger.find(open.seq) else { return Ok(None) };

@@ -181,7 +181,7 @@ impl Actor {
         match invitation.join(&self.account, &self.mls, &self.disk, &tree, now, &mut events) {
             Ok(group) => {
                 around.ledger.tell(format!("    {} joins group {slot} in epoch {}", self.name(), group.epoch()));
-                around.ledger.uninvited.remove(&(self.index, slot));
+                let absent = around.ledger.uninvited.remove(&(self.index, slot));
                 around.ledger.forget_signatures_in(self.index, slot);
                 around.server.forget_view(self.index, &group.profile().channel);
                 self.put_group(slot, group);
@@ -190,7 +190,10 @@ impl Actor {
                 if back || left {
                     around.ledger.recoveries.readmitted += 1;
                 }
-                if back || !was_in {
+                if absent || !was_in {
+                    around.ledger.absent.insert((self.index, slot));
+                }
+                if back || absent || !was_in {
                     // Of a successor it may have been a member from the start, without having got into it.
                     around.ledger.missed.insert((self.index, slot));
                 }
@@ -218,13 +221,18 @@ impl Actor {
             Some(slot) => [slot].into(),
             None => around.ledger.bad_invitations(self.index),
         };
+        // Whose it is cannot be told: of a group that it is in, this client will read that it was removed and added again, if so it was.
+        let certain = |of: usize| slot.is_some() || !self.is_active(of);
         let first = slots.first().copied().unwrap_or(0);
         self.notice(around, first, Alarm::Invitation, &format!("an invitation leads nowhere: {why}"))?;
         // It may have been made anew meanwhile.
         for slot in slots.into_iter().flat_map(|slot| around.ledger.line(slot)).collect::<Vec<_>>() {
             around.ledger.uninvited.insert((self.index, slot));
-            around.ledger.missed.insert((self.index, slot));
-            around.ledger.back.remove(&(self.index, slot));
+            if certain(slot) {
+                around.ledger.absent.insert((self.index, slot));
+                around.ledger.missed.insert((self.index, slot));
+                around.ledger.back.remove(&(self.index, slot));
+            }
         }
         Ok(())
     }
@@ -667,18 +675,25 @@ impl Actor {
         events: &[Event],
         batch: &[Incoming],
     ) -> Result<(), Stop> {
-        around.ledger.hear(self.index, slot, events, &commits(batch))?;
+        let hides = |event: &Event| self.sabotage == Sabotage::HideGap && matches!(event, Event::Missed { .. });
+        let told: Vec<_> = events.iter().filter(|event| !hides(event)).cloned().collect();
+        around.ledger.hear(self.index, slot, &told, &commits(batch))?;
         if events.iter().any(|event| matches!(event, Event::Missed { .. })) {
             self.lately.remove(&slot);
             around.ledger.forget_signatures_in(self.index, slot);
             around.ledger.missed.insert((self.index, slot));
             around.ledger.back.remove(&(self.index, slot));
         }
-        if events.iter().any(|event| matches!(event, Event::IntentFailed { .. })) {
-            let (actor, group) = (self.index, self.group(slot));
-            around.ledger.excuse(|said| {
-                said.actor == actor && said.slot == slot && group.is_none_or(|group| !group.is_pending(said.intent))
-            });
+        for event in events {
+            if let Event::IntentFailed { intent, reason } = event {
+                let actor = self.index;
+                // What is said again has another intent, and the same name.
+                around.ledger.excuse(|said| {
+                    said.actor == actor
+                        && said.slot == slot
+                        && (said.intent == *intent || reason.contains(&said.id.to_string()))
+                });
+            }
         }
         Ok(())
     }

@@ -212,7 +212,7 @@ impl Actor {
         Ok(self.load(disk, old.name())?.map(|group| (group, disk.clone())))
     }
 
-    fn load(&self, disk: &Disk, name: &GroupUri) -> Result<Option<Group>, Stop> {
+    pub(super) fn load(&self, disk: &Disk, name: &GroupUri) -> Result<Option<Group>, Stop> {
         // The group that is open stays as it is.
         Group::load(&self.account, &Mls::new(&self.account), disk, name).map_err(Stop::violation)
     }

@@ -9,7 +9,7 @@ use conclave_engine::{
     key_packages,
 };
 use conclave_mls::{crypto, identity};
-use conclave_names::{ClientUri, Epoch, UserUri};
+use conclave_names::{ClientUri, Epoch, IdempotencyKey, UserUri};
 use mls_rs::MlsMessage;
 
 use super::{Actor, Surroundings};
@@ -102,6 +102,12 @@ impl Actor {
         Ok(group.is_none())
     }
 
+    /// Whether an intent is durable.
+    fn disk_has(&self, around: &Surroundings, slot: usize, intent: IdempotencyKey) -> Result<bool, Stop> {
+        let Some(known) = around.ledger.slot(slot) else { return Ok(false) };
+        Ok(self.load(&self.disk, &known.group)?.is_some_and(|group| group.is_pending(intent)))
+    }
+
     /// Leaves KeyPackages at the directory.
     pub(super) fn refill(&mut self, around: &mut Surroundings) -> Result<(), Stop> {
         let (skew, account) = (self.skew, self.account.clone());
@@ -161,7 +167,7 @@ impl Actor {
         let said = Said { text, actor, slot, readers, intent, acknowledged, excused, again, id, knew, repeated };
         around.ledger.said.push(said);
         let saved = self.save(around, slot);
-        if saved.is_err() {
+        if saved.is_err() && !self.disk_has(around, slot, intent)? {
             around.ledger.excuse(|said| said.intent == intent);
         }
         saved

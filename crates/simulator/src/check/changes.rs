@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_engine::outcome::Event;
-use conclave_names::{ClientUri, Seq};
+use conclave_names::{ClientUri, Epoch, Seq};
 
 use super::Scene;
 use crate::{actor::Actor, network::Stop};
@@ -15,6 +15,8 @@ struct Record {
     changes: BTreeMap<Seq, BTreeSet<String>>,
     /// Where it was removed.
     removed: BTreeSet<Seq>,
+    /// The epochs in which members let it in.
+    joined: BTreeSet<Epoch>,
     /// The first void commits of annulments that it was told of.
     annulled: BTreeSet<Seq>,
 }
@@ -26,6 +28,9 @@ impl Record {
             match event {
                 Event::RemovedFromGroup { .. } => {
                     record.removed.insert(seq);
+                }
+                Event::Joined { epoch, .. } => {
+                    record.joined.insert(epoch);
                 }
                 Event::Annulled { commit, .. } => {
                     record.annulled.insert(commit);
@@ -65,13 +70,13 @@ impl Scene<'_> {
             .world
             .actors
             .values()
-            .filter(|actor| !self.is_victim(actor) && !self.was_apart(actor))
+            .filter(|actor| !self.is_victim(actor))
             .map(|actor| (actor, Record::of(actor, &group)))
             .collect();
         for commit in self.truth.commits() {
             let mut first: Option<(&Actor, &BTreeSet<String>)> = None;
             let (before, _) = self.truth.around(self.ledger(), self.slot, commit)?;
-            for (actor, record) in &records {
+            for (actor, record) in records.iter().filter(|(actor, _)| !self.was_apart(actor, commit)) {
                 let had = record.changes.get(&commit);
                 if self.truth.void.contains(&commit) {
                     // Who was away may have missed it.
@@ -101,7 +106,9 @@ impl Scene<'_> {
                     continue;
                 }
                 // It may have been added again by the same commit.
-                let knows = had.is_some() || record.removed.contains(&commit);
+                let began = self.entries.iter().find(|row| row.seq == commit).map(|row| row.epoch.next());
+                let let_in = began.is_some_and(|began| record.joined.contains(&began));
+                let knows = had.is_some() || let_in || record.removed.contains(&commit);
                 if !knows {
                     return Err(Stop::violation(format!(
                         "{} was a member of group {} and has no record of commit {commit}",
@@ -114,9 +121,9 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Whether a client lived in another log for a while.
-    fn was_apart(&self, actor: &Actor) -> bool {
-        self.ledger().apart.contains_key(&(actor.index(), self.slot))
+    /// Whether a client lived in another log until after a commit.
+    fn was_apart(&self, actor: &Actor, commit: Seq) -> bool {
+        self.ledger().healed_at.get(&(actor.index(), self.slot)).is_some_and(|end| commit <= *end)
     }
 
     /// Whether a client stands somewhere in the log from where nothing leads on.

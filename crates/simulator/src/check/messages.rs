@@ -227,13 +227,24 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Whether a client could not take up an invitation, or not follow, when something was said: it was not back by then.
+    /// Whether a client could not take up an invitation, or not follow, when something was said: it was not back by then, and was told of what
+    /// it missed, if it had been here before.
     pub(super) fn came_late(&self, actor: &Actor, seq: Seq) -> bool {
-        let place = (actor.index(), self.slot);
+        let (client, slot, ledger) = (actor.index(), self.slot, self.ledger());
+        let place = (client, slot);
+        let away = !actor.is_active(slot);
+        if away && ledger.uninvited.contains(&place) {
+            return true;
+        }
         let epoch = self.entries.iter().find(|row| row.seq == seq).map(|row| row.epoch);
-        let before = || self.ledger().back.get(&place).is_none_or(|back| epoch < Some(*back));
-        (self.ledger().missed.contains(&place) && before())
-            || (self.ledger().stuck.contains(&place) && !actor.is_active(self.slot))
+        let before = || ledger.back.get(&place).is_none_or(|back| epoch < Some(*back));
+        // Where another log began that the server makes up shows to nobody who sees no other.
+        let apart = ledger.healed_at.get(&place).is_some_and(|end| seq <= *end);
+        let known = || away || apart || ledger.in_gap(client, slot, seq) || ledger.absent.contains(&place);
+        (ledger.missed.contains(&place) && before() && known())
+            || (ledger.stuck.contains(&place)
+                && away
+                && actor.group(slot).is_none_or(|group| seq > group.position().seq))
     }
 
     /// Whether the server held a message back from a client for longer than keys of past epochs are kept, and it was told of that message.

@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::Entry;
 use conclave_delivery::store::{ChannelKind, EntryRow};
-use conclave_names::{ClientUri, Seq};
+use conclave_names::{ClientUri, Seq, Timestamp};
 
 use self::truth::Truth;
 use crate::{
     actor::Actor,
     hostile::Offence,
-    ledger::{Deed, Ledger, Misdeed, Slot},
+    ledger::{Deed, Ledger, Slot},
     network::Stop,
     world::{Report, World},
 };
@@ -98,6 +98,11 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
     Ok(report)
 }
 
+/// Entries of a group's log that count for nothing.
+pub(crate) fn void_of(slot: &Slot, entries: &[EntryRow], now: Timestamp) -> Result<BTreeSet<Seq>, Stop> {
+    Truth::of(slot, entries, now).map(|truth| truth.void)
+}
+
 impl Scene<'_> {
     fn ledger(&self) -> &Ledger {
         &self.world.around.ledger
@@ -109,14 +114,17 @@ impl Scene<'_> {
 
     /// Every commit stands, but those that nobody could apply, what followed them, and what was disputed without need.
     fn void_commits_are_explained(&self) -> Result<(), Stop> {
-        let disputes = |misdeed: &Misdeed| misdeed.deed == Deed::Offended(Offence::FalseNack);
-        let disputed = self.ledger().misdeeds_in(self.slot).any(disputes);
+        let disputed = |commit| {
+            let dispute = Deed::Offended(Offence::FalseNack);
+            self.ledger().misdeeds_in(self.slot).any(|of| of.deed == dispute && of.about == Some(commit))
+        };
         let mut void_since = None;
         for commit in self.truth.void_commits() {
-            let bad =
-                self.ledger().is_bad_commit(self.slot, commit) || self.ledger().is_partial_commit(self.slot, commit);
+            let bad = self.ledger().is_bad_commit(self.slot, commit)
+                || self.ledger().is_partial_commit(self.slot, commit)
+                || disputed(commit);
             void_since = void_since.or(bad.then_some(commit));
-            if !disputed && void_since.is_none() && !self.ledger().has_victims(self.slot) {
+            if void_since.is_none() && !self.ledger().has_victims(self.slot) {
                 return Err(Stop::violation(format!("commit {commit} of group {} is void without need", self.slot)));
             }
         }
@@ -124,7 +132,7 @@ impl Scene<'_> {
             let Deed::Offended(offence) = misdeed.deed else { continue };
             let alone = self.is_settled_alone(misdeed.seq)
                 || misdeed.unwitnessed
-                || self.world.is_alone_with_its_offence(misdeed.client, self.slot)
+                || self.world.has_no_judge(misdeed.client, self.slot)
                 || self.world.is_among_ghosts(misdeed.client, self.slot);
             if offence.is_void()
                 && !self.lost

@@ -64,8 +64,7 @@ pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<Cl
 /// Whether a client never read the entry at a place, so that it had nothing to hold a receipt against: it ended or stopped before, or came
 /// back behind it.
 fn never_came_by(world: &World, client: usize, slot: usize, seq: Seq) -> bool {
-    let missed =
-        world.around.ledger.gaps.iter().any(|(of, from, to)| *of == (client, slot) && (*from..=*to).contains(&seq));
+    let missed = world.around.ledger.in_gap(client, slot, seq);
     let Some(actor) = world.actors.get(&client) else { return true };
     let place = actor.group(slot).map(|group| group.position().seq);
     missed || (!actor.is_active(slot) && place.is_none_or(|place| place < seq))

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use conclave_names::Seq;
+use conclave_engine::group::{REFRESH_MS, REFRESH_SPREAD_MS, REST_MS_MOST};
+use conclave_names::{Seq, Timestamp};
 
 use super::{Deed, Ledger};
 use crate::{hostile::Lie, network::Stop};
+
+/// After how long a client knows of the server's silence whatever others do: it renews its keys by then, which needs an answer.
+const STALLED_MS: u64 = REFRESH_MS + REFRESH_SPREAD_MS + REST_MS_MOST;
 
 impl Ledger {
     /// Which of all that was said a text is.
@@ -89,7 +93,27 @@ impl Ledger {
 
     /// Whether the server shows a client another log than the others, or nothing more of it.
     pub(crate) fn is_lied_to(&self, client: usize, slot: usize) -> bool {
-        self.is_victim(client, slot) || self.stalled.contains(&(client, slot))
+        self.is_victim(client, slot) || self.stalled.contains_key(&(client, slot))
+    }
+
+    /// Whether a client was told that it missed the entry at a place.
+    pub(crate) fn in_gap(&self, client: usize, slot: usize, seq: Seq) -> bool {
+        self.gaps.iter().any(|(of, from, to)| *of == (client, slot) && (*from..=*to).contains(&seq))
+    }
+
+    /// A client has done all that is due. If the server has shown it nothing new of a group for so long that its own keys were to be renewed,
+    /// it knows: what it did itself must show in the log, and does not, or is refused.
+    pub(crate) fn must_know_of_stall(&self, client: usize, slot: usize, now: Timestamp) -> Result<(), Stop> {
+        let Some((since, alarms)) = self.stalled.get(&(client, slot)) else { return Ok(()) };
+        let mut later = self.alarms.iter().skip(*alarms);
+        let knows = later.any(|(of, at, _)| (*of, *at) == (client, slot))
+            || self.unseen.get(&(client, slot)).is_some_and(|at| at >= alarms);
+        if knows || since.plus_ms(STALLED_MS) > now {
+            return Ok(());
+        }
+        Err(Stop::violation(format!(
+            "client {client} is not told that the server shows it nothing new of group {slot} since {since:?}"
+        )))
     }
 
     /// The server has signed for an entry of a client's.

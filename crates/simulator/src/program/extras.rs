@@ -33,6 +33,12 @@ const REQUESTS: u64 = 150;
 /// Replies of such a step that a lie could be about.
 const PAGES: u64 = 24;
 
+/// Of a hundred commits that nobody can apply, those of which somebody says at once that it could.
+const FALSE_WORDS: u64 = 20;
+
+/// Of a hundred seeds in which the server lies, those in which it shows somebody nothing more for more than a week.
+const LONG_STALLS: u64 = 25;
+
 /// Steps for each of which a stream brings something once.
 const STEPS_PER_STREAM: usize = 6;
 
@@ -43,6 +49,8 @@ impl Program {
         self.insert_forgetful(plan);
         self.insert_stalls(plan);
         self.insert_repetitions(plan);
+        self.insert_false_words(plan);
+        self.insert_long_stalls(plan);
     }
 
     /// Has some of what goes wrong in a step go wrong late in it: most steps are short, but who catches up, comes back and submits what waited
@@ -185,5 +193,45 @@ impl Program {
                 step.offence = Some(Offence::Repeat);
             }
         }
+    }
+
+    /// Of commits that nobody can apply, members say at times that they could, while that counts.
+    fn insert_false_words(&mut self, plan: &Plan) {
+        let mut dice = Dice::new(plan.seed ^ 0x4661_6C73_6541);
+        if !plan.hostile.members() {
+            return;
+        }
+        let bad = |step: &Step| step.offence.is_some_and(Offence::is_void);
+        let mut at = 0;
+        while let Some(next) = self.steps.iter().skip(at).position(bad) {
+            at += next + 1;
+            let Some(slot) = self.steps.get(at - 1).map(|step| step.slot) else { return };
+            let (says_so, actor, pause) =
+                (dice.percent(FALSE_WORDS), dice.index(self.clients.len()), dice.below(5_000));
+            if says_so && let Some(step) = self.insert(at, pause, (actor, slot), Action::Read) {
+                step.offence = Some(Offence::FalseAck);
+            }
+        }
+    }
+
+    /// In some seeds, the server shows somebody nothing more for longer than its keys stay as they are, while another one speaks.
+    fn insert_long_stalls(&mut self, plan: &Plan) {
+        let mut dice = Dice::new(plan.seed ^ 0x4C6F_6E67_5374);
+        if !plan.hostile.server() || !dice.percent(LONG_STALLS) {
+            return;
+        }
+        let (at, who) = self.somewhere(&mut dice, 4);
+        let other = ((who.0 + 1 + dice.index(self.clients.len() - 1)) % self.clients.len(), who.1);
+        let days = (10 * 24 * 60 + dice.below(3 * 24 * 60)) * MINUTE;
+        let (speaks, pause) = (dice.percent(80), dice.below(5_000));
+        // From the last to the first.
+        self.insert(at, 1, who, Action::Unite);
+        self.insert(at, pause, who, Action::Sync);
+        self.insert(at, days, who, Action::Sync);
+        if speaks && let Some(step) = self.insert(at, pause, other, Action::Say) {
+            step.drive = true;
+        }
+        self.insert(at, pause, who, Action::Lie(Lie::Stall));
+        self.insert(at, pause, who, Action::Sync);
     }
 }
