@@ -1,5 +1,6 @@
 //! What somebody finds who reads the memory of a running client (RFC 9750, section 8.2.2): no message key that was used, and nothing that it
-//! could be derived from. The client is a process of its own, so what is found there is not this one's copy.
+//! could be derived from, and no secret of an epoch that is over. The client is a process of its own, so what is found there is not this one's
+//! copy.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -45,6 +46,22 @@ fn secrets(states: &[Vec<u8>]) -> HashSet<Secret> {
     states.iter().flat_map(|state| state.windows(32)).map(|secret| secret.try_into().unwrap()).collect()
 }
 
+/// Whether it may be a secret: names and numbers stand in many places.
+fn is_random(bytes: &Secret) -> bool {
+    bytes.iter().collect::<BTreeSet<_>>().len() > 24
+}
+
+/// What a server knows of a group whose handshakes it reads: its tree, and all that was said about it.
+fn known_to_the_server(world: &World) -> HashSet<[u8; PART]> {
+    let database = rusqlite::Connection::open(world.path().join("server/conclave.db")).unwrap();
+    let query = "SELECT bytes FROM ds_entries UNION ALL SELECT snapshot FROM ds_checkpoints UNION ALL SELECT message FROM ds_followed \
+                 UNION ALL SELECT group_info FROM ds_group_infos UNION ALL SELECT data FROM ds_chunks";
+    let mut statement = database.prepare(query).unwrap();
+    let rows = statement.query_map((), |row| row.get::<_, Vec<u8>>(0)).unwrap();
+    let parts = |row: Vec<u8>| row.windows(PART).map(|part| part.try_into().unwrap()).collect::<Vec<_>>();
+    rows.flat_map(|row| parts(row.unwrap())).collect()
+}
+
 /// `DeriveTreeSecret` (RFC 9420, section 9).
 fn derive<const N: usize>(secret: &Secret, label: &str, generation: u32) -> [u8; N] {
     let label = format!("MLS 1.0 {label}");
@@ -82,6 +99,18 @@ fn ratchets(before: &HashSet<Secret>, after: &HashSet<Secret>) -> BTreeSet<Used>
 struct Memory(Vec<Vec<u8>>);
 
 impl Memory {
+    /// Which of these are there.
+    fn find(&self, wanted: &HashSet<Secret>) -> HashSet<Secret> {
+        // By the first three bytes, most places are passed over.
+        let prefix = |at: &[u8]| usize::from(at[0]) << 16 | usize::from(at[1]) << 8 | usize::from(at[2]);
+        let mut begins = vec![false; 1 << 24];
+        for secret in wanted {
+            begins[prefix(secret)] = true;
+        }
+        let at = self.0.iter().flat_map(|area| area.windows(32)).filter(|at| begins[prefix(at)]);
+        at.map(|at| at.try_into().unwrap()).filter(|at| wanted.contains(at)).collect()
+    }
+
     fn has(&self, bytes: &[u8]) -> bool {
         self.0
             .iter()
@@ -187,4 +216,50 @@ fn no_message_key_that_was_used_is_left_in_memory() {
             assert!(!left.has(key), "a message key is left");
         }
     }
+}
+
+#[test]
+fn no_secret_of_an_epoch_that_is_over_is_left_in_memory() {
+    set_ahead_for_tests(0);
+    let world = World::new();
+    world.register("alice");
+    world.register("bob");
+    // What the server knows of it is no secret.
+    let made = world.ok("alice", &["group", "create", "The Club", "--visible"]);
+    let group = made["group"].as_str().unwrap();
+    world.ok("alice", &["group", "add", group, "bob"]);
+    world.ok("alice", &["send", group, "one"]);
+    world.ok("bob", &["sync"]);
+    world.ok("bob", &["send", group, "two"]);
+    world.ok("alice", &["sync"]);
+    let before = secrets(&stored(&world, "bob"));
+    world.ok("alice", &["update", group]);
+    world.ok("alice", &["send", group, "three"]);
+
+    let mut bob = Shell::new(&world, "bob");
+    bob.ok("keys show");
+    let loaded = bob.memory();
+    bob.ok("sync");
+    bob.ok(&format!("update {group}"));
+    bob.ok(&format!("send {group} four"));
+    // Commits are confirmed within an hour, and 70 minutes later nobody needs what was before them.
+    for hours in 1..=4 {
+        set_ahead_for_tests(hours * 3_600_000);
+        for line in ["key-packages", "sync"] {
+            bob.ok(line);
+            world.ok("alice", &[line]);
+        }
+        bob.ok("sync");
+    }
+    let left = bob.memory();
+    drop(bob);
+    let (after, public) = (secrets(&stored(&world, "bob")), known_to_the_server(&world));
+    // Where the tree ends in the state, what stands there is known in part.
+    let is_known = |secret: &Secret| secret.windows(PART).any(|part| public.contains(part));
+    let over = |secret: &Secret| !after.contains(secret) && !is_known(secret) && is_random(secret);
+    let over: HashSet<Secret> = before.into_iter().filter(over).collect();
+    let (loaded, left) = (loaded.find(&over), left.find(&over));
+    // A state of 2.7 KB, of which the tree is no secret.
+    assert!(loaded.len() > 300 && loaded.len() == over.len(), "{} of {}", loaded.len(), over.len());
+    assert!(left.is_empty(), "{} of {} windows are left", left.len(), over.len());
 }
