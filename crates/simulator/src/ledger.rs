@@ -122,6 +122,8 @@ pub(crate) enum Alarm {
     Branch,
     /// What the server has signed for is not shown.
     Withheld,
+    /// What the newest commit left for who comes back leads nowhere.
+    GroupInfo,
 }
 
 impl Deed {
@@ -133,7 +135,7 @@ impl Deed {
             Self::Lied(lie) if lie.is_another_log() => true,
             // What it shows in the end may not fit what time alone has decided meanwhile.
             Self::Lied(Lie::Stall) => {
-                matches!(alarm, A::Withheld | A::Refusal | A::Refused | A::Fault | A::Branch | A::Stuck)
+                matches!(alarm, A::Withheld | A::Refusal | A::Refused | A::Branch | A::Stuck)
             }
             Self::Tampered(Tamper::Rewritten) => alarm == A::Branch,
             Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck),
@@ -149,6 +151,9 @@ impl Deed {
             Self::Offended(Offence::Replay | Offence::Noise | Offence::NoiseProposal) => alarm == A::Refused,
             Self::Offended(Offence::FalseNack | Offence::FalseAck) => {
                 matches!(alarm, A::Wish | A::Stuck | A::Invitation)
+            }
+            Self::Lied(Lie::RenamedGroupInfo | Lie::BadGroupInfo) | Self::Offended(Offence::GroupInfo) => {
+                alarm == A::GroupInfo
             }
             Self::Offended(_) | Self::Lied(_) => false,
         }
@@ -562,6 +567,9 @@ impl Ledger {
                 Event::Refused { seq, reason } => {
                     self.unread.insert((client, slot, *seq));
                     (Alarm::Refused, format!("entry {seq} is refused: {reason}"))
+                }
+                Event::FalseGroupInfo { epoch, .. } => {
+                    (Alarm::GroupInfo, format!("what it left in epoch {epoch} leads nobody back"))
                 }
                 Event::Stuck { seq, reason } => (Alarm::Stuck, format!("entry {seq} cannot be followed: {reason}")),
                 Event::ReceiptInvalid { seq } => (Alarm::Receipt, format!("the receipt of {seq} is invalid")),

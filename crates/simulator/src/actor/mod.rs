@@ -1,5 +1,6 @@
 //! A client: the engine, what survives its death, and the steps of its shell.
 
+mod audit;
 mod come_back;
 mod drive;
 mod knock;

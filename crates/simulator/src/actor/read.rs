@@ -44,7 +44,7 @@ pub(super) enum Next {
 }
 
 /// Entries of a page: few, so that there are several.
-const PAGE: u32 = 5;
+pub(super) const PAGE: u32 = 5;
 
 impl Actor {
     /// Catches up with everything and carries out what there is to do.
@@ -278,6 +278,7 @@ impl Actor {
                 }
                 self.tell_withheld(around, slot)?;
                 self.save(around, slot)?;
+                self.vet_group_info(around, slot)?;
                 return self.audit(around, slot);
             }
             let processed = self.process(around, slot, page);
@@ -318,35 +319,6 @@ impl Actor {
         self.save(around, slot)
     }
 
-    /// Reads the log once more, if somebody seems to be in another branch of the group.
-    pub(super) fn audit(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
-        let mut events = Vec::new();
-        while let Some(after) = self.group(slot).and_then(Group::wants_audit) {
-            let page = match self.page_once_more(around, slot, after) {
-                Err(Stop::Refused(_)) => None,
-                page => Some(page?),
-            };
-            let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { break };
-            let Some(page) = page.filter(|_| self.sabotage != Sabotage::KeepBranch) else {
-                group.end_audit();
-                break;
-            };
-            let entry = |logged: LoggedEntry| {
-                let (seq, time) = (Seq(logged.seq), Timestamp(logged.time_ms));
-                Incoming { seq, time, entry: logged.entry, blob: None }
-            };
-            let batch: Vec<_> = page.into_iter().map(entry).collect();
-            if let Err(error) = group.audit(&batch, &mut events) {
-                around.ledger.tell(format!("    {} cannot read the log once more: {error}", self.name()));
-            }
-        }
-        if events.is_empty() {
-            return Ok(());
-        }
-        self.hear(around, slot, &events, &[])?;
-        self.save(around, slot)
-    }
-
     pub(super) fn has_left(&self, slot: usize) -> bool {
         self.group(slot).is_some_and(|group| *group.status() == Status::Removed)
     }
@@ -380,25 +352,6 @@ impl Actor {
             }
         }
         page
-    }
-
-    /// Entries after a place that we have seen long ago: by the oldest key that reads there.
-    fn page_once_more(&mut self, around: &mut Surroundings, slot: usize, after: Seq) -> Result<Vec<LoggedEntry>, Stop> {
-        let skew = self.skew;
-        let accesses = self.group(slot).map(Group::accesses).transpose().map_err(Stop::violation)?;
-        let mut earliest: Option<Vec<LoggedEntry>> = None;
-        let first = |page: &[LoggedEntry]| page.first().map_or(u64::MAX, |first| first.seq);
-        for access in accesses.unwrap_or_default() {
-            let opened = around.call(|server| server.open(skew, &Opener::Member(access)));
-            let page = opened.and_then(|mut session| around.call(|server| server.fetch(&mut session, after, PAGE)));
-            match page {
-                Ok(page) if first(&page) == after.next().0 => return Ok(page),
-                Ok(page) if first(&page) < first(earliest.as_deref().unwrap_or_default()) => earliest = Some(page),
-                Ok(_) | Err(Stop::Refused(_)) => {}
-                failed => return failed,
-            }
-        }
-        earliest.map_or_else(|| self.page_after(around, slot, after), Ok)
     }
 
     /// A session of the newest epoch that the service takes a key of, before the one that we are in.
