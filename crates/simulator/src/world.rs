@@ -317,7 +317,10 @@ impl World {
             Err(Stop::Alarmed) => Ok(()),
             Ok(()) if step.action == Action::Sync => {
                 for slot in (0..around.ledger.slots.len()).filter(|slot| actor.is_active(*slot)) {
-                    if !actor.group(slot).is_some_and(Group::is_frozen) {
+                    // Who has asked to leave, or waits for the successor, renews nothing.
+                    let waits =
+                        |group: &Group| group.is_frozen() || group.intents().any(|intent| intent.wish == Wish::Leave);
+                    if !actor.group(slot).is_some_and(waits) {
                         around.ledger.must_know_of_stall(step.actor, slot, around.server.now)?;
                     }
                 }
