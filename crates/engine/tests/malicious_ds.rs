@@ -16,7 +16,7 @@ use conclave_engine::{
     outcome::{Event, Outcome},
 };
 use conclave_names::{Hash, Seq, Timestamp};
-use conclave_protocol::v1::SubmitResponse;
+use conclave_protocol::{Code, Refusal, v1::SubmitResponse};
 use mls_rs_codec::MlsDecode;
 
 /// A group, and six messages that Bob has not been shown.
@@ -385,4 +385,29 @@ fn what_was_hidden_until_time_had_decided_without_it_wedges_nobody() {
     carol.drive_now(&mut world);
     bob.sync(&world.ds);
     agree(&mut [&mut alice, &mut bob, &mut carol]);
+}
+
+#[test]
+fn who_is_refused_what_is_valid_reads_the_log_once_more_and_finds_that_it_was_cut() {
+    for is_cut in [false, true] {
+        let mut world = World::new();
+        let [mut alice, _, _] = trio(&mut world);
+        alice.say("soon forgotten");
+        alice.drive_now(&mut world);
+        let now = world.ds.now();
+        alice.wish(Wish::Update);
+        let update = alice.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+        alice.save();
+        let end = alice.group().position().seq;
+        let refusal = Refusal::new(Code::EntryInvalid, "`base_seq` lies outside of what the committer may have read");
+        alice.group().refused(update.intent, &refusal, &mut Vec::new()).unwrap();
+        let mut events = Vec::new();
+        while let Some(after) = alice.group().wants_audit() {
+            let batch = world.ds.after(after);
+            let shown: Vec<_> = batch.into_iter().filter(|incoming| !is_cut || incoming.seq < end).collect();
+            alice.group().audit(&shown, &mut events).unwrap();
+        }
+        assert_eq!(alice.group().wants_rejoin(), is_cut, "{events:?}");
+        assert_eq!(events.iter().any(|event| matches!(event, Event::LogRewritten { seq } if *seq == end)), is_cut);
+    }
 }

@@ -517,7 +517,10 @@ impl World {
             let gone = ledger.slot(earlier).is_some_and(|known| known.successor.is_some());
             gone && (ledger.is_victim(actor.index(), earlier) || actor.group(earlier).is_some_and(stuck))
         };
-        (!actor.was_in(slot, ledger) || lost(slot)) && ledger.line_to(slot).into_iter().any(lost)
+        let was_in = actor.was_in(slot, ledger);
+        // It may have been let into what became of it since.
+        let past = || ledger.line(slot).into_iter().skip(1).any(|later| actor.was_in(later, ledger));
+        (!was_in || lost(slot)) && (ledger.line_to(slot).into_iter().any(lost) || (!was_in && past()))
     }
 
     /// Whether somebody who was left behind and knows it can be let in by a member of what the group has become.

@@ -629,6 +629,10 @@ impl Group {
                 if let Err(reason) = self.goes_without(order, refusal) {
                     self.give_up(order, id, reason, time, events);
                 }
+                if refusal.code == Code::EntryInvalid {
+                    // As we know the log, it is valid.
+                    self.suspect_branch();
+                }
                 Ok(())
             }
             _ => Err(refusal.clone()),

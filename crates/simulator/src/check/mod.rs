@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::Entry;
 use conclave_delivery::store::{ChannelKind, EntryRow};
-use conclave_names::{ClientUri, Seq, Timestamp};
+use conclave_names::{ClientUri, GroupUri, Seq, Timestamp};
 
 use self::truth::Truth;
 use crate::{
@@ -166,11 +166,14 @@ impl Scene<'_> {
         let knows = |actor: &&Actor| !ledger.uninvited.contains(&(actor.index(), slot)) && !self.is_victim(actor);
         for actor in members.filter(knows) {
             let listed = conclave_engine::group::list(&actor.disk).map_err(Stop::violation)?;
-            let went_on = listed
-                .iter()
-                .any(|group| group.name == self.known.group && group.successor.as_ref() == Some(&successor.group));
-            let is_there = listed.iter().any(|group| group.name == successor.group);
-            if !went_on || !is_there || actor.is_active(slot) {
+            // Who could not follow here may have been let into what became of the successor.
+            let later: Vec<_> = ledger.line(slot).into_iter().skip(1).filter_map(|later| ledger.slot(later)).collect();
+            let is_in = |name: &GroupUri| {
+                later.iter().any(|of| of.group == *name) && listed.iter().any(|group| group.name == *name)
+            };
+            let here = listed.iter().find(|group| group.name == self.known.group);
+            let went_on = here.and_then(|group| group.successor.as_ref()).is_some_and(is_in);
+            if !went_on || actor.is_active(slot) {
                 return Err(Stop::violation(format!("{} did not go on from group {slot}", actor.name())));
             }
         }
