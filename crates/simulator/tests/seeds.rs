@@ -58,9 +58,12 @@ parts! {
 }
 
 /// Seeds that have found something, with what they need to: seed, steps, faults in percent, and who breaks the rules.
-const FOUND: [(u64, u32, u64, Hostile); 19] = [
+const FOUND: [(u64, u32, u64, Hostile); 24] = [
+    (107, 250, 35, Hostile::Server),
     (205, 250, 35, Hostile::Server),
+    (589, 250, 35, Hostile::Server),
     (965, 200, 20, Hostile::Members),
+    (2045, 250, 35, Hostile::Server),
     (5088, 200, 20, Hostile::Server),
     (5263, 200, 20, Hostile::Server),
     (7173, 250, 35, Hostile::Server),
@@ -78,6 +81,8 @@ const FOUND: [(u64, u32, u64, Hostile); 19] = [
     (13022, 250, 35, Hostile::Server),
     (13121, 250, 35, Hostile::Server),
     (20079, 250, 35, Hostile::Both),
+    (103_813, 250, 35, Hostile::Server),
+    (103_975, 250, 35, Hostile::Both),
 ];
 
 #[test]
