@@ -27,7 +27,7 @@ pub mod proposal;
 pub mod rejoin;
 pub mod rules;
 pub mod seal;
-mod signing;
+pub mod signing;
 pub mod tree_chunks;
 mod validated;
 pub mod welcome;

@@ -15,8 +15,8 @@ fn to_be_signed(label: &str, content: &[u8]) -> Result<Vec<u8>, mls_rs_codec::Er
     SignContent { label: format!("MLS 1.0 {label}").into_bytes(), content: content.to_vec() }.mls_encode_to_vec()
 }
 
-/// Signs; none if the key is not one of the suite's.
-pub(crate) fn sign<P: CipherSuiteProvider>(
+/// Signs `content` under a label (without the prefix `MLS 1.0 `); none if the key is not one of the suite's.
+pub fn sign<P: CipherSuiteProvider>(
     provider: &P,
     key: &SignatureSecretKey,
     label: &str,
@@ -25,8 +25,8 @@ pub(crate) fn sign<P: CipherSuiteProvider>(
     provider.sign(key, &to_be_signed(label, content).ok()?).ok()
 }
 
-/// Whether the key signed this.
-pub(crate) fn is_signed<P: CipherSuiteProvider>(
+/// Whether the key signed `content` under a label (without the prefix `MLS 1.0 `).
+pub fn is_signed<P: CipherSuiteProvider>(
     provider: &P,
     key: &SignaturePublicKey,
     label: &str,

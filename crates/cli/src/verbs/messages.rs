@@ -198,8 +198,8 @@ fn sentence(event: &Event) -> String {
             name(by)
         ),
         Event::FalseGroupInfo { by: None, .. } => {
-            "WARNING: what the server has for devices that come back leads nowhere: this device has put something \
-                                                   true in its place"
+            "WARNING: what the server has for devices that come back leads nowhere: this device has put something true \
+             in its place"
                 .to_owned()
         }
         Event::RemovedFromGroup { by } => format!("you were removed by {}", name(by)),
@@ -208,7 +208,10 @@ fn sentence(event: &Event) -> String {
             format!("the group cannot be followed: {}; this device tries to come back by itself", clean_line(reason))
         }
         Event::Undecided { commit, by, removed, missing, reason, .. } => format!(
-            "{0} says to have removed {removed} members by commit {commit}, which this device cannot apply ({1}): either others can, and this device              comes back or asks to be let in; or it is false, and is taken back if {missing} more members at most come online within a week              of it and cannot apply it either; else make a new group without {0}",
+            "{0} says to have removed {removed} members by commit {commit}, which this device cannot apply ({1}): \
+             either others can, and this device comes back or asks to be let in; or it is false, and is taken back if \
+             {missing} more members at most come online within a week of it and cannot apply it either; else make a new \
+             group without {0}",
             maybe(by),
             clean_line(reason)
         ),

@@ -2,11 +2,9 @@
 
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::law::DISPUTE_MS;
-use ed25519_dalek::Signer as _;
-use mls_rs_codec::MlsEncode as _;
-use mls_rs_core::crypto::CipherSuiteProvider as _;
-
+use conclave_mls::signing::sign;
 use conclave_names::Epoch;
+use mls_rs_core::crypto::CipherSuiteProvider as _;
 
 use super::{
     super::{
@@ -16,15 +14,10 @@ use super::{
     },
     *,
 };
-use crate::{intent::Wish, mls_client::suite};
-
-#[derive(MlsSize, MlsEncode)]
-struct SignContent {
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    label: Vec<u8>,
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    content: Vec<u8>,
-}
+use crate::{
+    intent::Wish,
+    mls_client::{signature_secret, suite},
+};
 
 /// A GroupInfo (an MLSMessage) with another X25519 key, and signed again by its signer (RFC 9420, sections 5.1.2 and 12.4.3).
 fn with_another_key(signer: &Person, info: &[u8], key: Option<&[u8]>) -> Vec<u8> {
@@ -48,8 +41,8 @@ fn with_another_tag(signer: &Person, info: &[u8]) -> Vec<u8> {
 fn signed_again(signer: &Person, mut bytes: Vec<u8>) -> Vec<u8> {
     // Version and wire format come before what is signed, and the signature's length and 64 bytes after it.
     let end = bytes.len() - 66;
-    let signed = SignContent { label: b"MLS 1.0 GroupInfoTBS".to_vec(), content: bytes[4..end].to_vec() };
-    let signature = signer.account.signature_key.sign(&signed.mls_encode_to_vec().unwrap()).to_bytes();
+    let (provider, key) = (suite(signer.suite).unwrap(), signature_secret(&signer.account.signature_key));
+    let signature = sign(&provider, &key, "GroupInfoTBS", &bytes[4..end]).unwrap();
     bytes[end + 2..].copy_from_slice(&signature);
     bytes
 }

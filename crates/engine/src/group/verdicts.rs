@@ -152,7 +152,9 @@ impl Group {
         let (by, until) = (self.member_with(&open.committer), open.time.plus_ms(SETTLED_MS));
         let who = by.as_ref().map_or_else(|| "a member".to_owned(), ToString::to_string);
         let reason = format!(
-            "{who} says that it removed {} members, by a commit that this client could not apply ({}). Either others could apply it: {COMES_BACK}.              Or it is a false one, which is taken back if {missing} more members at most come online within a week of it and cannot apply              it either; else make a new group without {who}",
+            "{who} says that it removed {} members, by a commit that this client could not apply ({}). Either others \
+             could apply it: {COMES_BACK}. Or it is a false one, which is taken back if {missing} more members at most \
+             come online within a week of it and cannot apply it either; else make a new group without {who}",
             open.removed, lost.reason
         );
         let (removed, commit) = (open.removed, lost.commit);

@@ -6,11 +6,13 @@
 //! server's ear. If what is served leads nowhere, it tells who signed that, takes nothing of it itself, and makes a commit, which leaves a
 //! GroupInfo that is true; with growing pauses, should the server serve something else whatever is left there.
 
-use conclave_mls::seal::{Purpose, epoch_context};
+use conclave_mls::{
+    seal::{Purpose, epoch_context},
+    signing::is_signed,
+};
 use conclave_names::{ClientUri, Epoch, Timestamp};
 use mls_rs::{MlsMessage, extension::built_in::ExternalPubExt, group::GroupInfo};
-use mls_rs_codec::{MlsDecode, MlsEncode, MlsSize};
-use mls_rs_core::crypto::CipherSuiteProvider as _;
+use mls_rs_codec::{MlsDecode, MlsSize};
 use zeroize::Zeroizing;
 
 use super::{Group, Status, access::fault, group_info::SealedGroupInfo, view::client_in};
@@ -28,15 +30,6 @@ struct End {
     signer: u32,
     #[mls_codec(with = "mls_rs_codec::byte_vec")]
     signature: Vec<u8>,
-}
-
-/// What is signed (RFC 9420, section 5.1.2).
-#[derive(MlsSize, MlsEncode)]
-struct SignContent {
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    label: Vec<u8>,
-    #[mls_codec(with = "mls_rs_codec::byte_vec")]
-    content: Vec<u8>,
 }
 
 /// What is before a GroupInfo in an MLSMessage (RFC 9420, section 6): version and wire format.
@@ -122,10 +115,8 @@ impl Group {
     fn signer_of(&self, message: &[u8], info: &GroupInfo) -> Result<Option<ClientUri>, MlsError> {
         let (end, content) = end_of(message, info)?;
         let Some(member) = self.mls.member_at_index(end.signer) else { return Ok(None) };
-        let signed = SignContent { label: b"MLS 1.0 GroupInfoTBS".to_vec(), content: content.to_vec() };
-        let signed = signed.mls_encode_to_vec().map_err(fault)?;
-        let provider = suite(self.mls.cipher_suite())?;
-        let verified = provider.verify(&member.signing_identity.signature_key, &end.signature, &signed);
-        Ok(verified.ok().and_then(|()| client_in(&self.mls, end.signer).ok()))
+        let (provider, key) = (suite(self.mls.cipher_suite())?, &member.signing_identity.signature_key);
+        let is_signed = is_signed(&provider, key, "GroupInfoTBS", content, &end.signature);
+        Ok(client_in(&self.mls, end.signer).ok().filter(|_| is_signed))
     }
 }
