@@ -15,15 +15,15 @@ use aes::{
     Aes256,
     cipher::{BlockCipherDecrypt as _, KeyInit as _},
 };
-use common::{World, has, texts, user};
+use common::{Hooked, World, has, texts, user};
 use conclave_client::{
     Client, Event, Status,
     profile::{NewKey, NewProfile, Profile},
-    store::{MemoryStore, ProfileStore, Row, Store, StoreError},
+    store::{MemoryStore, ProfileStore, Row, Store},
 };
 use conclave_engine::{
     account::Account,
-    writes::{Room, StoredMessage, Write},
+    writes::{Room, Write},
 };
 use conclave_names::GroupUri;
 use conclave_server::set_ahead_for_tests;
@@ -48,53 +48,6 @@ struct Record {
     now: MemoryStore,
     /// Every value that it held, by row, oldest first.
     ever: BTreeMap<(Room, Vec<u8>), Values>,
-}
-
-/// A store in a file, and a record of what was written to it.
-struct Recorded {
-    file: Store,
-    record: Arc<Mutex<Record>>,
-}
-
-impl ProfileStore for Recorded {
-    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        self.file.apply(writes)?;
-        let mut record = self.record.lock().unwrap();
-        for write in writes {
-            if let Write::Put { room, key, value } = write {
-                record.ever.entry((*room, key.clone())).or_default().push(value.clone());
-            }
-        }
-        record.now.apply(writes)
-    }
-
-    fn tidy(&mut self) -> Result<(), StoreError> {
-        self.file.tidy()
-    }
-
-    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.file.get(room, key)
-    }
-
-    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
-        self.file.scan(room, prefix)
-    }
-
-    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.file.messages(group, after_seq, limit)
-    }
-
-    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.file.last_messages(group, limit)
-    }
-
-    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
-        self.file.message_place(group, id)
-    }
-
-    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
-        self.file.message_count(group)
-    }
 }
 
 fn parts(bytes: &[u8]) -> impl Iterator<Item = Part> + '_ {
@@ -126,10 +79,22 @@ impl Disk {
         Self { directory, record: Arc::default() }
     }
 
-    fn open(&self) -> Recorded {
+    /// Its store, of which what is written is recorded.
+    fn open(&self) -> Hooked<Store> {
         let profile = Profile::open(self.directory.path()).unwrap();
         let key = profile.unlock(None).unwrap();
-        Recorded { file: Store::open(&profile, &key).unwrap(), record: Arc::clone(&self.record) }
+        let record = Arc::clone(&self.record);
+        let on_writes = move |writes: &[Write]| {
+            let mut record = record.lock().unwrap();
+            for write in writes {
+                if let Write::Put { room, key, value } = write {
+                    record.ever.entry((*room, key.clone())).or_default().push(value.clone());
+                }
+            }
+            record.now.apply(writes)
+        };
+        let store = Store::open(&profile, &key).unwrap();
+        Hooked { store, on_writes: Box::new(on_writes), on_read: Box::new(|_| ()) }
     }
 
     /// All pages of the files, also those that are free or were written over, deciphered by hand (SQLCipher 4: AES-256-CBC, the IV

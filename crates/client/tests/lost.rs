@@ -255,27 +255,27 @@ async fn a_stranger_who_knocks_at_all_groups_gets_into_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn for_a_knock_of_a_stranger_no_group_is_read_and_for_a_members_each_is() {
     let world = World::whole().await;
-    let store = Watched::default();
-    let mut alice = world.person_in(Box::new(store.clone()), "alice").await;
+    let watched = Watched::default();
+    let mut alice = world.person_in(watched.store(), "alice").await;
     let (mut bob, mut mallory) = (world.person("bob").await, world.person("mallory").await);
     groups(&mut alice, &mut bob, ["alice", "bob"]).await;
     let file = bob.recovery_file().unwrap();
     drop((alice, bob));
-    let open = || Client::over(Box::new(store.clone()), &world.services()).unwrap();
+    let open = || Client::over(watched.store(), &world.services()).unwrap();
 
     mallory.ask_for_groups(&[user("alice")]).await.unwrap();
     let mut alice = open();
-    store.take();
+    watched.take();
     alice.sync().await.unwrap();
-    assert_eq!(store.take(), [0], "who is in no group of hers, for all that she has stored");
+    assert_eq!(watched.take(), [0], "who is in no group of hers, for all that she has stored");
     drop(alice);
     let mut bob = restore(&world, &file).await;
     bob.ask_for_groups(&[]).await.unwrap();
     let mut alice = open();
-    store.take();
+    watched.take();
     let events = alice.sync().await.unwrap();
     assert!(has(&events, |event| matches!(event, Event::Readmitted { .. })), "{events:?}");
-    let reads = store.take();
+    let reads = watched.take();
     assert!(reads.len() == 1 && reads[0] >= 2, "{reads:?}");
     world.stop().await;
 }

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use common::{Dying, SharedStore, World, user};
+use common::{SharedStore, World, dying, user};
 use conclave_client::{Client, Status};
 use conclave_server::set_ahead_for_tests;
 
@@ -22,8 +22,7 @@ async fn dies_after(count: usize) -> bool {
     set_ahead_for_tests(0);
     let world = World::whole().await;
     let (store, left) = (SharedStore::default(), Arc::new(AtomicUsize::new(usize::MAX)));
-    let dying = Dying { store: store.clone(), left: Arc::clone(&left) };
-    let (mut alice, mut bob) = (world.person_in(Box::new(dying), "alice").await, world.person("bob").await);
+    let (mut alice, mut bob) = (world.person_in(dying(&store, &left), "alice").await, world.person("bob").await);
     let mut carol = world.person("carol").await;
     let club = alice.create_group("The Club").await.unwrap();
     alice.add(&club, &[user("bob"), user("carol")]).await.unwrap();

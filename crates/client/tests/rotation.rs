@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{Dying, SharedStore, World, has, noted, texts, user};
+use common::{SharedStore, World, dying, has, noted, texts, user};
 use conclave_client::{
     Approval, Client, ClientError, Event, Handshakes, Membership, Registration, Status,
     store::{MemoryStore, ProfileStore},
@@ -125,8 +125,7 @@ async fn a_client_that_dies_between_any_two_steps_goes_on() {
     loop {
         let before = account(&store).signature_key.verifying_key().to_bytes();
         let left = Arc::new(AtomicUsize::new(steps));
-        let dying = Dying { store: store.clone(), left: Arc::clone(&left) };
-        let mut bob = Client::over(Box::new(dying), &world.services()).unwrap();
+        let mut bob = Client::over(dying(&store, &left), &world.services()).unwrap();
         let rotated = bob.rotate_keys().await;
         let survived = left.load(Ordering::SeqCst) > 0;
         drop(bob);

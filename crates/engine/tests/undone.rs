@@ -35,6 +35,12 @@ fn change(person: &mut Person, world: &mut World, wish: Wish) -> IdempotencyKey 
     id
 }
 
+/// One asks to leave, and the other commits that.
+fn leaves(person: &mut Person, other: &mut Person, world: &mut World) {
+    change(person, world, Wish::Leave);
+    other.drive(world);
+}
+
 fn said(person: &mut Person, world: &mut World, text: &str) {
     person.say(text);
     person.drive_now(world);
@@ -282,9 +288,7 @@ fn a_request_to_leave_whose_commit_is_annulled_is_committed_again() {
     let mut world = World::new();
     let [mut alice, mut bob, mut carol] = trio(&mut world);
     let keys = [bob.group().access().unwrap(), carol.group().access().unwrap()];
-    bob.wish(Wish::Leave);
-    bob.drive_now(&mut world);
-    alice.drive(&mut world);
+    leaves(&mut bob, &mut alice, &mut world);
     assert_eq!(alice.group().members().unwrap().len(), 2);
     annul(&mut world, &[&keys[0], &keys[1]]);
     for person in [&mut alice, &mut carol] {
@@ -312,9 +316,7 @@ fn who_asked_to_leave_and_commits_something_else_first_asks_again() {
     let mut world = World::new();
     let [mut alice, mut bob, mut carol] = trio(&mut world);
     let keys = [bob.group().access().unwrap(), carol.group().access().unwrap()];
-    bob.wish(Wish::Leave);
-    bob.drive_now(&mut world);
-    alice.drive(&mut world);
+    leaves(&mut bob, &mut alice, &mut world);
     bob.sync(&world.ds);
     assert!(bob.group().may_return());
     annul(&mut world, &[&keys[0], &keys[1]]);
@@ -338,9 +340,7 @@ fn a_request_to_leave_that_is_void_itself_is_made_again() {
     let access = carol.group().access().unwrap();
     change(&mut alice, &mut world, Wish::Update);
     bob.sync(&world.ds);
-    bob.wish(Wish::Leave);
-    bob.drive_now(&mut world);
-    alice.drive(&mut world);
+    leaves(&mut bob, &mut alice, &mut world);
     bob.sync(&world.ds);
     assert!(bob.group().may_return(), "the commit is open");
     bob.restart();

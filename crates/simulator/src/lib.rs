@@ -23,7 +23,7 @@
 //! use conclave_simulator::{Plan, simulate};
 //!
 //! let report = simulate(&Plan { steps: 20, ..Plan::new(8) })?;
-//! assert!(report.read >= report.sent);
+//! assert!(report.sums.read >= report.sums.sent);
 //! # Ok::<(), Box<conclave_simulator::Violation>>(())
 //! ```
 

@@ -85,7 +85,7 @@ impl Args {
     fn run(&self, seed: u64, sums: &mut Sums) {
         let trace = match simulate(&self.plan(seed)) {
             Ok(report) => {
-                *sums += Sums::of(&report);
+                *sums += report.sums;
                 report.trace
             }
             Err(violation) => {

@@ -1,19 +1,17 @@
-//! What many simulations came to.
+//! What simulations came to.
 
-use crate::world::Report;
-
-/// Sums over seeds.
-#[derive(Debug, Clone, Copy, Default)]
+/// Of one seed, or the sums over many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Epochs of all groups.
     pub epochs: u64,
     /// Groups in which it was checked that all members agree.
     pub groups: usize,
-    /// Those of them of which only the members say who they are.
+    /// Those of them of which only the members say who they are, as what the server did to others hides changes from the simulation.
     pub by_word: usize,
     /// Groups in which a commit that nobody can apply stands by a false word.
     pub lost: usize,
-    /// Members that were excused from being there.
+    /// Members that were excused from being there, by group.
     pub excused: usize,
     /// How often a client died.
     pub deaths: usize,
@@ -21,9 +19,9 @@ pub struct Sums {
     pub late_deaths: usize,
     /// Messages in the channels.
     pub sent: usize,
-    /// Messages that clients have.
+    /// Messages that clients have, their own included.
     pub read: usize,
-    /// Wishes that came to nothing for a good reason.
+    /// Wishes that came to nothing for a good reason, with the user told.
     pub wishes: usize,
     /// Commits that were annulled.
     pub void: usize,
@@ -31,9 +29,9 @@ pub struct Sums {
     pub misdeeds: usize,
     /// How often somebody noticed.
     pub alarms: usize,
-    /// Messages and proposals whose keys were watched.
+    /// Messages and proposals of which it was checked that their keys were never used before.
     pub witnessed: u64,
-    /// Commits whose keys were watched.
+    /// Commits and other bundles of which that was checked.
     pub handshakes: u64,
     /// How often somebody came back by a commit from outside.
     pub rejoined: usize,
@@ -47,36 +45,6 @@ pub struct Sums {
     pub succeeded: usize,
     /// Seeds that violate something.
     pub failed: u64,
-}
-
-impl Sums {
-    /// Those of one seed.
-    #[must_use]
-    pub fn of(report: &Report) -> Self {
-        Self {
-            epochs: report.epochs,
-            groups: report.groups,
-            by_word: report.by_word,
-            lost: report.lost,
-            excused: report.excused,
-            deaths: report.deaths,
-            late_deaths: report.late_deaths,
-            sent: report.sent,
-            read: report.read,
-            wishes: report.wishes_failed,
-            void: report.void,
-            misdeeds: report.misdeeds,
-            alarms: report.alarms,
-            witnessed: report.witnessed,
-            handshakes: report.handshakes,
-            rejoined: report.rejoined,
-            knocks: report.knocks,
-            readmitted: report.readmitted,
-            healed: report.healed,
-            succeeded: report.succeeded,
-            failed: 0,
-        }
-    }
 }
 
 impl std::ops::AddAssign for Sums {

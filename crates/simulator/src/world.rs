@@ -25,6 +25,7 @@ use crate::{
     program::{Action, ClientSpec, Program, Step},
     sabotage::Sabotage,
     server::Server,
+    sums::Sums,
     witness::Witnesses,
 };
 
@@ -61,48 +62,10 @@ const EARLY: u64 = 16;
 pub struct Report {
     /// Clients.
     pub clients: usize,
-    /// Epochs of all groups together.
-    pub epochs: u64,
     /// Members of all groups at the end.
     pub members: usize,
-    /// Groups in which it was checked that all members agree.
-    pub groups: usize,
-    /// Those of them of which only the members say who they are, as what the server did to others hides changes from the simulation.
-    pub by_word: usize,
-    /// Groups in which a commit that nobody can apply stands by a false word.
-    pub lost: usize,
-    /// Members that were excused from being there, by group.
-    pub excused: usize,
-    /// How often a client died.
-    pub deaths: usize,
-    /// Those of them that came after more than 16 effects of a step.
-    pub late_deaths: usize,
-    /// Messages in the channels.
-    pub sent: usize,
-    /// Messages that clients have, their own included.
-    pub read: usize,
-    /// How often somebody broke the rules.
-    pub misdeeds: usize,
-    /// How often somebody noticed.
-    pub alarms: usize,
-    /// Messages and proposals of which it was checked that their keys were never used before.
-    pub witnessed: u64,
-    /// Commits and other bundles of which that was checked.
-    pub handshakes: u64,
-    /// Commits that were annulled.
-    pub void: usize,
-    /// How often somebody came back by a commit from outside.
-    pub rejoined: usize,
-    /// How often a member was asked to let somebody in again.
-    pub knocks: usize,
-    /// How often somebody was let in again.
-    pub readmitted: usize,
-    /// How often somebody left another log for the group's.
-    pub healed: usize,
-    /// How often somebody went on in the successor of a group.
-    pub succeeded: usize,
-    /// Wishes that came to nothing for a good reason, with the user told.
-    pub wishes_failed: usize,
+    /// What it comes to.
+    pub sums: Sums,
     /// What happened, step by step. It is the same each time.
     pub trace: Vec<String>,
 }
@@ -349,11 +312,13 @@ impl World {
 
     /// Whether anybody else is in a group who lives in its true log.
     fn has_witnesses(&self, client: usize, slot: usize) -> bool {
-        let present = |actor: &Actor| actor.group(slot).is_some_and(|group| *group.status() != Status::Removed);
-        let witness = |actor: &Actor| {
-            actor.index() != client && present(actor) && !self.around.ledger.is_victim(actor.index(), slot)
-        };
-        self.actors.values().any(witness)
+        self.others_in(client, slot).any(|other| !self.around.ledger.is_victim(other, slot))
+    }
+
+    /// Who else is in a group, for all that it knows.
+    fn others_in(&self, client: usize, slot: usize) -> impl Iterator<Item = usize> {
+        let present = move |actor: &&Actor| actor.group(slot).is_some_and(|group| *group.status() != Status::Removed);
+        self.actors.values().filter(present).map(Actor::index).filter(move |other| *other != client)
     }
 
     /// The server begins to lie to a client.
@@ -454,10 +419,8 @@ impl World {
         let offends = |misdeed: &Misdeed| {
             misdeed.client == client && matches!(misdeed.deed, Deed::Offended(offence) if offence.is_void())
         };
-        let present = |actor: &Actor| actor.group(slot).is_some_and(|group| *group.status() != Status::Removed);
-        let others =
-            |actor: &&Actor| actor.index() != client && present(actor) && !self.is_held_apart(actor.index(), slot);
-        self.around.ledger.misdeeds_in(slot).any(offends) && self.actors.values().find(others).is_none()
+        self.around.ledger.misdeeds_in(slot).any(offends)
+            && self.others_in(client, slot).all(|other| self.is_held_apart(other, slot))
     }
 
     /// Whether a client is in such a group, and its own program cannot follow what it sent.

@@ -279,45 +279,36 @@ impl ProfileStore for SharedStore {
     }
 }
 
-/// A store that counts how often something of a group was read before the client took up a knock: then the KeyPackage goes to which that was
-/// sealed.
-#[derive(Clone, Default)]
-pub struct Watched {
-    pub store: SharedStore,
-    reads: Arc<AtomicUsize>,
-    before: Arc<Mutex<Vec<usize>>>,
+/// What is done with each transaction before it is stored; an error stands for the store's.
+pub type OnWrites = Box<dyn FnMut(&[Write]) -> Result<(), StoreError> + Send>;
+
+/// What is done before something of a room is read.
+pub type OnRead = Box<dyn Fn(Room) + Send>;
+
+/// A store that is looked at from outside.
+pub struct Hooked<S> {
+    pub store: S,
+    pub on_writes: OnWrites,
+    pub on_read: OnRead,
 }
 
-impl Watched {
-    /// The counts before each knock since this was called last.
-    pub fn take(&self) -> Vec<usize> {
-        self.reads.store(0, Ordering::SeqCst);
-        std::mem::take(&mut *self.before.lock().unwrap())
-    }
-
-    fn note(&self, room: Room) {
-        if room == Room::GROUP {
-            self.reads.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
-impl ProfileStore for Watched {
+impl<S: ProfileStore> ProfileStore for Hooked<S> {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        let taken = |write: &Write| matches!(write, Write::Delete { room, .. } if *room == Room::KEY_PACKAGE);
-        if writes.iter().any(taken) {
-            self.before.lock().unwrap().push(self.reads.load(Ordering::SeqCst));
-        }
+        (self.on_writes)(writes)?;
         self.store.apply(writes)
     }
 
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        self.store.tidy()
+    }
+
     fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.note(room);
+        (self.on_read)(room);
         self.store.get(room, key)
     }
 
     fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
-        self.note(room);
+        (self.on_read)(room);
         self.store.scan(room, prefix)
     }
 
@@ -339,40 +330,46 @@ impl ProfileStore for Watched {
 }
 
 /// A store of a client that dies: it takes so many more transactions, and then none. The other is what it leaves.
-pub struct Dying {
-    pub store: SharedStore,
-    pub left: Arc<AtomicUsize>,
+pub fn dying(store: &SharedStore, left: &Arc<AtomicUsize>) -> Box<dyn ProfileStore> {
+    let left = Arc::clone(left);
+    let on_writes = move |_: &[Write]| {
+        let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        taken.map(drop).map_err(|_| StoreError::Io("the program has died".into()))
+    };
+    Box::new(Hooked { store: store.clone(), on_writes: Box::new(on_writes), on_read: Box::new(|_| ()) })
 }
 
-impl ProfileStore for Dying {
-    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
-            return Err(StoreError::Io("the program has died".into()));
-        }
-        self.store.apply(writes)
+/// Counts how often something of a group was read before the client took up a knock: then the KeyPackage goes to which that was sealed.
+#[derive(Clone, Default)]
+pub struct Watched {
+    store: SharedStore,
+    reads: Arc<AtomicUsize>,
+    before: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Watched {
+    /// The store that it watches.
+    pub fn store(&self) -> Box<dyn ProfileStore> {
+        let Self { store, reads, before } = self.clone();
+        let read = Arc::clone(&reads);
+        let on_writes = move |writes: &[Write]| {
+            let taken = |write: &Write| matches!(write, Write::Delete { room, .. } if *room == Room::KEY_PACKAGE);
+            if writes.iter().any(taken) {
+                before.lock().unwrap().push(reads.load(Ordering::SeqCst));
+            }
+            Ok(())
+        };
+        let on_read = move |room| {
+            if room == Room::GROUP {
+                read.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        Box::new(Hooked { store, on_writes: Box::new(on_writes), on_read: Box::new(on_read) })
     }
 
-    fn get(&self, room: Room, key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.store.get(room, key)
-    }
-
-    fn scan(&self, room: Room, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
-        self.store.scan(room, prefix)
-    }
-
-    fn messages(&self, group: &str, after_seq: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.messages(group, after_seq, limit)
-    }
-
-    fn last_messages(&self, group: &str, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.last_messages(group, limit)
-    }
-
-    fn message_place(&self, group: &str, id: &[u8; 32]) -> Result<Option<(u64, u64)>, StoreError> {
-        self.store.message_place(group, id)
-    }
-
-    fn message_count(&self, group: &str) -> Result<u64, StoreError> {
-        self.store.message_count(group)
+    /// The counts before each knock since this was called last.
+    pub fn take(&self) -> Vec<usize> {
+        self.reads.store(0, Ordering::SeqCst);
+        std::mem::take(&mut *self.before.lock().unwrap())
     }
 }

@@ -21,8 +21,7 @@ impl Group {
     /// read. To be made durable with the rest.
     pub fn accepted(&mut self, reply: &SubmitResponse) -> Vec<Event> {
         let seq = Seq(reply.seq);
-        self.nack_taken(Timestamp(reply.time_ms));
-        self.ack_taken();
+        self.verdict_taken(Timestamp(reply.time_ms));
         self.returned = None;
         let receipt = Hash::try_from(reply.chain.as_slice()).ok().and_then(|hash| {
             let signature = Signature(reply.receipt.as_slice().try_into().ok()?);

@@ -243,6 +243,26 @@ impl Group {
         matches!(self.status, Status::Stuck { .. }) && certain && !under_way
     }
 
+    /// The MLSMessage with the GroupInfo of an epoch in what the DS served, and what was sealed with it in a group that seals.
+    ///
+    /// # Errors
+    /// [`RejoinError::Sealed`], [`RejoinError::Damaged`].
+    pub(super) fn opened_info(
+        &self,
+        epoch: Epoch,
+        served: &[u8],
+    ) -> Result<(Vec<u8>, Option<SealedGroupInfo>), RejoinError> {
+        if self.is_visible() {
+            return Ok((served.to_vec(), None));
+        }
+        let (provider, context) = (suite(self.mls.cipher_suite())?, epoch_context(&self.profile.channel, epoch));
+        let seed = self.seed(epoch).ok_or(RejoinError::Sealed)?;
+        let opened = seed.open(&provider, Purpose::GroupInfo, &context, served);
+        let opened = Zeroizing::new(opened.map_err(|_| RejoinError::Sealed)?);
+        let sealed = SealedGroupInfo::parse(&opened).map_err(|error| RejoinError::Damaged(error.to_string()))?;
+        Ok((sealed.group_info.clone(), Some(sealed)))
+    }
+
     /// Takes what the DS served as the GroupInfo of an epoch, read with the session of our old leaf ([`Group::access`]),
     /// after the channel was read to its end. `end`: of the channel, as the DS said with it.
     ///
@@ -266,17 +286,7 @@ impl Group {
         }
         let damaged = |error: &dyn std::fmt::Display| RejoinError::Damaged(error.to_string());
         let word = chain::entry_hash(group_info);
-        let (bytes, sealed) = if self.is_visible() {
-            (group_info.to_vec(), None)
-        } else {
-            let provider = suite(self.mls.cipher_suite())?;
-            let context = epoch_context(&self.profile.channel, epoch);
-            let seed = self.seed(epoch).ok_or(RejoinError::Sealed)?;
-            let opened = seed.open(&provider, Purpose::GroupInfo, &context, group_info);
-            let opened = Zeroizing::new(opened.map_err(|_| RejoinError::Sealed)?);
-            let sealed = SealedGroupInfo::parse(&opened).map_err(|error| damaged(&error))?;
-            (sealed.group_info.clone(), Some(sealed))
-        };
+        let (bytes, sealed) = self.opened_info(epoch, group_info)?;
         let info = MlsMessage::from_bytes(&bytes).map_err(|error| damaged(&error))?;
         let context = info.as_group_info().ok_or_else(|| damaged(&"it is no GroupInfo"))?.group_context();
         if context.group_id() != self.mls.group_id() || context.epoch() != epoch.0 {

@@ -283,10 +283,10 @@ impl Group {
 
     /// When time alone settles the oldest open commit.
     pub(super) fn settling_due(&self) -> Option<Timestamp> {
-        let front = self.ledger.open().first().filter(|open| open.disputed().is_none())?;
-        let over = front.time.plus_ms(SETTLED_MS + 1);
         // Who cannot follow waits for an entry, or comes back.
-        self.decided_by_time(over).filter(|_| self.status == Status::Active).map(|_| over.plus_ms(BLIND_MS))
+        let open = self.ledger.open().first().filter(|_| self.status == Status::Active)?;
+        let over = open.disputed().is_none().then(|| open.time.plus_ms(SETTLED_MS + 1))?;
+        self.decided_by_time(over).map(|_| over.plus_ms(BLIND_MS))
     }
 
     /// When the channel is to be read once more by who was removed and may be a member again: no stream brings it anything.

@@ -99,36 +99,22 @@ impl Group {
         }
     }
 
-    /// The DS took something of ours: if it is our word about a commit that we could not apply, it may be that we cannot
-    /// read it.
-    pub(super) fn nack_taken(&mut self, time: Timestamp) {
-        let Some(commit) = self.lost.as_ref().filter(|lost| lost.nacked.is_none()).map(|lost| lost.commit) else {
-            return;
-        };
-        let is_nack = |intent: &Intent| matches!(intent.wish, Wish::Nack { commit: of, .. } if of == commit);
-        let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| is_nack(intent)) else { return };
-        // Verdicts go before everything else: this is what was taken.
-        if intent.prepared.is_some() {
-            intent.ordered = true;
-            let order = *order;
-            self.lost.iter_mut().for_each(|lost| lost.nacked = Some(time));
+    /// The DS took something of ours: if it is our word about a commit, it may be that we cannot read it, as what we could not apply or a removal
+    /// since has ended what our key may read. It is not sent again.
+    pub(super) fn verdict_taken(&mut self, time: Timestamp) {
+        // Verdicts go before everything else: the first of them is what was taken.
+        let first = self.intents.iter_mut().find(|(_, intent)| intent.wish.is_verdict() && !intent.ordered);
+        let Some((order, intent)) = first.filter(|(_, intent)| intent.prepared.is_some()) else { return };
+        if let Wish::Nack { commit, .. } = intent.wish {
+            let Some(lost) = self.lost.as_mut().filter(|lost| lost.nacked.is_none() && lost.commit == commit) else {
+                return;
+            };
+            lost.nacked = Some(time);
             self.dirty = true;
-            self.save_intent(order);
         }
-    }
-
-    /// The DS took something of ours: if it is an Ack, it may be that we cannot read it, as a removal since has ended what our key may
-    /// read. It is not sent again.
-    pub(super) fn ack_taken(&mut self) {
-        let is_verdict = |intent: &Intent| intent.wish.is_verdict() && !intent.ordered;
-        let first = self.intents.iter_mut().find(|(_, intent)| is_verdict(intent));
-        let ack = first.filter(|(_, intent)| matches!(intent.wish, Wish::Ack { .. }) && intent.prepared.is_some());
-        if let Some(order) = ack.map(|(order, intent)| {
-            intent.ordered = true;
-            *order
-        }) {
-            self.save_intent(order);
-        }
+        intent.ordered = true;
+        let order = *order;
+        self.save_intent(order);
     }
 
     /// The DS takes no word about the commit that we could not apply any more, after the log was read as far as it is given to us. Where

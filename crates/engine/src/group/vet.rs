@@ -6,16 +6,12 @@
 //! server's ear. If what is served leads nowhere, it tells who signed that, takes nothing of it itself, and makes a commit, which leaves a
 //! GroupInfo that is true; with growing pauses, should the server serve something else whatever is left there.
 
-use conclave_mls::{
-    seal::{Purpose, epoch_context},
-    signing::is_signed,
-};
+use conclave_mls::signing::is_signed;
 use conclave_names::{ClientUri, Epoch, Timestamp};
 use mls_rs::{MlsMessage, extension::built_in::ExternalPubExt, group::GroupInfo};
 use mls_rs_codec::{MlsDecode, MlsSize};
-use zeroize::Zeroizing;
 
-use super::{Group, Status, access::fault, group_info::SealedGroupInfo, view::client_in};
+use super::{Group, Status, access::fault, view::client_in};
 use crate::{
     intent::Wish,
     mls_client::{MlsError, suite},
@@ -69,7 +65,8 @@ impl Group {
             return Ok(());
         }
         self.vets = false;
-        let message = self.served_info(epoch, served).unwrap_or_default();
+        // What nobody can open is nothing.
+        let message = self.opened_info(epoch, served).map(|(message, _)| message).unwrap_or_default();
         let parsed = MlsMessage::from_bytes(&message).ok();
         let info = parsed.as_ref().and_then(MlsMessage::as_group_info);
         if let Some(info) = info
@@ -87,16 +84,6 @@ impl Group {
             self.wish_first(Wish::Update)?;
         }
         Ok(())
-    }
-
-    /// The MLSMessage that is served, opened; none if nobody could open it.
-    fn served_info(&self, epoch: Epoch, served: &[u8]) -> Option<Vec<u8>> {
-        if self.is_visible() {
-            return Some(served.to_vec());
-        }
-        let (provider, context) = (suite(self.mls.cipher_suite()).ok()?, epoch_context(&self.profile.channel, epoch));
-        let opened = self.seed(epoch)?.open(&provider, Purpose::GroupInfo, &context, served).ok()?;
-        Some(SealedGroupInfo::parse(&Zeroizing::new(opened)).ok()?.group_info.clone())
     }
 
     /// Whether it is the one of our epoch.

@@ -83,9 +83,9 @@ impl Scene<'_> {
     pub(super) fn messages(&self, report: &mut Report) -> Result<(), Stop> {
         let texts = self.texts()?;
         for actor in self.in_the_true_log() {
-            report.read += self.one_client(actor, &texts)?;
+            report.sums.read += self.one_client(actor, &texts)?;
         }
-        report.sent += texts.len();
+        report.sums.sent += texts.len();
         self.said(&texts)
     }
 

@@ -18,6 +18,7 @@ use crate::{
     hostile::Offence,
     ledger::{Deed, Ledger, Slot},
     network::Stop,
+    sums::Sums,
     world::{Report, World},
 };
 
@@ -35,31 +36,23 @@ struct Scene<'a> {
 }
 
 pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
-    let mut report = Report {
-        clients: world.actors.len(),
-        epochs: 0,
-        members: 0,
-        groups: 0,
-        by_word: 0,
-        lost: 0,
-        excused: 0,
-        deaths: world.around.ledger.deaths,
-        late_deaths: world.around.ledger.late_deaths,
-        sent: 0,
-        read: 0,
-        misdeeds: world.around.ledger.misdeeds.len(),
-        alarms: world.around.ledger.alarms.len(),
+    let ledger = &world.around.ledger;
+    let sums = Sums {
+        deaths: ledger.deaths,
+        late_deaths: ledger.late_deaths,
+        misdeeds: ledger.misdeeds.len(),
+        alarms: ledger.alarms.len(),
         witnessed: world.around.witnesses.heard,
         handshakes: world.around.keys.handshakes,
-        void: 0,
-        rejoined: world.around.ledger.recoveries.rejoined,
-        knocks: world.around.ledger.recoveries.knocks,
-        readmitted: world.around.ledger.recoveries.readmitted,
-        healed: world.around.ledger.recoveries.healed,
-        succeeded: world.around.ledger.recoveries.succeeded,
-        wishes_failed: world.around.ledger.failures,
-        trace: Vec::new(),
+        rejoined: ledger.recoveries.rejoined,
+        knocks: ledger.recoveries.knocks,
+        readmitted: ledger.recoveries.readmitted,
+        healed: ledger.recoveries.healed,
+        succeeded: ledger.recoveries.succeeded,
+        wishes: ledger.failures,
+        ..Sums::default()
     };
+    let mut report = Report { clients: world.actors.len(), members: 0, sums, trace: Vec::new() };
     let mut heads = BTreeMap::new();
     for slot in 0..world.around.ledger.slots.len() {
         let Some(known) = world.around.ledger.slot(slot).cloned().filter(|known| !known.orphan) else { continue };
@@ -78,14 +71,14 @@ pub(crate) fn all(world: &mut World) -> Result<Report, Stop> {
         if ledger.epoch() == truth.epoch() {
             service_agrees(world, slot, &known)?;
         }
-        report.epochs += truth.epoch().0;
-        report.void += truth.void_commits().count();
+        report.sums.epochs += truth.epoch().0;
+        report.sums.void += truth.void_commits().count();
         let lost = world.around.ledger.is_lost(slot);
         let scene = Scene { world, slot, known: &known, entries: &entries, head: row.head, truth, lost };
         scene.nobody_stops_in_silence()?;
         scene.void_commits_are_explained()?;
         if scene.lost {
-            report.lost += 1;
+            report.sums.lost += 1;
             scene.everybody_knows_that_it_is_lost()?;
             continue;
         }
@@ -199,9 +192,9 @@ impl Scene<'_> {
 
     /// All members agree on the group, they are those whom the changes lead to, and nobody else believes to be one.
     fn members_agree(&self, report: &mut Report) -> Result<(), Stop> {
-        report.groups += 1;
+        report.sums.groups += 1;
         let by_changes = self.truth.members(self.ledger(), self.slot)?;
-        report.by_word += usize::from(by_changes.is_none());
+        report.sums.by_word += usize::from(by_changes.is_none());
         let roster = match by_changes {
             Some(roster) => Some(roster),
             None => self.roster_of_members()?,
@@ -209,7 +202,7 @@ impl Scene<'_> {
         // Else nobody is left who could disagree.
         let Some(roster) = roster else { return Ok(()) };
         let excused = |actor: &&Actor| roster.contains(actor.client()) && self.is_excused(actor);
-        report.excused += self.world.actors.values().filter(excused).count();
+        report.sums.excused += self.world.actors.values().filter(excused).count();
         if let Some(next) = self.known.successor {
             return self.everybody_went_on(next, &roster);
         }
