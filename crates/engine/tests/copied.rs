@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Person, World, bad_commit, group_of, trio};
+use common::{Person, World, agree, bad_commit, dispute, group_of, trio};
 use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
     group::{Handshakes, Status, SubmissionBody},
@@ -136,6 +136,42 @@ fn what_was_on_its_way_when_a_way_back_is_annulled_is_told_to_be_missed() {
     assert!(!copy.events.iter().any(|event| matches!(event, Event::Refused { .. })), "{:?}", copy.events);
     bob.sync(&world.ds);
     assert_eq!(heard(&bob, "on its way for long"), 1);
+}
+
+#[test]
+fn whose_way_back_is_annulled_and_then_a_commit_before_that_goes_back_twice() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    let (before, first) = (carol.group().epoch(), carol.group().access().unwrap());
+    alice.wish(Wish::Update);
+    alice.drive_now(&mut world);
+    bob.sync(&world.ds);
+    let (between, second) = (bob.group().epoch(), bob.group().access().unwrap());
+    let mut copy = copy_of(&world, &alice);
+    bad_commit(&mut world, &mut alice, |entry| entry.commit.as_mut().unwrap().members = 1);
+    copy.sync(&world.ds);
+    copy.begin_rejoin(&world, false).unwrap();
+    copy.drive_now(&mut world);
+    // The commit before its way back is disputed before that which came first: each goes when its time is over.
+    dispute(&mut world, &second, 1);
+    world.ds.ahead += DISPUTE_MS / 2;
+    dispute(&mut world, &first, 0);
+    for epoch in [between, before] {
+        world.ds.ahead += DISPUTE_MS / 2 + 6 * 60_000;
+        copy.sync(&world.ds);
+        copy.group().next_submission(world.ds.now(), &mut Vec::new()).unwrap();
+        copy.save();
+        copy.restart();
+        assert_eq!(copy.group().epoch(), epoch, "{:?}", copy.events);
+    }
+    tell(&mut world, &mut carol, "back at the beginning");
+    carol.wish(Wish::Update);
+    carol.drive_now(&mut world);
+    for person in [&mut bob, &mut copy] {
+        person.sync(&world.ds);
+        assert_eq!(heard(person, "back at the beginning"), 1, "{:?}", person.events);
+    }
+    agree(&mut [&mut bob, &mut carol, &mut copy]);
 }
 
 #[test]

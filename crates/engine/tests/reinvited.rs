@@ -266,6 +266,14 @@ fn a_server_that_gives_out_entries_ahead_and_then_those_before_them_is_found_out
     // What it gives out now can be read all the same.
     assert!(!dave.group().wants_refetch());
     assert_eq!(dave.group().process(&honest).fault, None);
+    // Nor is an invitation doubted where what follows is there, out of turn.
+    dave.restart();
+    let mut swapped = world.ds.after(dave.group().position().seq);
+    swapped.swap(0, 1);
+    for _ in 0..2 {
+        assert!(dave.group().process(&swapped).fault.is_some());
+        assert!(!dave.group().wants_refetch() && *dave.group().status() == Status::Active);
+    }
     // And who may have read to the end is a member by no invitation that can be void.
     let place = alice.group().position().seq;
     let ahead: Vec<_> = world.ds.after(place).into_iter().skip(1).collect();

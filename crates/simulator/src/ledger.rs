@@ -204,8 +204,8 @@ pub(crate) struct Ledger {
     pub(crate) missed: BTreeSet<(usize, usize)>,
     /// In which epoch those have come back who could not.
     pub(crate) back: BTreeMap<(usize, usize), Epoch>,
-    /// Clients that could not follow a group at some time.
-    pub(crate) stuck: BTreeSet<(usize, usize)>,
+    /// Clients that could not follow a group at some time, and the first entry that they did not read then.
+    pub(crate) stuck: BTreeMap<(usize, usize), Seq>,
     /// Messages that clients had, by group and place, when they left another log for the group's.
     pub(crate) apart: BTreeMap<(usize, usize), Had>,
     /// Entries with a commit that only some can apply, by the hash of their bytes.
@@ -597,8 +597,13 @@ impl Ledger {
             {
                 self.receipts.insert((client, slot, *seq), self.alarms.len());
             }
-            if matches!(alarm, Alarm::Stuck | Alarm::Gone) {
-                self.stuck.insert((client, slot));
+            let unread = match event {
+                Event::Stuck { seq, .. } => Some(*seq),
+                Event::PositionGone { after, .. } => Some(after.next()),
+                _ => None,
+            };
+            if let Some(unread) = unread {
+                self.stuck.insert((client, slot), unread);
                 self.back.remove(&(client, slot));
             }
             self.alarm(client, slot, alarm, &what)?;

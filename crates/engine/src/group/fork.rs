@@ -188,8 +188,11 @@ impl Group {
     /// so far, another one may have begun an epoch of the same number with the same channel keys, by which our key reads from a later place
     /// on. So what is ahead is asked for once more: if it is the same again, what invited us is void, and another invitation may
     /// lead into that epoch. Says whether that may be.
-    pub(super) fn begins_ahead(&mut self, incoming: &Incoming, fault: &ProcessError, events: &mut Vec<Event>) -> bool {
-        let ahead = matches!(fault, ProcessError::Log(LogFault::Gap { expected, found }) if found > expected);
+    pub(super) fn begins_ahead(&mut self, batch: &[Incoming], fault: &ProcessError, events: &mut Vec<Event>) -> bool {
+        let Some(incoming) = batch.first() else { return false };
+        let ProcessError::Log(LogFault::Gap { expected, found }) = fault else { return false };
+        // What is there, though out of turn, can be read.
+        let ahead = found > expected && batch.iter().all(|other| other.seq != *expected);
         let invited = self.joined_by.is_some_and(|commit| commit != Hash::new([0; 32]));
         if !ahead || !invited || !self.is_unproven() {
             return false;

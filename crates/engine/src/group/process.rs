@@ -159,7 +159,7 @@ impl Group {
                 Err(fault) if self.doubt_place(&fault) => break,
                 Err(fault)
                     if batch.first().is_some_and(|first| first.seq == incoming.seq)
-                        && self.begins_ahead(incoming, &fault, &mut done.events) =>
+                        && self.begins_ahead(batch, &fault, &mut done.events) =>
                 {
                     break;
                 }

@@ -548,6 +548,8 @@ impl Group {
                 state,
                 last_added: self.last_added,
                 joined: self.joined,
+                joined_by: self.joined_by,
+                joined_at: self.joined_at,
                 signs_since: self.signs_since,
                 spent: self.spent_keys(),
                 late: Vec::new(),

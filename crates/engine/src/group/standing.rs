@@ -50,6 +50,9 @@ pub(super) struct Parent {
     pub(super) last_added: Epoch,
     /// The first epoch that we could read then: coming back from outside begins anew.
     pub(super) joined: Epoch,
+    /// The commit that it began by, and its place, as far as they were known then.
+    pub(super) joined_by: Option<Hash>,
+    pub(super) joined_at: Option<Seq>,
     pub(super) signs_since: Epoch,
     /// Keys of our handshake ratchet that were used in that epoch and that the state does not know of.
     pub(super) spent: u32,
@@ -231,6 +234,8 @@ impl Group {
             state,
             last_added,
             joined,
+            joined_by: self.joined_by,
+            joined_at: self.joined_at,
             signs_since: self.signs_since,
             spent,
             late,
@@ -404,6 +409,10 @@ impl Group {
         self.frozen = self.frozen.take().filter(|frozen| frozen.epoch <= epoch);
         self.tree_keys.retain(|since, _| *since <= epoch);
         self.last_added = parent.last_added;
+        if self.joined != parent.joined {
+            // By a void commit we had come back.
+            (self.joined_by, self.joined_at) = (parent.joined_by, parent.joined_at);
+        }
         self.joined = parent.joined;
         self.signs_since = parent.signs_since;
         // What was proposed is to be committed again, by one after the other from now on.

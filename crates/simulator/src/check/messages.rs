@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_channel::EntryKind;
-use conclave_engine::{group::Told, writes::StoredMessage};
+use conclave_engine::{
+    group::{Status, Told},
+    writes::StoredMessage,
+};
 use conclave_mls::content::Content;
 use conclave_names::{ClientUri, Seq};
 
@@ -241,10 +244,13 @@ impl Scene<'_> {
         // Where another log began that the server makes up shows to nobody who sees no other.
         let apart = ledger.healed_at.get(&place).is_some_and(|end| seq <= *end);
         let known = || away || apart || ledger.in_gap(client, slot, seq) || ledger.absent.contains(&place);
+        // Who cannot follow passes over what it cannot read.
+        let unread = |from: &Seq| match actor.group(slot) {
+            Some(group) if matches!(group.status(), Status::Stuck { .. }) => seq >= *from,
+            group => group.is_none_or(|group| seq > group.position().seq),
+        };
         (ledger.missed.contains(&place) && before() && known())
-            || (ledger.stuck.contains(&place)
-                && away
-                && actor.group(slot).is_none_or(|group| seq > group.position().seq))
+            || (away && ledger.stuck.get(&place).is_some_and(unread))
     }
 
     /// Whether the server held a message back from a client for longer than keys of past epochs are kept, and it was told of that message.

@@ -28,6 +28,8 @@ pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<Cl
             }),
             Deed::Tampered(Tamper::NoBlob) => by_client(Alarm::Invitation),
             Deed::Tampered(Tamper::Rewritten) => by_client(Alarm::Branch),
+            // Who was given twice what comes behind its place takes what invited it for void.
+            Deed::Tampered(Tamper::Gap) => by_client(Alarm::Fault) || by_client(Alarm::Invitation),
             Deed::Tampered(tamper) if tamper.is_about_pages() => by_client(Alarm::Fault),
             Deed::Lied(lie) if lie.is_another_log() => {
                 // Who saw nothing of it, or is no member any more, or is alone, was not harmed.
