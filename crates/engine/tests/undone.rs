@@ -283,6 +283,38 @@ fn a_void_message_said_again_is_no_replay_but_one_that_stands_is() {
     assert_eq!(replays(&bob), 1);
 }
 
+/// Who has removed everybody else has nobody to leave; but as long as that may be annulled, it has not. By the law who is left alone is so at
+/// once, but Alice has said before, wrongly, that there are three: so her commits stay open.
+#[test]
+fn who_has_removed_all_others_leaves_once_that_stands() {
+    let mut world = World::new();
+    let (mut alice, mut bob) = (world.person("alice"), world.person("bob"));
+    group_of(&mut world, &mut [&mut alice, &mut bob]);
+    let access = bob.group().access().unwrap();
+    let before = bob.group().epoch();
+    bad_commit(&mut world, &mut alice, |entry| entry.commit.as_mut().unwrap().members = 3);
+    alice.sync(&world.ds);
+    alice.begin_rejoin(&world, false).unwrap();
+    alice.drive_now(&mut world);
+    dispute(&mut world, &access, 0);
+    change(&mut alice, &mut world, removal(&bob));
+    change(&mut alice, &mut world, Wish::Leave);
+    settle(&mut alice, &mut world);
+    alice.restart();
+    assert_eq!(alice.group().members().unwrap().len(), 1);
+    assert_eq!(*alice.group().status(), Status::Active);
+
+    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+    settle(&mut bob, &mut world);
+    assert_eq!((bob.group().epoch(), bob.group().status().clone()), (before.next(), Status::Active));
+    settle(&mut alice, &mut world);
+    let done = |person: &Person| person.events.iter().any(|event| matches!(event, Event::RemovedFromGroup { .. }));
+    assert!(done(&alice) && *alice.group().status() == Status::Removed, "{:?}", alice.events);
+    // She removed him once more before.
+    bob.sync(&world.ds);
+    assert!(done(&bob), "{:?}", bob.events);
+}
+
 #[test]
 fn a_request_to_leave_whose_commit_is_annulled_is_committed_again() {
     let mut world = World::new();

@@ -1,20 +1,18 @@
 //! What the simulation knows and no client does: who said what, who was a member when, who broke the rules, and who
 //! noticed.
 
+mod misdeeds;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_channel::{chain, law::DisputePause};
-use conclave_delivery::store::EntryRow;
+use conclave_channel::law::DisputePause;
 use conclave_engine::outcome::Event;
 use conclave_mls::content::MessageId;
 use conclave_names::{ChannelId, ClientUri, Epoch, GroupUri, Hash, IdempotencyKey, Seq, Timestamp};
 
-use crate::{
-    hostile::{Lie, Offence, Tamper},
-    network::Stop,
-};
+pub(crate) use self::misdeeds::{Alarm, Deed, Misdeed};
+use crate::network::Stop;
 
 /// A group of the simulation.
 #[derive(Debug, Clone)]
@@ -66,98 +64,6 @@ pub(crate) struct Said {
 pub(crate) struct Change {
     pub(crate) added: BTreeSet<ClientUri>,
     pub(crate) removed: BTreeSet<ClientUri>,
-}
-
-/// How somebody broke the rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deed {
-    Tampered(Tamper),
-    Lied(Lie),
-    Offended(Offence),
-}
-
-/// That somebody broke the rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Misdeed {
-    pub(crate) deed: Deed,
-    pub(crate) slot: usize,
-    /// The client that the server lied to, or that broke the rules.
-    pub(crate) client: usize,
-    /// The entry that it is, if it is one.
-    pub(crate) seq: Option<Seq>,
-    /// The commit that it is a false word about.
-    pub(crate) about: Option<Seq>,
-    /// How many alarms there were before.
-    pub(crate) alarms: usize,
-    /// The client died before it could notice, or what came with it was lost.
-    pub(crate) unseen: bool,
-    /// The client has judged what it was given, or stored what it must judge later: a death excuses nothing any more.
-    pub(crate) taken: bool,
-    /// Nobody else was in the group's log then who could have disputed it.
-    pub(crate) unwitnessed: bool,
-}
-
-/// What a client noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Alarm {
-    /// The server's log is none.
-    Fault,
-    /// An entry is refused.
-    Refused,
-    /// A commit cannot be followed.
-    Stuck,
-    /// The server's receipts do not fit its log.
-    Receipt,
-    /// Another member saw another log.
-    LogsDiffer,
-    /// Entries are gone.
-    Gone,
-    /// An invitation leads nowhere.
-    Invitation,
-    /// A wish came to nothing.
-    Wish,
-    /// The server refuses what is right.
-    Refusal,
-    /// Somebody is in another branch of the group.
-    Branch,
-    /// What the server has signed for is not shown.
-    Withheld,
-    /// What the newest commit left for who comes back leads nowhere.
-    GroupInfo,
-}
-
-impl Deed {
-    /// What may be noticed of it, by anybody in the group.
-    fn explains(self, alarm: Alarm) -> bool {
-        use Alarm as A;
-        match self {
-            // Who lives in another log may meet with anything.
-            Self::Lied(lie) if lie.is_another_log() => true,
-            // What it shows in the end may not fit what time alone has decided meanwhile.
-            Self::Lied(Lie::Stall) => {
-                matches!(alarm, A::Withheld | A::Refusal | A::Refused | A::Branch | A::Stuck)
-            }
-            Self::Tampered(Tamper::Rewritten) => alarm == A::Branch,
-            Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck),
-            Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
-            Self::Tampered(Tamper::NoBlob) => matches!(alarm, A::Invitation | A::Stuck),
-            Self::Tampered(_) => alarm == A::Receipt,
-            Self::Offended(offence) if offence.is_void() || offence.bad_path_secrets().is_some() => {
-                matches!(alarm, A::Stuck | A::Wish | A::Invitation)
-            }
-            Self::Lied(Lie::OldWelcomes | Lie::ForgedWelcome) | Self::Offended(Offence::Welcome | Offence::Tree) => {
-                alarm == A::Invitation
-            }
-            Self::Offended(Offence::Replay | Offence::Noise | Offence::NoiseProposal) => alarm == A::Refused,
-            Self::Offended(Offence::FalseNack | Offence::FalseAck) => {
-                matches!(alarm, A::Wish | A::Stuck | A::Invitation)
-            }
-            Self::Lied(Lie::RenamedGroupInfo | Lie::BadGroupInfo) | Self::Offended(Offence::GroupInfo) => {
-                alarm == A::GroupInfo
-            }
-            Self::Offended(_) | Self::Lied(_) => false,
-        }
-    }
 }
 
 /// How clients found back to their groups.
@@ -233,6 +139,8 @@ pub(crate) struct Ledger {
     pub(crate) branched: BTreeMap<usize, usize>,
     /// What clients were told that they cannot read, by group and place.
     pub(crate) unread: BTreeSet<(usize, usize, Seq)>,
+    /// When somebody who was to judge it first read the entry of a misdeed, by group and place.
+    pub(crate) judged_at: BTreeMap<(usize, Seq), Timestamp>,
     /// What the server has signed for, by client and group.
     pub(crate) signed: BTreeSet<(usize, usize, Seq)>,
     /// What clients were told to be hidden of that.
@@ -355,108 +263,6 @@ impl Ledger {
         if same { Ok(known) } else { Err(Stop::violation(format!("group {slot} goes on in two successors"))) }
     }
 
-    /// Notes a misdeed.
-    pub(crate) fn misdeed(&mut self, deed: Deed, slot: usize, client: usize, seq: Option<Seq>) {
-        let place = seq.map(|seq| format!(", entry {seq}")).unwrap_or_default();
-        self.tell(format!("    {deed:?}{place}"));
-        self.misdeeds.push(Misdeed {
-            deed,
-            slot,
-            client,
-            seq,
-            about: None,
-            alarms: self.alarms.len(),
-            unseen: false,
-            taken: false,
-            unwitnessed: false,
-        });
-    }
-
-    /// Notes that a client could not notice what the server did in the present step, but for receipts: what came with it was lost.
-    pub(crate) fn unseen_since(&mut self, misdeeds: usize) {
-        for misdeed in self.misdeeds.iter_mut().skip(misdeeds).filter(|misdeed| !misdeed.taken) {
-            misdeed.unseen = matches!(misdeed.deed, Deed::Tampered(tamper) if !tamper.is_about_receipts());
-        }
-    }
-
-    /// A client died: of a receipt that it had not stored it knows nothing any more.
-    pub(crate) fn forget_receipts(&mut self, client: usize) {
-        let false_one = Deed::Tampered(Tamper::FalseReceipt);
-        for misdeed in self.misdeeds.iter_mut().filter(|of| of.client == client && of.deed == false_one && !of.taken) {
-            misdeed.unseen = true;
-        }
-    }
-
-    /// A client has stored what it knows of a group, receipts among it, or (`pages`) judged what it was given to read.
-    pub(crate) fn taken(&mut self, client: usize, slot: usize, pages: bool) {
-        let about = |deed| matches!(deed, Deed::Tampered(tamper) if if pages { tamper.is_about_pages() } else { tamper.is_about_receipts() });
-        let of_it = |misdeed: &&mut Misdeed| misdeed.client == client && misdeed.slot == slot && about(misdeed.deed);
-        self.misdeeds.iter_mut().filter(of_it).for_each(|misdeed| misdeed.taken = true);
-    }
-
-    /// Notes that nobody was there who could have disputed what was done in the present step.
-    pub(crate) fn unwitnessed_since(&mut self, misdeeds: usize) {
-        self.misdeeds.iter_mut().skip(misdeeds).for_each(|misdeed| misdeed.unwitnessed = true);
-    }
-
-    /// Notes that the misdeed noted last is a word about a commit.
-    pub(crate) fn is_about(&mut self, commit: Seq) {
-        if let Some(misdeed) = self.misdeeds.last_mut() {
-            misdeed.about = Some(commit);
-        }
-    }
-
-    /// Whether a commit that nobody can apply stands by a false word, so that nobody can go on.
-    pub(crate) fn is_lost(&self, slot: usize) -> bool {
-        let mut acks = self.misdeeds_in(slot).filter(|misdeed| misdeed.deed == Deed::Offended(Offence::FalseAck));
-        let stands = |commit| self.is_bad_commit(slot, commit) && !self.taken_back.contains(&(slot, commit));
-        acks.any(|misdeed| misdeed.about.is_some_and(stands))
-    }
-
-    /// Commits that nobody can apply, and of which somebody has said falsely that they can be applied.
-    pub(crate) fn vouched_for(&self, slot: usize) -> Vec<Seq> {
-        let false_acks = self.misdeeds_in(slot).filter(|misdeed| misdeed.deed == Deed::Offended(Offence::FalseAck));
-        false_acks.filter_map(|misdeed| misdeed.about).filter(|commit| self.is_bad_commit(slot, *commit)).collect()
-    }
-
-    /// Whether the entry at a place is a commit that nobody can apply.
-    pub(crate) fn is_bad_commit(&self, slot: usize, seq: Seq) -> bool {
-        self.misdeeds_in(slot).any(|misdeed| {
-            misdeed.seq == Some(seq) && matches!(misdeed.deed, Deed::Offended(offence) if offence.is_void())
-        })
-    }
-
-    /// Notes where commits are that only some can apply.
-    pub(crate) fn find_partial(&mut self, slot: usize, entries: &[EntryRow]) {
-        for row in entries.iter().filter(|row| self.partial.contains(&chain::entry_hash(&row.bytes))) {
-            self.partial_commits.insert((slot, row.seq));
-        }
-    }
-
-    /// Whether the entry at a place is a commit that only some can apply.
-    pub(crate) fn is_partial_commit(&self, slot: usize, seq: Seq) -> bool {
-        self.partial_commits.contains(&(slot, seq))
-    }
-
-    /// Whether the entry at a place is what nobody may take for a message or a proposal.
-    pub(crate) fn is_noise(&self, slot: usize, seq: Seq) -> bool {
-        let noise = [Offence::Noise, Offence::NoiseProposal, Offence::Replay].map(Deed::Offended);
-        self.misdeeds_in(slot).any(|misdeed| misdeed.seq == Some(seq) && noise.contains(&misdeed.deed))
-    }
-
-    /// Groups in which somebody did what explains that an invitation leads nowhere.
-    pub(crate) fn bad_invitations(&self, client: usize) -> BTreeSet<usize> {
-        let bad = |misdeed: &&Misdeed| {
-            let lie = matches!(misdeed.deed, Deed::Lied(_));
-            misdeed.deed.explains(Alarm::Invitation) && (!lie || misdeed.client == client)
-        };
-        self.misdeeds.iter().filter(bad).map(|misdeed| misdeed.slot).collect()
-    }
-
-    pub(crate) fn misdeeds_in(&self, slot: usize) -> impl Iterator<Item = &Misdeed> {
-        self.misdeeds.iter().filter(move |misdeed| misdeed.slot == slot)
-    }
-
     /// Whether a client lives in another log than the others.
     pub(crate) fn is_victim(&self, client: usize, slot: usize) -> bool {
         self.victims.contains(&(client, slot)) || self.slot(slot).is_some_and(|known| known.orphan)
@@ -499,7 +305,13 @@ impl Ledger {
                 let from = self.branched.get(&slot).copied().unwrap_or(slot);
                 another && self.is_victim(client, slot) && self.line_to(from).contains(&misdeed.slot)
             };
-            let here = misdeed.slot == slot || (alarm == Alarm::Invitation && misdeed.client == client) || before();
+            // What somebody's own offence kept from being done waits where the group goes on, too.
+            let own = || {
+                let offended = matches!(misdeed.deed, Deed::Offended(_)) && misdeed.client == client;
+                alarm == Alarm::Wish && offended && self.line_to(slot).contains(&misdeed.slot)
+            };
+            let here =
+                misdeed.slot == slot || (alarm == Alarm::Invitation && misdeed.client == client) || before() || own();
             here && misdeed.deed.explains(alarm)
         });
         if !explained {

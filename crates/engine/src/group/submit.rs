@@ -405,6 +405,8 @@ impl Group {
                 return Ok(self.change_instead());
             }
             Some((_, true)) if self.has_said_enough() => return self.wish_first(Wish::Update).map(Some),
+            // Whom we removed may be a member again, and not to be left without a word.
+            Some((order, _)) if self.leaves_nobody(order) && !self.ledger.open().is_empty() => return Ok(None),
             Some((order, _)) => return Ok(Some(order)),
             None if may_commit && self.commit_due().is_some_and(|due| due <= now) => {}
             None => {
@@ -416,6 +418,15 @@ impl Group {
             }
         }
         self.wish_first(Wish::CommitProposals).map(Some)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.mls.roster().member_identities_iter().nth(1).is_none()
+    }
+
+    /// Whether a wish is to leave a group in which nobody else is.
+    fn leaves_nobody(&self, order: u64) -> bool {
+        self.intents.get(&order).is_some_and(|intent| intent.wish == Wish::Leave) && self.is_alone()
     }
 
     /// The intent to let somebody in again, if there is one.
@@ -457,7 +468,7 @@ impl Group {
             // It is made with its wish, of a GroupInfo that is not kept.
             Wish::Rejoin | Wish::Succeed => Ok(None),
             Wish::Leave => {
-                if self.mls.roster().member_identities_iter().nth(1).is_none() {
+                if self.is_alone() {
                     // Nobody is there to commit it, and nobody to be left: the group ends with us.
                     let by = self.account.client.clone();
                     let ended: Vec<_> = std::iter::once(Event::RemovedFromGroup { by }).chain(self.end()).collect();

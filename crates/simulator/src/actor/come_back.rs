@@ -60,18 +60,29 @@ impl Actor {
         self.disk.messages(&group).map(|stored| (Seq(stored.seq), stored.id)).collect()
     }
 
-    /// Who has come into the group's own log anew lives in no other any more; and who was brought in by somebody that lives in another log
-    /// begins in that one.
+    /// Who was brought in by somebody that lives in another log begins in that one. Says whether it did.
+    pub(super) fn judge_log(&self, around: &mut Surroundings, slot: usize) -> Result<bool, Stop> {
+        let Some(known) = around.ledger.slot(slot).cloned() else { return Ok(false) };
+        let Some(place) = self.group(slot).filter(|_| self.is_active(slot)).map(Group::position) else {
+            return Ok(false);
+        };
+        let (_, entries) = around.server.log(&known.channel).map_err(Stop::Refused)?;
+        let another = hash_at(&known, &entries, place.seq) != place.hash;
+        if another {
+            around.ledger.victims.insert((self.index, slot));
+        }
+        Ok(another)
+    }
+
+    /// Who has come into the group's own log anew lives in no other any more.
     pub(super) fn judge_place(&self, around: &mut Surroundings, slot: usize, had: Had) -> Result<(), Stop> {
         let Some(known) = around.ledger.slot(slot).cloned() else { return Ok(()) };
-        let Some(place) = self.group(slot).filter(|_| self.is_active(slot)).map(Group::position) else { return Ok(()) };
-        if let Some(epoch) = self.group(slot).map(Group::epoch) {
-            around.ledger.back.insert((self.index, slot), epoch);
-        }
-        let (_, entries) = around.server.log(&known.channel).map_err(Stop::Refused)?;
-        if hash_at(&known, &entries, place.seq) != place.hash {
-            around.ledger.victims.insert((self.index, slot));
-        } else if around.ledger.is_victim(self.index, slot)
+        let Some(group) = self.group(slot).filter(|_| self.is_active(slot)) else { return Ok(()) };
+        let (epoch, place) = (group.epoch(), group.position());
+        around.ledger.back.insert((self.index, slot), epoch);
+        let another = self.judge_log(around, slot)?;
+        if !another
+            && around.ledger.is_victim(self.index, slot)
             && !around.server.shows_another_log(self.index, &known.channel)
         {
             // Its history has the other log's events, too.

@@ -193,6 +193,8 @@ impl Actor {
                 if absent || !was_in {
                     around.ledger.absent.insert((self.index, slot));
                 }
+                // It may die as soon as it has joined.
+                self.judge_log(around, slot)?;
                 if back || absent || !was_in {
                     // Of a successor it may have been a member from the start, without having got into it.
                     around.ledger.missed.insert((self.index, slot));
@@ -510,6 +512,9 @@ impl Actor {
         let tried = |seq: &Seq| *seq > before.seq && done.outcomes.iter().any(|(of, _)| of == seq) && !waits(seq);
         let batch: Vec<_> = come.into_iter().filter(|(seq, _)| tried(seq)).map(|(_, incoming)| incoming).collect();
         let batch = batch.as_slice();
+        for incoming in batch {
+            around.ledger.judges(self.index, slot, incoming.seq, around.server.now);
+        }
         self.weigh(around, slot, batch, &done)?;
         let read: Vec<_> = batch.iter().filter(|incoming| incoming.seq <= after.seq).cloned().collect();
         self.remember(slot, &read);

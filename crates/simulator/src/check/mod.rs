@@ -8,7 +8,7 @@ mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_channel::Entry;
+use conclave_channel::{Entry, law::SETTLED_MS};
 use conclave_delivery::store::{ChannelKind, EntryRow};
 use conclave_names::{ClientUri, GroupUri, Seq, Timestamp};
 
@@ -124,6 +124,7 @@ impl Scene<'_> {
         for misdeed in self.ledger().misdeeds_in(self.slot) {
             let Deed::Offended(offence) = misdeed.deed else { continue };
             let alone = self.is_settled_alone(misdeed.seq)
+                || self.is_judged_too_late(misdeed.seq)
                 || misdeed.unwitnessed
                 || self.world.has_no_judge(misdeed.client, self.slot)
                 || self.world.is_among_ghosts(misdeed.client, self.slot);
@@ -136,6 +137,13 @@ impl Scene<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether those who were to judge a commit came only when a week had settled it: each of them comes back from outside.
+    fn is_judged_too_late(&self, commit: Option<Seq>) -> bool {
+        let Some(row) = self.entries.iter().find(|row| Some(row.seq) == commit) else { return false };
+        let judged = self.ledger().judged_at.get(&(self.slot, row.seq));
+        judged.is_none_or(|at| *at > row.time.plus_ms(SETTLED_MS))
     }
 
     /// Whether a later commit left nobody but its author in the group: that settles all before.

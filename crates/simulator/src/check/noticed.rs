@@ -24,7 +24,11 @@ pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<Cl
             Deed::Tampered(tamper) if tamper.is_about_receipts() => seq.is_none_or(|seq| {
                 let told = ledger.receipts.get(&(client, slot, seq)).is_some_and(|at| *at >= alarms);
                 let withheld = ledger.withheld.contains(&(client, slot, seq));
-                told || withheld || (tamper == Tamper::FalseReceipt && never_came_by(world, client, slot, seq))
+                // Or it took the log for none before it came there.
+                let place = world.actors.get(&client).and_then(|actor| actor.group(slot)).map(Group::position);
+                let stopped = by_client(Alarm::Fault) && place.is_some_and(|place| place.seq < seq);
+                let never = || stopped || never_came_by(world, client, slot, seq);
+                told || withheld || (tamper == Tamper::FalseReceipt && never())
             }),
             Deed::Tampered(Tamper::NoBlob) => by_client(Alarm::Invitation),
             Deed::Tampered(Tamper::Rewritten) => by_client(Alarm::Branch),
@@ -34,7 +38,16 @@ pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<Cl
             Deed::Lied(lie) if lie.is_another_log() => {
                 // Who saw nothing of it, or is no member any more, or is alone, was not harmed.
                 let actor = world.actors.get(&client).filter(|actor| actor.is_active(slot));
-                let position = actor.and_then(|actor| actor.group(slot)).map(|group| group.position().hash);
+                let place = actor.and_then(|actor| actor.group(slot)).map(Group::position);
+                let position = place.map(|place| place.hash);
+                // It was told before that the server hides what it has signed for, and nothing of that has shown since.
+                let hidden = place.is_some_and(|place| {
+                    ledger
+                        .withheld
+                        .range((client, slot, place.seq.next())..=(client, slot, Seq(u64::MAX)))
+                        .next()
+                        .is_some()
+                });
                 let apart = heads.get(&slot).is_some_and(|(head, members)| {
                     let member = actor.is_some_and(|actor| members.contains(actor.client()));
                     member && members.len() > 1 && position.is_some_and(|position| position != *head)
@@ -42,7 +55,7 @@ pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<Cl
                 // Nobody speaks while it waits for somebody to commit what was proposed.
                 let waits = |actor: &Actor| actor.group(slot).is_some_and(Group::waits_for_commit);
                 let silent = world.actors.values().any(|actor| actor.is_active(slot) && waits(actor));
-                !apart || silent || since.iter().any(|(_, at, _)| *at == slot)
+                !apart || silent || hidden || since.iter().any(|(_, at, _)| *at == slot)
             }
             Deed::Lied(Lie::Gone) => {
                 by_client(Alarm::Gone) || seq.is_some_and(|seq| never_came_by(world, client, slot, seq))
