@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::{
-    Entry,
+    Entry, EntryKind,
     law::{DISPUTE_MS, DisputePause},
 };
 use conclave_engine::{
@@ -124,6 +124,32 @@ fn how_long_a_dispute_waits_is_the_groups_own() {
         assert_eq!((annulled(&cast.alice), annulled(&cast.bob), annulled(&cast.carol)), (1, 1, 1), "{pause:?}");
         agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
     }
+}
+
+/// What Bob says comes too late for his epoch, which a commit has ended that he cannot apply. He does not wait with his dispute.
+#[test]
+fn who_is_refused_for_a_commit_that_it_cannot_apply_disputes_that_at_once() {
+    let mut cast = cast();
+    cast.bob.say("are you there?");
+    let said = cast.bob.group().next_submission(cast.world.ds.now(), &mut Vec::new()).unwrap().unwrap();
+    cast.bob.save();
+    let bob = cast.bob.group().epoch();
+    cast.add_dave();
+    let stale = Refusal::new(Code::EpochStale, format!("the group is not in epoch {bob} any more"));
+    cast.bob.sync(&cast.world.ds);
+    let mut events = Vec::new();
+    cast.bob.group().refused(said.intent, &stale, &mut events).unwrap();
+    assert_eq!(events, []);
+    let now = cast.world.ds.now();
+    let next = cast.bob.group().next_submission(now, &mut events).unwrap().unwrap();
+    let SubmissionBody::Entry(request) = &next.body else { panic!() };
+    assert_eq!(Entry::parse(&request.entry).unwrap().kind, EntryKind::Nack);
+    cast.bob.save();
+    cast.world.ds.submit(&next).unwrap();
+    cast.bob.sync(&cast.world.ds);
+    // After that the service's word is a hint only, as before.
+    assert_eq!(cast.bob.group().refused(said.intent, &stale, &mut events), Err(stale));
+    assert!(cast.bob.group().next_submission(now, &mut events).unwrap().is_none());
 }
 
 #[test]

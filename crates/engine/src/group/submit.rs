@@ -572,6 +572,8 @@ impl Group {
     /// The refusal itself, if the same submission should be sent again later.
     pub fn refused(&mut self, id: IdempotencyKey, refusal: &Refusal, events: &mut Vec<Event>) -> Result<(), Refusal> {
         let (epoch, stands) = (self.epoch(), self.refusal_decides());
+        let disputes = |intent: &Intent| matches!(intent.wish, Wish::Nack { .. }) && !intent.ordered;
+        let disputed = self.intents.values().any(disputes);
         let Some((order, intent)) = self.intents.iter_mut().find(|(_, intent)| intent.id == id) else {
             // The channel has shown its outcome meanwhile.
             return Ok(());
@@ -618,6 +620,8 @@ impl Group {
                 self.save_intent(order);
                 Ok(())
             }
+            // The channel shows why: a commit that we cannot apply ended our epoch. Our dispute of that goes first.
+            Code::EpochConflict | Code::EpochStale | Code::AccessRefused if disputed => Ok(()),
             // The server speaks of an epoch that its channel does not show: its word is a hint only. Ours may be one that time has annulled,
             // which the channel will show or we shall know by ourselves; or what we have read is of another log.
             Code::EpochConflict | Code::EpochStale | Code::AccessRefused => {

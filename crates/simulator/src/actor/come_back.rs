@@ -112,7 +112,12 @@ impl Actor {
         let place = Position { seq: Seq(served.head), hash: hash(&served.chain)? };
         let end = ChannelEnd { place, ledger: hash(&served.ledger)? };
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(Ok(())) };
+        let before = group.position();
         let way = group.way_back(Epoch(served.epoch), &served.group_info, end, now);
+        if group.position() != before {
+            // It reads on from another place, and knows nothing of the log before that.
+            self.lately.remove(&slot);
+        }
         self.save(around, slot)?;
         let way = match way {
             Ok(way) => way,

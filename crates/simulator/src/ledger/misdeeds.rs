@@ -79,7 +79,8 @@ impl Deed {
                 matches!(alarm, A::Withheld | A::Refusal | A::Refused | A::Branch | A::Stuck)
             }
             Self::Tampered(Tamper::Rewritten) => alarm == A::Branch,
-            Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck),
+            // Who comes back past what is gone may try again what was done there.
+            Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck | A::Wish),
             Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
             Self::Tampered(Tamper::NoBlob) => matches!(alarm, A::Invitation | A::Stuck),
             Self::Tampered(_) => alarm == A::Receipt,
@@ -89,7 +90,9 @@ impl Deed {
             Self::Lied(Lie::OldWelcomes | Lie::ForgedWelcome) | Self::Offended(Offence::Welcome | Offence::Tree) => {
                 alarm == A::Invitation
             }
-            Self::Offended(Offence::Replay | Offence::Noise | Offence::NoiseProposal) => alarm == A::Refused,
+            // It may be of an epoch that is void.
+            Self::Offended(Offence::Replay) => matches!(alarm, A::Refused | A::Branch),
+            Self::Offended(Offence::Noise | Offence::NoiseProposal) => alarm == A::Refused,
             Self::Offended(Offence::FalseNack | Offence::FalseAck) => {
                 matches!(alarm, A::Wish | A::Stuck | A::Invitation)
             }

@@ -70,10 +70,13 @@ impl Ledger {
         self.said.get(later).is_some_and(|said| said.knew.contains(&earlier)) && counts(later) && counts(earlier)
     }
 
-    /// Whether a client lived in another log, or came back past a part of it, where what was sent there was sent again.
+    /// Whether a client lived in another log of a group or of what that goes on from, or came back past a part of it, where what was sent there
+    /// was sent again.
     fn was_apart(&self, client: usize, slot: usize) -> bool {
-        let place = (client, slot);
-        self.victims.contains(&place) || self.apart.contains_key(&place) || self.missed.contains(&place)
+        self.line_to(slot).into_iter().any(|slot| {
+            let place = (client, slot);
+            self.victims.contains(&place) || self.apart.contains_key(&place) || self.missed.contains(&place)
+        })
     }
 
     /// What somebody knows who says something: what it had been told of and what it has said.
