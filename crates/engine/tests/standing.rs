@@ -152,6 +152,40 @@ fn who_is_refused_for_a_commit_that_it_cannot_apply_disputes_that_at_once() {
     assert!(cast.bob.group().next_submission(now, &mut events).unwrap().is_none());
 }
 
+/// Carol has removed Erin after the commit that Bob cannot apply: his key reads that, and nothing of what came later. By his clock a week is
+/// over in which he could have disputed it.
+#[test]
+fn who_comes_after_a_week_and_may_read_no_further_comes_back() {
+    let mut cast = cast();
+    let mut erin = cast.world.person_of("erin", &cast.world.ca, &[&cast.world.ca]);
+    let package = erin.key_package(&cast.world);
+    cast.alice.wish(Wish::Add { key_packages: vec![package] });
+    cast.alice.drive_now(&mut cast.world);
+    for person in [&mut cast.bob, &mut cast.carol] {
+        person.sync(&cast.world.ds);
+    }
+    cast.add_dave();
+    cast.carol.wish(Wish::Remove { users: vec![erin.user()] });
+    cast.carol.drive_now(&mut cast.world);
+    let place = cast.bob.group().position().seq;
+    let readable = cast.world.ds.after(place);
+    cast.world.ds.ahead += 8 * 86_400_000;
+    let now = cast.world.ds.now();
+    for _ in 0..2 {
+        let batch: Vec<_> = readable.iter().filter(|entry| entry.seq > place).cloned().collect();
+        cast.bob.group().process(&batch);
+    }
+    cast.bob.group().caught_up(now).unwrap();
+    assert!(is_stuck(&mut cast.bob) && !cast.bob.group().wants_rejoin());
+    let mut events = Vec::new();
+    let next = cast.bob.group().next_submission(now, &mut events).unwrap().unwrap();
+    cast.bob.save();
+    let refusal = cast.world.ds.submit(&next).unwrap_err();
+    assert_eq!(refusal.code, Code::VerdictRefused);
+    cast.bob.group().refused(next.intent, &refusal, &mut events).unwrap();
+    assert!(cast.bob.group().wants_rejoin(), "{:?} {events:?}", cast.bob.group().status());
+}
+
 #[test]
 fn without_an_answer_the_commit_is_annulled_for_everybody_whenever_they_come() {
     let mut cast = cast();

@@ -139,7 +139,7 @@ pub(crate) struct Ledger {
     pub(crate) branched: BTreeMap<usize, usize>,
     /// What clients were told that they cannot read, by group and place.
     pub(crate) unread: BTreeSet<(usize, usize, Seq)>,
-    /// When somebody who was to judge it first read the entry of a misdeed, by group and place.
+    /// When somebody else had read the entry of a misdeed, and done all there was to do, by group and place.
     pub(crate) judged_at: BTreeMap<(usize, Seq), Timestamp>,
     /// What the server has signed for, by client and group.
     pub(crate) signed: BTreeSet<(usize, usize, Seq)>,

@@ -435,7 +435,7 @@ impl World {
         let ledger = &self.around.ledger;
         let ghost = |actor: &Actor| {
             let index = actor.index();
-            ledger.uninvited.contains(&(index, slot)) || ledger.is_victim(index, slot) || !actor.is_active(slot)
+            ledger.is_victim(index, slot) || !actor.is_active(slot)
         };
         let locks_out = |misdeed: &Misdeed| match misdeed.deed {
             Deed::Lied(lie) => lie == Lie::Gone,

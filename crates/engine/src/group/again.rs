@@ -154,6 +154,11 @@ impl Done {
         self.intent.wish.outlives_incarnation()
     }
 
+    /// Whether it was wished before this epoch.
+    pub(super) fn was_wished_before(&self, epoch: Epoch) -> bool {
+        self.intent.wished < epoch
+    }
+
     /// Bytes that are kept to do it again, or to tell whom it was about.
     fn weight(&self) -> usize {
         match &self.intent.wish {

@@ -186,8 +186,8 @@ pub(crate) struct Heritage {
     members: BTreeSet<(ClientUri, Hash)>,
     /// What was still to be said and changed, in order, and whether members were added since whom its writer did not know.
     wishes: BTreeMap<u64, (Intent, bool)>,
-    /// What would have to be said and changed once more if it were annulled.
-    done: BTreeMap<u64, Done>,
+    /// What would have to be said and changed once more if it were annulled, the same.
+    done: BTreeMap<u64, (Done, bool)>,
     /// By which commits the epochs began in which that was done.
     beginnings: Beginnings,
     /// The first entry that was not read.
@@ -572,9 +572,15 @@ impl Group {
         // Who was removed and added again without having asked for it has no leaf to come back to.
         let old_leaves = if self.has_knocked() { self.leaves_to_replace().unwrap_or_default() } else { Vec::new() };
         let unread = self.first_unread().unwrap_or_else(|| self.window.position().seq.next());
-        let (mut done, beginnings) = (self.take_done(), self.beginnings());
-        done.retain(|_, done| done.outlives_incarnation());
+        let (done, beginnings) = (self.take_done(), self.beginnings());
         let (last_added, gap, asked_about) = (self.last_added, self.gap_heritage(), self.asked_about.take());
+        let done = done.into_iter().filter(|(_, done)| done.outlives_incarnation());
+        let done = done
+            .map(|(order, done)| {
+                let unknown = done.was_wished_before(last_added);
+                (order, (done, unknown))
+            })
+            .collect();
         let ways = std::mem::take(&mut *self.ways).outlive();
         let outlives = self.intents.into_iter().filter(|(_, intent)| intent.wish.outlives_incarnation());
         let wishes = outlives.map(|(order, intent)| (order, (intent.clone(), last_added > intent.wished))).collect();
@@ -607,8 +613,8 @@ impl Group {
         let (before, known) = (wished(true), wished(strangers));
         let orders: BTreeSet<u64> = heritage.wishes.keys().chain(heritage.done.keys()).copied().collect();
         for order in orders {
-            if let Some(done) = heritage.done.remove(&order) {
-                self.inherit_done(done, known);
+            if let Some((done, unknown)) = heritage.done.remove(&order) {
+                self.inherit_done(done, if unknown { before } else { known });
             }
             if let Some((intent, unknown)) = heritage.wishes.remove(&order) {
                 self.take_over(self.free_order(false), intent, if unknown { before } else { known });

@@ -176,9 +176,12 @@ impl Group {
         reason: &str,
         now: Timestamp,
     ) -> Result<Option<Prepared>, MlsError> {
-        // By then some may be settled that are open now.
+        // By then some may be settled that are open now. Whether it is too late for a dispute the DS says by its own clock: else who can read
+        // no further would never learn that the commit stands.
         let ledger = self.ledger.at(now);
-        let Some((epoch, open)) = ledger.find(commit) else { return Ok(None) };
+        let late =
+            || self.ledger.find(commit).filter(|(ended, _)| kind == EntryKind::Nack && *ended < ledger.settled());
+        let Some((epoch, open)) = ledger.find(commit).or_else(late) else { return Ok(None) };
         let provider = suite(self.mls.cipher_suite())?;
         let (keys, public) = self.keys_of(epoch)?;
         let path = keys.tree.path(&public).map_err(fault)?;

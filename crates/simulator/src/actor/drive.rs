@@ -50,6 +50,9 @@ impl Actor {
                 Submitted::Refused => {}
             }
         }
+        if let Some(place) = self.group(slot).map(Group::position) {
+            around.ledger.has_judged(self.index, slot, place.seq, around.server.now);
+        }
         self.go_on(around, slot)
     }
 

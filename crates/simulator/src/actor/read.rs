@@ -512,9 +512,6 @@ impl Actor {
         let tried = |seq: &Seq| *seq > before.seq && done.outcomes.iter().any(|(of, _)| of == seq) && !waits(seq);
         let batch: Vec<_> = come.into_iter().filter(|(seq, _)| tried(seq)).map(|(_, incoming)| incoming).collect();
         let batch = batch.as_slice();
-        for incoming in batch {
-            around.ledger.judges(self.index, slot, incoming.seq, around.server.now);
-        }
         self.weigh(around, slot, batch, &done)?;
         let read: Vec<_> = batch.iter().filter(|incoming| incoming.seq <= after.seq).cloned().collect();
         self.remember(slot, &read);

@@ -207,9 +207,10 @@ impl Ledger {
         self.misdeeds.iter().filter(move |misdeed| misdeed.slot == slot)
     }
 
-    /// A client reads an entry. If it is one that breaks the rules, it is to judge it from now on.
-    pub(crate) fn judges(&mut self, client: usize, slot: usize, seq: Seq, now: Timestamp) {
-        if self.misdeeds_in(slot).any(|misdeed| misdeed.seq == Some(seq) && misdeed.client != client) {
+    /// A client has said what it has to say of the entries up to a place.
+    pub(crate) fn has_judged(&mut self, client: usize, slot: usize, place: Seq, now: Timestamp) {
+        let of_others = self.misdeeds.iter().filter(|misdeed| misdeed.slot == slot && misdeed.client != client);
+        for seq in of_others.filter_map(|misdeed| misdeed.seq.filter(|seq| *seq <= place)) {
             self.judged_at.entry((slot, seq)).or_insert(now);
         }
     }
