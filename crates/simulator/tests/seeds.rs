@@ -58,7 +58,7 @@ parts! {
 }
 
 /// Seeds that have found something, with what they need to: seed, steps, faults in percent, and who breaks the rules.
-const FOUND: [(u64, u32, u64, Hostile); 24] = [
+const FOUND: [(u64, u32, u64, Hostile); 29] = [
     (107, 250, 35, Hostile::Server),
     (205, 250, 35, Hostile::Server),
     (589, 250, 35, Hostile::Server),
@@ -83,6 +83,11 @@ const FOUND: [(u64, u32, u64, Hostile); 24] = [
     (20079, 250, 35, Hostile::Both),
     (103_813, 250, 35, Hostile::Server),
     (103_975, 250, 35, Hostile::Both),
+    (106_203, 250, 35, Hostile::Members),
+    (120_615, 250, 35, Hostile::Both),
+    (130_171, 250, 35, Hostile::Members),
+    (140_175, 250, 35, Hostile::Both),
+    (150_893, 250, 35, Hostile::Server),
 ];
 
 #[test]

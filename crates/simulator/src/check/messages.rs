@@ -135,10 +135,11 @@ impl Scene<'_> {
         Ok(texts)
     }
 
-    /// Whether somebody said something again, because it came back past the place where it had been: nobody reads it twice.
+    /// Whether somebody said something again, because it came back past the place where it had been, or was shown another log in which it was
+    /// not: nobody reads it twice.
     fn may_be_there_twice(&self, text: &str) -> bool {
         let mut said = self.ledger().said.iter().filter(|said| said.text == text);
-        said.any(|said| said.repeated || self.ledger().missed.contains(&(said.actor, said.slot)))
+        said.any(|said| said.repeated || self.ledger().was_apart(said.actor, said.slot))
     }
 
     /// Whether the message at a place is nobody's words: a heartbeat, or what somebody sent who breaks the rules.

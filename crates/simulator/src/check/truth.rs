@@ -171,7 +171,9 @@ impl Truth {
         while let Some(at) = commit.and_then(|commit| self.commits.get(commit)) {
             match ledger.changes.get(&(slot, at.seq)) {
                 Some(change) => changes.push(change),
-                None if ledger.has_victims(slot)
+                // What came after a commit that nobody can apply, only its author can say.
+                None if self.void.contains(&at.seq)
+                    || ledger.has_victims(slot)
                     || ledger.hides_entries(slot)
                     || ledger.is_bad_commit(slot, at.seq)
                     || ledger.is_partial_commit(slot, at.seq) =>

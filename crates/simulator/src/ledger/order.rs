@@ -72,7 +72,7 @@ impl Ledger {
 
     /// Whether a client lived in another log of a group or of what that goes on from, or came back past a part of it, where what was sent there
     /// was sent again.
-    fn was_apart(&self, client: usize, slot: usize) -> bool {
+    pub(crate) fn was_apart(&self, client: usize, slot: usize) -> bool {
         self.line_to(slot).into_iter().any(|slot| {
             let place = (client, slot);
             self.victims.contains(&place) || self.apart.contains_key(&place) || self.missed.contains(&place)
