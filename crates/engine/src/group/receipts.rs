@@ -62,8 +62,8 @@ impl Group {
     /// was asked for after [`Group::accepted`]. Each is told once, also across crashes: to be made durable with the rest.
     pub fn withheld(&mut self) -> Vec<Event> {
         let end = self.window.position().seq;
-        // Who stays behind has not read to the end.
-        if self.status != Status::Active {
+        // Who stays behind has not read to the end; nor may who was removed, and is back only because by time alone that was annulled.
+        if self.status != Status::Active || self.is_back_by_time() {
             return Vec::new();
         }
         let after = (Bound::Excluded(end), Bound::Unbounded);

@@ -270,6 +270,13 @@ impl Group {
         Ok(())
     }
 
+    /// Whether we were removed, and are back only because by time alone that was annulled: we read nothing that was ordered behind the
+    /// removal, and the DS may yet say that it stands.
+    #[must_use]
+    pub const fn is_back_by_time(&self) -> bool {
+        self.returned.is_some()
+    }
+
     /// The DS takes nothing of ours in the epoch that we are back in by time alone: our removal stands.
     pub(super) fn stay_removed(&mut self, events: &mut Vec<Event>) {
         self.returned = None;

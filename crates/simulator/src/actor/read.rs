@@ -297,7 +297,7 @@ impl Actor {
     fn tell_withheld(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
         let end = group.position().seq;
-        let stays_behind = *group.status() != Status::Active;
+        let stays_behind = *group.status() != Status::Active || group.is_back_by_time();
         let told = if self.sabotage == Sabotage::Incurious { Vec::new() } else { group.withheld() };
         self.hear(around, slot, &told, &[])?;
         if stays_behind { Ok(()) } else { around.ledger.must_know_of_silence(self.index, slot, end) }
