@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use conclave_channel::EntryKind;
 use conclave_engine::{
     group::{Status, Told},
+    outcome::Event,
     writes::StoredMessage,
 };
 use conclave_mls::content::Content;
@@ -244,7 +245,11 @@ impl Scene<'_> {
         let before = || ledger.back.get(&place).is_none_or(|back| epoch < Some(*back));
         // Where another log began that the server makes up shows to nobody who sees no other.
         let apart = ledger.healed_at.get(&place).is_some_and(|end| seq <= *end);
-        let known = || away || apart || ledger.in_gap(client, slot, seq) || ledger.absent.contains(&place);
+        // Who dies as soon as it has joined was told by its history.
+        let noted = |event: Event| matches!(event, Event::Missed { from, to } if (from..=to).contains(&seq));
+        let in_history = || actor.disk.events(&self.known.group.to_string()).any(|(_, event)| noted(event));
+        let in_gap = || ledger.in_gap(client, slot, seq) || in_history();
+        let known = || away || apart || in_gap() || ledger.absent.contains(&place);
         // Who cannot follow passes over what it cannot read.
         let unread = |from: &Seq| match actor.group(slot) {
             Some(group) if matches!(group.status(), Status::Stuck { .. }) => seq >= *from,
