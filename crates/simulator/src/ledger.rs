@@ -139,7 +139,9 @@ pub(crate) struct Ledger {
     pub(crate) branched: BTreeMap<usize, usize>,
     /// What clients were told that they cannot read, by group and place.
     pub(crate) unread: BTreeSet<(usize, usize, Seq)>,
-    /// When somebody else had read the entry of a misdeed, and done all there was to do, by group and place.
+    /// Entries of others' misdeeds that clients have read, by client, group and place.
+    pub(crate) to_judge: BTreeSet<(usize, usize, Seq)>,
+    /// When first somebody who had read one had done all there was to do, by group and place.
     pub(crate) judged_at: BTreeMap<(usize, Seq), Timestamp>,
     /// What the server has signed for, by client and group.
     pub(crate) signed: BTreeSet<(usize, usize, Seq)>,

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use conclave_channel::{Entry, EntryKind};
+use conclave_channel::{Entry, EntryKind, law::OPEN_MAX};
 use conclave_engine::{
     group::{GapFill, Group, Status, Submission, SubmissionBody},
     intent::Wish,
@@ -50,9 +50,7 @@ impl Actor {
                 Submitted::Refused => {}
             }
         }
-        if let Some(place) = self.group(slot).map(Group::position) {
-            around.ledger.has_judged(self.index, slot, place.seq, around.server.now);
-        }
+        around.ledger.has_judged(self.index, slot, around.server.now);
         self.go_on(around, slot)
     }
 
@@ -136,6 +134,13 @@ impl Actor {
                 around.ledger.tell(format!("    {} submits entry {seq} of group {slot}: {wish}", self.name()));
                 around.ledger.acknowledged(submission.intent, seq);
                 Ok(Submitted::Taken)
+            }
+            // So many commits wait for another member: the wish waits for that, too.
+            Err(Stop::Refused(refusal))
+                if refusal.code == Code::QuotaExceeded
+                    && self.group(slot).is_some_and(|group| group.open_commits() >= OPEN_MAX) =>
+            {
+                Ok(Submitted::Nothing)
             }
             Err(Stop::Refused(refusal)) if refusal.retry() == Retry::Later => Err(Stop::Refused(refusal)),
             Err(Stop::Refused(refusal)) => {

@@ -512,6 +512,7 @@ impl Actor {
         let tried = |seq: &Seq| *seq > before.seq && done.outcomes.iter().any(|(of, _)| of == seq) && !waits(seq);
         let batch: Vec<_> = come.into_iter().filter(|(seq, _)| tried(seq)).map(|(_, incoming)| incoming).collect();
         let batch = batch.as_slice();
+        around.ledger.reads(self.index, slot, batch.iter().map(|incoming| incoming.seq));
         self.weigh(around, slot, batch, &done)?;
         let read: Vec<_> = batch.iter().filter(|incoming| incoming.seq <= after.seq).cloned().collect();
         self.remember(slot, &read);

@@ -207,11 +207,20 @@ impl Ledger {
         self.misdeeds.iter().filter(move |misdeed| misdeed.slot == slot)
     }
 
-    /// A client has said what it has to say of the entries up to a place.
-    pub(crate) fn has_judged(&mut self, client: usize, slot: usize, place: Seq, now: Timestamp) {
-        let of_others = self.misdeeds.iter().filter(|misdeed| misdeed.slot == slot && misdeed.client != client);
-        for seq in of_others.filter_map(|misdeed| misdeed.seq.filter(|seq| *seq <= place)) {
-            self.judged_at.entry((slot, seq)).or_insert(now);
+    /// A client reads entries. Those that break the rules it is to judge.
+    pub(crate) fn reads(&mut self, client: usize, slot: usize, places: impl Iterator<Item = Seq>) {
+        for seq in places {
+            let of_another = |misdeed: &Misdeed| misdeed.client != client && misdeed.seq == Some(seq);
+            if self.misdeeds_in(slot).any(of_another) {
+                self.to_judge.insert((client, slot, seq));
+            }
+        }
+    }
+
+    /// A client has said what it has to say of what it has read.
+    pub(crate) fn has_judged(&mut self, client: usize, slot: usize, now: Timestamp) {
+        for (.., seq) in self.to_judge.range((client, slot, Seq(0))..=(client, slot, Seq(u64::MAX))) {
+            self.judged_at.entry((slot, *seq)).or_insert(now);
         }
     }
 }
