@@ -207,6 +207,59 @@ fn who_came_back_past_a_gap_goes_on_in_the_epoch_that_it_was_in() {
     agree(&mut [&mut alice, &mut bob, &mut carol]);
 }
 
+/// Bob was about to come back from outside when he read that he was removed. That is void: he has still not read what he missed, and comes back.
+#[test]
+fn whose_removal_is_annulled_while_it_comes_back_goes_on_with_that() {
+    for by_the_log in [true, false] {
+        let mut world = World::new();
+        let [mut alice, mut bob, mut carol, mut dave] =
+            ["alice", "bob", "carol", "dave"].map(|name| world.person(name));
+        group_of(&mut world, &mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+        bob.sync(&world.ds);
+        carol.say("unread");
+        carol.drive_now(&mut world);
+        alice.wish(Wish::Update);
+        alice.drive_now(&mut world);
+        bob.group().position_gone(None, &mut Vec::new());
+        assert_eq!(bob.begin_rejoin(&world, false), Err(RejoinError::ReadOn));
+        let accesses = [&mut carol, &mut dave].map(|person| {
+            person.sync(&world.ds);
+            person.group().access().unwrap()
+        });
+        alice.wish(Wish::Remove { users: vec![bob.user()] });
+        alice.drive_now(&mut world);
+        bob.sync(&world.ds);
+        assert!(*bob.group().status() == Status::Removed && bob.group().may_return());
+        let open = world.ds.ledger.as_ref().unwrap().open().len();
+        for access in &accesses {
+            dispute(&mut world, access, open - 1);
+        }
+        bob.sync(&world.ds);
+        world.ds.ahead += DISPUTE_MS + 600_000;
+        if by_the_log {
+            carol.say("he is still there");
+            carol.drive_now(&mut world);
+        }
+        bob.sync(&world.ds);
+        let now = world.ds.now();
+        let next = bob.group().next_submission(now, &mut Vec::new()).unwrap();
+        assert!(next.is_none() && bob.group().wants_rejoin(), "{:?}", bob.group().status());
+        bob.save();
+        bob.restart();
+        carol.sync(&world.ds);
+        carol.wish(Wish::Update);
+        carol.drive_now(&mut world);
+        bob.sync(&world.ds);
+        back(&world, &mut bob);
+        bob.drive_now(&mut world);
+        assert_eq!(*bob.group().status(), Status::Active);
+        for person in [&mut alice, &mut carol, &mut dave] {
+            person.sync(&world.ds);
+        }
+        agree(&mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+    }
+}
+
 /// Bob had been in a branch that is none of the group's. If his way back is void, he is not to take it for the group.
 #[test]
 fn who_came_back_out_of_another_branch_does_not_go_on_in_that() {

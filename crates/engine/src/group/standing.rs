@@ -259,7 +259,7 @@ impl Group {
         let (told, removed_at) = (events.len(), self.removed_at);
         self.take_changes(&changes, None, events)?;
         // Others may have acknowledged the commit behind our removal, where we cannot read.
-        self.returned = removed_at.filter(|_| self.status == Status::Active).or(self.returned);
+        self.returned = removed_at.filter(|_| self.status != Status::Removed).or(self.returned);
         self.touched = true;
         self.dirty |= changes.iter().any(|change| matches!(change, Change::Annulled { .. }));
         let seq = self.window.position().seq;
@@ -389,7 +389,11 @@ impl Group {
         }
         if self.removed_at.is_some_and(|commit| commits.contains(&commit)) {
             self.removed_at = None;
-            self.status = Status::Active;
+            // Who was looking for a way back before does so again.
+            self.status = match &self.lost {
+                Some(lost) => Status::Stuck { reason: lost.reason.clone() },
+                None => Status::Active,
+            };
         }
         if !self.concerns_us(commits, epoch) {
             return Ok(false);
@@ -558,8 +562,12 @@ impl Group {
 
     /// Takes the DS's word that none of our keys opens the channel ([`Group::access`], then [`Group::access_before`] down to the last), though
     /// no entry removed us: our epoch is none of the group's, or long past. Only members can help. If entries come after all, we go
-    /// on.
+    /// on. If one did, and time alone had annulled it, it stands.
     pub fn locked_out(&mut self, events: &mut Vec<Event>) {
+        if self.returned.is_some() {
+            self.stay_removed(events);
+            return;
+        }
         let certain = self.lost.as_ref().is_none_or(|lost| lost.settled);
         if self.status == Status::Removed || (matches!(self.status, Status::Stuck { .. }) && certain) {
             return;
