@@ -512,7 +512,10 @@ impl Actor {
         let tried = |seq: &Seq| *seq > before.seq && done.outcomes.iter().any(|(of, _)| of == seq) && !waits(seq);
         let batch: Vec<_> = come.into_iter().filter(|(seq, _)| tried(seq)).map(|(_, incoming)| incoming).collect();
         let batch = batch.as_slice();
-        around.ledger.reads(self.index, slot, batch.iter().map(|incoming| incoming.seq));
+        // Who joins by a commit, or cannot follow one before it, cannot judge it.
+        let judges = |outcome: &Outcome| !matches!(outcome, Outcome::Stale | Outcome::Unfollowed | Outcome::Buffered);
+        let judged = done.outcomes.iter().filter(|(_, outcome)| judges(outcome)).map(|(seq, _)| *seq);
+        around.ledger.reads(self.index, slot, judged);
         self.weigh(around, slot, batch, &done)?;
         let read: Vec<_> = batch.iter().filter(|incoming| incoming.seq <= after.seq).cloned().collect();
         self.remember(slot, &read);
