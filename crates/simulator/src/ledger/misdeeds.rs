@@ -210,7 +210,9 @@ impl Ledger {
     /// A client reads entries. Those that break the rules it is to judge.
     pub(crate) fn reads(&mut self, client: usize, slot: usize, places: impl Iterator<Item = Seq>) {
         for seq in places {
-            let of_another = |misdeed: &Misdeed| misdeed.client != client && misdeed.seq == Some(seq);
+            let of_another = |misdeed: &Misdeed| {
+                misdeed.client != client && misdeed.seq == Some(seq) && matches!(misdeed.deed, Deed::Offended(_))
+            };
             if self.misdeeds_in(slot).any(of_another) {
                 self.to_judge.insert((client, slot, seq));
             }
