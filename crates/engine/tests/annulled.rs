@@ -69,38 +69,44 @@ fn what_time_has_annulled_is_left_without_an_entry_that_shows_it() {
 /// are void, and he is back; that he sees nothing of his word is no silence of the server's.
 #[test]
 fn who_is_back_by_time_alone_does_not_miss_what_was_ordered_behind_its_removal() {
-    let mut world = World::new();
-    let [mut alice, mut bob, mut carol] = trio(&mut world);
-    let access = carol.group().access().unwrap();
-    alice.wish(Wish::Update);
-    alice.drive_now(&mut world);
-    carol.sync(&world.ds);
-    dispute(&mut world, &access, 0);
-    bob.sync(&world.ds);
-    let ack = bob.group().next_submission(world.ds.now().plus_ms(MINUTE), &mut Vec::new()).unwrap().unwrap();
-    bob.save();
-    alice.wish(Wish::Remove { users: vec![bob.user()] });
-    alice.drive_now(&mut world);
-    let readable = world.ds.after(bob.group().position().seq);
-    let seq = world.ds.submit(&ack).unwrap();
-    let end = world.ds.end().place;
-    let receipt = Receipt::sign(&receipt_signer(), world.ds.channel.unwrap(), end);
-    let (chain, receipt) = (end.hash.to_vec(), receipt.signature.0.to_vec());
-    let reply = SubmitResponse { seq: seq.0, time_ms: world.ds.now().0, chain, receipt };
-    assert!(bob.group().accepted(&reply).is_empty());
-    bob.group().process(&readable);
-    assert!(*bob.group().status() == Status::Removed && bob.group().may_return());
+    for locked_out in [false, true] {
+        let mut world = World::new();
+        let [mut alice, mut bob, mut carol] = trio(&mut world);
+        let access = carol.group().access().unwrap();
+        alice.wish(Wish::Update);
+        alice.drive_now(&mut world);
+        carol.sync(&world.ds);
+        dispute(&mut world, &access, 0);
+        bob.sync(&world.ds);
+        let ack = bob.group().next_submission(world.ds.now().plus_ms(MINUTE), &mut Vec::new()).unwrap().unwrap();
+        bob.save();
+        alice.wish(Wish::Remove { users: vec![bob.user()] });
+        alice.drive_now(&mut world);
+        let readable = world.ds.after(bob.group().position().seq);
+        let seq = world.ds.submit(&ack).unwrap();
+        let end = world.ds.end().place;
+        let receipt = Receipt::sign(&receipt_signer(), world.ds.channel.unwrap(), end);
+        let (chain, receipt) = (end.hash.to_vec(), receipt.signature.0.to_vec());
+        let reply = SubmitResponse { seq: seq.0, time_ms: world.ds.now().0, chain, receipt };
+        assert!(bob.group().accepted(&reply).is_empty());
+        bob.group().process(&readable);
+        assert!(*bob.group().status() == Status::Removed && bob.group().may_return());
 
-    world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
-    let now = world.ds.now();
-    bob.group().caught_up(now).unwrap();
-    let first = bob.group().next_submission(now, &mut Vec::new()).unwrap();
-    assert_eq!(*bob.group().status(), Status::Active, "by his clock");
-    assert_eq!(bob.group().withheld(), []);
-    let refusal = Refusal::new(Code::AccessRefused, "the key opens nothing any more");
-    bob.group().refused(first.unwrap().intent, &refusal, &mut Vec::new()).unwrap();
-    assert_eq!(*bob.group().status(), Status::Removed);
-    assert_eq!(bob.group().withheld(), []);
+        world.ds.ahead += DISPUTE_MS + 10 * MINUTE;
+        let now = world.ds.now();
+        bob.group().caught_up(now).unwrap();
+        let first = bob.group().next_submission(now, &mut Vec::new()).unwrap();
+        assert_eq!(*bob.group().status(), Status::Active, "by his clock");
+        assert_eq!(bob.group().withheld(), []);
+        let refusal = Refusal::new(Code::AccessRefused, "the key opens nothing any more");
+        if locked_out {
+            bob.group().locked_out(&mut Vec::new());
+        } else {
+            bob.group().refused(first.unwrap().intent, &refusal, &mut Vec::new()).unwrap();
+        }
+        assert_eq!(*bob.group().status(), Status::Removed);
+        assert_eq!(bob.group().withheld(), []);
+    }
 }
 
 /// Who has not read the channel's newest entries does not know what time has decided: there may be an Ack.

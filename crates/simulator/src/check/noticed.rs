@@ -41,13 +41,7 @@ pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<Cl
                 let place = actor.and_then(|actor| actor.group(slot)).map(Group::position);
                 let position = place.map(|place| place.hash);
                 // It was told before that the server hides what it has signed for, and nothing of that has shown since.
-                let hidden = place.is_some_and(|place| {
-                    ledger
-                        .withheld
-                        .range((client, slot, place.seq.next())..=(client, slot, Seq(u64::MAX)))
-                        .next()
-                        .is_some()
-                });
+                let hidden = place.is_some_and(|place| ledger.knows_of_hidden(client, slot, place.seq.next()));
                 let apart = heads.get(&slot).is_some_and(|(head, members)| {
                     let member = actor.is_some_and(|actor| members.contains(actor.client()));
                     member && members.len() > 1 && position.is_some_and(|position| position != *head)

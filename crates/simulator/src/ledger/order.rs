@@ -134,13 +134,15 @@ impl Ledger {
         self.signed.retain(|(of, at, _)| (*of, *at) != (client, slot));
     }
 
+    /// Whether a client was told that the server hides something from this place on that it has signed for.
+    pub(crate) fn knows_of_hidden(&self, client: usize, slot: usize, from: Seq) -> bool {
+        self.withheld.range((client, slot, from)..=(client, slot, Seq(u64::MAX))).next().is_some()
+    }
+
     /// A client has read all that it is shown, and was told what is missing: of entries that it sends again after it died, by a later one.
     pub(crate) fn must_know_of_silence(&self, client: usize, slot: usize, end: Seq) -> Result<(), Stop> {
         let hidden = self.signed.range((client, slot, end.next())..=(client, slot, Seq(u64::MAX)));
-        match hidden
-            .into_iter()
-            .find(|entry| self.withheld.range(**entry..=(client, slot, Seq(u64::MAX))).next().is_none())
-        {
+        match hidden.into_iter().find(|(.., seq)| !self.knows_of_hidden(client, slot, *seq)) {
             Some((.., seq)) if !self.is_victim(client, slot) => Err(Stop::violation(format!(
                 "client {client} is not told that the server hides entry {seq} of group {slot}, which it has signed for"
             ))),
