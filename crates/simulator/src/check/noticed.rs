@@ -46,8 +46,9 @@ pub(super) fn misdeeds(world: &World, heads: &BTreeMap<usize, (Hash, BTreeSet<Cl
                     let member = actor.is_some_and(|actor| members.contains(actor.client()));
                     member && members.len() > 1 && position.is_some_and(|position| position != *head)
                 });
-                // Nobody speaks while it waits for somebody to commit what was proposed.
-                let waits = |actor: &Actor| actor.group(slot).is_some_and(Group::waits_for_commit);
+                // Nobody speaks while it waits for somebody to commit what was proposed, or for a successor.
+                let waits = |group: &Group| group.waits_for_commit() || group.is_frozen();
+                let waits = |actor: &Actor| actor.group(slot).is_some_and(waits);
                 let silent = world.actors.values().any(|actor| actor.is_active(slot) && waits(actor));
                 !apart || silent || hidden || since.iter().any(|(_, at, _)| *at == slot)
             }
