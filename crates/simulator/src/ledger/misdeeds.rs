@@ -79,8 +79,9 @@ impl Deed {
                 matches!(alarm, A::Withheld | A::Refusal | A::Refused | A::Branch | A::Stuck)
             }
             Self::Tampered(Tamper::Rewritten) => alarm == A::Branch,
-            // Who comes back past what is gone may try again what was done there.
-            Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck | A::Wish),
+            // Who comes back past what is gone may try again what was done there, and say it in the same bytes once more when the service has
+            // forgotten that it took them.
+            Self::Lied(Lie::Gone) => matches!(alarm, A::Gone | A::Stuck | A::Wish | A::Refused),
             Self::Tampered(tamper) if tamper.is_about_pages() => alarm == A::Fault,
             Self::Tampered(Tamper::NoBlob) => matches!(alarm, A::Invitation | A::Stuck),
             Self::Tampered(_) => alarm == A::Receipt,
