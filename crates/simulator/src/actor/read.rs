@@ -410,6 +410,7 @@ impl Actor {
     fn void_invitation(&mut self, around: &mut Surroundings, slot: usize) -> Result<(), Stop> {
         let Some(group) = self.groups.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
         let events = group.void_invitation();
+        self.say_again(around, slot, &events);
         self.hear(around, slot, &events, &[])?;
         let actor = self.index;
         around.ledger.excuse(|said| said.actor == actor && said.slot == slot);
@@ -597,8 +598,15 @@ impl Actor {
     /// Notes what we said in epochs that were annulled: the engine says it again, or tells why not.
     pub(super) fn say_again(&mut self, around: &mut Surroundings, slot: usize, events: &[Event]) {
         for event in events {
-            if let Event::Annulled { commit, epoch } = event {
-                self.say_again_after(around, slot, *commit, *epoch);
+            match event {
+                Event::Annulled { commit, epoch } => self.say_again_after(around, slot, *commit, *epoch),
+                // All that we did since we joined is void.
+                Event::InvitationAnnulled {} => {
+                    let joined = around.ledger.back.get(&(self.index, slot)).copied();
+                    let before = joined.map_or(Epoch(0), |joined| Epoch(joined.0.saturating_sub(1)));
+                    self.say_again_after(around, slot, Seq(0), before);
+                }
+                _ => {}
             }
         }
     }

@@ -283,6 +283,7 @@ impl Scene<'_> {
         let lacks = |actor: &&Actor| {
             readers.contains(actor.client())
                 && !self.came_late(actor, seq)
+                && !self.had_apart(actor, text)
                 && !self.history(actor).iter().any(|read| read.text == text)
         };
         Ok(!self.world.actors.values().filter(|actor| !self.is_victim(actor)).any(|actor| lacks(&actor)))
