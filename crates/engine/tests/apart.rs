@@ -8,7 +8,7 @@ use common::*;
 use conclave_authentication::CertificateAuthority;
 use conclave_channel::law::DISPUTE_MS;
 use conclave_engine::{
-    group::{Incoming, KnockRefused, Status, SubmissionBody},
+    group::{Incoming, KnockRefused, RejoinError, Status, SubmissionBody},
     intent::Wish,
     outcome::{Event, Outcome},
 };
@@ -335,4 +335,53 @@ fn who_was_removed_looks_whether_it_is_a_member_again() {
     assert!(now < due && due <= now.plus_ms(600_000), "{due:?}");
     bob.group().caught_up(due).unwrap();
     assert!(bob.group().due(due).is_some_and(|next| next > due));
+}
+
+/// Bob has renewed his leaf in a log that only he was shown. Members know him by the one before that, however often he tried to come back by himself.
+#[test]
+fn who_was_refused_often_is_known_by_its_leaf_all_the_same() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = trio(&mut world);
+    bob.wish(Wish::Update);
+    let only_for_him = shown(&world, &mut bob);
+    assert_eq!(bob.group().process(&[only_for_him]).outcomes[0].1, Outcome::Confirmed);
+    bob.save();
+    for _ in 0..2 {
+        alice.wish(Wish::Update);
+        alice.drive_now(&mut world);
+    }
+    carol.sync(&world.ds);
+    bob.group().epoch_refused();
+    while let Some(after) = bob.group().wants_audit() {
+        bob.group().audit(&world.ds.after(after), &mut Vec::new()).unwrap();
+    }
+    let refusal = Refusal::new(Code::AccessRefused, "not by this way");
+    let mut tries = 0;
+    while tries < 20 {
+        match bob.begin_rejoin(&world, false) {
+            Ok(()) => {
+                let now = world.ds.now();
+                let way = bob.group().next_submission(now, &mut Vec::new()).unwrap().unwrap();
+                bob.group().refused(way.intent, &refusal, &mut Vec::new()).unwrap();
+                tries += 1;
+            }
+            Err(RejoinError::ReadOn) => drop(bob.sync(&world.ds)),
+            Err(error) => panic!("{error}"),
+        }
+        bob.save();
+        bob.restart();
+    }
+    for _ in 0..6 {
+        let (theirs, ours) = (carol.key_package(&world), bob.key_package(&world));
+        let now = world.ds.now();
+        bob.group().knock(&carol.account.client, &theirs, ours, now).unwrap();
+        bob.group().knocked(vec![carol.account.client.clone()], now, &mut Vec::new());
+        bob.save();
+    }
+    knock(&world, &mut bob, &mut alice).unwrap();
+    alice.drive_now(&mut world);
+    bob.join(&world);
+    bob.sync(&world.ds);
+    carol.sync(&world.ds);
+    agree(&mut [&mut alice, &mut bob, &mut carol]);
 }

@@ -284,21 +284,39 @@ impl Group {
         Ok(post)
     }
 
-    /// The channel keys that our leaf in the group may have. In a branch that is not the group we may have renewed it, which the group does not
-    /// know; what let us in again may have been annulled; and where a Welcome was lost, the group has the leaf that members were
-    /// asked for earlier.
+    /// The channel keys that our leaf in the group may have, that of our own tree last. In a branch that is not the group we may have renewed it,
+    /// which the group does not know; what let us in again may have been annulled; and where a Welcome was lost, the group has the leaf that
+    /// members were asked for earlier. So of each kind there are the newest.
     pub(super) fn leaves_to_replace(&self) -> Result<Vec<ChannelKey>, MlsError> {
-        let mut leaves = [self.former_leaves.as_slice(), &self.old_leaves].concat();
         // Those of commits on their way are among them: one may be in the log where we cannot read it.
-        leaves.extend(self.channel_keys.iter().map(public));
-        leaves.push(own_channel_key(&self.mls)?);
-        Ok(newest(leaves, OLD_LEAVES_MAX))
+        let used = self.channel_keys.iter().map(public).collect();
+        let mut kinds = [used, self.old_leaves.clone(), self.former_leaves.clone()];
+        let mut leaves = vec![own_channel_key(&self.mls)?];
+        while leaves.len() < OLD_LEAVES_MAX && kinds.iter().any(|kind| !kind.is_empty()) {
+            for leaf in kinds.iter_mut().filter_map(Vec::pop) {
+                if !leaves.contains(&leaf) && leaves.len() < OLD_LEAVES_MAX {
+                    leaves.push(leaf);
+                }
+            }
+        }
+        leaves.reverse();
+        Ok(leaves)
     }
 
     /// Remembers what keys our leaf had whose private parts were forgotten.
     pub(super) fn remember_former(&mut self, gone: &[SigningKey]) {
         let former = std::mem::take(&mut self.former_leaves).into_iter();
         self.former_leaves = newest(former.chain(gone.iter().map(public)).collect(), FORMER_LEAVES);
+    }
+
+    /// The DS took no commit from outside that would have given our leaf this key, for all that it says: of all that are remembered, such keys go
+    /// first.
+    pub(super) fn remember_refused(&mut self, key: &SigningKey) {
+        let refused = public(key);
+        self.channel_keys.retain(|own| public(own) != refused);
+        let former = std::mem::take(&mut self.former_leaves);
+        self.former_leaves = newest(std::iter::once(refused).chain(former).collect(), FORMER_LEAVES);
+        self.touched = true;
     }
 
     fn remember_leaves(&mut self, leaves: impl IntoIterator<Item = ChannelKey>) {

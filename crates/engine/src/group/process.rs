@@ -588,7 +588,7 @@ impl Group {
                     }
                     // Nothing has changed: another way back is looked for.
                     Err(rejection) => {
-                        self.drop_intent(order);
+                        self.drop_rejoin(order);
                         Outcome::Rejected(rejection)
                     }
                 }

@@ -607,6 +607,15 @@ impl Group {
         Ok(())
     }
 
+    /// Our commit from outside is of no use.
+    pub(super) fn drop_rejoin(&mut self, order: u64) {
+        let made = self.intents.get(&order).and_then(|intent| intent.prepared.clone());
+        self.drop_intent(order);
+        if let Some(next) = made.and_then(|made| record::decode::<Next>(&made.secrets).ok()) {
+            self.remember_refused(&SigningKey::from_bytes(&next.channel_key));
+        }
+    }
+
     /// What was wished, and is done or is not, was wished before this epoch, but for what is to be said to whoever is a member then.
     fn seen_before(&mut self, epoch: Epoch) {
         let newer = |intent: &Intent| intent.wished >= epoch && intent.wished != TO_ALL;

@@ -336,7 +336,7 @@ impl Group {
     fn drop_void_rejoins(&mut self, now: Timestamp) {
         let void = self.intents.iter().filter(|(_, intent)| self.rejoin_is_void(intent, now));
         for order in void.map(|(order, _)| *order).collect::<Vec<_>>() {
-            self.drop_intent(order);
+            self.drop_rejoin(order);
         }
     }
 
@@ -582,7 +582,7 @@ impl Group {
         let current = intent.prepared.as_ref().is_some_and(|prepared| prepared.epoch == epoch);
         if intent.wish == Wish::Rejoin && refusal.retry() != Retry::Later {
             // There will be another GroupInfo, or no way back by one.
-            self.drop_intent(order);
+            self.drop_rejoin(order);
             return Ok(());
         }
         match refusal.code {
