@@ -378,8 +378,9 @@ impl Actor {
             // Ours may be an epoch that was annulled; of another one with its number and our channel key, that reads from a later place on.
             page = self.page_once_more(around, slot, after)?;
         }
-        // Who cannot follow does not look at what it is given.
-        let locked_out = self.group(slot).is_some_and(Group::wants_rejoin);
+        // Who cannot follow does not look at what it is given, nor does who is coming back.
+        let comes_back = |group: &Group| group.intents().any(|intent| intent.wish == Wish::Rejoin);
+        let locked_out = self.group(slot).is_some_and(|group| group.wants_rejoin() || comes_back(group));
         let suits = |tamper: Tamper| {
             // Where nothing is left of a page, it is merely late.
             tamper.is_about_pages() && page.len() > 1 && after.0 > 0 && !locked_out
