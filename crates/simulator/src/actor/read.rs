@@ -515,7 +515,9 @@ impl Actor {
         let batch: Vec<_> = come.into_iter().filter(|(seq, _)| tried(seq)).map(|(_, incoming)| incoming).collect();
         let batch = batch.as_slice();
         // Who joins by a commit, or cannot follow one before it, cannot judge it.
-        let judges = |outcome: &Outcome| !matches!(outcome, Outcome::Stale | Outcome::Unfollowed | Outcome::Buffered);
+        let judges = |outcome: &Outcome| {
+            !matches!(outcome, Outcome::Stale | Outcome::Duplicate | Outcome::Unfollowed | Outcome::Buffered)
+        };
         let judged = done.outcomes.iter().filter(|(_, outcome)| judges(outcome)).map(|(seq, _)| *seq);
         around.ledger.reads(self.index, slot, judged);
         self.weigh(around, slot, batch, &done)?;
