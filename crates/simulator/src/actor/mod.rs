@@ -295,6 +295,9 @@ impl Actor {
             Sabotage::ForgetPlight => {
                 writes.retain(|write| !records(write, |event| matches!(event, Event::Stuck { .. })));
             }
+            Sabotage::HideGap => {
+                writes.retain(|write| !records(write, |event| matches!(event, Event::Missed { .. })));
+            }
             _ => {}
         }
         self.disk.apply(writes);

@@ -73,10 +73,11 @@ impl Ledger {
     /// Whether a client lived in another log of a group or of what that goes on from, or came back past a part of it, where what was sent there
     /// was sent again.
     pub(crate) fn was_apart(&self, client: usize, slot: usize) -> bool {
-        self.line_to(slot).into_iter().any(|slot| {
+        let other_log = |slot: usize| {
             let place = (client, slot);
-            self.victims.contains(&place) || self.apart.contains_key(&place) || self.missed.contains(&place)
-        })
+            self.victims.contains(&place) || self.apart.contains_key(&place)
+        };
+        self.missed.contains(&(client, slot)) || self.line_to(slot).into_iter().any(other_log)
     }
 
     /// What somebody knows who says something: what it had been told of and what it has said.
