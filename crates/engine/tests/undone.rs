@@ -484,37 +484,41 @@ fn of_more_bytes_than_are_kept_for_an_annulment_the_oldest_are_told_of() {
     told_of_the_oldest(&texts, 3);
 }
 
-/// Bob has seen that Dave was added after what he said. Both was annulled, where he could not read it, and Dave is there again by another
-/// commit.
+/// Bob has seen that Dave was added after what he said, or has added him himself. Both was annulled, where he could not read it, and Dave is
+/// there again by another commit.
 #[test]
 fn what_is_void_is_not_said_again_to_who_was_added_after_it() {
-    let mut world = World::new();
-    let [mut alice, mut bob, mut carol] = trio(&mut world);
-    let mut dave = world.person("dave");
-    let access = carol.group().access().unwrap();
-    change(&mut alice, &mut world, Wish::Update);
-    let text = "not for Dave";
-    said(&mut bob, &mut world, text);
-    let package = dave.key_package(&world);
-    change(&mut alice, &mut world, Wish::Add { key_packages: vec![package] });
-    bob.sync(&world.ds);
-    assert_eq!(bob.group().members().unwrap().len(), 4);
-    annul(&mut world, &[&access]);
-    let package = dave.key_package(&world);
-    change(&mut carol, &mut world, Wish::Add { key_packages: vec![package] });
-    alice.sync(&world.ds);
-    dave.join(&world);
-    bob.group().position_gone(None, &mut Vec::new());
-    bob.save();
-    knock(&world, &mut bob, &mut alice).unwrap();
-    alice.drive_now(&mut world);
-    bob.join(&world);
-    bob.restart();
-    settle(&mut bob, &mut world);
-    assert!(failures(&bob).iter().any(|(_, reason)| reason.contains("members joined since")), "{:?}", bob.events);
-    dave.sync(&world.ds);
-    assert!(!dave.texts().iter().any(|heard| heard == text), "{:?}", dave.texts());
-    agree(&mut [&mut bob, &mut dave]);
+    for by_himself in [false, true] {
+        let mut world = World::new();
+        let [mut alice, mut bob, mut carol] = trio(&mut world);
+        let mut dave = world.person("dave");
+        let access = carol.group().access().unwrap();
+        change(&mut alice, &mut world, Wish::Update);
+        let text = "not for Dave";
+        said(&mut bob, &mut world, text);
+        let package = dave.key_package(&world);
+        let adds = if by_himself { &mut bob } else { &mut alice };
+        change(adds, &mut world, Wish::Add { key_packages: vec![package] });
+        bob.sync(&world.ds);
+        assert_eq!(bob.group().members().unwrap().len(), 4);
+        annul(&mut world, &[&access]);
+        let package = dave.key_package(&world);
+        change(&mut carol, &mut world, Wish::Add { key_packages: vec![package] });
+        alice.sync(&world.ds);
+        dave.join(&world);
+        bob.group().position_gone(None, &mut Vec::new());
+        bob.save();
+        knock(&world, &mut bob, &mut alice).unwrap();
+        alice.drive_now(&mut world);
+        bob.join(&world);
+        bob.restart();
+        settle(&mut bob, &mut world);
+        let why = if by_himself { "were not in the group" } else { "members joined since" };
+        assert!(failures(&bob).iter().any(|(_, reason)| reason.contains(why)), "{:?}", bob.events);
+        dave.sync(&world.ds);
+        assert!(!dave.texts().iter().any(|heard| heard == text), "{:?}", dave.texts());
+        agree(&mut [&mut bob, &mut dave]);
+    }
 }
 
 /// Bob says something in the epoch that Alice's commit began, which is annulled or not; then entries are gone that he has not read.

@@ -123,13 +123,17 @@ pub(super) fn load(key: &[u8], value: &[u8]) -> Result<(u64, Option<Done>), Reco
     Ok((order, intent.map(|intent| Done { intent, began: row.began, commit: row.commit, unkept })))
 }
 
-/// Clients by their KeyPackages, for people.
-fn clients_in<'a>(key_packages: impl IntoIterator<Item = &'a Vec<u8>>) -> String {
-    let client = |bytes: &Vec<u8>| {
+/// Clients by their KeyPackages.
+fn clients_of<'a>(key_packages: impl IntoIterator<Item = &'a Vec<u8>>) -> impl Iterator<Item = ClientUri> {
+    key_packages.into_iter().filter_map(|bytes| {
         let message = MlsMessage::from_bytes(bytes).ok()?;
         client_of(message.as_key_package()?.signing_identity()).ok()
-    };
-    names(key_packages.into_iter().filter_map(client))
+    })
+}
+
+/// The same for people.
+fn clients_in<'a>(key_packages: impl IntoIterator<Item = &'a Vec<u8>>) -> String {
+    names(clients_of(key_packages))
 }
 
 fn names(clients: impl IntoIterator<Item = ClientUri>) -> String {
@@ -306,7 +310,15 @@ impl Group {
     /// could not apply.
     pub(super) fn revive(&mut self, disputed: Option<Seq>, epoch: Epoch, events: &mut Vec<Event>) {
         let proposed = self.own_removal_proposed();
-        for (order, done) in self.remove_done(|done| done.began > epoch) {
+        let void = self.remove_done(|done| done.began > epoch);
+        let added: Vec<(u64, Vec<ClientUri>)> = void
+            .iter()
+            .filter_map(|(order, done)| match &done.intent.wish {
+                Wish::Add { key_packages } => Some((*order, clients_of(key_packages).collect())),
+                _ => None,
+            })
+            .collect();
+        for (order, done) in void {
             if let Some(reason) = done.stays_undone(disputed) {
                 events.push(Event::IntentFailed { intent: done.intent.id, reason });
                 continue;
@@ -314,7 +326,14 @@ impl Group {
             // That we asked to leave may have been said in the epoch that stands. One that MLS knows of there without that was never
             // sent: the epoch had ended meanwhile.
             let ordered = done.intent.wish == Wish::Leave && proposed && done.began == epoch.next();
-            self.intents.insert(order, Intent { ordered, ..done.intent });
+            let mut intent = Intent { ordered, ..done.intent };
+            // Whom we added after we had said it was not there to read it.
+            for client in added.iter().filter(|(later, _)| *later > order).flat_map(|(_, clients)| clients) {
+                if !intent.not_to.contains(client) {
+                    intent.not_to.push(client.clone());
+                }
+            }
+            self.intents.insert(order, intent);
             self.save_intent(order);
         }
     }
@@ -340,15 +359,15 @@ impl Group {
         }
     }
 
-    /// Why a message cannot be said now: who was no member any more when it was written is one again.
+    /// Why a message cannot be said now: who was no member any more when it was written is one again, or who was none yet.
     pub(super) fn is_back(&self, intent: &Intent) -> Option<String> {
         let member = |client: &&ClientUri| self.mls.member_with_identity(client.to_string().as_bytes()).is_ok();
         let Wish::Send { id, .. } = &intent.wish else { return None };
         let back = names(intent.not_to.iter().filter(member).cloned());
         (!back.is_empty()).then(|| {
             format!(
-                "message {id} was written after {back} had been removed, and the removal was annulled: remove who is to go, and send it \
-                 again"
+                "message {id} was written when {back} were not in the group. That was annulled, and they are in it now: remove who is to go, and \
+                 send it again"
             )
         })
     }

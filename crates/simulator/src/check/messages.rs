@@ -175,8 +175,10 @@ impl Scene<'_> {
                     read.text
                 )));
             }
-            // What is said again comes after what was said meanwhile.
-            let again = self.ledger().said.get(said).is_some_and(|said| said.again || said.repeated);
+            // What is said again comes after what was said meanwhile; and what waited in a group that its author could not follow, after what it
+            // said in the one that let it in.
+            let left = |said: &Said| self.ledger().lived_apart_before(said.actor, said.slot);
+            let again = self.ledger().said.get(said).is_some_and(|said| said.again || said.repeated || left(said));
             if !again && last.insert(&read.sender, said).is_some_and(|before| before > said) {
                 return Err(Stop::violation(format!("\"{}\" comes after what {} said later", read.text, read.sender)));
             }

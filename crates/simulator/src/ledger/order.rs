@@ -73,11 +73,17 @@ impl Ledger {
     /// Whether a client lived in another log of a group or of what that goes on from, or came back past a part of it, where what was sent there
     /// was sent again.
     pub(crate) fn was_apart(&self, client: usize, slot: usize) -> bool {
-        let other_log = |slot: usize| {
-            let place = (client, slot);
-            self.victims.contains(&place) || self.apart.contains_key(&place)
-        };
-        self.missed.contains(&(client, slot)) || self.line_to(slot).into_iter().any(other_log)
+        let in_other_log = self.is_or_was_victim(client, slot) || self.lived_apart_before(client, slot);
+        self.missed.contains(&(client, slot)) || in_other_log
+    }
+
+    /// Whether a client lived in another log of a group that this one goes on from.
+    pub(crate) fn lived_apart_before(&self, client: usize, slot: usize) -> bool {
+        self.line_to(slot).into_iter().skip(1).any(|before| self.is_or_was_victim(client, before))
+    }
+
+    fn is_or_was_victim(&self, client: usize, slot: usize) -> bool {
+        self.victims.contains(&(client, slot)) || self.apart.contains_key(&(client, slot))
     }
 
     /// What somebody knows who says something: what it had been told of and what it has said.
