@@ -280,9 +280,13 @@ impl World {
             Err(Stop::Alarmed) => Ok(()),
             Ok(()) if step.action == Action::Sync => {
                 for slot in (0..around.ledger.slots.len()).filter(|slot| actor.is_active(*slot)) {
-                    // Who has asked to leave, or waits for the successor, renews nothing.
-                    let waits =
-                        |group: &Group| group.is_frozen() || group.intents().any(|intent| intent.wish == Wish::Leave);
+                    // Who has asked to leave, or waits for the successor, renews nothing; nor does who lets some time go by after an
+                    // annulment.
+                    let now = actor.now(&around.server);
+                    let waits = |group: &Group| {
+                        let leaves = group.intents().any(|intent| intent.wish == Wish::Leave);
+                        group.is_frozen() || leaves || group.refresh_due().is_some_and(|due| due > now)
+                    };
                     if !actor.group(slot).is_some_and(waits) {
                         around.ledger.must_know_of_stall(step.actor, slot, around.server.now)?;
                     }
