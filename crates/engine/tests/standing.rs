@@ -186,6 +186,48 @@ fn who_comes_after_a_week_and_may_read_no_further_comes_back() {
     assert!(cast.bob.group().wants_rejoin(), "{:?} {events:?}", cast.bob.group().status());
 }
 
+/// Carol has spoken where Bob could not follow. When she comes back, the others have settled all that was open then: by which commits those epochs
+/// began, nothing tells her.
+#[test]
+fn where_it_cannot_be_told_what_was_annulled_it_is_said_again_and_read_once() {
+    for is_annulled in [true, false] {
+        let mut cast = cast();
+        if is_annulled {
+            cast.add_dave();
+        } else {
+            cast.alice.wish(Wish::Update);
+            cast.alice.drive_now(&mut cast.world);
+        }
+        cast.carol.sync(&cast.world.ds);
+        cast.carol.say("what Carol said");
+        cast.carol.drive_now(&mut cast.world);
+        cast.bob.drive_now(&mut cast.world);
+        cast.wait();
+        cast.bob.wish(Wish::Update);
+        for _ in 0..3 {
+            cast.bob.drive_now(&mut cast.world);
+            cast.alice.drive_now(&mut cast.world);
+            cast.world.ds.ahead += 2 * 3_600_000;
+        }
+        assert!(cast.world.ds.ledger.as_ref().unwrap().open().is_empty());
+        cast.carol.group().position_gone(None, &mut Vec::new());
+        cast.carol.save();
+        knock(&cast.world, &mut cast.carol, &mut cast.alice).unwrap();
+        cast.alice.drive_now(&mut cast.world);
+        cast.carol.join(&cast.world);
+        cast.carol.restart();
+        cast.carol.drive_now(&mut cast.world);
+        for person in [&mut cast.alice, &mut cast.bob, &mut cast.carol] {
+            person.sync(&cast.world.ds);
+            let heard = person.texts().into_iter().filter(|text| text == "what Carol said").count();
+            assert_eq!(heard, 1, "{is_annulled}: {:?}", person.events);
+        }
+        let failed = |event: &Event| matches!(event, Event::IntentFailed { .. });
+        assert!(!cast.carol.events.iter().any(failed), "{:?}", cast.carol.events);
+        agree(&mut [&mut cast.alice, &mut cast.bob, &mut cast.carol]);
+    }
+}
+
 #[test]
 fn without_an_answer_the_commit_is_annulled_for_everybody_whenever_they_come() {
     let mut cast = cast();

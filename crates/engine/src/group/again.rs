@@ -158,6 +158,18 @@ impl Done {
         self.intent.wish.outlives_incarnation()
     }
 
+    /// Whether it was said in an epoch that was open, of which nothing is told any more where all until this one is settled. It may have been
+    /// annulled, or not.
+    fn is_unsure(&self, before: &Beginnings, settled: Epoch) -> bool {
+        let said = matches!(self.intent.wish, Wish::Send { .. }) && self.unkept.is_none();
+        said && self.began <= settled && before.contains_key(&self.began)
+    }
+
+    /// Whether it adds members.
+    pub(super) const fn adds(&self) -> bool {
+        matches!(self.intent.wish, Wish::Add { .. })
+    }
+
     /// Whether it was wished before this epoch.
     pub(super) fn was_wished_before(&self, epoch: Epoch) -> bool {
         self.intent.wished < epoch
@@ -388,13 +400,23 @@ impl Group {
     }
 
     /// Takes it over, as wished by somebody who saw the members of an epoch.
-    pub(super) fn inherit_done(&mut self, done: Done, wished: Epoch) {
+    fn inherit_done(&mut self, done: Done, wished: Epoch) {
         let wished = if done.intent.wished == TO_ALL { TO_ALL } else { wished };
         let (order, intent) = (self.free_order(false), Intent { wished, ..done.intent });
         self.keep_done(order, &intent, done.began, done.commit);
         if let Some(kept) = self.done.get_mut(&order).filter(|_| done.unkept.is_some()) {
             kept.unkept = done.unkept;
             self.writes.push(kept.to_write(&self.name, order));
+        }
+    }
+
+    /// The same, if it can be told whether it was annulled. Else it is said again, as by somebody who saw the members of the second epoch: who
+    /// has read it passes over it by its name.
+    pub(super) fn inherit_or_say(&mut self, done: Done, before: &Beginnings, wished: Epoch, again: Epoch) {
+        if done.is_unsure(before, self.ledger.settled()) {
+            self.take_over(self.free_order(false), done.intent, again);
+        } else {
+            self.inherit_done(done, wished);
         }
     }
 
@@ -408,7 +430,7 @@ impl Group {
     }
 
     /// Our ledger is another member's now, who has read what we missed. What we did in epochs that began by other commits than there, or by
-    /// none yet, was annulled meanwhile. Of what is settled there, it cannot be told.
+    /// none yet, was annulled meanwhile. Of what is settled there, it cannot be told: what we have said is said again.
     pub(super) fn revive_since(&mut self, before: &Beginnings, events: &mut Vec<Event>) {
         let now = self.beginnings();
         let void =
@@ -417,6 +439,11 @@ impl Group {
             let epoch = Epoch(first.0.saturating_sub(1));
             events.push(Event::Annulled { commit: *commit, epoch });
             self.revive(None, epoch, events);
+        }
+        let settled = self.ledger.settled();
+        for (order, done) in self.remove_done(|done| done.is_unsure(before, settled)) {
+            self.intents.insert(order, Intent { ordered: false, ..done.intent });
+            self.save_intent(order);
         }
     }
 

@@ -632,7 +632,10 @@ impl Group {
         let orders: BTreeSet<u64> = heritage.wishes.keys().chain(heritage.done.keys()).copied().collect();
         for order in orders {
             if let Some((done, unknown)) = heritage.done.remove(&order) {
-                self.inherit_done(done, if unknown { before } else { known });
+                let wished = if unknown { before } else { known };
+                // Whom it added itself after that it knows now, and did not when it wrote.
+                let adds = heritage.done.values().any(|(later, _)| later.adds());
+                self.inherit_or_say(done, &heritage.beginnings, wished, if adds { before } else { wished });
             }
             if let Some((intent, unknown)) = heritage.wishes.remove(&order) {
                 self.take_over(self.free_order(false), intent, if unknown { before } else { known });
