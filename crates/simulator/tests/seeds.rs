@@ -58,7 +58,7 @@ parts! {
 }
 
 /// Seeds that have found something, with what they need to: seed, steps, faults in percent, and who breaks the rules.
-const FOUND: [(u64, u32, u64, Hostile); 32] = [
+const FOUND: [(u64, u32, u64, Hostile); 34] = [
     (107, 250, 35, Hostile::Server),
     (205, 250, 35, Hostile::Server),
     (589, 250, 35, Hostile::Server),
@@ -91,6 +91,8 @@ const FOUND: [(u64, u32, u64, Hostile); 32] = [
     (170_335, 250, 35, Hostile::Both),
     (190_255, 400, 20, Hostile::Both),
     (212_695, 120, 60, Hostile::Both),
+    (241_187, 250, 35, Hostile::Members),
+    (252_851, 250, 35, Hostile::Members),
 ];
 
 #[test]
